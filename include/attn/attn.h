@@ -1,0 +1,357 @@
+/* libattn: multi-head attention for CPUs.
+ *
+ * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32, at three levels, each usable alone:
+ *
+ *   kernels    attn_gemm_*, attn_masked_softmax, attn_transpose_qkv, attn_transpose_output
+ *   attention  attn_attention over strided queries, keys and values, or over an attn_cache
+ *   layer      attn_layer_*: the four projections around it, weights packed once
+ *
+ * Rules that hold for every function:
+ *
+ * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the batch.
+ * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is contiguous.
+ * - float data needs no more than a float's own alignment. Object memory and workspaces need ATTN_ALIGNMENT bytes.
+ * - The caller owns all memory. A *_size or *_workspace function says how many bytes; nothing is allocated, locked or
+ *   printed while computing. An object lives in the memory it was given and needs no destructor: when nothing uses it
+ *   any more, free the memory.
+ * - Objects are read-only after their creation, except attn_cache: any number of threads may share them. Each concurrent
+ *   call needs its own workspace. Appending to a cache excludes every other use of that cache.
+ * - Arguments are judged before the first write. A failure returns a status other than ATTN_OK and, where `field` is not
+ *   NULL, stores in *field the static name of the argument that is wrong; on success *field is untouched.
+ * - A pointer must not be NULL unless its description says so, and must cover the elements described; neither pointers nor
+ *   extents can be checked. Outputs must not overlap inputs unless the function says so (ATTN_OVERLAP where that is seen).
+ * - Sizes above PTRDIFF_MAX are refused (ATTN_BAD_SIZE): they are negative numbers that were converted.
+ * - Arithmetic runs in the caller's floating-point environment, which must be the default: round to nearest, denormals kept.
+ *   The sign and payload of a NaN result are not specified.
+ */
+#ifndef ATTN_ATTN_H
+#define ATTN_ATTN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ATTN_VERSION_MAJOR 0
+#define ATTN_VERSION_MINOR 1
+#define ATTN_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define ATTN_API __attribute__((visibility("default")))
+#else
+#define ATTN_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Alignment in bytes of object memory and workspaces. */
+#define ATTN_ALIGNMENT 64
+
+/* ---- Statuses ---------------------------------------------------------------------------------------------------- */
+
+typedef enum attn_status {
+    ATTN_OK = 0,
+    ATTN_NULL_POINTER,    /* a pointer that must be given is NULL */
+    ATTN_BAD_SIZE,        /* a size that is zero or too large for what it counts, or does not divide as it must */
+    ATTN_BAD_VALUE,       /* NaN, infinite, out of range, or not one of the enumeration's values */
+    ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place */
+    ATTN_OVERLAP,         /* an output overlaps an input */
+    ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
+    ATTN_MISALIGNED,      /* memory that is not aligned to ATTN_ALIGNMENT */
+    ATTN_TOO_SMALL,       /* memory with fewer bytes than the size query said, or a full cache */
+    ATTN_UNKNOWN_ISA,     /* no ISA of that name or number, or one that this library was built without */
+    ATTN_UNSUPPORTED_ISA, /* this processor or its operating system lacks that ISA */
+    ATTN_MISMATCH         /* two objects that do not belong together: other ISA, heads or sizes */
+} attn_status;
+
+/* A static English sentence for `status`; never NULL, also for values that are no status. */
+ATTN_API const char *attn_status_string(attn_status status);
+
+/* ---- Version and instruction sets -------------------------------------------------------------------------------- */
+
+/* "MAJOR.MINOR.PATCH" of the library that is loaded (the macros above are those of this header). */
+ATTN_API const char *attn_version(void);
+
+typedef enum attn_isa {
+    ATTN_ISA_BEST = 0, /* the best one that this processor and its operating system support; see ATTN_MAX_ISA */
+    ATTN_ISA_SCALAR,   /* portable C: the reference, obvious and slow */
+    ATTN_ISA_AVX2,     /* AVX2 and FMA */
+    ATTN_ISA_AVX512,   /* AVX-512 F, BW, DQ and VL */
+    ATTN_ISA_NEON,     /* AArch64 Advanced SIMD */
+    ATTN_ISA_COUNT     /* one more than the last value */
+} attn_isa;
+
+/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon) lowers what ATTN_ISA_BEST stands for; it is read once,
+ * and an unknown name is reported on stderr and ignored. ATTN_VERBOSE=1 prints a line per created object to stderr. */
+
+/* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
+ATTN_API const char *attn_isa_name(attn_isa isa);
+/* ATTN_NULL_POINTER; ATTN_UNKNOWN_ISA for a name that is none of the above, *isa then untouched. */
+ATTN_API attn_status attn_isa_from_name(const char *name, attn_isa *isa);
+/* 1 where the library holds kernels for `isa`, else 0. */
+ATTN_API int attn_isa_built(attn_isa isa);
+/* 1 where they are built and this processor and its operating system can run them, else 0. */
+ATTN_API int attn_isa_supported(attn_isa isa);
+/* What ATTN_ISA_BEST stands for in this process. */
+ATTN_API attn_isa attn_isa_chosen(void);
+
+/* ---- Threads ----------------------------------------------------------------------------------------------------- */
+
+/* The library starts no thread. `run` must call task(arg, i) once for each i < count, in any order, on any threads, and
+ * return when all calls have returned. `threads` is into how many tasks work is cut at most (0 counts as 1); with 1 `run`
+ * is not called. NULL in place of an attn_parallel means: everything in the calling thread.
+ * attn/openmp.h and attn/pthreadpool.h fill this in for the two usual pools. */
+typedef struct attn_parallel {
+    void (*run)(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count);
+    void *context;
+    size_t threads;
+} attn_parallel;
+
+/* ---- Kernel level: GEMM with packed weights ---------------------------------------------------------------------- */
+
+/* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]: for each element one chain of fused multiply-adds over ascending k that
+ * starts at the bias (or +0). */
+typedef struct attn_gemm attn_gemm;
+
+/* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out size, out_stride = 1;
+ * PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in size. */
+typedef struct attn_linear {
+    const float *weight;
+    size_t in_stride, out_stride;
+    const float *bias; /* [out], or NULL for none */
+} attn_linear;
+
+typedef struct attn_gemm_config {
+    attn_isa isa;
+    size_t k, n; /* at least 1 */
+    attn_linear w;
+} attn_gemm_config;
+
+/* Bytes that attn_gemm_create needs for this config; the pointers in it are not looked at.
+ * NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const char **field);
+/* Packs weights and bias into `memory`; they are not needed afterwards.
+ * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
+ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes, attn_gemm **gemm,
+                                      const char **field);
+/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. parallel may be NULL.
+ * NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y,
+                                   size_t y_stride, const attn_parallel *parallel, const char **field);
+
+/* ---- Kernel level: masked softmax -------------------------------------------------------------------------------- */
+
+/* What a row without visible keys yields. */
+typedef enum attn_empty_rows {
+    ATTN_EMPTY_ZERO = 0, /* +0, log-sum-exp -inf (ONNX, PyTorch) */
+    ATTN_EMPTY_MEAN      /* d2l's answer, whose mask is a finite -1e6: every key counts alike */
+} attn_empty_rows;
+
+/* Visible keys: keys below a length. A length above the number of keys counts as that number, a negative one as 0. */
+typedef enum attn_valid_kind {
+    ATTN_VALID_ALL = 0,      /* every key is visible; `lens` is not looked at */
+    ATTN_VALID_PER_SEQUENCE, /* lens[batch] */
+    ATTN_VALID_PER_ROW       /* lens[batch][rows] */
+} attn_valid_kind;
+
+typedef struct attn_valid_lens {
+    attn_valid_kind kind;
+    const int64_t *lens;
+} attn_valid_lens;
+
+/* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not read. */
+typedef struct attn_softmax_args {
+    attn_isa isa;
+    size_t batch, rows, cols;            /* x and y are [batch, rows, cols]; each may be 0 */
+    const float *x;                      /* not looked at where a size is 0 */
+    size_t x_batch_stride, x_row_stride; /* x_row_stride >= cols; x_batch_stride may be 0 (broadcast) */
+    float *y;                            /* may be x itself with the same strides; no other overlap */
+    size_t y_batch_stride, y_row_stride;
+    attn_valid_lens valid;
+    attn_empty_rows empty;
+    const attn_parallel *parallel; /* NULL: the calling thread */
+} attn_softmax_args;
+
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field);
+
+/* ---- Kernel level: splitting and merging heads -------------------------------------------------------------------- */
+
+/* One side is [batch, len, heads * head_size] (merged), the other [batch * heads, len, head_size] (split). */
+typedef struct attn_transpose_args {
+    attn_isa isa;
+    size_t batch, len, heads, head_size; /* head_size at least 1; each other may be 0 */
+    const float *x;                      /* not looked at where a size is 0 */
+    float *y;                            /* no overlap with x */
+    size_t merged_batch_stride;          /* of the merged side; >= len * merged_row_stride, split is dense */
+    size_t merged_row_stride;            /* >= heads * head_size */
+    const attn_parallel *parallel;
+} attn_transpose_args;
+
+/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field);
+/* Merge: x split, y merged. Same errors. */
+ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, const char **field);
+
+/* ---- Attention level ----------------------------------------------------------------------------------------------- */
+
+/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride + c]. Inputs may
+ * broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. */
+typedef struct attn_tensor {
+    const float *data;
+    size_t batch_stride, head_stride, row_stride;
+} attn_tensor;
+
+typedef struct attn_tensor_out {
+    float *data;
+    size_t batch_stride, head_stride, row_stride;
+} attn_tensor_out;
+
+typedef enum attn_causal {
+    ATTN_CAUSAL_NONE = 0,
+    ATTN_CAUSAL_BOTTOM_RIGHT, /* row i sees keys j <= i + kv_len - q_len: the last row sees every key (decode, cache) */
+    ATTN_CAUSAL_TOP_LEFT      /* row i sees keys j <= i */
+} attn_causal;
+
+/* Which keys a query row sees, what else comes out, and who computes it: shared by attention and layer. All zero is plain
+ * attention in the calling thread. */
+typedef struct attn_options {
+    attn_valid_lens valid; /* lens per query row are [batch][q_len] */
+    attn_causal causal;    /* combines with valid: a key must be visible by both */
+    attn_empty_rows empty;
+    float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
+    uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
+    float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len] */
+    float *log_sum_exp;    /* NULL, or log of the sum of exp of a row's logits out: dense [batch, heads, q_len] */
+    const attn_parallel *parallel;
+} attn_options;
+
+typedef struct attn_cache attn_cache;
+
+/* o = softmax(q k^T * scale) v for each batch entry and head. */
+typedef struct attn_attention_args {
+    attn_isa isa; /* with a cache: ATTN_ISA_BEST stands for the cache's */
+    size_t batch, heads;
+    size_t kv_heads;      /* 0 stands for heads; else divides heads: query heads g*heads/kv_heads.. share kv head g */
+    size_t q_len, kv_len; /* with a cache, kv_len is the cache's length and this one must be 0 or equal to it */
+    size_t head_size;     /* of query and key, at least 1 */
+    size_t value_size;    /* of value and output; 0 stands for head_size */
+    float scale;          /* 0 stands for 1 / sqrt(head_size) */
+    attn_tensor q;        /* [batch, heads, q_len, head_size] */
+    attn_tensor k;        /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
+    attn_tensor v;        /* [batch, kv_heads, kv_len, value_size]; likewise */
+    const attn_cache *cache; /* NULL, or keys and values */
+    attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
+    attn_options options;
+} attn_attention_args;
+
+/* Bytes of workspace for these sizes, options and thread count; tensor data is not looked at.
+ * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
+ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
+/* batch, heads, q_len of 0: nothing is touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field);
+
+/* ---- Key/value cache ----------------------------------------------------------------------------------------------- */
+
+/* Keys and values of `batch` sequences, packed for the kernels when they are appended, read once per step. */
+typedef struct attn_cache_config {
+    attn_isa isa;
+    size_t batch, kv_heads, head_size, value_size; /* each at least 1; value_size 0 stands for head_size */
+    size_t capacity;                               /* keys per sequence, at least 1 */
+} attn_cache_config;
+
+/* NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field);
+/* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
+ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
+                                       const char **field);
+/* Appends `len` keys and values to every sequence: k [batch, kv_heads, len, head_size], v [.., value_size].
+ * len may be 0. NULL_POINTER, BAD_SIZE, OVERFLOW, TOO_SMALL (more than the capacity left: nothing appended). */
+ATTN_API attn_status attn_cache_append(attn_cache *cache, size_t len, const attn_tensor *k, const attn_tensor *v,
+                                       const attn_parallel *parallel, const char **field);
+/* Keys per sequence held now; 0 for NULL. */
+ATTN_API size_t attn_cache_length(const attn_cache *cache);
+/* Forgets every key from `len` on. NULL_POINTER; BAD_SIZE where len is above the length. */
+ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t len, const char **field);
+
+/* ---- Layer level ------------------------------------------------------------------------------------------------------ */
+
+/* y = attention(q W_q, k W_k, v W_v) W_o, heads split and merged in between. */
+typedef struct attn_layer attn_layer;
+
+typedef struct attn_layer_config {
+    attn_isa isa;
+    size_t query_size, key_size, value_size; /* widths of q, k and v; each at least 1 */
+    size_t hidden;                           /* width of the projected queries and of y; a multiple of heads */
+    size_t heads;
+    size_t kv_heads; /* 0 stands for heads; else divides heads */
+    float scale;     /* 0 stands for 1 / sqrt(hidden / heads) */
+    attn_linear w_q; /* [query_size, hidden] */
+    attn_linear w_k; /* [key_size, kv_heads * hidden / heads] */
+    attn_linear w_v; /* [value_size, kv_heads * hidden / heads] */
+    attn_linear w_o; /* [hidden, hidden] */
+} attn_layer_config;
+
+/* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field);
+/* Packs the weights into `memory`; they are not needed afterwards. As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
+                                       const char **field);
+
+/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b * batch_stride + i * row_stride. */
+typedef struct attn_rows {
+    const float *data;
+    size_t batch_stride, row_stride;
+} attn_rows;
+
+typedef struct attn_rows_out {
+    float *data;
+    size_t batch_stride, row_stride;
+} attn_rows_out;
+
+typedef struct attn_layer_args {
+    size_t batch, q_len, kv_len;
+    attn_rows q;             /* [batch, q_len, query_size] */
+    attn_rows k;             /* [batch, kv_len, key_size]; not looked at with a cache */
+    attn_rows v;             /* [batch, kv_len, value_size]; likewise */
+    const attn_cache *cache; /* NULL, or keys and values projected by attn_layer_append; kv_len then 0 or its length */
+    attn_rows_out y;         /* [batch, q_len, hidden] */
+    attn_options options;
+} attn_layer_args;
+
+/* Bytes of workspace for these sizes, options and thread count; tensor data is not looked at.
+ * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
+ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
+                                          const char **field);
+/* As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace,
+                                        size_t bytes, const char **field);
+
+/* A cache config that fits the layer. NULL_POINTER. */
+ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity,
+                                             attn_cache_config *config, const char **field);
+
+/* Projects keys and values and appends them to the cache, to be attended to many times. */
+typedef struct attn_layer_append_args {
+    size_t len;     /* rows per sequence; may be 0 */
+    attn_rows k, v; /* [cache's batch, len, key_size or value_size] */
+    attn_cache *cache;
+    const attn_parallel *parallel;
+} attn_layer_append_args;
+
+/* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH. */
+ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args,
+                                                 size_t *bytes, const char **field);
+/* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */
+ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
+                                       size_t bytes, const char **field);
+
+/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with a final zero, at most
+ * `size` bytes, to `text`. Returns the length of the whole text without the zero, as snprintf does; 0 for a NULL layer. */
+ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

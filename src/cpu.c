@@ -1,0 +1,87 @@
+#include "cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#define BIT(n) (UINT32_C(1) << (n))
+
+/* CPUID leaf 1, ecx */
+#define FMA     BIT(12)
+#define OSXSAVE BIT(27)
+#define AVX     BIT(28)
+
+/* CPUID leaf 7, ebx */
+#define AVX2     BIT(5)
+#define AVX512F  BIT(16)
+#define AVX512DQ BIT(17)
+#define AVX512BW BIT(30)
+#define AVX512VL BIT(31)
+#define AVX512   (AVX512F | AVX512DQ | AVX512BW | AVX512VL)
+
+/* XCR0: the registers that the operating system saves */
+#define XMM_YMM   (BIT(1) | BIT(2))
+#define MASKS_ZMM (BIT(5) | BIT(6) | BIT(7)) /* k0-7, upper halves of zmm0-15, zmm16-31 */
+
+/* AT_HWCAP */
+#define ASIMD BIT(1)
+
+static bool all_set(uint64_t value, uint64_t bits) {
+    return (value & bits) == bits;
+}
+
+static bool supports_avx2(const struct attn_cpu_registers *r) {
+    return r->max_leaf >= 7 && all_set(r->leaf1_ecx, OSXSAVE | AVX | FMA) && all_set(r->xcr0, XMM_YMM) &&
+           all_set(r->leaf7_ebx, AVX2);
+}
+
+/* AVX-512 is taken as one bundle: code compiled for it uses all of F, BW, DQ and VL, and AVX2 and FMA. */
+static bool supports_avx512(const struct attn_cpu_registers *r) {
+    return supports_avx2(r) && all_set(r->xcr0, MASKS_ZMM) && all_set(r->leaf7_ebx, AVX512);
+}
+
+bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
+    switch (isa) {
+    case ATTN_ISA_SCALAR:
+        return true;
+    case ATTN_ISA_AVX2:
+        return supports_avx2(registers);
+    case ATTN_ISA_AVX512:
+        return supports_avx512(registers);
+    case ATTN_ISA_NEON:
+        return all_set(registers->hwcap, ASIMD);
+    case ATTN_ISA_BEST:
+    case ATTN_ISA_COUNT:
+        break;
+    }
+    return false;
+}
+
+#if defined(__x86_64__)
+/* The instruction by hand: the intrinsic would need -mxsave here. */
+static uint64_t read_xcr0(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+void attn_cpu_read(struct attn_cpu_registers *registers) {
+    struct attn_cpu_registers r = {.max_leaf = __get_cpuid_max(0, NULL)};
+    uint32_t eax, ebx;
+    __cpuid(1, eax, ebx, r.leaf1_ecx, r.leaf1_edx);
+    __cpuid_count(7, 0, eax, r.leaf7_ebx, r.leaf7_ecx, r.leaf7_edx);
+    if (all_set(r.leaf1_ecx, OSXSAVE))
+        r.xcr0 = read_xcr0();
+    *registers = r;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+void attn_cpu_read(struct attn_cpu_registers *registers) {
+    *registers = (struct attn_cpu_registers){.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
+}
+#else
+void attn_cpu_read(struct attn_cpu_registers *registers) {
+    *registers = (struct attn_cpu_registers){0};
+}
+#endif

@@ -1,0 +1,25 @@
+/* Which instruction sets this processor, and the operating system on it, let a program use. */
+#ifndef ATTN_CPU_H
+#define ATTN_CPU_H
+
+#include <attn/attn.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What the machine says, as read; those of another architecture are 0. */
+struct attn_cpu_registers {
+    uint32_t max_leaf;                        /* x86: CPUID leaf 0, eax */
+    uint32_t leaf1_ecx, leaf1_edx;            /* CPUID leaf 1 */
+    uint32_t leaf7_ebx, leaf7_ecx, leaf7_edx; /* CPUID leaf 7, subleaf 0; means nothing where max_leaf is below 7 */
+    uint64_t xcr0;                            /* XGETBV 0; 0 where leaf 1 lacks OSXSAVE: the instruction would trap */
+    uint64_t hwcap, hwcap2;                   /* AArch64: AT_HWCAP, AT_HWCAP2 */
+};
+
+/* Reads the processor that the calling thread runs on. */
+void attn_cpu_read(struct attn_cpu_registers *registers);
+
+/* Whether a machine with these registers can run `isa`. A pure function, for registers of either architecture on
+ * either. False for ATTN_ISA_BEST and values that are no ISA. */
+bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa);
+
+#endif

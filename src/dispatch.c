@@ -1,0 +1,118 @@
+#include "dispatch.h"
+#include "cpu.h"
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* isa.def's third column: what is compiled here. */
+#define BUILT_any(entry) entry
+#if defined(__x86_64__)
+#define BUILT_x86(entry) entry
+#else
+#define BUILT_x86(entry) NULL
+#endif
+#if defined(__aarch64__)
+#define BUILT_arm(entry) entry
+#else
+#define BUILT_arm(entry) NULL
+#endif
+
+#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = BUILT_##arch(&attn_kernels_##name),
+static const struct attn_kernels *const tables[ATTN_ISA_COUNT] = {
+#include "isa.def"
+};
+#undef ISA
+
+/* All that the process remembers is one pointer into this array. Its row is the best ISA that runs here, its column
+ * the one that ATTN_MAX_ISA leaves of it: two answers that are always seen together, and CPUID, which is slow on
+ * virtual machines, is not asked again. The array's contents are of no use. */
+static const char selections[ATTN_ISA_COUNT * ATTN_ISA_COUNT] = {0};
+static _Atomic(const char *) selection;
+
+struct selected {
+    const struct attn_kernels *best, *chosen;
+};
+
+static const char *encode(struct selected s) {
+    return &selections[(size_t)s.best->isa * ATTN_ISA_COUNT + (size_t)s.chosen->isa];
+}
+
+static struct selected decode(const char *entry) {
+    size_t index = (size_t)(entry - selections);
+    return (struct selected){tables[index / ATTN_ISA_COUNT], tables[index % ATTN_ISA_COUNT]};
+}
+
+const struct attn_kernels *attn_table(attn_isa isa) {
+    return (unsigned)isa < ATTN_ISA_COUNT ? tables[isa] : NULL;
+}
+
+/* `isa`'s table where it is `from` or below it, else NULL. */
+static const struct attn_kernels *lowered(const struct attn_kernels *from, attn_isa isa) {
+    while (from && from->isa != isa)
+        from = from->lower;
+    return from;
+}
+
+static const struct attn_kernels *best_supported(void) {
+    struct attn_cpu_registers registers;
+    attn_cpu_read(&registers);
+    const struct attn_kernels *best = tables[ATTN_ISA_SCALAR];
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
+        if (tables[isa] && lowered(tables[isa], best->isa) && attn_cpu_supports(&registers, (attn_isa)isa))
+            best = tables[isa];
+    return best;
+}
+
+/* What is left of `best` under ATTN_MAX_ISA's value. *understood is false where that names nothing built here. */
+static const struct attn_kernels *cap(const struct attn_kernels *best, const char *name, bool *understood) {
+    attn_isa isa;
+    *understood = attn_isa_from_name(name, &isa) == ATTN_OK && (isa == ATTN_ISA_BEST || tables[isa]);
+    if (!*understood)
+        return best;
+    const struct attn_kernels *table = lowered(best, isa);
+    return table ? table : best;
+}
+
+static struct selected select_tables(void) {
+    const char *entry = atomic_load_explicit(&selection, memory_order_relaxed); /* it points to constants only */
+    if (entry)
+        return decode(entry);
+
+    struct selected s = {.best = best_supported()};
+    const char *name = getenv("ATTN_MAX_ISA");
+    bool understood = true;
+    s.chosen = name && *name ? cap(s.best, name, &understood) : s.best;
+
+    /* Threads that come here at once find the same; the one that stores it reports. */
+    bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_relaxed,
+                                                         memory_order_relaxed);
+    if (first && !understood)
+        fprintf(stderr, "attn: ATTN_MAX_ISA=%s is not an instruction set of this library, ignored\n", name);
+    return first ? s : decode(entry);
+}
+
+attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
+    if (isa != ATTN_ISA_BEST && !attn_table(isa))
+        return ATTN_UNKNOWN_ISA;
+    struct selected s = select_tables();
+    const struct attn_kernels *found = isa == ATTN_ISA_BEST ? s.chosen : lowered(s.best, isa);
+    if (!found)
+        return ATTN_UNSUPPORTED_ISA;
+    *table = found;
+    return ATTN_OK;
+}
+
+void attn_verbose(const char *format, ...) {
+    const char *verbose = getenv("ATTN_VERBOSE");
+    if (!verbose || strcmp(verbose, "1") != 0)
+        return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    fprintf(stderr, "attn: %s\n", line); /* one call, so that lines of several threads stay whole */
+}

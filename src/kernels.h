@@ -1,0 +1,170 @@
+/* The border between the operators (src/ops, portable C) and the kernels (src/ref, simd/<isa>).
+ *
+ * An operator receives a table and calls what is in it; a kernel knows nothing of statuses, threads, heads or masks. Kernels
+ * trust their arguments: the operators have checked them. Unless said otherwise pointers need a float's alignment only,
+ * inputs and outputs do not overlap, and not one byte outside the described elements is read or written.
+ *
+ * The scalar reference (src/ref) is the specification: every kernel returns its bits. What fixes them:
+ *   - a GEMM element is one chain acc = fma(a, b, acc) over ascending k;
+ *   - exp is SLEEF's finz_expf_u10 sequence; max(m, x) is (x > m ? x : m), which ignores NaN in x;
+ *   - a sum over columns runs in 16 lanes, column c in lane c % 16, each lane in ascending order; the lanes are then added in
+ *     the tree of attn_lane_sum: lane i to lane i + 8, then i + 4, i + 2, i + 1.
+ */
+#ifndef ATTN_KERNELS_H
+#define ATTN_KERNELS_H
+
+#include <attn/attn.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Lanes of every sum, whatever the register width. */
+#define ATTN_LANES 16
+
+/* Keys are taken in blocks of this many, counted from key 0: one maximum and one rescaling of the output per block. */
+#define ATTN_BLOCK 256
+
+/* Keys between two span borders, counted from key 0: spans are independent of each other and merged in ascending order. */
+#define ATTN_SPAN 4096
+
+/* Upper bound on attn_gemm_kernel.rows of every ISA, for arrays in operators. */
+#define ATTN_MAX_ROWS 16
+
+/* ---- GEMM ---- */
+
+/* Packs b[k][n], element [p][j] at b[p * k_stride + j * n_stride], into panels of `cols` columns: column j is in panel
+ * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Columns n and up of the last panel
+ * are filled with +0. k_stride or n_stride may be anything; 1 in either is the fast case. */
+struct attn_pack_args {
+    size_t k, n;
+    const float *b;
+    size_t k_stride, n_stride;
+    float *packed;
+    size_t panel_stride; /* floats; at least k * cols */
+};
+
+/* c[i][j] = start + sum over ascending p of a[i][p] * b[p][j], one fma chain per element. */
+struct attn_gemm_args {
+    size_t m, n, k; /* each may be 0; with k == 0 the start is stored */
+    const float *a;
+    size_t a_stride; /* >= k, or any where m <= 1 */
+    const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
+    size_t panel_stride;
+    const float *bias; /* the start of the chains: bias[j], or +0 where NULL */
+    int accumulate;    /* the start is c[i][j] instead */
+    float *c;
+    size_t c_stride; /* >= n */
+};
+
+/* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
+struct attn_gemm_kernel {
+    const char *name;
+    size_t rows,
+        cols; /* of the largest tile; rows <= ATTN_MAX_ROWS; cols is a panel's width, a divisor of ATTN_BLOCK */
+    void (*pack)(const struct attn_pack_args *args);
+    void (*run)(const struct attn_gemm_args *args);
+};
+
+/* ---- Masked softmax, exp, log ---- */
+
+struct attn_softmax_kernel {
+    const char *name;
+    /* y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the valid x
+     * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of +0.
+     * x[valid..] is not read. y may be x. */
+    void (*row)(const float *x, size_t valid, size_t cols, float *y);
+    /* y[c] = exp(x[c]), log(x[c]): SLEEF's finz_expf_u10 and finz_logf_u10. y may be x. */
+    void (*exp)(const float *x, float *y, size_t n);
+    void (*log)(const float *x, float *y, size_t n);
+};
+
+/* ---- Attention ---- */
+
+/* One tile of query rows through one block of keys. Row r's logits are scores[r * score_stride + c], c counting the block's
+ * keys; the columns visible to it are lo[r] <= c < hi[r] (none where hi[r] <= lo[r]). state holds, per row, what the span has
+ * accumulated so far. */
+struct attn_block_args {
+    size_t rows;
+    float *scores; /* 64-byte aligned; in: logits; out: probabilities exp(logit - max) where visible, +0 elsewhere */
+    size_t score_stride; /* a multiple of 16 */
+    const uint32_t *lo, *hi;
+    size_t begin, end; /* columns [begin, end) are written; multiples of 16 that enclose every [lo, hi) */
+    float *max;        /* [rows] running maximum, -inf at first; replaced by max(max, the block's), -0 by +0 */
+    float *lanes;      /* [rows][ATTN_LANES], 64-byte aligned, +0 at first; scaled by the correction, then added to */
+    float *output;     /* [rows][size] values accumulated so far, +0 at first: multiplied by the correction */
+    size_t output_stride;
+    size_t size; /* value_size */
+};
+
+struct attn_attention_kernel {
+    const char *name;
+    /* For each row with a visible column:
+     *   new = max(old maximum, visible logits in any order); shift = new, or +0 where new is -inf
+     *   correction = exp(old - shift); lanes and output *= correction (a factor of 1 may be skipped)
+     *   p[c] = exp(logit[c] - shift); lanes[c % 16] += p[c] over ascending c
+     * A row without one keeps its state; its columns are set to +0. */
+    void (*block)(const struct attn_block_args *args);
+    /* Merges a later span's state into an earlier one's, row by row, in place of the earlier:
+     *   new = max(m0, m1); shift as above; f0 = exp(m0 - shift), f1 = exp(m1 - shift)
+     *   sum0 = fma(sum1, f1, sum0 * f0); output0[j] = fma(output1[j], f1, output0[j] * f0); m0 = new */
+    void (*merge)(size_t rows, size_t size, float *max0, float *sum0, float *output0, const float *max1,
+                  const float *sum1, const float *output1, size_t output_stride);
+    /* sum[r] = tree sum of lanes[r][16] (attn_lane_sum). */
+    void (*sum)(size_t rows, const float *lanes, float *sum);
+    /* out[j] = fma(output[j], inverse, +0): one row divided, its negative zeros made +0. */
+    void (*finish)(const float *output, float inverse, float *out, size_t size);
+    /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may be x. */
+    void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
+    /* y[j] = x[j] * factor. */
+    void (*scale)(const float *x, float factor, float *y, size_t n);
+    /* 1 where none of x[0..n) is infinite or NaN, else 0. */
+    int (*all_finite)(const float *x, size_t n);
+};
+
+/* ---- Splitting and merging heads ---- */
+
+/* y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < size. */
+struct attn_copy_kernel {
+    const char *name;
+    void (*rows)(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride);
+};
+
+/* ---- The table ---- */
+
+/* A group that is NULL is the next lower ISA's; attn_table_* follow that. */
+struct attn_kernels {
+    attn_isa isa;
+    const struct attn_kernels *lower; /* NULL for scalar */
+    const struct attn_gemm_kernel *gemm;
+    const struct attn_softmax_kernel *softmax;
+    const struct attn_attention_kernel *attention;
+    const struct attn_copy_kernel *copy;
+};
+
+#define ISA(name, NAME, arch) extern const struct attn_kernels attn_kernels_##name;
+#include "isa.def"
+#undef ISA
+
+#define ATTN_TABLE_GROUP(group)                                                                                        \
+    static inline const struct attn_##group##_kernel *attn_table_##group(const struct attn_kernels *table) {           \
+        while (!table->group)                                                                                          \
+            table = table->lower;                                                                                      \
+        return table->group;                                                                                           \
+    }
+ATTN_TABLE_GROUP(gemm)
+ATTN_TABLE_GROUP(softmax)
+ATTN_TABLE_GROUP(attention)
+ATTN_TABLE_GROUP(copy)
+#undef ATTN_TABLE_GROUP
+
+/* The fixed tree over 16 lanes. */
+static inline float attn_lane_sum(const float *lanes) {
+    float t[ATTN_LANES];
+    for (size_t i = 0; i < ATTN_LANES; i++)
+        t[i] = lanes[i];
+    for (size_t half = ATTN_LANES / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            t[i] = t[i] + t[i + half];
+    return t[0];
+}
+
+#endif

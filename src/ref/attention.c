@@ -1,0 +1,85 @@
+/* Reference steps of the attention loop. */
+#include "kernels.h"
+#include "ref/elementary.h"
+
+static float shift_of(float max) {
+    return max == -INFINITY ? 0.0f : max;
+}
+
+static void block_row(const struct attn_block_args *args, size_t r) {
+    float *p = args->scores + r * args->score_stride;
+    size_t lo = args->lo[r], hi = args->hi[r];
+    if (lo < hi) {
+        float max = args->max[r];
+        for (size_t c = lo; c < hi; c++)
+            max = p[c] > max ? p[c] : max;
+        float shift = shift_of(max), correction = ref_exp(args->max[r] - shift);
+        args->max[r] = max + 0.0f; /* of two zeros either may be the maximum: it is +0 */
+
+        float *lanes = args->lanes + r * ATTN_LANES, *output = args->output + r * args->output_stride;
+        for (size_t i = 0; i < ATTN_LANES; i++)
+            lanes[i] *= correction;
+        for (size_t j = 0; j < args->size; j++)
+            output[j] *= correction;
+        for (size_t c = lo; c < hi; c++) {
+            p[c] = ref_exp(p[c] - shift);
+            lanes[c % ATTN_LANES] += p[c];
+        }
+    }
+    for (size_t c = args->begin; c < args->end; c++)
+        if (c < lo || c >= hi)
+            p[c] = 0.0f;
+}
+
+static void block(const struct attn_block_args *args) {
+    for (size_t r = 0; r < args->rows; r++)
+        block_row(args, r);
+}
+
+static void merge(size_t rows, size_t size, float *max0, float *sum0, float *output0, const float *max1,
+                  const float *sum1, const float *output1, size_t output_stride) {
+    for (size_t r = 0; r < rows; r++) {
+        float max = max1[r] > max0[r] ? max1[r] : max0[r], shift = shift_of(max);
+        float f0 = ref_exp(max0[r] - shift), f1 = ref_exp(max1[r] - shift);
+        max0[r] = max + 0.0f;
+        sum0[r] = fmaf(sum1[r], f1, sum0[r] * f0);
+        for (size_t j = r * output_stride; j < r * output_stride + size; j++)
+            output0[j] = fmaf(output1[j], f1, output0[j] * f0);
+    }
+}
+
+static void sum(size_t rows, const float *lanes, float *sum) {
+    for (size_t r = 0; r < rows; r++)
+        sum[r] = attn_lane_sum(lanes + r * ATTN_LANES);
+}
+
+static void finish(const float *output, float inverse, float *out, size_t size) {
+    for (size_t j = 0; j < size; j++)
+        out[j] = fmaf(output[j], inverse, 0.0f);
+}
+
+static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {
+    for (size_t c = 0; c < cols; c++)
+        y[c] = lo <= c && c < hi ? ref_exp(x[c] - shift) * inverse : 0.0f;
+}
+
+static void scale(const float *x, float factor, float *y, size_t n) {
+    for (size_t j = 0; j < n; j++)
+        y[j] = x[j] * factor;
+}
+
+static int all_finite(const float *x, size_t n) {
+    for (size_t j = 0; j < n; j++)
+        if (!isfinite(x[j]))
+            return 0;
+    return 1;
+}
+
+const struct attn_attention_kernel attn_ref_attention = {.name = "scalar",
+                                                         .block = block,
+                                                         .merge = merge,
+                                                         .sum = sum,
+                                                         .finish = finish,
+                                                         .weights = weights,
+                                                         .scale = scale,
+                                                         .all_finite = all_finite};

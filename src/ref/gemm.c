@@ -1,0 +1,30 @@
+/* Reference GEMM: one column a panel, one fmaf chain an element. */
+#include <math.h>
+
+#include "kernels.h"
+
+static void pack(const struct attn_pack_args *args) {
+    for (size_t j = 0; j < args->n; j++)
+        for (size_t p = 0; p < args->k; p++)
+            args->packed[j * args->panel_stride + p] = args->b[p * args->k_stride + j * args->n_stride];
+}
+
+static float start(const struct attn_gemm_args *args, size_t i, size_t j) {
+    if (args->accumulate)
+        return args->c[i * args->c_stride + j];
+    return args->bias ? args->bias[j] : 0.0f;
+}
+
+static void run(const struct attn_gemm_args *args) {
+    for (size_t i = 0; i < args->m; i++) {
+        for (size_t j = 0; j < args->n; j++) {
+            const float *a = args->a + i * args->a_stride, *b = args->b + j * args->panel_stride;
+            float acc = start(args, i, j);
+            for (size_t p = 0; p < args->k; p++)
+                acc = fmaf(a[p], b[p], acc);
+            args->c[i * args->c_stride + j] = acc;
+        }
+    }
+}
+
+const struct attn_gemm_kernel attn_ref_gemm = {.name = "scalar_1x1", .rows = 1, .cols = 1, .pack = pack, .run = run};

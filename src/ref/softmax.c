@@ -1,0 +1,35 @@
+/* Reference masked softmax, exp and log. */
+#include "kernels.h"
+#include "ref/elementary.h"
+
+static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+    float max = -INFINITY;
+    for (size_t c = 0; c < valid; c++)
+        max = x[c] > max ? x[c] : max;
+    float shift = max == -INFINITY ? 0.0f : max;
+
+    float lanes[ATTN_LANES] = {0};
+    for (size_t c = 0; c < valid; c++) {
+        y[c] = ref_exp(x[c] - shift);
+        lanes[c % ATTN_LANES] += y[c];
+    }
+    float sum = attn_lane_sum(lanes);
+    float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    for (size_t c = 0; c < valid; c++)
+        y[c] *= inverse;
+    for (size_t c = valid; c < cols; c++)
+        y[c] = 0.0f;
+}
+
+static void exp_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        y[i] = ref_exp(x[i]);
+}
+
+static void log_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        y[i] = ref_log(x[i]);
+}
+
+const struct attn_softmax_kernel attn_ref_softmax = {
+    .name = "scalar", .row = softmax_row, .exp = exp_array, .log = log_array};

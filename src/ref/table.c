@@ -1,0 +1,14 @@
+/* The scalar table: the reference in every field. */
+#include "kernels.h"
+
+extern const struct attn_gemm_kernel attn_ref_gemm;
+extern const struct attn_softmax_kernel attn_ref_softmax;
+extern const struct attn_attention_kernel attn_ref_attention;
+extern const struct attn_copy_kernel attn_ref_copy;
+
+const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
+                                                 .lower = NULL,
+                                                 .gemm = &attn_ref_gemm,
+                                                 .softmax = &attn_ref_softmax,
+                                                 .attention = &attn_ref_attention,
+                                                 .copy = &attn_ref_copy};

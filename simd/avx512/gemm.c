@@ -1,0 +1,213 @@
+/* GEMM for AVX-512.
+ *
+ * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
+ * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
+ * again after 14 cycles, far above the latency of 4. Fewer rows take more panels at once instead, so that at least eight
+ * chains are in flight. */
+#include "kernels.h"
+#include "vec.h"
+
+enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES };
+
+/* B's panel block of 256 x 32 floats is 32 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
+enum { K_BLOCK = 256, ROW_BLOCK = 448 };
+
+/* A tile's place: rows from a and c, columns from panel b; the last register of each row ends at `tail` lanes. */
+struct tile {
+    size_t k;
+    const float *a;
+    size_t a_stride;
+    const float *b;
+    size_t panel_stride;
+    const float *bias;
+    int accumulate;
+    float *c;
+    size_t c_stride;
+    vec_mask tail;
+};
+
+/* Compile-time rows; `panels` panels of `vecs` registers each (panels > 1 only with full ones). */
+INLINE void tile_run(const struct tile *t, const int rows, const int panels, const int vecs) {
+    const int width = panels * vecs;
+    vec acc[28];
+    UNROLL for (int j = 0; j < width; j++) {
+        vec_mask mask = j == width - 1 ? t->tail : (vec_mask)-1;
+        vec start = t->bias ? vec_load_mask(mask, t->bias + j * VEC_LANES) : vec_zero();
+        UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
+    }
+    if (t->accumulate) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            const float *c = t->c + (size_t)i * t->c_stride;
+            UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_load(c + j * VEC_LANES);
+            acc[i * width + width - 1] = vec_load_mask(t->tail, c + (width - 1) * VEC_LANES);
+        }
+    }
+    const float *a = t->a, *b = t->b;
+    for (size_t p = 0; p < t->k; p++, a++, b += COLS) {
+        if (panels > 1) {
+            vec av[ROWS];
+            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[(size_t)i * t->a_stride]);
+            UNROLL for (int j = 0; j < width; j++) {
+                vec bv = vec_load(b + (size_t)(j / vecs) * t->panel_stride + j % vecs * VEC_LANES);
+                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+            }
+        } else {
+            vec bv[VECS];
+            UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + j * VEC_LANES);
+            UNROLL for (int i = 0; i < rows; i++) {
+                vec av = vec_set(a[(size_t)i * t->a_stride]);
+                UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++) {
+        float *c = t->c + (size_t)i * t->c_stride;
+        UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
+        vec_store_mask(t->tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+    }
+}
+
+/* A tile of each shape: one panel, of which one or two registers are wanted, or several whole panels for few rows. */
+#define TILE(rows, panels, vecs)                                                                                       \
+    static void tile_##rows##_##panels##_##vecs(const struct tile *t) {                                                \
+        tile_run(t, rows, panels, vecs);                                                                               \
+    }
+#define EACH_ROW_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define NARROW(rows)      TILE(rows, 1, 1) TILE(rows, 1, 2)
+EACH_ROW_COUNT(NARROW)
+TILE(1, 4, 2)
+TILE(2, 4, 2)
+TILE(3, 4, 2)
+TILE(4, 2, 2) TILE(5, 2, 2) TILE(6, 2, 2)
+
+    typedef void tile_function(const struct tile *t);
+
+#define NARROW_ENTRY(rows) {tile_##rows##_1_1, tile_##rows##_1_2},
+static tile_function *const narrow[ROWS][VECS] = {EACH_ROW_COUNT(NARROW_ENTRY)};
+
+enum { WIDE_ROWS = 6 };
+static const struct {
+    tile_function *run;
+    size_t panels;
+} wide[WIDE_ROWS] = {{tile_1_4_2, 4}, {tile_2_4_2, 4}, {tile_3_4_2, 4},
+                     {tile_4_2_2, 2}, {tile_5_2_2, 2}, {tile_6_2_2, 2}};
+
+/* One row tile over all panels. */
+static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
+    size_t j = 0, panels = rows <= WIDE_ROWS ? wide[rows - 1].panels : 1;
+    float *c = t->c;
+    while (j < args->n) {
+        size_t left = args->n - j, taken = COLS * panels;
+        t->b = b + j / COLS * args->panel_stride;
+        t->bias = args->bias ? args->bias + j : NULL;
+        t->c = c + j;
+        if (panels > 1 && left >= taken) {
+            t->tail = (vec_mask)-1;
+            wide[rows - 1].run(t);
+        } else {
+            taken = left < COLS ? left : COLS;
+            size_t vecs = (taken + VEC_LANES - 1) / VEC_LANES;
+            t->tail = vec_lanes(0, taken - (vecs - 1) * VEC_LANES);
+            narrow[rows - 1][vecs - 1](t);
+        }
+        j += taken;
+    }
+}
+
+/* One panel over all rows, in tiles of nearly equal height. */
+static void one_panel(struct tile *t, size_t m, size_t cols) {
+    size_t tiles = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
+    for (size_t i = 0; i < tiles; i++) {
+        size_t rows = m / tiles + (i < m % tiles);
+        narrow[rows - 1][vecs - 1](t);
+        t->a += rows * t->a_stride;
+        t->c += rows * t->c_stride;
+    }
+}
+
+static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
+    struct tile t = {.k = k,
+                     .a_stride = args->a_stride,
+                     .panel_stride = args->panel_stride,
+                     .accumulate = args->accumulate || p > 0,
+                     .c_stride = args->c_stride};
+    const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
+    float *c = args->c + i * args->c_stride;
+    if (m <= ROWS) {
+        t.a = a;
+        t.c = c;
+        few_rows(&t, m, args, b);
+        return;
+    }
+    for (size_t j = 0; j < args->n; j += COLS) {
+        t.a = a;
+        t.b = b + j / COLS * args->panel_stride;
+        t.bias = args->bias ? args->bias + j : NULL;
+        t.c = c + j;
+        one_panel(&t, m, args->n - j < COLS ? args->n - j : COLS);
+    }
+}
+
+static void run(const struct attn_gemm_args *args) {
+    for (size_t i = 0; i < args->m; i += ROW_BLOCK) {
+        size_t m = args->m - i < ROW_BLOCK ? args->m - i : ROW_BLOCK, p = 0;
+        do {
+            size_t k = args->k - p;
+            if (m > ROWS && k > K_BLOCK)
+                k = k < 2 * K_BLOCK ? (k + 1) / 2 : K_BLOCK;
+            block(args, i, m, p, k);
+            p += k;
+        } while (p < args->k);
+    }
+}
+
+/* k rows of b that lie contiguous. */
+static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) {
+    vec_mask mask[VECS];
+    UNROLL for (size_t v = 0; v < VECS; v++) mask[v] =
+        cols > v * VEC_LANES ? vec_lanes(0, cols - v * VEC_LANES < VEC_LANES ? cols - v * VEC_LANES : VEC_LANES) : 0;
+    const float *b = args->b + j;
+    float *packed = args->packed + j / COLS * args->panel_stride;
+    for (size_t p = 0; p < args->k; p++)
+        UNROLL for (size_t v = 0; v < VECS; v++) vec_store(
+            packed + p * COLS + v * VEC_LANES, vec_load_mask(mask[v], b + p * args->k_stride + v * VEC_LANES));
+}
+
+/* Columns of b that lie contiguous: 16 x 16 transposed at a time. */
+static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+    for (size_t v = 0; v < COLS; v += VEC_LANES) {
+        const float *b = args->b + (j + v) * args->n_stride;
+        float *packed = args->packed + j / COLS * args->panel_stride + v;
+        for (size_t p = 0; p < args->k; p += VEC_LANES) {
+            size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
+            vec r[VEC_LANES];
+            UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
+                v + i < cols ? vec_load_mask(vec_lanes(0, depth), b + i * args->n_stride + p) : vec_zero();
+            vec_transpose(r);
+            UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+        }
+    }
+}
+
+static void pack_any(const struct attn_pack_args *args, size_t j, size_t cols) {
+    float *packed = args->packed + j / COLS * args->panel_stride;
+    for (size_t p = 0; p < args->k; p++)
+        for (size_t i = 0; i < COLS; i++)
+            packed[p * COLS + i] = i < cols ? args->b[p * args->k_stride + (j + i) * args->n_stride] : 0.0f;
+}
+
+static void pack(const struct attn_pack_args *args) {
+    for (size_t j = 0; j < args->n; j += COLS) {
+        size_t cols = args->n - j < COLS ? args->n - j : COLS;
+        if (args->n_stride == 1)
+            pack_rows(args, j, cols);
+        else if (args->k_stride == 1)
+            pack_columns(args, j, cols);
+        else
+            pack_any(args, j, cols);
+    }
+}
+
+const struct attn_gemm_kernel attn_avx512_gemm = {
+    .name = "avx512_14x32", .rows = ROWS, .cols = COLS, .pack = pack, .run = run};

@@ -1,0 +1,52 @@
+/* Masked softmax, exp and log for AVX-512: one register holds the 16 lanes of the sum. */
+#include <math.h>
+#include <sleef.h>
+
+#include "exp.h"
+#include "kernels.h"
+
+/* Lanes of the vector at column c that are below `end`. */
+INLINE vec_mask below(size_t c, size_t end) {
+    return end - c >= VEC_LANES ? (vec_mask)-1 : vec_lanes(0, end - c);
+}
+
+static float row_max(const float *x, size_t n) {
+    vec max = vec_set(-INFINITY);
+    for (size_t c = 0; c < n; c += VEC_LANES) {
+        vec_mask mask = below(c, n);
+        max = vec_max(max, vec_select(mask, vec_load_mask(mask, x + c), max));
+    }
+    return vec_lane_max(max);
+}
+
+static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+    float max = row_max(x, valid);
+    vec shift = vec_set(max == -INFINITY ? 0.0f : max), lanes = vec_zero();
+    for (size_t c = 0; c < valid; c += VEC_LANES) {
+        vec_mask mask = below(c, valid);
+        vec p = vec_exp_low(vec_sub(vec_load_mask(mask, x + c), shift));
+        vec_store_mask(mask, y + c, p);
+        lanes = vec_add(lanes, vec_select(mask, p, vec_zero()));
+    }
+    float sum = vec_lane_sum(lanes);
+    vec inverse = vec_set(sum == 0.0f ? 0.0f : 1.0f / sum);
+    for (size_t c = 0; c < valid; c += VEC_LANES) {
+        vec_mask mask = below(c, valid);
+        vec_store_mask(mask, y + c, vec_mul(vec_load_mask(mask, y + c), inverse));
+    }
+    for (size_t c = valid; c < cols; c += VEC_LANES)
+        vec_store_mask(below(c, cols), y + c, vec_zero());
+}
+
+static void exp_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store_mask(below(i, n), y + i, vec_exp(vec_load_mask(below(i, n), x + i)));
+}
+
+static void log_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store_mask(below(i, n), y + i, Sleef_finz_logf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
+}
+
+const struct attn_softmax_kernel attn_avx512_softmax = {
+    .name = "avx512", .row = softmax_row, .exp = exp_array, .log = log_array};

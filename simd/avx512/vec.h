@@ -1,0 +1,104 @@
+/* AVX-512: 16 floats a register, 32 registers, masks for tails. */
+#ifndef ATTN_AVX512_VEC_H
+#define ATTN_AVX512_VEC_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#define VEC_LANES 16
+#define INLINE    static inline __attribute__((always_inline))
+#define UNROLL    _Pragma("GCC unroll 16")
+
+typedef __m512 vec;
+typedef __mmask16 vec_mask; /* lanes that exist */
+
+INLINE vec vec_zero(void) {
+    return _mm512_setzero_ps();
+}
+INLINE vec vec_set(float x) {
+    return _mm512_set1_ps(x);
+}
+INLINE vec vec_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+INLINE void vec_store(float *p, vec x) {
+    _mm512_storeu_ps(p, x);
+}
+INLINE vec vec_fma(vec a, vec b, vec c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE vec vec_mul(vec a, vec b) {
+    return _mm512_mul_ps(a, b);
+}
+INLINE vec vec_add(vec a, vec b) {
+    return _mm512_add_ps(a, b);
+}
+INLINE vec vec_sub(vec a, vec b) {
+    return _mm512_sub_ps(a, b);
+}
+
+/* x > m ? x : m, so that NaN in x is passed over. */
+INLINE vec vec_max(vec m, vec x) {
+    return _mm512_max_ps(x, m);
+}
+
+/* Lanes lo <= i < hi; lo and hi at most VEC_LANES. */
+INLINE vec_mask vec_lanes(size_t lo, size_t hi) {
+    return (vec_mask)(((1u << hi) - 1) & ~((1u << lo) - 1));
+}
+/* Lanes outside the mask are neither read nor written; loaded they are +0. */
+INLINE vec vec_load_mask(vec_mask mask, const float *p) {
+    return _mm512_maskz_loadu_ps(mask, p);
+}
+INLINE void vec_store_mask(vec_mask mask, float *p, vec x) {
+    _mm512_mask_storeu_ps(p, mask, x);
+}
+/* x in the mask, other outside. */
+INLINE vec vec_select(vec_mask mask, vec x, vec other) {
+    return _mm512_mask_mov_ps(other, mask, x);
+}
+
+/* The tree of attn_lane_sum. */
+INLINE float vec_lane_sum(vec x) {
+    __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
+    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
+    return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
+}
+
+/* The largest lane; no lane is NaN, and which of two zeros comes out is open. */
+INLINE float vec_lane_max(vec x) {
+    return _mm512_reduce_max_ps(x);
+}
+
+/* 1 where no lane is infinite or NaN. */
+INLINE int vec_all_finite(vec x) {
+    return _mm512_fpclass_ps_mask(x, 0x99) == 0;
+}
+
+/* Row i of the 16 x 16 matrix becomes column i. */
+INLINE void vec_transpose(vec r[VEC_LANES]) {
+    vec t[VEC_LANES];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+#endif

@@ -1,0 +1,72 @@
+/* attn_gemm: judging, object layout. */
+#include "ops/gemm.h"
+#include "api/judge.h"
+#include "dispatch.h"
+
+struct attn_gemm {
+    struct attn_packed packed;
+};
+
+static attn_status layout(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
+                          struct attn_packed *packed, const struct attn_kernels **table, const char **field) {
+    JUDGE(judge_pointer(config, "config", field));
+    JUDGE(judge_size(config->k, 1, "k", field));
+    JUDGE(judge_size(config->n, 1, "n", field));
+    attn_status status = attn_table_for(config->isa, table);
+    if (status != ATTN_OK)
+        return judge_fail(status, "isa", field);
+    *gemm = attn_carve_take(carve, 1, sizeof **gemm);
+    attn_packed_layout(packed, attn_table_gemm(*table), config->k, config->n, config->w.bias != NULL, carve);
+    return carve->overflow ? judge_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
+}
+
+attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const char **field) {
+    struct attn_carve carve = {0};
+    struct attn_gemm *gemm;
+    struct attn_packed packed;
+    const struct attn_kernels *table;
+    JUDGE(layout(config, &carve, &gemm, &packed, &table, field));
+    JUDGE(judge_pointer(bytes, "bytes", field));
+    *bytes = carve.used;
+    return ATTN_OK;
+}
+
+attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes, attn_gemm **gemm,
+                             const char **field) {
+    size_t needed;
+    JUDGE(attn_gemm_size(config, &needed, field));
+    JUDGE(judge_linear(&config->w, config->k, config->n, "w.weight", "w.in_stride", "w.out_stride", field));
+    JUDGE(judge_pointer(gemm, "gemm", field));
+    JUDGE(judge_memory(memory, bytes, needed, "memory", field));
+
+    struct attn_carve carve = {.base = memory};
+    struct attn_packed packed;
+    const struct attn_kernels *table;
+    JUDGE(layout(config, &carve, gemm, &packed, &table, field));
+    attn_packed_fill(&packed, &config->w);
+    (*gemm)->packed = packed;
+    attn_verbose("attn: gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
+    return ATTN_OK;
+}
+
+attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                          const attn_parallel *parallel, const char **field) {
+    JUDGE(judge_pointer(gemm, "gemm", field));
+    JUDGE(judge_size(m, 0, "m", field));
+    JUDGE(judge_parallel(parallel, "parallel.run", field));
+    if (m == 0)
+        return ATTN_OK;
+    JUDGE(judge_pointer(x, "x", field));
+    JUDGE(judge_pointer(y, "y", field));
+    const struct attn_packed *w = &gemm->packed;
+    if (m > 1 && x_stride < w->k)
+        return judge_fail(ATTN_BAD_STRIDE, "x_stride", field);
+    if (m > 1 && y_stride < w->n)
+        return judge_fail(ATTN_BAD_STRIDE, "y_stride", field);
+    size_t x_bytes, y_bytes;
+    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
+    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
+    JUDGE(judge_disjoint(x, x_bytes, y, y_bytes, "y", field));
+    attn_op_gemm(w, m, x, x_stride, y, y_stride, parallel);
+    return ATTN_OK;
+}

@@ -1,0 +1,40 @@
+#include "../dispatch.h"
+#include <string.h>
+
+#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = #name,
+static const char *const names[ATTN_ISA_COUNT] = {
+    [ATTN_ISA_BEST] = "best",
+#include "../isa.def"
+};
+#undef ISA
+
+const char *attn_isa_name(attn_isa isa) {
+    return (unsigned)isa < ATTN_ISA_COUNT ? names[isa] : NULL;
+}
+
+attn_status attn_isa_from_name(const char *name, attn_isa *isa) {
+    if (!name || !isa)
+        return ATTN_NULL_POINTER;
+    for (int i = 0; i < ATTN_ISA_COUNT; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *isa = (attn_isa)i;
+            return ATTN_OK;
+        }
+    return ATTN_UNKNOWN_ISA;
+}
+
+/* ATTN_ISA_BEST stands for a table that is both built and supported. */
+int attn_isa_built(attn_isa isa) {
+    return isa == ATTN_ISA_BEST || attn_table(isa);
+}
+
+int attn_isa_supported(attn_isa isa) {
+    const struct attn_kernels *table;
+    return attn_table_for(isa, &table) == ATTN_OK;
+}
+
+attn_isa attn_isa_chosen(void) {
+    const struct attn_kernels *table = NULL;
+    attn_table_for(ATTN_ISA_BEST, &table); /* cannot fail: scalar runs everywhere */
+    return table->isa;
+}

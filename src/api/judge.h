@@ -1,0 +1,55 @@
+/* Judging arguments: each function returns ATTN_OK, or a status after storing the culprit's name in *field. */
+#ifndef ATTN_API_JUDGE_H
+#define ATTN_API_JUDGE_H
+
+#include "checked.h"
+
+/* Leaves the calling function where `expression` is a status other than ATTN_OK. */
+#define JUDGE(expression)                                                                                              \
+    do {                                                                                                               \
+        attn_status judged = (expression);                                                                             \
+        if (judged != ATTN_OK)                                                                                         \
+            return judged;                                                                                             \
+    } while (0)
+
+/* Stores `name` where the caller wants it and returns `status`. */
+attn_status judge_fail(attn_status status, const char *name, const char **field);
+
+attn_status judge_pointer(const void *pointer, const char *name, const char **field);
+
+/* least <= size <= PTRDIFF_MAX. */
+attn_status judge_size(size_t size, size_t least, const char *name, const char **field);
+
+/* low <= value <= high for an enumeration. */
+attn_status judge_enum(int value, int high, const char *name, const char **field);
+
+/* Memory that must hold `needed` bytes; `name` is the pointer's. */
+attn_status judge_memory(const void *memory, size_t bytes, size_t needed, const char *name, const char **field);
+
+/* A pool of more than one thread needs a run function; `name` is that function's. */
+attn_status judge_parallel(const attn_parallel *parallel, const char *name, const char **field);
+
+/* Lengths must be given where their kind wants them. */
+attn_status judge_valid_lens(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+                             const char **field);
+
+/* The bytes from the first to the last element of a tensor of rows of `width` floats; dims and strides outermost first.
+ * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. */
+enum { JUDGE_DIMS = 3 };
+attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, size_t *bytes,
+                         const char *name, const char **field);
+
+/* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.
+ * ATTN_BAD_STRIDE under `name` otherwise. */
+attn_status judge_apart(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, const char *name,
+                        const char **field);
+
+/* ATTN_OVERLAP under `name` where two ranges of bytes share one. */
+attn_status judge_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,
+                           const char **field);
+
+/* A weight of [in, out]: strides of 0 where a size is above 1 are ATTN_BAD_STRIDE. */
+attn_status judge_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name, const char *in_name,
+                         const char *out_name, const char **field);
+
+#endif

@@ -1,0 +1,96 @@
+#include "ops/gemm.h"
+
+#include <string.h>
+
+#include "ops/parallel.h"
+
+/* Below this many multiply-adds waking another thread costs more than it saves. */
+#define PARALLEL_WORK (1u << 19)
+
+/* Items per thread: enough that a thread which loses its core delays little. */
+#define ITEMS_PER_THREAD 4
+
+void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
+                        bool with_bias, struct attn_carve *carve) {
+    size_t panels = n / kernel->cols + (n % kernel->cols != 0), panel = 0;
+    if (!attn_mul(k, kernel->cols, &panel))
+        carve->overflow = true;
+    size_t panel_bytes = 0;
+    if (!attn_mul(panel, sizeof(float), &panel_bytes))
+        carve->overflow = true;
+    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .panel_stride = panel};
+    packed->panels = attn_carve_take(carve, panels, panel_bytes);
+    packed->bias = with_bias ? attn_carve_take(carve, n, sizeof(float)) : NULL;
+}
+
+void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
+    packed->kernel->pack(&(struct attn_pack_args){.k = packed->k,
+                                                  .n = packed->n,
+                                                  .b = w->weight,
+                                                  .k_stride = w->in_stride,
+                                                  .n_stride = w->out_stride,
+                                                  .packed = (float *)packed->panels,
+                                                  .panel_stride = packed->panel_stride});
+    if (packed->bias)
+        memcpy((float *)packed->bias, w->bias, packed->n * sizeof(float));
+}
+
+/* The product cut into items: bands of rows, or bands of panels where rows are few. */
+struct work {
+    const struct attn_packed *w;
+    size_t m;
+    const float *x;
+    size_t x_stride;
+    float *y;
+    size_t y_stride;
+    bool by_rows;
+    size_t band; /* rows or columns of an item, a multiple of the tile's */
+    struct attn_queue queue;
+};
+
+static void run_item(const struct work *work, size_t item) {
+    const struct attn_packed *w = work->w;
+    size_t begin = item * work->band, total = work->by_rows ? work->m : w->n;
+    size_t count = total - begin < work->band ? total - begin : work->band;
+    size_t row = work->by_rows ? begin : 0, col = work->by_rows ? 0 : begin;
+    w->kernel->run(&(struct attn_gemm_args){.m = work->by_rows ? count : work->m,
+                                            .n = work->by_rows ? w->n : count,
+                                            .k = w->k,
+                                            .a = work->x + row * work->x_stride,
+                                            .a_stride = work->x_stride,
+                                            .b = w->panels + col / w->kernel->cols * w->panel_stride,
+                                            .panel_stride = w->panel_stride,
+                                            .bias = w->bias ? w->bias + col : NULL,
+                                            .c = work->y + row * work->y_stride + col,
+                                            .c_stride = work->y_stride});
+}
+
+static void run_task(void *arg, size_t index) {
+    struct work *work = arg;
+    (void)index;
+    for (size_t item; attn_queue_take(&work->queue, &item);)
+        run_item(work, item);
+}
+
+void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                  const attn_parallel *parallel) {
+    struct work work = {
+        .w = w, .m = m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride, .by_rows = true, .band = m};
+    size_t threads = attn_threads(parallel);
+    if (m == 0)
+        return;
+    /* Compared as floating point: the product need not fit in size_t. */
+    if (threads == 1 || (double)m * (double)w->n * (double)w->k < PARALLEL_WORK) {
+        run_item(&work, 0);
+        return;
+    }
+    size_t row_tiles = (m + w->kernel->rows - 1) / w->kernel->rows;
+    size_t panels = (w->n + w->kernel->cols - 1) / w->kernel->cols;
+    work.by_rows = row_tiles >= panels;
+    size_t tiles = work.by_rows ? row_tiles : panels, tile = work.by_rows ? w->kernel->rows : w->kernel->cols;
+    size_t wanted = threads < tiles / ITEMS_PER_THREAD ? threads * ITEMS_PER_THREAD : tiles;
+    size_t tiles_per_item = (tiles + wanted - 1) / wanted, items = (tiles + tiles_per_item - 1) / tiles_per_item;
+    work.band = tiles_per_item * tile;
+    attn_queue_init(&work.queue, items);
+    attn_run(parallel, threads < items ? threads : items, run_task, &work);
+}

@@ -1,0 +1,29 @@
+/* GEMM over packed weights, cut into tasks. */
+#ifndef ATTN_OPS_GEMM_H
+#define ATTN_OPS_GEMM_H
+
+#include "checked.h"
+#include "kernels.h"
+
+/* A weight matrix [k, n] as one kernel packed it, with its bias. */
+struct attn_packed {
+    const struct attn_gemm_kernel *kernel;
+    size_t k, n;
+    size_t panel_stride;
+    const float *panels;
+    const float *bias; /* NULL for none */
+};
+
+/* Lays the memory for it out (see attn_carve): with a NULL base this measures; with_bias says whether room for one is left.
+ * The memory is not touched. */
+void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
+                        bool with_bias, struct attn_carve *carve);
+
+/* Fills it from w, whose bias must be there if and only if room was left. */
+void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
+
+/* y[m, n] = x[m, k] w + bias. */
+void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                  const attn_parallel *parallel);
+
+#endif

@@ -1,0 +1,48 @@
+#include "ops/transpose.h"
+
+#include "ops/parallel.h"
+
+/* Below this many elements waking another thread costs more than it saves. */
+#define PARALLEL_WORK (1u << 17)
+/* Rows copied at a time: the heads of so many rows lie close together in the merged side. */
+#define ROWS_PER_ITEM 64
+
+struct work {
+    const struct attn_copy_kernel *kernel;
+    const attn_transpose_args *args;
+    bool merge;
+    size_t bands; /* of rows in a sequence */
+    struct attn_queue queue;
+};
+
+/* All heads of a band of one sequence's rows. */
+static void run_item(const struct work *work, size_t item) {
+    const attn_transpose_args *args = work->args;
+    size_t b = item / work->bands, row = item % work->bands * ROWS_PER_ITEM, size = args->head_size;
+    size_t rows = args->len - row < ROWS_PER_ITEM ? args->len - row : ROWS_PER_ITEM;
+    for (size_t h = 0; h < args->heads; h++) {
+        size_t merged = b * args->merged_batch_stride + row * args->merged_row_stride + h * size;
+        size_t split = ((b * args->heads + h) * args->len + row) * size;
+        if (work->merge)
+            work->kernel->rows(rows, size, args->x + split, size, args->y + merged, args->merged_row_stride);
+        else
+            work->kernel->rows(rows, size, args->x + merged, args->merged_row_stride, args->y + split, size);
+    }
+}
+
+static void run_task(void *arg, size_t index) {
+    struct work *work = arg;
+    (void)index;
+    for (size_t item; attn_queue_take(&work->queue, &item);)
+        run_item(work, item);
+}
+
+void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpose_args *args, bool merge) {
+    struct work work = {
+        .kernel = kernel, .args = args, .merge = merge, .bands = (args->len + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM};
+    size_t items = args->batch * work.bands, threads = attn_threads(args->parallel);
+    if ((double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size < PARALLEL_WORK)
+        threads = 1;
+    attn_queue_init(&work.queue, items);
+    attn_run(args->parallel, threads < items ? threads : items, run_task, &work);
+}

@@ -1,0 +1,12 @@
+/* Splitting and merging heads. */
+#ifndef ATTN_OPS_TRANSPOSE_H
+#define ATTN_OPS_TRANSPOSE_H
+
+#include <stdbool.h>
+
+#include "kernels.h"
+
+/* merge: x is split and y merged, else the other way. */
+void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpose_args *args, bool merge);
+
+#endif

@@ -1,0 +1,114 @@
+/* AVX2 and FMA: 8 floats a register, 16 registers. Masked loads and stores are slow on many processors (a masked store takes
+ * tens of operations on AMD's Zen 1 to 3), so that only the ends of arrays use them. */
+#ifndef ATTN_AVX2_VEC_H
+#define ATTN_AVX2_VEC_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#define VEC_LANES 8
+#define INLINE    static inline __attribute__((always_inline))
+
+/* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef __m256 vec;
+typedef __m256i vec_mask; /* all bits of each lane that exists */
+
+INLINE vec vec_zero(void) {
+    return _mm256_setzero_ps();
+}
+INLINE vec vec_set(float x) {
+    return _mm256_set1_ps(x);
+}
+INLINE vec vec_load(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+INLINE void vec_store(float *p, vec x) {
+    _mm256_storeu_ps(p, x);
+}
+INLINE vec vec_fma(vec a, vec b, vec c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+INLINE vec vec_mul(vec a, vec b) {
+    return _mm256_mul_ps(a, b);
+}
+INLINE vec vec_add(vec a, vec b) {
+    return _mm256_add_ps(a, b);
+}
+INLINE vec vec_sub(vec a, vec b) {
+    return _mm256_sub_ps(a, b);
+}
+
+/* x > m ? x : m, so that NaN in x is passed over. */
+INLINE vec vec_max(vec m, vec x) {
+    return _mm256_max_ps(x, m);
+}
+
+/* Lanes lo <= i < hi; lo and hi at most VEC_LANES. */
+INLINE vec_mask vec_lanes(size_t lo, size_t hi) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_and_si256(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32((int)lo - 1)),
+                            _mm256_cmpgt_epi32(_mm256_set1_epi32((int)hi), lane));
+}
+/* The first n lanes, all from VEC_LANES up. The others are neither read nor written; loaded they are +0. */
+INLINE vec vec_load_first(size_t n, const float *p) {
+    return n < VEC_LANES ? _mm256_maskload_ps(p, vec_lanes(0, n)) : vec_load(p);
+}
+INLINE void vec_store_first(size_t n, float *p, vec x) {
+    if (n < VEC_LANES)
+        _mm256_maskstore_ps(p, vec_lanes(0, n), x);
+    else
+        vec_store(p, x);
+}
+/* x in the mask, other outside. */
+INLINE vec vec_select(vec_mask mask, vec x, vec other) {
+    return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(mask));
+}
+
+/* The tree of attn_lane_sum over the lanes of two registers, in either order: addition commutes. */
+INLINE float vec_lane_sum(vec x, vec y) {
+    __m256 t8 = _mm256_add_ps(x, y);
+    __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
+    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
+    return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
+}
+
+/* The largest lane; no lane is NaN, and which of two zeros comes out is open. */
+INLINE float vec_lane_max(vec x) {
+    __m128 t4 = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 t2 = _mm_max_ps(t4, _mm_movehl_ps(t4, t4));
+    return _mm_cvtss_f32(_mm_max_ss(t2, _mm_movehdup_ps(t2)));
+}
+
+/* 1 where no lane is infinite or NaN. */
+INLINE int vec_all_finite(vec x) {
+    __m256i exponent = _mm256_set1_epi32(0x7f800000), bits = _mm256_and_si256(_mm256_castps_si256(x), exponent);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(bits, exponent)) == 0;
+}
+
+/* Row i of the 8 x 8 matrix becomes column i. */
+INLINE void vec_transpose(vec r[VEC_LANES]) {
+    vec t[VEC_LANES];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+#endif

@@ -1,0 +1,196 @@
+/* Ceilings are the best of several runs: disturbances only ever lower a rate. Volatile assembler statements keep the
+ * compiler from thinning the work out, and separate variables in place of an array keep the chains in registers,
+ * whatever the optimiser unrolls.
+ *
+ * A core that starts two multiply-adds per cycle, each with a latency of four or five, needs eight to ten chains; one
+ * that starts four of them needs sixteen. AVX2 has 16 registers, two of which hold the factors: twelve chains there. */
+#include "ceiling.h"
+#include "buffers.h"
+#include "isas.h"
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <ctime>
+#include <unistd.h>
+
+namespace bench {
+namespace {
+
+#define FOUR(step, ...) step(0, __VA_ARGS__) step(1, __VA_ARGS__) step(2, __VA_ARGS__) step(3, __VA_ARGS__)
+#define EIGHT(step, ...)                                                                                               \
+    FOUR(step, __VA_ARGS__)                                                                                            \
+    step(4, __VA_ARGS__) step(5, __VA_ARGS__) step(6, __VA_ARGS__) step(7, __VA_ARGS__)
+#define TWELVE(step, ...)                                                                                              \
+    EIGHT(step, __VA_ARGS__)                                                                                           \
+    step(8, __VA_ARGS__) step(9, __VA_ARGS__) step(10, __VA_ARGS__) step(11, __VA_ARGS__)
+#define SIXTEEN(step, ...)                                                                                             \
+    TWELVE(step, __VA_ARGS__)                                                                                          \
+    step(12, __VA_ARGS__) step(13, __VA_ARGS__) step(14, __VA_ARGS__) step(15, __VA_ARGS__)
+
+#define CHAIN(i, type)           type chain##i = b;
+#define FMA(i, instruction, reg) asm volatile(instruction : "+" reg(chain##i) : reg(a), reg(b));
+#define LOAD(i, reg)             asm volatile("" : : reg(vectors[i]));
+
+/* fma_<name>: `rounds` multiply-adds in each of the chains.
+ * read_<name>: the first `bytes` of `data`, a multiple of eight vectors. */
+#define VECTOR_KERNELS(name, target, size, chains, reg, instruction)                                                   \
+    typedef float name##_vector __attribute__((vector_size(size), may_alias));                                         \
+    target void fma_##name(std::size_t rounds) {                                                                       \
+        const name##_vector a = name##_vector{} + 0.999f, b = name##_vector{} + 1.001f;                                \
+        chains(CHAIN, name##_vector) for (std::size_t round = 0; round < rounds; round++) {                            \
+            chains(FMA, instruction, reg)                                                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    target void read_##name(const char *data, std::size_t bytes) {                                                     \
+        for (std::size_t offset = 0; offset < bytes; offset += 8 * size) {                                             \
+            const name##_vector *vectors = reinterpret_cast<const name##_vector *>(data + offset);                     \
+            EIGHT(LOAD, reg)                                                                                           \
+        }                                                                                                              \
+    }
+
+#if defined(__x86_64__)
+VECTOR_KERNELS(avx2, __attribute__((target("avx2,fma"))), 32, TWELVE, "x", "vfmadd231ps %2, %1, %0")
+VECTOR_KERNELS(avx512, __attribute__((target("avx512f"))), 64, SIXTEEN, "v", "vfmadd231ps %2, %1, %0")
+#define SCALAR_REGISTER "x"
+#elif defined(__aarch64__)
+VECTOR_KERNELS(neon, , 16, SIXTEEN, "w", "fmla %0.4s, %1.4s, %2.4s")
+#define SCALAR_REGISTER "w"
+#else
+#define SCALAR_REGISTER "m"
+#endif
+
+/* As the reference is compiled: an instruction where the baseline has one, else a call into libm. A call preserves no
+ * vector register, so only one chain at a time stays in one: chains are short, and the processor overlaps them. */
+#define FMAF(i, reg)                                                                                                   \
+    chain = std::fmaf(a, b, chain);                                                                                    \
+    asm volatile("" : "+" reg(chain));
+
+void fma_scalar(std::size_t rounds) {
+    volatile float factor = 0.999f;
+    const float a = factor, b = factor;
+    for (std::size_t round = 0; round < rounds; round++) {
+        float chain = b;
+        FOUR(FMAF, SCALAR_REGISTER)
+    }
+}
+
+void read_scalar(const char *data, std::size_t bytes) {
+    for (std::size_t offset = 0; offset < bytes; offset += 8 * sizeof(std::size_t)) {
+        const std::size_t *vectors = reinterpret_cast<const std::size_t *>(data + offset);
+        EIGHT(LOAD, "r")
+    }
+}
+
+struct probe {
+    attn_isa isa;
+    std::size_t per_round; /* multiply-adds per round, all chains together */
+    void (*fma)(std::size_t rounds);
+    void (*read)(const char *data, std::size_t bytes);
+};
+
+/* Worst to best within an architecture. */
+constexpr probe probes[] = {
+    {ATTN_ISA_SCALAR, 4, fma_scalar, read_scalar},
+#if defined(__x86_64__)
+    {ATTN_ISA_AVX2, 12 * 8, fma_avx2, read_avx2},
+    {ATTN_ISA_AVX512, 16 * 16, fma_avx512, read_avx512},
+#elif defined(__aarch64__)
+    {ATTN_ISA_NEON, 16 * 4, fma_neon, read_neon},
+#endif
+};
+
+/* Of this thread, as Google Benchmark counts for its rates: other processes on the core do not lower a ceiling. */
+double cpu_seconds() {
+    timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+/* Calls of run() per second, the best of several stretches of 10 to 20 ms. */
+template <class Run> double best_rate(Run run) {
+    constexpr double shortest = 0.01;
+    constexpr int stretches = 7;
+    double best = 0;
+    std::size_t calls = 1;
+    for (int done = 0; done < stretches;) {
+        const double start = cpu_seconds();
+        for (std::size_t i = 0; i < calls; i++)
+            run();
+        const double seconds = cpu_seconds() - start;
+        if (seconds < shortest) {
+            calls *= 2;
+            continue;
+        }
+        best = std::max(best, static_cast<double>(calls) / seconds);
+        done++;
+    }
+    return best;
+}
+
+double measure_fma(const probe &probe) {
+    constexpr std::size_t rounds = 1000;
+    const double flops = static_cast<double>(2 * rounds * probe.per_round);
+    return best_rate([&] { probe.fma(rounds); }) * flops * 1e-9;
+}
+
+double measure_read(const probe &probe, std::size_t bytes) {
+    buffer<char> data(bytes);
+    std::memset(data.data(), 1, bytes);
+    return best_rate([&] { probe.read(data.data(), bytes); }) * static_cast<double>(bytes) * 1e-9;
+}
+
+std::size_t cache_bytes(int name, std::size_t otherwise) {
+    const long bytes = sysconf(name);
+    return bytes > 0 ? static_cast<std::size_t>(bytes) : otherwise;
+}
+
+struct ceilings {
+    std::array<double, ATTN_ISA_COUNT> fma{};
+    std::vector<read_ceiling> read;
+
+    ceilings() {
+        const probe *widest = nullptr;
+        for (const probe &probe : probes) {
+            if (!attn_isa_supported(probe.isa))
+                continue;
+            fma[probe.isa] = measure_fma(probe);
+            widest = &probe;
+        }
+        if (!widest)
+            return;
+
+        const std::size_t kib = 1024, mib = 1024 * kib;
+        const std::size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 * kib);
+        const std::size_t l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 * mib);
+        const std::size_t l3 = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 * mib);
+        /* Each buffer is well inside its level and well outside the one before. A virtual machine may be shown the
+         * whole of a large L3 of which it gets a part: L3's buffer stays near to L2's size, and memory's affordable. */
+        const std::array<read_ceiling, 4> levels = {{{"L1", l1 / 2, 0},
+                                                     {"L2", l2 / 2, 0},
+                                                     {"L3", std::min(4 * l2, l3 / 2), 0},
+                                                     {"memory", std::min(4 * l3, 512 * mib), 0}}};
+        for (read_ceiling level : levels) {
+            level.bytes -= level.bytes % 4096;
+            level.gbytes_per_sec = measure_read(*widest, level.bytes);
+            read.push_back(level);
+        }
+    }
+};
+
+const ceilings &measured() {
+    static const ceilings once;
+    return once;
+}
+
+} /* namespace */
+
+double fma_ceiling(attn_isa isa) {
+    return measured().fma[isa];
+}
+
+const std::vector<read_ceiling> &read_ceilings() {
+    return measured().read;
+}
+
+} /* namespace bench */

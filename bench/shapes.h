@@ -1,0 +1,85 @@
+/* Every shape that is measured, in one place. Models give the attention shapes their names. */
+#ifndef ATTN_BENCH_SHAPES_H
+#define ATTN_BENCH_SHAPES_H
+
+#include <cstddef>
+
+namespace bench {
+
+struct attention_shape {
+    const char *name;
+    std::size_t batch, q_len, kv_len, heads, head_size;
+    bool causal;        /* the last query row sees every key */
+    std::size_t hidden; /* width of the layer around it; 0: attention alone is measured */
+
+    constexpr bool decode() const { return q_len == 1; }
+
+    constexpr double visible_scores() const {
+        const double rows = static_cast<double>(q_len);
+        const double all = rows * static_cast<double>(kv_len);
+        const double hidden_by_order = causal ? rows * (rows - 1) / 2 : 0;
+        return static_cast<double>(batch * heads) * (all - hidden_by_order);
+    }
+
+    /* Two products, each one multiply and one add per visible score and column of the head. */
+    constexpr double attention_flops() const { return 4 * visible_scores() * static_cast<double>(head_size); }
+
+    /* Query and output projection over the query rows, key and value projection over the keys. */
+    constexpr double layer_flops() const {
+        const double width = static_cast<double>(hidden);
+        return attention_flops() + 2 * width * width * static_cast<double>(batch * 2 * (q_len + kv_len));
+    }
+};
+
+/* y[m,n] = x[m,k] w[k,n] */
+struct gemm_shape {
+    const char *name; /* m x n x k */
+    std::size_t m, n, k;
+
+    constexpr double flops() const {
+        return 2 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    }
+};
+
+struct softmax_shape {
+    const char *name; /* rows x cols */
+    std::size_t rows, cols;
+    std::size_t valid; /* columns of each row that are visible */
+};
+
+struct exp_shape {
+    const char *name;
+    std::size_t elements; /* a multiple of every vector's width */
+};
+
+constexpr attention_shape attention_shapes[] = {
+    {"d2l", 2, 4, 6, 5, 20, false, 100},
+    {"tiny", 1, 16, 16, 4, 16, false, 64},
+    {"vit_b16", 1, 197, 197, 12, 64, false, 768},
+    {"bert_128", 1, 128, 128, 12, 64, false, 768},
+    {"bert_512", 1, 512, 512, 12, 64, false, 768},
+    {"bert_b8_128", 8, 128, 128, 12, 64, false, 768},
+    {"bertL_384", 1, 384, 384, 16, 64, false, 1024},
+    {"gpt2_1024", 1, 1024, 1024, 12, 64, true, 768},
+    {"llama_pre_512", 1, 512, 512, 32, 128, true, 4096},
+    {"long_8k", 1, 8192, 8192, 8, 64, true, 512},
+    {"dec_768_1k", 1, 1, 1024, 12, 64, false, 0},
+    {"dec_4096_4k", 1, 1, 4096, 32, 128, false, 0},
+};
+
+constexpr gemm_shape gemm_shapes[] = {
+    {"1x768x768", 1, 768, 768},         {"8x100x100", 8, 100, 100},     {"16x64x64", 16, 64, 64},
+    {"8x768x768", 8, 768, 768},         {"128x768x768", 128, 768, 768}, {"512x1024x1024", 512, 1024, 1024},
+    {"512x4096x4096", 512, 4096, 4096}, {"128x128x64", 128, 128, 64},   {"197x64x197", 197, 64, 197},
+};
+
+constexpr softmax_shape softmax_shapes[] = {
+    {"8x6", 8, 6, 6},           {"128x128", 128, 128, 128},           {"197x197", 197, 197, 197},
+    {"512x512", 512, 512, 512}, {"512x512_valid_128", 512, 512, 128}, {"1024x1024", 1024, 1024, 1024},
+};
+
+constexpr exp_shape exp_shapes[] = {{"16384", 16384}};
+
+} /* namespace bench */
+
+#endif

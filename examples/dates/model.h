@@ -1,0 +1,99 @@
+/* The encoder-decoder Transformer that rewrites dates, on libattn: its attention layers, caches and matrix products are the
+ * library's, embedding, layer norm and greedy choice are here. All that one date needs is allocated by model_load. */
+#ifndef DATES_MODEL_H
+#define DATES_MODEL_H
+
+#include "safetensors.h"
+#include "vocabulary.h"
+#include <attn/attn.h>
+
+#define MODEL_MAX_POSITIONS 1024
+#define MODEL_MAX_HIDDEN    4096
+#define MODEL_MAX_TEXT      (4 * MODEL_MAX_POSITIONS + 1) /* bytes of an answer in UTF-8 and its final zero */
+
+enum { ENCODER_LAYERS = 2, DECODER_LAYERS = 2, MODEL_MAX_OBJECTS = 32 };
+
+struct norm {
+    const float *weight, *bias;
+};
+
+struct feed_forward {
+    attn_gemm *in, *out;
+    struct norm norm;
+};
+
+struct encoder_layer {
+    attn_layer *self_attention;
+    struct norm self_norm;
+    struct feed_forward ffn;
+};
+
+struct decoder_layer {
+    attn_layer *self_attention, *cross_attention;
+    attn_cache *self_cache;  /* grows by one position per step */
+    attn_cache *cross_cache; /* the source, projected once per date */
+    struct norm self_norm, cross_norm;
+    struct feed_forward ffn;
+};
+
+struct buffer {
+    void *data;
+    size_t bytes;
+};
+
+struct model {
+    struct safetensors file; /* holds the weights that are not packed */
+    struct vocabulary vocabulary;
+    attn_isa isa;
+    size_t heads, hidden, inner; /* inner: width of the feed-forward's middle */
+    size_t positions;            /* longest source or answer */
+    const float *embedding;      /* [vocabulary.size, hidden] */
+    const float *positional;     /* [positions, hidden] */
+    struct encoder_layer encoder[ENCODER_LAYERS];
+    struct decoder_layer decoder[DECODER_LAYERS];
+    attn_gemm *output;
+
+    struct buffer x, y;      /* rows of `hidden`: activations, and what is added to them */
+    struct buffer middle;    /* rows of `inner` */
+    struct buffer memory;    /* rows of `hidden`: the encoder's output */
+    struct buffer logits;    /* rows of vocabulary.size */
+    struct buffer workspace; /* the library's */
+    void *objects[MODEL_MAX_OBJECTS];
+    size_t object_count;
+};
+
+/* A batch whose answers are known: the decoder sees them whole, not what it would have chosen itself. */
+struct forced_batch {
+    size_t batch, source_length, target_length; /* lengths at most `positions` */
+    const int32_t *source;                      /* [batch, source_length] tokens, padded */
+    const int64_t *source_lengths;              /* [batch] how many of them are not padding */
+    const int32_t *target;                      /* [batch, target_length] <bos> and the answer's tokens */
+    float *cross_weights[DECODER_LAYERS];       /* each NULL, or [batch, heads, target_length, source_length] out */
+    const float *encoder_output;                /* out: [batch, source_length, hidden], until the next call */
+    const float *logits;                        /* out: [batch, target_length, vocabulary], likewise */
+};
+
+/* The library's status as an error: `what` was being done, `field` is the argument that it names, or "". */
+bool succeeded(attn_status status, const char *what, const char *field, struct error *error);
+/* Makes the buffer at least `bytes` long; its contents are lost. */
+bool buffer_grow(struct buffer *buffer, size_t bytes, struct error *error);
+/* Allocates what any single date needs; part of model_create. */
+bool model_plan(struct model *model, struct error *error);
+
+/* On success *model owns the file; on failure it is released too. model_free releases both. */
+bool model_create(struct model *model, struct safetensors *file, attn_isa isa, struct error *error);
+bool model_load(struct model *model, const char *path, attn_isa isa, struct error *error);
+void model_free(struct model *model);
+
+/* Rewrites one date, `length` source tokens (1 up to model->positions), by greedy decoding: at each step the likeliest
+ * token, until <eos>. `answer` holds model->positions tokens. Allocates nothing. */
+bool model_rewrite(struct model *model, const int32_t *source, size_t length, int32_t *answer, size_t *answer_length,
+                   struct error *error);
+
+/* The same from text to text; `answer` holds MODEL_MAX_TEXT bytes. */
+bool model_rewrite_text(struct model *model, const char *text, size_t length, char *answer, struct error *error);
+
+/* One pass over a whole batch, without caches. Allocates where the batch is the largest so far. */
+bool model_force(struct model *model, struct forced_batch *batch, struct error *error);
+
+#endif

@@ -110,7 +110,7 @@ struct attn_attention_kernel {
                   const float *sum1, const float *output1, size_t output_stride);
     /* sum[r] = tree sum of lanes[r][16] (attn_lane_sum). */
     void (*sum)(size_t rows, const float *lanes, float *sum);
-    /* out[j] = fma(output[j], inverse, +0): one row divided, its negative zeros made +0. */
+    /* out[j] = output[j] * inverse + 0: one row divided, its negative zeros made +0. */
     void (*finish)(const float *output, float inverse, float *out, size_t size);
     /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may be x. */
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);

@@ -144,7 +144,7 @@ ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float 
 /* What a row without visible keys yields. */
 typedef enum attn_empty_rows {
     ATTN_EMPTY_ZERO = 0, /* +0, log-sum-exp -inf (ONNX, PyTorch) */
-    ATTN_EMPTY_MEAN      /* d2l's answer, whose mask is a finite -1e6: every key counts alike */
+    ATTN_EMPTY_MEAN /* d2l's answer, whose mask is a finite -1e6: every key counts alike; log-sum-exp log(kv_len) */
 } attn_empty_rows;
 
 /* Visible keys: keys below a length. A length above the number of keys counts as that number, a negative one as 0. */
@@ -245,7 +245,8 @@ typedef struct attn_attention_args {
     attn_options options;
 } attn_attention_args;
 
-/* Bytes of workspace for these sizes, options and thread count; tensor data is not looked at.
+/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
+ * is not looked at. What serves these sizes serves smaller batches and lengths too.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
 /* batch, heads, q_len of 0: nothing is touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
@@ -319,7 +320,8 @@ typedef struct attn_layer_args {
     attn_options options;
 } attn_layer_args;
 
-/* Bytes of workspace for these sizes, options and thread count; tensor data is not looked at.
+/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
+ * is not looked at. What serves these sizes serves smaller batches and lengths too.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
                                           const char **field);

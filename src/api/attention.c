@@ -97,6 +97,8 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
     size_t needed = 0;
     JUDGE(resolve(args, &problem, field));
     JUDGE(judge_pointer(bytes, "bytes", field));
+    if (args->cache)
+        problem.kv_len = args->cache->config.capacity;
     if (!empty(args))
         JUDGE(measure(&problem, args->cache, &needed, field));
     *bytes = needed;

@@ -119,6 +119,8 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     size_t kv_len;
     JUDGE(resolve(layer, args, &kv_len, field));
     JUDGE(judge_pointer(bytes, "bytes", field));
+    if (args->cache)
+        kv_len = args->cache->config.capacity;
     if (!empty(args))
         JUDGE(layout_run(layer, args, kv_len, &run, &carve, field));
     *bytes = carve.used;

@@ -70,7 +70,7 @@ void attn_problem_layout(struct attn_problem *problem, const struct attn_cache *
         problem->values = cache->values;
     } else {
         problem->source = problem->tiles <= 1 ? ATTN_SOURCE_STREAMED : ATTN_SOURCE_PACKED;
-        size_t keys = problem->source == ATTN_SOURCE_PACKED ? problem->kv_len : ATTN_BLOCK;
+        size_t keys = problem->source == ATTN_SOURCE_PACKED ? problem->kv_len : min_size(problem->kv_len, ATTN_BLOCK);
         if (!attn_panel_shape_init(&problem->shape, gemm, problem->head_size, problem->value_size, keys))
             carve->overflow = true;
     }

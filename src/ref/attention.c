@@ -55,7 +55,7 @@ static void sum(size_t rows, const float *lanes, float *sum) {
 
 static void finish(const float *output, float inverse, float *out, size_t size) {
     for (size_t j = 0; j < size; j++)
-        out[j] = fmaf(output[j], inverse, 0.0f);
+        out[j] = output[j] * inverse + 0.0f; /* -0, also one that underflowed, becomes +0 */
 }
 
 static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {

@@ -112,7 +112,7 @@ static void sum(size_t rows, const float *lanes, float *sum) {
 static void finish(const float *output, float inverse, float *out, size_t size) {
     for (size_t j = 0; j < size; j += VEC_LANES) {
         size_t n = size - j;
-        vec_store_first(n, out + j, vec_fma(vec_load_first(n, output + j), vec_set(inverse), vec_zero()));
+        vec_store_first(n, out + j, vec_add(vec_mul(vec_load_first(n, output + j), vec_set(inverse)), vec_zero()));
     }
 }
 
@@ -120,7 +120,7 @@ static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shi
     hi = hi < cols ? hi : cols;
     lo = lo < hi ? lo : hi;
     for (size_t c = lo; c < hi; c += VEC_LANES) {
-        vec e = vec_exp(vec_sub(vec_load_first(hi - c, x + c), vec_set(shift)));
+        vec e = vec_exp_low(vec_sub(vec_load_first(hi - c, x + c), vec_set(shift)));
         vec_store_first(hi - c, y + c, vec_mul(e, vec_set(inverse)));
     }
     clear(y, 0, lo);

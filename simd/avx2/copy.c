@@ -1,4 +1,4 @@
-/* Copy of strided rows for AVX2: a masked register at the end of each row. */
+/* Copy of strided rows for AVX2: the end of each row in pieces. */
 #include "kernels.h"
 #include "vec.h"
 

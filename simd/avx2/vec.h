@@ -1,5 +1,5 @@
-/* AVX2 and FMA: 8 floats a register, 16 registers. Masked loads and stores are slow on many processors (a masked store takes
- * tens of operations on AMD's Zen 1 to 3), so that only the ends of arrays use them. */
+/* AVX2 and FMA: 8 floats a register, 16 registers. Tails go in pieces of four, two and one float: masked stores take tens of
+ * operations on AMD's Zen 1 to 3, and masked loads read, and fault on, the absent lanes under emulation (QEMU 7.2). */
 #ifndef ATTN_AVX2_VEC_H
 #define ATTN_AVX2_VEC_H
 
@@ -57,13 +57,31 @@ INLINE vec_mask vec_lanes(size_t lo, size_t hi) {
 }
 /* The first n lanes, all from VEC_LANES up. The others are neither read nor written; loaded they are +0. */
 INLINE vec vec_load_first(size_t n, const float *p) {
-    return n < VEC_LANES ? _mm256_maskload_ps(p, vec_lanes(0, n)) : vec_load(p);
+    if (n >= VEC_LANES)
+        return vec_load(p);
+    __m128 x = _mm_setzero_ps();
+    if (n & 1)
+        x = _mm_load_ss(p + n - 1);
+    if (n & 2)
+        x = _mm_movelh_ps(_mm_castsi128_ps(_mm_loadu_si64(p + (n & 4))), x);
+    return n & 4 ? _mm256_set_m128(x, _mm_loadu_ps(p)) : _mm256_zextps128_ps256(x);
 }
 INLINE void vec_store_first(size_t n, float *p, vec x) {
-    if (n < VEC_LANES)
-        _mm256_maskstore_ps(p, vec_lanes(0, n), x);
-    else
+    if (n >= VEC_LANES) {
         vec_store(p, x);
+        return;
+    }
+    __m128 rest = _mm256_castps256_ps128(x);
+    if (n & 4) {
+        _mm_storeu_ps(p, rest);
+        rest = _mm256_extractf128_ps(x, 1);
+    }
+    if (n & 2) {
+        _mm_storeu_si64(p + (n & 4), _mm_castps_si128(rest));
+        rest = _mm_movehl_ps(rest, rest);
+    }
+    if (n & 1)
+        _mm_store_ss(p + n - 1, rest);
 }
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {

@@ -95,7 +95,7 @@ static void sum(size_t rows, const float *lanes, float *sum) {
 static void finish(const float *output, float inverse, float *out, size_t size) {
     for (size_t j = 0; j < size; j += VEC_LANES) {
         vec_mask mask = below(j, size);
-        vec_store_mask(mask, out + j, vec_fma(vec_load_mask(mask, output + j), vec_set(inverse), vec_zero()));
+        vec_store_mask(mask, out + j, vec_add(vec_mul(vec_load_mask(mask, output + j), vec_set(inverse)), vec_zero()));
     }
 }
 

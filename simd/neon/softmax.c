@@ -1,0 +1,68 @@
+/* Masked softmax, exp and log for NEON: four registers hold the 16 lanes of the sum, and as many exp are in flight. */
+#include <math.h>
+#include <sleef.h>
+
+#include "exp.h"
+#include "kernels.h"
+
+/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
+INLINE vec load_logits(size_t n, const float *x) {
+    return n < VEC_LANES ? vec_select(vec_lanes(0, n), vec_load_first(n, x), vec_set(-INFINITY)) : vec_load(x);
+}
+
+/* What is left of n columns from register v on. */
+INLINE size_t left_of(size_t n, size_t v) {
+    return v * VEC_LANES < n ? n - v * VEC_LANES : 0;
+}
+
+INLINE void max_of_16(size_t n, const float *x, vec max[SUM_VECS]) {
+    UNROLL for (size_t v = 0; v < SUM_VECS; v++) max[v] =
+        vec_max(max[v], load_logits(left_of(n, v), x + v * VEC_LANES));
+}
+
+static float row_max(const float *x, size_t n) {
+    vec max[SUM_VECS];
+    UNROLL for (size_t v = 0; v < SUM_VECS; v++) max[v] = vec_set(-INFINITY);
+    size_t c = 0;
+    for (; c + ATTN_LANES <= n; c += ATTN_LANES)
+        max_of_16(ATTN_LANES, x + c, max);
+    max_of_16(n - c, x + c, max);
+    return vec_lane_max(max);
+}
+
+INLINE void exp_of_16(size_t n, const float *x, float *y, vec shift, vec lanes[SUM_VECS]) {
+    UNROLL for (size_t v = 0; v < SUM_VECS; v++) {
+        vec p = vec_exp_low(vec_sub(load_logits(left_of(n, v), x + v * VEC_LANES), shift));
+        vec_store_first(left_of(n, v), y + v * VEC_LANES, p);
+        lanes[v] = vec_add(lanes[v], p);
+    }
+}
+
+static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+    float max = row_max(x, valid);
+    vec shift = vec_set(max == -INFINITY ? 0.0f : max), lanes[SUM_VECS];
+    UNROLL for (size_t v = 0; v < SUM_VECS; v++) lanes[v] = vec_zero();
+    size_t whole = 0;
+    for (; whole + ATTN_LANES <= valid; whole += ATTN_LANES)
+        exp_of_16(ATTN_LANES, x + whole, y + whole, shift, lanes);
+    exp_of_16(valid - whole, x + whole, y + whole, shift, lanes);
+    float sum = vec_lane_sum(lanes);
+    vec inverse = vec_set(sum == 0.0f ? 0.0f : 1.0f / sum);
+    for (size_t c = 0; c < valid; c += VEC_LANES)
+        vec_store_first(valid - c, y + c, vec_mul(vec_load_first(valid - c, y + c), inverse));
+    for (size_t c = valid; c < cols; c += VEC_LANES)
+        vec_store_first(cols - c, y + c, vec_zero());
+}
+
+static void exp_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store_first(n - i, y + i, vec_exp(vec_load_first(n - i, x + i)));
+}
+
+static void log_array(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store_first(n - i, y + i, Sleef_finz_logf4_u10advsimd(vec_load_first(n - i, x + i)));
+}
+
+const struct attn_softmax_kernel attn_neon_softmax = {
+    .name = "neon", .row = softmax_row, .exp = exp_array, .log = log_array};

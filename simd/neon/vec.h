@@ -1,0 +1,120 @@
+/* AArch64 Advanced SIMD: 4 floats a register, 32 registers, element counts for tails. */
+#ifndef ATTN_NEON_VEC_H
+#define ATTN_NEON_VEC_H
+
+#include <arm_neon.h>
+#include <stddef.h>
+
+#define VEC_LANES 4
+#define SUM_VECS  4 /* registers that hold the 16 lanes of a sum */
+#define INLINE    static inline __attribute__((always_inline))
+
+/* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef float32x4_t vec;
+typedef uint32x4_t vec_mask; /* all bits of each lane that exists */
+
+INLINE vec vec_zero(void) {
+    return vdupq_n_f32(0.0f);
+}
+INLINE vec vec_set(float x) {
+    return vdupq_n_f32(x);
+}
+INLINE vec vec_load(const float *p) {
+    return vld1q_f32(p);
+}
+INLINE void vec_store(float *p, vec x) {
+    vst1q_f32(p, x);
+}
+INLINE vec vec_fma(vec a, vec b, vec c) {
+    return vfmaq_f32(c, a, b);
+}
+/* acc += x * y[lane], lane a literal. As an intrinsic gcc reorders a tile's loads and spills accumulators (48 times in the
+ * 6 x 16 loop); volatile keeps the order that is written. */
+#define vec_fma_lane(acc, x, y, lane)                                                                                  \
+    __asm__ volatile("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(acc) : "w"(x), "w"(y))
+INLINE vec vec_mul(vec a, vec b) {
+    return vmulq_f32(a, b);
+}
+INLINE vec vec_add(vec a, vec b) {
+    return vaddq_f32(a, b);
+}
+INLINE vec vec_sub(vec a, vec b) {
+    return vsubq_f32(a, b);
+}
+
+/* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row that holds
+ * one is NaN whatever its maximum. */
+INLINE vec vec_max(vec m, vec x) {
+    return vmaxnmq_f32(m, x);
+}
+
+/* Lanes lo <= i < hi. */
+INLINE vec_mask vec_lanes(size_t lo, size_t hi) {
+    static const uint32_t index[VEC_LANES] = {0, 1, 2, 3};
+    uint32x4_t i = vld1q_u32(index);
+    return vandq_u32(vcgeq_u32(i, vdupq_n_u32((uint32_t)lo)), vcltq_u32(i, vdupq_n_u32((uint32_t)hi)));
+}
+/* The first n lanes, all from VEC_LANES up. The others are neither read nor written; loaded they are +0. */
+INLINE vec vec_load_first(size_t n, const float *p) {
+    if (n >= VEC_LANES)
+        return vec_load(p);
+    vec x = vec_zero();
+    if (n >= 2)
+        x = vcombine_f32(vld1_f32(p), vdup_n_f32(0.0f));
+    if (n == 3)
+        x = vld1q_lane_f32(p + 2, x, 2);
+    if (n == 1)
+        x = vld1q_lane_f32(p, x, 0);
+    return x;
+}
+INLINE void vec_store_first(size_t n, float *p, vec x) {
+    if (n >= VEC_LANES) {
+        vec_store(p, x);
+        return;
+    }
+    if (n >= 2)
+        vst1_f32(p, vget_low_f32(x));
+    if (n == 3)
+        vst1q_lane_f32(p + 2, x, 2);
+    if (n == 1)
+        vst1q_lane_f32(p, x, 0);
+}
+/* x in the mask, other outside. */
+INLINE vec vec_select(vec_mask mask, vec x, vec other) {
+    return vbslq_f32(mask, x, other);
+}
+
+/* The tree of attn_lane_sum. */
+INLINE float vec_lane_sum(const vec x[SUM_VECS]) {
+    vec t4 = vec_add(vec_add(x[0], x[2]), vec_add(x[1], x[3]));
+    float32x2_t t2 = vadd_f32(vget_low_f32(t4), vget_high_f32(t4));
+    return vget_lane_f32(t2, 0) + vget_lane_f32(t2, 1);
+}
+
+/* The largest lane; no lane is NaN, and which of two zeros comes out is open. */
+INLINE float vec_lane_max(const vec x[SUM_VECS]) {
+    return vmaxnmvq_f32(vec_max(vec_max(x[0], x[2]), vec_max(x[1], x[3])));
+}
+
+/* 1 where no lane is infinite or NaN. */
+INLINE int vec_all_finite(vec x) {
+    return vminvq_u32(vcaltq_f32(x, vdupq_n_f32(__builtin_inff()))) != 0;
+}
+
+/* Row i of the 4 x 4 matrix becomes column i. */
+INLINE void vec_transpose(vec r[VEC_LANES]) {
+    float64x2_t t0 = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])), t1 = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
+    float64x2_t t2 = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3])), t3 = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
+    r[0] = vreinterpretq_f32_f64(vtrn1q_f64(t0, t2));
+    r[1] = vreinterpretq_f32_f64(vtrn1q_f64(t1, t3));
+    r[2] = vreinterpretq_f32_f64(vtrn2q_f64(t0, t2));
+    r[3] = vreinterpretq_f32_f64(vtrn2q_f64(t1, t3));
+}
+
+#endif

@@ -12,6 +12,9 @@ enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES };
 /* B's panel block of 256 x 32 floats is 32 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
 enum { K_BLOCK = 256, ROW_BLOCK = 448 };
 
+/* Rows of B, 2 KiB, fetched ahead: also of the next panel, which mostly follows. */
+enum { PREFETCH = 16 };
+
 /* A tile's place: rows from a and c, columns from panel b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
@@ -42,11 +45,17 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
             acc[i * width + width - 1] = vec_load_mask(t->tail, c + (width - 1) * VEC_LANES);
         }
     }
-    const float *a = t->a, *b = t->b;
-    for (size_t p = 0; p < t->k; p++, a++, b += COLS) {
+    /* One pointer for every four rows: what the addressing modes reach with the stride and its multiples. */
+    const float *b = t->b, *a[4];
+    size_t stride = t->a_stride;
+    UNROLL for (int q = 0; q < 4; q++) {
+        a[q] = t->a + (size_t)(q * 4) * stride;
+        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+    for (size_t p = 0; p < t->k; p++, b += COLS) {
         if (panels > 1) {
             vec av[ROWS];
-            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[(size_t)i * t->a_stride]);
+            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
                 vec bv = vec_load(b + (size_t)(j / vecs) * t->panel_stride + j % vecs * VEC_LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
@@ -55,10 +64,13 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
             vec bv[VECS];
             UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + j * VEC_LANES);
             UNROLL for (int i = 0; i < rows; i++) {
-                vec av = vec_set(a[(size_t)i * t->a_stride]);
+                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
+            UNROLL for (int j = 0; j < width; j++)
+                _mm_prefetch((const char *)(b + PREFETCH * COLS + j * VEC_LANES), _MM_HINT_T0);
         }
+        UNROLL for (int q = 0; q < 4; q++) a[q]++;
     }
     UNROLL for (int i = 0; i < rows; i++) {
         float *c = t->c + (size_t)i * t->c_stride;
@@ -78,7 +90,8 @@ EACH_ROW_COUNT(NARROW)
 TILE(1, 4, 2)
 TILE(2, 4, 2)
 TILE(3, 4, 2)
-TILE(4, 2, 2) TILE(5, 2, 2) TILE(6, 2, 2)
+TILE(4, 2, 2)
+TILE(5, 2, 2) TILE(6, 2, 2)
 
     typedef void tile_function(const struct tile *t);
 

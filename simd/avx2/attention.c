@@ -91,15 +91,14 @@ static void merge(size_t rows, size_t size, float *max0, float *sum0, float *out
                   const float *sum1, const float *output1, size_t output_stride) {
     for (size_t r = 0; r < rows; r++) {
         float max = max1[r] > max0[r] ? max1[r] : max0[r], shift = shift_of(max);
-        float f0 = exp_one(max0[r] - shift), f1 = exp_one(max1[r] - shift);
+        vec f0 = vec_exp_low(vec_set(max0[r] - shift)), f1 = vec_exp_low(vec_set(max1[r] - shift));
         max0[r] = max + 0.0f;
-        sum0[r] = fmaf(sum1[r], f1, sum0[r] * f0);
+        vec_store_first(1, sum0 + r, vec_fma(vec_set(sum1[r]), f1, vec_mul(vec_set(sum0[r]), f0)));
         float *o0 = output0 + r * output_stride;
         const float *o1 = output1 + r * output_stride;
         for (size_t j = 0; j < size; j += VEC_LANES) {
             size_t n = size - j;
-            vec kept = vec_mul(vec_load_first(n, o0 + j), vec_set(f0));
-            vec_store_first(n, o0 + j, vec_fma(vec_load_first(n, o1 + j), vec_set(f1), kept));
+            vec_store_first(n, o0 + j, vec_fma(vec_load_first(n, o1 + j), f1, vec_mul(vec_load_first(n, o0 + j), f0)));
         }
     }
 }

@@ -31,42 +31,75 @@ static void scale(const float *x, float factor, float *y, size_t n) {
 }
 
 static float row_max(const float *p, size_t lo, size_t hi, float max) {
-    vec m = vec_set(max);
-    for (size_t c = lo / VEC_LANES * VEC_LANES; c < hi; c += VEC_LANES)
-        m = vec_max(m, vec_select(visible(c, lo, hi), vec_load(p + c), m));
-    return vec_lane_max(m) + 0.0f;
+    size_t c = lo / VEC_LANES * VEC_LANES;
+    vec m[4];
+    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_set(max);
+    if (lo > c) {
+        m[0] = vec_max(m[0], vec_select(visible(c, lo, hi), vec_load(p + c), m[0]));
+        c += VEC_LANES;
+    }
+    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
+        UNROLL for (int i = 0; i < 4; i++) m[i] = vec_max(m[i], vec_load(p + c + i * VEC_LANES));
+    for (; c + VEC_LANES <= hi; c += VEC_LANES)
+        m[1] = vec_max(m[1], vec_load(p + c));
+    if (c < hi)
+        m[2] = vec_max(m[2], vec_select(below(c, hi), vec_load(p + c), m[2]));
+    return vec_lane_max(vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]))) + 0.0f;
 }
 
-static void block_row(const struct attn_block_args *args, size_t r) {
-    float *p = args->scores + r * args->score_stride;
-    size_t lo = args->lo[r], hi = args->hi[r];
-    float max = row_max(p, lo, hi, args->max[r]), shift = shift_of(max), correction = exp_one(args->max[r] - shift);
-    float *output = args->output + r * args->output_stride, *lane = args->lanes + r * ATTN_LANES;
-    args->max[r] = max;
-    if (correction != 1.0f)
-        scale(output, correction, output, args->size);
+/* Probabilities of one vector of logits, +0 outside the mask. */
+INLINE vec probabilities(float *p, vec_mask mask, vec shift) {
+    vec e = vec_select(mask, vec_exp_low(vec_sub(vec_load(p), shift)), vec_zero());
+    vec_store(p, e);
+    return e;
+}
 
-    vec lanes = vec_mul(vec_load(lane), vec_set(correction)), s = vec_set(shift);
-    size_t first = lo / VEC_LANES * VEC_LANES, c = args->begin;
-    for (; c < first; c += VEC_LANES)
+static void clear(float *p, size_t begin, size_t end) {
+    for (size_t c = begin; c < end; c += VEC_LANES)
         vec_store(p + c, vec_zero());
-    for (; c < hi; c += VEC_LANES) {
-        vec e = vec_select(visible(c, lo, hi), vec_exp_low(vec_sub(vec_load(p + c), s)), vec_zero());
-        lanes = vec_add(lanes, e);
-        vec_store(p + c, e);
+}
+
+static void row_exp(const struct attn_block_args *args, size_t r, float max, float correction) {
+    float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
+    size_t lo = args->lo[r], hi = args->hi[r], c = lo / VEC_LANES * VEC_LANES;
+    vec shift = vec_set(max), lanes = vec_mul(vec_load(lane), vec_set(correction));
+    clear(p, args->begin, c);
+    if (lo > c) {
+        lanes = vec_add(lanes, probabilities(p + c, visible(c, lo, hi), shift));
+        c += VEC_LANES;
     }
-    for (; c < args->end; c += VEC_LANES)
-        vec_store(p + c, vec_zero());
+    for (; c + VEC_LANES <= hi; c += VEC_LANES)
+        lanes = vec_add(lanes, probabilities(p + c, (vec_mask)-1, shift));
+    if (c < hi) {
+        lanes = vec_add(lanes, probabilities(p + c, below(c, hi), shift));
+        c += VEC_LANES;
+    }
+    clear(p, c, args->end);
     vec_store(lane, lanes);
 }
 
+/* All maxima first: their reductions overlap each other, and the corrections of all rows are one exp. */
 static void block(const struct attn_block_args *args) {
+    float max[ATTN_MAX_ROWS], shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
     for (size_t r = 0; r < args->rows; r++) {
+        max[r] = args->max[r];
         if (args->lo[r] < args->hi[r])
-            block_row(args, r);
-        else
-            for (size_t c = args->begin; c < args->end; c += VEC_LANES)
-                vec_store(args->scores + r * args->score_stride + c, vec_zero());
+            max[r] = row_max(args->scores + r * args->score_stride, args->lo[r], args->hi[r], max[r]);
+        shift[r] = shift_of(max[r]);
+    }
+    vec_mask rows = vec_lanes(0, args->rows);
+    vec old = vec_load_mask(rows, args->max);
+    vec_store(correction, vec_exp_low(vec_sub(old, vec_load_mask(rows, shift))));
+    for (size_t r = 0; r < args->rows; r++) {
+        float *output = args->output + r * args->output_stride;
+        if (args->lo[r] >= args->hi[r]) {
+            clear(args->scores + r * args->score_stride, args->begin, args->end);
+            continue;
+        }
+        args->max[r] = max[r];
+        if (correction[r] != 1.0f)
+            scale(output, correction[r], output, args->size);
+        row_exp(args, r, shift[r], correction[r]);
     }
 }
 

@@ -119,7 +119,7 @@ static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shi
     hi = hi < cols ? hi : cols;
     lo = lo < hi ? lo : hi;
     for (size_t c = lo; c < hi; c += VEC_LANES) {
-        vec e = vec_exp(vec_sub(vec_load_first(hi - c, x + c), vec_set(shift)));
+        vec e = vec_exp_low(vec_sub(vec_load_first(hi - c, x + c), vec_set(shift)));
         vec_store_first(hi - c, y + c, vec_mul(e, vec_set(inverse)));
     }
     clear(y, 0, lo);

@@ -34,7 +34,7 @@ INLINE void vec_store(float *p, vec x) {
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return vfmaq_f32(c, a, b);
 }
-/* acc += x * y[lane], lane a literal. As an intrinsic gcc reorders a tile's loads and spills accumulators (48 times in the
+/* acc += x * y[lane], lane a literal. As an intrinsic gcc 12 reorders a tile's loads and spills accumulators (48 times in the
  * 6 x 16 loop); volatile keeps the order that is written. */
 #define vec_fma_lane(acc, x, y, lane)                                                                                  \
     __asm__ volatile("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(acc) : "w"(x), "w"(y))

@@ -1,0 +1,339 @@
+/* Problems for the tests of attention, layer and cache: strided tensors between guard pages, calls with workspaces
+ * of exactly the size that was asked for. Header only: each test uses some of it. */
+#ifndef ATTN_TESTS_PROBLEM_H
+#define ATTN_TESTS_PROBLEM_H
+
+#include "support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBLEM_API static inline __attribute__((unused))
+
+/* ---- Tensors ---- */
+
+enum layout {
+    LAYOUT_BHSD,
+    LAYOUT_BSHD,
+    LAYOUT_GAPS,         /* [B,H,S,D] with unused floats after each row, head and sequence */
+    LAYOUT_ONE_SEQUENCE, /* batch stride 0: for inputs */
+    LAYOUT_ONE_HEAD,     /* [B,S,D], head stride 0: for inputs */
+    LAYOUT_COUNT,
+    LAYOUT_OUTPUTS = LAYOUT_ONE_SEQUENCE
+};
+
+/* [batch, heads, len, size]; what lies between elements holds the canary. */
+struct tensor {
+    float *data;
+    size_t batch, heads, len, size;
+    size_t batch_stride, head_stride, row_stride;
+};
+
+PROBLEM_API size_t tensor_count(const struct tensor *t) {
+    if (t->batch == 0 || t->heads == 0 || t->len == 0 || t->size == 0)
+        return 0;
+    return (t->batch - 1) * t->batch_stride + (t->heads - 1) * t->head_stride + (t->len - 1) * t->row_stride + t->size;
+}
+
+PROBLEM_API size_t tensor_offset(const struct tensor *t, size_t batch, size_t head, size_t row) {
+    return batch * t->batch_stride + head * t->head_stride + row * t->row_stride;
+}
+
+PROBLEM_API float *tensor_row(const struct tensor *t, size_t batch, size_t head, size_t row) {
+    return t->data + tensor_offset(t, batch, head, row);
+}
+
+PROBLEM_API struct tensor tensor_new(enum layout layout, size_t batch, size_t heads, size_t len, size_t size,
+                                     enum flush flush) {
+    struct tensor t = {.batch = batch, .heads = heads, .len = len, .size = size};
+    size_t gap = layout == LAYOUT_GAPS ? 3 : 0;
+    t.row_stride = size + gap;
+    t.head_stride = layout == LAYOUT_ONE_HEAD ? 0 : len * t.row_stride + gap;
+    t.batch_stride = layout == LAYOUT_ONE_HEAD ? len * t.row_stride : heads * t.head_stride + gap;
+    if (layout == LAYOUT_BSHD) {
+        t.head_stride = size;
+        t.row_stride = heads * size;
+        t.batch_stride = len * t.row_stride;
+    }
+    if (layout == LAYOUT_ONE_SEQUENCE)
+        t.batch_stride = 0;
+    t.data = guarded_floats(tensor_count(&t), flush);
+    return t;
+}
+
+PROBLEM_API void tensor_fill(const struct tensor *t, struct test_random *random, enum test_values values) {
+    for (size_t b = 0; b < t->batch; b++)
+        for (size_t h = 0; h < t->heads; h++)
+            for (size_t i = 0; i < t->len; i++)
+                random_fill(random, values, tensor_row(t, b, h, i), t->size);
+}
+
+PROBLEM_API struct tensor tensor_random(struct test_random *random, enum test_values values, enum layout layout,
+                                        size_t batch, size_t heads, size_t len, size_t size, enum flush flush) {
+    struct tensor t = tensor_new(layout, batch, heads, len, size, flush);
+    tensor_fill(&t, random, values);
+    return t;
+}
+
+/* The same elements elsewhere. */
+PROBLEM_API struct tensor tensor_copy(const struct tensor *t, enum layout layout, enum flush flush) {
+    struct tensor copy = tensor_new(layout, t->batch, t->heads, t->len, t->size, flush);
+    for (size_t b = 0; b < t->batch; b++)
+        for (size_t h = 0; h < t->heads; h++)
+            for (size_t i = 0; i < t->len && t->size; i++)
+                memcpy(tensor_row(&copy, b, h, i), tensor_row(t, b, h, i), t->size * sizeof(float));
+    return copy;
+}
+
+PROBLEM_API attn_tensor tensor_in(const struct tensor *t) {
+    return (attn_tensor){t->data, t->batch_stride, t->head_stride, t->row_stride};
+}
+
+PROBLEM_API attn_tensor_out tensor_out(const struct tensor *t) {
+    return (attn_tensor_out){t->data, t->batch_stride, t->head_stride, t->row_stride};
+}
+
+/* As [batch, len, size], for one head. */
+PROBLEM_API attn_rows tensor_rows(const struct tensor *t) {
+    return (attn_rows){t->data, t->batch_stride, t->row_stride};
+}
+
+PROBLEM_API attn_rows_out tensor_rows_out(const struct tensor *t) {
+    return (attn_rows_out){t->data, t->batch_stride, t->row_stride};
+}
+
+/* Fails the test where anything but the elements was written. */
+PROBLEM_API void tensor_check(const struct tensor *t) {
+    size_t count = tensor_count(t);
+    unsigned char *element = calloc(count + 1, 1);
+    assert_non_null(element);
+    for (size_t b = 0; count && b < t->batch; b++)
+        for (size_t h = 0; h < t->heads; h++)
+            for (size_t i = 0; i < t->len; i++)
+                memset(element + tensor_offset(t, b, h, i), 1, t->size);
+    for (size_t at = 0; at < count; at++)
+        if (!element[at] && !is_untouched(t->data + at))
+            test_fail("float %zu, between the elements of a tensor, was written", at);
+    free(element);
+}
+
+PROBLEM_API void tensor_free(struct tensor *t) {
+    tensor_check(t);
+    guarded_free(t->data);
+    t->data = NULL;
+}
+
+#define assert_same_tensor(expected, actual) test_same_tensor(expected, actual, __FILE__, __LINE__)
+PROBLEM_API void test_same_tensor(const struct tensor *expected, const struct tensor *actual, const char *file,
+                                  int line) {
+    if (expected->batch != actual->batch || expected->heads != actual->heads || expected->len != actual->len ||
+        expected->size != actual->size)
+        test_fail_at(file, line, "tensors of different shapes are compared");
+    for (size_t b = 0; b < expected->batch; b++)
+        for (size_t h = 0; h < expected->heads; h++)
+            for (size_t i = 0; i < expected->len; i++)
+                test_same_bits(tensor_row(expected, b, h, i), tensor_row(actual, b, h, i), expected->size, file, line);
+}
+
+/* ---- Attention ---- */
+
+/* Everything that attention gives. */
+struct attention_result {
+    struct tensor o;
+    float *weights, *log_sum_exp;
+    size_t rows, kv_len;
+};
+
+/* The layout must be one for outputs. Sizes are those of `args`, with a cache its length. */
+PROBLEM_API struct attention_result attention_run(const attn_attention_args *args, enum layout layout,
+                                                  enum flush flush) {
+    struct attention_result r = {.rows = args->batch * args->heads * args->q_len,
+                                 .kv_len = args->cache ? attn_cache_length(args->cache) : args->kv_len};
+    size_t size = args->value_size ? args->value_size : args->head_size, bytes = 0;
+    const char *field = "none";
+    attn_attention_args full = *args;
+    r.o = tensor_new(layout, args->batch, args->heads, args->q_len, size, flush);
+    r.weights = guarded_floats(r.rows * r.kv_len, flush);
+    r.log_sum_exp = guarded_floats(r.rows, flush);
+    full.o = tensor_out(&r.o);
+    full.options.weights = r.weights;
+    full.options.log_sum_exp = r.log_sum_exp;
+    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    assert_string_equal(field, "none");
+    guarded_free(workspace);
+    return r;
+}
+
+PROBLEM_API void attention_free(struct attention_result *r) {
+    tensor_free(&r->o);
+    guarded_free(r->weights);
+    guarded_free(r->log_sum_exp);
+}
+
+#define assert_same_result(expected, actual) test_same_result(expected, actual, __FILE__, __LINE__)
+PROBLEM_API void test_same_result(const struct attention_result *expected, const struct attention_result *actual,
+                                  const char *file, int line) {
+    test_same_tensor(&expected->o, &actual->o, file, line);
+    test_same_bits(expected->log_sum_exp, actual->log_sum_exp, expected->rows, file, line);
+    test_same_bits(expected->weights, actual->weights, expected->rows * expected->kv_len, file, line);
+}
+
+/* ---- Lengths ---- */
+
+/* `count` lengths, most of them between 0 and kv_len, some beyond either end. */
+PROBLEM_API int64_t *random_lens(struct test_random *random, size_t count, size_t kv_len, enum flush flush) {
+    int64_t *lens = guarded_alloc(count * sizeof *lens, sizeof *lens, flush);
+    for (size_t i = 0; i < count; i++)
+        switch (random_below(random, 16)) {
+        case 0:
+            lens[i] = INT64_MIN;
+            break;
+        case 1:
+            lens[i] = INT64_MAX;
+            break;
+        case 2:
+            lens[i] = -(int64_t)random_below(random, 5);
+            break;
+        default:
+            lens[i] = (int64_t)random_below(random, kv_len + 3);
+        }
+    return lens;
+}
+
+/* How many lengths a call reads. */
+PROBLEM_API size_t lens_count(attn_valid_kind kind, size_t batch, size_t q_len) {
+    return kind == ATTN_VALID_ALL ? 0 : kind == ATTN_VALID_PER_SEQUENCE ? batch : batch * q_len;
+}
+
+/* ---- Layer ---- */
+
+enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_O, LAYER_WEIGHTS };
+
+/* A config together with its weights, whose products with normal inputs are about normal. */
+struct layer_weights {
+    attn_layer_config config;
+    float *weight[LAYER_WEIGHTS], *bias[LAYER_WEIGHTS];
+};
+
+PROBLEM_API void layer_weight_sizes(const attn_layer_config *config, size_t which, size_t *in, size_t *out) {
+    size_t kv_heads = config->kv_heads ? config->kv_heads : config->heads;
+    const size_t ins[] = {config->query_size, config->key_size, config->value_size, config->hidden};
+    *in = ins[which];
+    *out = which == LAYER_K || which == LAYER_V ? kv_heads * (config->hidden / config->heads) : config->hidden;
+}
+
+PROBLEM_API attn_linear *layer_linear(attn_layer_config *config, size_t which) {
+    attn_linear *linears[] = {&config->w_q, &config->w_k, &config->w_v, &config->w_o};
+    return linears[which];
+}
+
+/* Weights for the sizes in `config`; bit i of `biases` says whether weight i has a bias. Stored [in, out]. */
+PROBLEM_API struct layer_weights layer_weights_new(struct test_random *random, const attn_layer_config *config,
+                                                   unsigned biases) {
+    struct layer_weights w = {.config = *config};
+    for (size_t which = 0; which < LAYER_WEIGHTS; which++) {
+        attn_linear *linear = layer_linear(&w.config, which);
+        size_t in, out;
+        layer_weight_sizes(config, which, &in, &out);
+        w.weight[which] = guarded_floats(in * out, FLUSH_END);
+        float range = sqrtf(3.0f / (float)in); /* a uniform number's deviation is 1 / sqrt(3) */
+        for (size_t i = 0; i < in * out; i++)
+            w.weight[which][i] = random_uniform(random, -range, range);
+        if (biases >> which & 1) {
+            w.bias[which] = guarded_floats(out, FLUSH_END);
+            random_fill(random, TEST_UNIFORM, w.bias[which], out);
+        }
+        *linear = (attn_linear){w.weight[which], out, 1, w.bias[which]};
+    }
+    return w;
+}
+
+PROBLEM_API void layer_weights_free(struct layer_weights *w) {
+    for (size_t which = 0; which < LAYER_WEIGHTS; which++) {
+        guarded_free(w->weight[which]);
+        guarded_free(w->bias[which]);
+    }
+}
+
+/* A layer in guarded memory of the exact size; free *memory. */
+PROBLEM_API attn_layer *layer_create(const attn_layer_config *config, void **memory, enum flush flush) {
+    attn_layer *layer = NULL;
+    size_t bytes = 0;
+    assert_ok(attn_layer_size(config, &bytes, NULL));
+    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    assert_ok(attn_layer_create(config, *memory, bytes, &layer, NULL));
+    return layer;
+}
+
+struct layer_result {
+    struct tensor y;
+    float *weights, *log_sum_exp;
+    size_t rows, kv_len; /* rows of weights */
+};
+
+/* A forward pass with every output asked for. */
+PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_layer_config *config,
+                                          const attn_layer_args *args, enum layout layout, enum flush flush) {
+    struct layer_result r = {.rows = args->batch * config->heads * args->q_len,
+                             .kv_len = args->cache ? attn_cache_length(args->cache) : args->kv_len};
+    attn_layer_args full = *args;
+    const char *field = "none";
+    size_t bytes = 0;
+    r.y = tensor_new(layout, args->batch, 1, args->q_len, config->hidden, flush);
+    r.weights = guarded_floats(r.rows * r.kv_len, flush);
+    r.log_sum_exp = guarded_floats(r.rows, flush);
+    full.y = tensor_rows_out(&r.y);
+    full.options.weights = r.weights;
+    full.options.log_sum_exp = r.log_sum_exp;
+    assert_ok(attn_layer_workspace(layer, &full, &bytes, &field));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &field));
+    assert_string_equal(field, "none");
+    guarded_free(workspace);
+    return r;
+}
+
+PROBLEM_API void layer_result_free(struct layer_result *r) {
+    tensor_free(&r->y);
+    guarded_free(r->weights);
+    guarded_free(r->log_sum_exp);
+}
+
+#define assert_same_layer_result(expected, actual) test_same_layer_result(expected, actual, __FILE__, __LINE__)
+PROBLEM_API void test_same_layer_result(const struct layer_result *expected, const struct layer_result *actual,
+                                        const char *file, int line) {
+    test_same_tensor(&expected->y, &actual->y, file, line);
+    test_same_bits(expected->log_sum_exp, actual->log_sum_exp, expected->rows, file, line);
+    test_same_bits(expected->weights, actual->weights, expected->rows * expected->kv_len, file, line);
+}
+
+/* ---- Cache ---- */
+
+/* An empty cache in guarded memory of the exact size; free *memory. */
+PROBLEM_API attn_cache *cache_create(const attn_cache_config *config, void **memory, enum flush flush) {
+    attn_cache *cache = NULL;
+    size_t bytes = 0;
+    assert_ok(attn_cache_size(config, &bytes, NULL));
+    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    assert_ok(attn_cache_create(config, *memory, bytes, &cache, NULL));
+    assert_int_equal(0, attn_cache_length(cache));
+    return cache;
+}
+
+/* The rows from `begin` on. */
+PROBLEM_API attn_tensor tensor_from(const struct tensor *t, size_t begin) {
+    attn_tensor in = tensor_in(t);
+    in.data += begin * t->row_stride;
+    return in;
+}
+
+PROBLEM_API attn_rows rows_from(const struct tensor *t, size_t begin) {
+    attn_rows rows = tensor_rows(t);
+    rows.data += begin * t->row_stride;
+    return rows;
+}
+
+#endif

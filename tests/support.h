@@ -1,0 +1,140 @@
+/* What every test shares: options, random numbers, memory between guard pages, comparison bit by bit.
+ *
+ * A test program is `test_NAME [--isa ISA] [--seed N] [--filter PATTERN]` and tests one ISA, the best by default. It exits
+ * with 77, which meson counts as skipped, where this build or this machine lacks that ISA. Its main is
+ *
+ *     int main(int argc, char **argv) {
+ *         test_init(argc, argv, NULL);
+ *         const struct CMUnitTest tests[] = {cmocka_unit_test(...)};
+ *         return test_run(tests);
+ *     }
+ */
+#ifndef ATTN_TESTS_SUPPORT_H
+#define ATTN_TESTS_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "kernels.h"
+#include <attn/attn.h>
+
+/* ---- Program ---- */
+
+#define TEST_EXIT_SKIP 77
+
+/* Reads the options and prints the seed. `options` are the names of the program's own options, each of which takes a value
+ * ("step" for --step N), up to a NULL; may be NULL itself. Exits with 77 for an ISA that cannot run here, 2 for misuse. */
+void test_init(int argc, char **argv, const char *const *options);
+/* The value given for one of the program's own options, or NULL. */
+const char *test_option(const char *name);
+/* Same, from a decimal number; `otherwise` where it was not given. */
+uint64_t test_option_number(const char *name, uint64_t otherwise);
+
+/* The ISA under test, never ATTN_ISA_BEST, and its table. */
+attn_isa test_isa(void);
+const struct attn_kernels *test_table(void);
+/* Whether to take a fraction of each sweep: ATTN_TEST_QUICK=1, meant for emulators. */
+bool test_quick(void);
+
+/* Runs the tests as the group "program/isa"; the exit status of main. */
+#define test_run(tests) cmocka_run_group_tests_name(test_group(), tests, NULL, NULL)
+const char *test_group(void);
+
+/* Says what is being computed from now on in this test ("m=3 n=17"); printed when a comparison fails or memory faults. */
+void test_case(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- Random numbers ---- */
+
+struct test_random {
+    uint64_t state[4];
+};
+
+/* A generator that depends on the seed and on `name` alone, so that a test gives the same numbers when it runs by itself;
+ * use test_random(__func__). */
+struct test_random test_random(const char *name);
+uint64_t random_bits(struct test_random *random);
+/* Uniform in [0, bound), 0 for a bound of 0. */
+size_t random_below(struct test_random *random, size_t bound);
+/* Uniform in [low, high]. */
+size_t random_between(struct test_random *random, size_t low, size_t high);
+float random_uniform(struct test_random *random, float low, float high);
+/* Standard normal, nearly: the sum of twelve uniform numbers. */
+float random_normal(struct test_random *random);
+
+enum test_values {
+    TEST_UNIFORM, /* -1 to 1 */
+    TEST_NORMAL,  /* mean 0, deviation 1 */
+    TEST_NASTY,   /* finite: any exponent, denormals, both zeros, +-FLT_MAX, small integers */
+    TEST_WILD     /* the same with infinities and NaN */
+};
+
+float random_float(struct test_random *random, enum test_values values);
+void random_fill(struct test_random *random, enum test_values values, float *x, size_t n);
+
+/* ---- Memory between guard pages ----
+ *
+ * Every byte starts as part of a canary, a quiet NaN. What is left of the first and last page keeps it, and guarded_free fails
+ * the test where that was written to. */
+
+enum flush {
+    FLUSH_END,  /* one byte after the last faults, alignment permitting */
+    FLUSH_START /* one byte before the first faults */
+};
+
+/* `alignment` is a power of two up to a page. With 0 bytes any access faults. */
+void *guarded_alloc(size_t bytes, size_t alignment, enum flush flush);
+/* `count` floats with no more than a float's alignment where they are flush to the end. */
+float *guarded_floats(size_t count, enum flush flush);
+/* The same with ATTN_ALIGNMENT. */
+float *guarded_aligned_floats(size_t count, enum flush flush);
+/* Fails the test where bytes around the memory changed. NULL is ignored. */
+void guarded_free(void *memory);
+/* Copies with every other bit pattern intact, into memory of its own. */
+float *guarded_copy(const float *x, size_t count, enum flush flush);
+/* Whether x[0] is the canary still. */
+bool is_untouched(const float *x);
+/* Makes it the canary again. */
+void fill_untouched(float *x, size_t n);
+
+/* rows x cols with `stride` floats from row to row. Gaps hold the canary; the last row has no gap after it. */
+struct test_matrix {
+    float *data;
+    size_t rows, cols, stride;
+};
+
+struct test_matrix test_matrix(size_t rows, size_t cols, size_t stride, enum flush flush);
+void test_matrix_fill(const struct test_matrix *matrix, struct test_random *random, enum test_values values);
+/* Fails the test where a gap changed. */
+void test_matrix_check(const struct test_matrix *matrix);
+/* Checks and frees. */
+void test_matrix_free(struct test_matrix *matrix);
+
+/* ---- Comparison ---- */
+
+/* Every float has the same bits; a NaN equals any NaN. */
+#define assert_same_bits(expected, actual, n) test_same_bits(expected, actual, n, __FILE__, __LINE__)
+void test_same_bits(const float *expected, const float *actual, size_t n, const char *file, int line);
+
+/* The same for the elements of two matrices of one shape. */
+#define assert_same_matrix(expected, actual) test_same_matrix(expected, actual, __FILE__, __LINE__)
+void test_same_matrix(const struct test_matrix *expected, const struct test_matrix *actual, const char *file, int line);
+
+/* |expected - actual| <= bound; NaN on one side only fails. */
+#define assert_near(expected, actual, bound) test_near(expected, actual, bound, __FILE__, __LINE__)
+void test_near(double expected, double actual, double bound, const char *file, int line);
+
+/* A status, printed as its sentence where it differs. */
+#define assert_status(expected, actual) test_status(expected, actual, __FILE__, __LINE__)
+#define assert_ok(actual)               assert_status(ATTN_OK, actual)
+void test_status(attn_status expected, attn_status actual, const char *file, int line);
+
+/* Fails with the current case and a message. */
+#define test_fail(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
+void test_fail_at(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,551 @@
+/* The kernels of the attention loop of one ISA against the reference. */
+#include "support.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct attn_attention_kernel *kernel(void) {
+    return attn_table_attention(test_table());
+}
+static const struct attn_attention_kernel *reference(void) {
+    return attn_table_attention(&attn_kernels_scalar);
+}
+
+/* ---- block ---- */
+
+/* Rows of running state and a tile of logits, twice: what the reference works on and what the kernel works on. */
+struct side {
+    float *scores, *max, *lanes;
+    struct test_matrix output;
+};
+
+struct tile {
+    size_t rows, score_stride, size;
+    uint32_t *lo, *hi;
+    struct side reference, kernel;
+};
+
+static struct side new_side(size_t rows, size_t score_stride, size_t size, size_t gap, enum flush flush) {
+    struct side side = {.scores = guarded_aligned_floats(rows * score_stride, flush),
+                        .max = guarded_floats(rows, flush),
+                        .lanes = guarded_aligned_floats(rows * ATTN_LANES, flush),
+                        .output = test_matrix(rows, size, size + gap, flush)};
+    for (size_t r = 0; r < rows; r++)
+        side.max[r] = -INFINITY;
+    memset(side.lanes, 0, rows * ATTN_LANES * sizeof *side.lanes);
+    for (size_t r = 0; r < rows; r++)
+        memset(side.output.data + r * side.output.stride, 0, size * sizeof *side.output.data);
+    return side;
+}
+
+static void free_side(struct side *side) {
+    guarded_free(side->scores);
+    guarded_free(side->max);
+    guarded_free(side->lanes);
+    test_matrix_free(&side->output);
+}
+
+static struct tile new_tile(size_t rows, size_t score_stride, size_t size, size_t gap, enum flush flush) {
+    struct tile tile = {.rows = rows, .score_stride = score_stride, .size = size};
+    tile.lo = guarded_alloc(rows * sizeof *tile.lo, sizeof *tile.lo, flush);
+    tile.hi = guarded_alloc(rows * sizeof *tile.hi, sizeof *tile.hi, flush);
+    tile.reference = new_side(rows, score_stride, size, gap, flush);
+    tile.kernel = new_side(rows, score_stride, size, gap, flush);
+    return tile;
+}
+
+static void free_tile(struct tile *tile) {
+    free_side(&tile->reference);
+    free_side(&tile->kernel);
+    guarded_free(tile->lo);
+    guarded_free(tile->hi);
+}
+
+static void run_block(const struct attn_attention_kernel *of, const struct tile *tile, const struct side *side,
+                      size_t begin, size_t end) {
+    of->block(&(struct attn_block_args){.rows = tile->rows,
+                                        .scores = side->scores,
+                                        .score_stride = tile->score_stride,
+                                        .lo = tile->lo,
+                                        .hi = tile->hi,
+                                        .begin = begin,
+                                        .end = end,
+                                        .max = side->max,
+                                        .lanes = side->lanes,
+                                        .output = side->output.data,
+                                        .output_stride = side->output.stride,
+                                        .size = tile->size});
+}
+
+/* New logits in the visible columns and the canary in all others, which the kernel must not let into anything. */
+static void new_logits(struct test_random *random, const struct tile *tile, enum test_values values, float offset) {
+    fill_untouched(tile->reference.scores, tile->rows * tile->score_stride);
+    for (size_t r = 0; r < tile->rows; r++)
+        for (size_t c = tile->lo[r]; c < tile->hi[r]; c++)
+            tile->reference.scores[r * tile->score_stride + c] = random_float(random, values) + offset;
+    memcpy(tile->kernel.scores, tile->reference.scores, tile->rows * tile->score_stride * sizeof(float));
+}
+
+/* Columns that enclose every visible one: as few as there may be, or all. */
+static void enclosing(const struct tile *tile, bool tight, size_t *begin, size_t *end) {
+    *begin = tile->score_stride, *end = 0;
+    for (size_t r = 0; r < tile->rows; r++)
+        if (tile->lo[r] < tile->hi[r]) {
+            *begin = tile->lo[r] / 16 * 16 < *begin ? tile->lo[r] / 16 * 16 : *begin;
+            *end = (tile->hi[r] + 15u) / 16 * 16 > *end ? (tile->hi[r] + 15u) / 16 * 16 : *end;
+        }
+    if (!tight || *begin >= *end)
+        *begin = 0, *end = tile->score_stride;
+}
+
+static void check_block(const struct tile *tile, bool tight) {
+    size_t begin, end, scores = tile->rows * tile->score_stride;
+    enclosing(tile, tight, &begin, &end);
+    run_block(reference(), tile, &tile->reference, begin, end);
+    run_block(kernel(), tile, &tile->kernel, begin, end);
+    assert_same_bits(tile->reference.max, tile->kernel.max, tile->rows);
+    assert_same_bits(tile->reference.lanes, tile->kernel.lanes, tile->rows * ATTN_LANES);
+    assert_same_bits(tile->reference.scores, tile->kernel.scores, scores);
+    for (size_t i = 0; i < scores; i++)
+        assert_true(is_untouched(tile->reference.scores + i) == is_untouched(tile->kernel.scores + i));
+    assert_same_matrix(&tile->reference.output, &tile->kernel.output);
+    test_matrix_check(&tile->kernel.output);
+}
+
+/* What a product with values would add, the same on both sides. */
+static void grow_output(struct test_random *random, const struct tile *tile) {
+    for (size_t r = 0; r < tile->rows; r++)
+        for (size_t j = 0; j < tile->size; j++) {
+            float more = random_normal(random);
+            tile->reference.output.data[r * tile->reference.output.stride + j] += more;
+            tile->kernel.output.data[r * tile->kernel.output.stride + j] += more;
+        }
+}
+
+static void block_equals_reference_on_every_offset(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    size_t step = test_quick() ? 5 : 1;
+    for (uint32_t lo = 0; lo <= 48; lo += (uint32_t)random_between(&random, 1, step))
+        for (uint32_t hi = lo; hi <= 48; hi += (uint32_t)random_between(&random, 1, step)) {
+            struct tile tile = new_tile(1, 48, 5, 0, hi % 2 ? FLUSH_START : FLUSH_END);
+            tile.lo[0] = lo, tile.hi[0] = hi;
+            for (size_t turn = 0; turn < 3; turn++) {
+                test_case("lo=%u hi=%u turn=%zu", lo, hi, turn);
+                new_logits(&random, &tile, TEST_NORMAL, (float)turn - 1.0f);
+                check_block(&tile, turn % 2);
+                grow_output(&random, &tile);
+            }
+            free_tile(&tile);
+        }
+}
+
+static void block_equals_reference_near_the_end_of_a_block(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (uint32_t hi = 220; hi <= ATTN_BLOCK; hi += test_quick() ? 4 : 1)
+        for (size_t i = 0; i < (test_quick() ? 3 : 20); i++) {
+            struct tile tile = new_tile(2, ATTN_BLOCK, 3, 1, FLUSH_END);
+            tile.hi[0] = tile.hi[1] = hi;
+            tile.lo[0] = (uint32_t)random_below(&random, 257);
+            tile.lo[1] = (uint32_t)random_below(&random, hi);
+            test_case("lo=%u,%u hi=%u", tile.lo[0], tile.lo[1], hi);
+            new_logits(&random, &tile, TEST_NORMAL, 0.0f);
+            check_block(&tile, i % 2);
+            free_tile(&tile);
+        }
+}
+
+/* Causal edges, windows, lengths and empty rows mixed. */
+static void random_ranges(struct test_random *random, const struct tile *tile) {
+    for (size_t r = 0; r < tile->rows; r++) {
+        tile->lo[r] = random_below(random, 2) ? 0 : (uint32_t)random_below(random, tile->score_stride + 1);
+        tile->hi[r] = random_below(random, 4) ? (uint32_t)random_between(random, 0, tile->score_stride)
+                                              : (uint32_t)tile->score_stride;
+    }
+}
+
+static void check_random_tile(struct test_random *random, size_t rows, size_t size, enum test_values values) {
+    size_t stride = 16 * random_between(random, 1, 16), blocks = random_between(random, 1, 4);
+    enum flush flush = random_below(random, 2) ? FLUSH_START : FLUSH_END;
+    struct tile tile = new_tile(rows, stride, size, random_below(random, 20), flush);
+    for (size_t block = 0; block < blocks; block++) {
+        float offset = random_uniform(random, -30.0f, 30.0f);
+        random_ranges(random, &tile);
+        test_case("rows=%zu size=%zu score_stride=%zu block %zu of %zu offset=%g values=%d flush=%d", rows, size,
+                  stride, block, blocks, (double)offset, (int)values, (int)flush);
+        new_logits(random, &tile, values, offset);
+        check_block(&tile, random_below(random, 2));
+        grow_output(random, &tile);
+    }
+    free_tile(&tile);
+}
+
+static void block_equals_reference_on_every_size(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t size = 0; size <= 70; size++)
+        check_random_tile(&random, random_between(&random, 1, 5), size, TEST_NORMAL);
+    for (size_t rows = 1; rows <= ATTN_MAX_ROWS; rows++)
+        for (size_t i = 0; i < (test_quick() ? 1 : 10); i++)
+            check_random_tile(&random, rows, i % 2 ? 64 : 128, TEST_NORMAL);
+}
+
+static void block_equals_reference_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 60 : 2000); i++)
+        check_random_tile(&random, random_between(&random, 1, 4), random_below(&random, 20),
+                          i % 2 ? TEST_WILD : TEST_NASTY);
+}
+
+/* Rows whose every visible logit is one special value, after a state of special values. */
+static void block_equals_reference_on_special_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float values[] = {-INFINITY, INFINITY, NAN, -FLT_MAX, FLT_MAX, 0.0f, -0.0f, -103.5f, 88.0f};
+    size_t count = sizeof values / sizeof *values;
+    for (size_t first = 0; first < count; first++)
+        for (size_t second = 0; second < count; second++) {
+            struct tile tile = new_tile(1, 32, 18, 0, FLUSH_END);
+            for (size_t turn = 0; turn < 2; turn++) {
+                test_case("logits of %g, then of %g: turn %zu", (double)values[first], (double)values[second], turn);
+                tile.lo[0] = 3, tile.hi[0] = 29;
+                new_logits(&random, &tile, TEST_NORMAL, 0.0f);
+                for (size_t c = 3; c < 29; c++)
+                    tile.reference.scores[c] = tile.kernel.scores[c] = values[turn ? second : first];
+                check_block(&tile, turn);
+                grow_output(&random, &tile);
+            }
+            free_tile(&tile);
+        }
+}
+
+/* The reference itself: probabilities, sum and rescaled output in double. */
+static void block_is_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t round = 0; round < (test_quick() ? 10 : 100); round++) {
+        enum { COLS = 64, BLOCKS = 3 };
+        struct tile tile = new_tile(1, COLS, 1, 0, FLUSH_END);
+        double max = -INFINITY, sum = 0.0;
+        float logits[BLOCKS * COLS];
+        tile.lo[0] = 0, tile.hi[0] = COLS;
+        for (size_t block = 0; block < BLOCKS; block++) {
+            test_case("round %zu block %zu", round, block);
+            new_logits(&random, &tile, TEST_NORMAL, random_uniform(&random, -5.0f, 5.0f));
+            memcpy(logits + block * COLS, tile.kernel.scores, COLS * sizeof *logits);
+            run_block(kernel(), &tile, &tile.kernel, 0, COLS);
+            if (block == 0)
+                tile.kernel.output.data[0] = 1.0f;
+        }
+        double first_max = -INFINITY;
+        for (size_t c = 0; c < BLOCKS * COLS; c++) {
+            max = fmax(max, (double)logits[c]);
+            if (c < COLS)
+                first_max = max;
+        }
+        for (size_t c = 0; c < BLOCKS * COLS; c++)
+            sum += exp((double)logits[c] - max);
+        double lane_sum = 0.0;
+        for (size_t i = 0; i < ATTN_LANES; i++)
+            lane_sum += (double)tile.kernel.lanes[i];
+        assert_near(max, (double)tile.kernel.max[0], 0.0);
+        assert_near(sum, lane_sum, 1e-5 * sum);
+        assert_near(exp(first_max - max), (double)tile.kernel.output.data[0], 1e-5);
+        for (size_t c = 0; c < COLS; c++) {
+            double p = exp((double)logits[(BLOCKS - 1) * COLS + c] - max);
+            assert_near(p, (double)tile.kernel.scores[c], 4e-6 * p);
+        }
+        free_tile(&tile);
+    }
+}
+
+/* ---- merge ---- */
+
+struct span {
+    float *max, *sum;
+    struct test_matrix output;
+};
+
+static struct span new_span(size_t rows, size_t size, size_t gap) {
+    return (struct span){.max = guarded_floats(rows, FLUSH_END),
+                         .sum = guarded_floats(rows, FLUSH_END),
+                         .output = test_matrix(rows, size, size + gap, FLUSH_END)};
+}
+
+static struct span random_span(struct test_random *random, size_t rows, size_t size, size_t gap,
+                               enum test_values values) {
+    struct span span = new_span(rows, size, gap);
+    for (size_t r = 0; r < rows; r++) {
+        bool empty = random_below(random, 4) == 0;
+        span.max[r] = empty ? -INFINITY : random_float(random, values);
+        span.sum[r] = empty ? 0.0f : random_uniform(random, 1.0f, 100.0f);
+        for (size_t j = 0; j < size; j++)
+            span.output.data[r * span.output.stride + j] = empty ? 0.0f : random_float(random, values);
+    }
+    return span;
+}
+
+static struct span copy_span(const struct span *from) {
+    const struct test_matrix *output = &from->output;
+    struct span span = new_span(output->rows, output->cols, output->stride - output->cols);
+    memcpy(span.max, from->max, output->rows * sizeof *span.max);
+    memcpy(span.sum, from->sum, output->rows * sizeof *span.sum);
+    for (size_t r = 0; output->cols > 0 && r < output->rows; r++)
+        memcpy(span.output.data + r * output->stride, output->data + r * output->stride,
+               output->cols * sizeof *output->data);
+    return span;
+}
+
+static void free_span(struct span *span) {
+    guarded_free(span->max);
+    guarded_free(span->sum);
+    test_matrix_free(&span->output);
+}
+
+static void run_merge(const struct attn_attention_kernel *of, struct span *into, const struct span *later) {
+    of->merge(into->output.rows, into->output.cols, into->max, into->sum, into->output.data, later->max, later->sum,
+              later->output.data, into->output.stride);
+}
+
+static void check_merge(struct test_random *random, size_t rows, size_t size, size_t gap, enum test_values values) {
+    test_case("merge rows=%zu size=%zu gap=%zu values=%d", rows, size, gap, (int)values);
+    struct span earlier = random_span(random, rows, size, gap, values), expected = copy_span(&earlier);
+    struct span later = random_span(random, rows, size, gap, values), kept = copy_span(&later);
+    run_merge(reference(), &expected, &later);
+    run_merge(kernel(), &earlier, &later);
+    assert_same_bits(expected.max, earlier.max, rows);
+    assert_same_bits(expected.sum, earlier.sum, rows);
+    assert_same_matrix(&expected.output, &earlier.output);
+    assert_same_matrix(&kept.output, &later.output);
+    free_span(&earlier);
+    free_span(&expected);
+    free_span(&later);
+    free_span(&kept);
+}
+
+static void merge_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const enum test_values values[] = {TEST_NORMAL, TEST_NASTY, TEST_WILD};
+    for (size_t size = 0; size <= 70; size++)
+        for (size_t i = 0; i < (test_quick() ? 3 : 30); i++)
+            check_merge(&random, random_between(&random, 0, ATTN_MAX_ROWS), size, random_below(&random, 9),
+                        values[i % 3]);
+    check_merge(&random, 16, 128, 0, TEST_NORMAL);
+}
+
+/* Two halves of a row's keys, merged, are the whole of them: against double. */
+static void merge_is_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 100; i++) {
+        struct span a = random_span(&random, 3, 7, 0, TEST_NORMAL), b = random_span(&random, 3, 7, 0, TEST_NORMAL);
+        struct span merged = copy_span(&a);
+        test_case("round %zu", i);
+        run_merge(kernel(), &merged, &b);
+        for (size_t r = 0; r < 3; r++) {
+            double max = fmax((double)a.max[r], (double)b.max[r]), shift = isinf(max) ? 0.0 : max;
+            double f0 = exp((double)a.max[r] - shift), f1 = exp((double)b.max[r] - shift);
+            assert_near(max, (double)merged.max[r], 0.0);
+            assert_near((double)a.sum[r] * f0 + (double)b.sum[r] * f1, (double)merged.sum[r], 1e-4);
+            for (size_t j = r * 7; j < r * 7 + 7; j++)
+                assert_near((double)a.output.data[j] * f0 + (double)b.output.data[j] * f1,
+                            (double)merged.output.data[j], 1e-5);
+        }
+        free_span(&a);
+        free_span(&b);
+        free_span(&merged);
+    }
+}
+
+/* ---- sum, finish, weights, scale, all_finite ---- */
+
+static void sum_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t rows = 0; rows <= ATTN_MAX_ROWS; rows++)
+        for (size_t i = 0; i < 30; i++) {
+            enum flush flush = i % 2 ? FLUSH_START : FLUSH_END;
+            float *lanes = guarded_aligned_floats(rows * ATTN_LANES, flush);
+            float *expected = guarded_floats(rows, flush), *sum = guarded_floats(rows, flush);
+            random_fill(&random, (enum test_values)(i % 4), lanes, rows * ATTN_LANES);
+            test_case("sum rows=%zu round %zu", rows, i);
+            for (size_t r = 0; r < rows; r++)
+                expected[r] = attn_lane_sum(lanes + r * ATTN_LANES);
+            kernel()->sum(rows, lanes, sum);
+            assert_same_bits(expected, sum, rows);
+            guarded_free(lanes);
+            guarded_free(expected);
+            guarded_free(sum);
+        }
+}
+
+static void finish_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float inverses[] = {0.0f, 1.0f, 0.3f, 0x1p-130f, FLT_MAX, INFINITY, NAN};
+    for (size_t size = 0; size <= 150; size++)
+        for (size_t i = 0; i < sizeof inverses / sizeof *inverses; i++) {
+            enum flush flush = size % 2 ? FLUSH_START : FLUSH_END;
+            float *x = guarded_floats(size, flush), *expected = guarded_floats(size, flush);
+            float *y = guarded_floats(size, flush);
+            random_fill(&random, i == 2 ? TEST_WILD : TEST_NASTY, x, size);
+            test_case("finish size=%zu inverse=%g", size, (double)inverses[i]);
+            for (size_t j = 0; j < size; j++)
+                expected[j] = x[j] * inverses[i] + 0.0f;
+            kernel()->finish(x, inverses[i], y, size);
+            assert_same_bits(expected, y, size);
+            guarded_free(x);
+            guarded_free(expected);
+            guarded_free(y);
+        }
+}
+
+/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo is NaN or another. */
+static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse) {
+    float *expected = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
+    reference()->weights(x, lo, hi, cols, shift, inverse, expected);
+    size_t count = lo < hi ? hi - lo : 0;
+    float *visible = guarded_copy(x + lo, count, FLUSH_END);
+    kernel()->weights(visible - (count ? lo : 0), lo, hi, cols, shift, inverse, y);
+    assert_same_bits(expected, y, cols);
+    guarded_free(visible);
+
+    visible = guarded_copy(x + lo, count, FLUSH_START);
+    kernel()->weights(visible - (count ? lo : 0), lo, hi, cols, shift, inverse, y);
+    assert_same_bits(expected, y, cols);
+    guarded_free(visible);
+
+    memcpy(y, x, cols * sizeof *y);
+    kernel()->weights(y, lo, hi, cols, shift, inverse, y);
+    assert_same_bits(expected, y, cols);
+    guarded_free(y);
+    guarded_free(expected);
+}
+
+/* The maximum of the visible logits as the attention loop has it, or a little more. */
+static float shift_above(struct test_random *random, const float *x, size_t lo, size_t hi) {
+    float max = -FLT_MAX;
+    for (size_t c = lo; c < hi; c++)
+        max = x[c] > max ? x[c] : max;
+    return random_below(random, 2) ? max : max + random_uniform(random, 0.0f, 3.0f);
+}
+
+static void weights_equal_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    float x[64];
+    for (size_t cols = 0; cols <= 50; cols += test_quick() ? random_between(&random, 1, 6) : 1)
+        for (size_t lo = 0; lo <= cols; lo += test_quick() ? random_between(&random, 1, 6) : 1)
+            for (size_t hi = 0; hi <= cols; hi += test_quick() ? random_between(&random, 1, 6) : 1) {
+                random_fill(&random, hi % 3 ? TEST_NORMAL : TEST_WILD, x, cols);
+                float shift = shift_above(&random, x, lo, hi);
+                float inverse = random_uniform(&random, 0.0f, 2.0f);
+                test_case("weights lo=%zu hi=%zu cols=%zu shift=%a inverse=%a", lo, hi, cols, (double)shift,
+                          (double)inverse);
+                check_weights(x, lo, hi, cols, shift, inverse);
+            }
+}
+
+/* One special logit at every place of a row of others, none above the shift. */
+static void weights_equal_reference_on_special_rows(void **state) {
+    (void)state;
+    const float values[] = {-INFINITY, NAN, -FLT_MAX, -1e20f, -1e4f, -300.0f, -105.0f, -104.0f, -103.5f, -88.0f, -0.0f};
+    const float shifts[] = {0.0f, 88.0f, 1e4f, FLT_MAX, INFINITY};
+    float x[40];
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        for (size_t j = 0; j < sizeof shifts / sizeof *shifts; j++)
+            for (size_t at = 0; at < 40; at += test_quick() ? 3 : 1) {
+                for (size_t c = 0; c < 40; c++)
+                    x[c] = c % 2 ? shifts[j] : 0.0f;
+                x[at] = values[i];
+                test_case("weights of 40, [%zu]=%g shift=%g inverse=0.5", at, (double)values[i], (double)shifts[j]);
+                check_weights(x, 0, 40, 40, shifts[j], 0.5f);
+            }
+}
+
+static void weights_equal_reference_on_long_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static float x[1100];
+    for (size_t i = 0; i < (test_quick() ? 20 : 300); i++) {
+        size_t cols = random_between(&random, 200, 1100), lo = random_below(&random, cols);
+        size_t hi = random_between(&random, lo, cols);
+        random_fill(&random, TEST_NORMAL, x, cols);
+        test_case("weights lo=%zu hi=%zu cols=%zu", lo, hi, cols);
+        check_weights(x, lo, hi, cols, shift_above(&random, x, lo, hi), 0.01f);
+    }
+}
+
+static void scale_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float factors[] = {0.125f, 0.2236068f, -1.0f, 0.0f, 0x1p-140f, FLT_MAX};
+    for (size_t n = 0; n <= 150; n++)
+        for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+            enum flush flush = n % 2 ? FLUSH_START : FLUSH_END;
+            float *x = guarded_floats(n, flush), *expected = guarded_floats(n, flush), *y = guarded_floats(n, flush);
+            random_fill(&random, TEST_WILD, x, n);
+            test_case("scale n=%zu factor=%g", n, (double)factors[i]);
+            for (size_t j = 0; j < n; j++)
+                expected[j] = x[j] * factors[i];
+            kernel()->scale(x, factors[i], y, n);
+            assert_same_bits(expected, y, n);
+            guarded_free(x);
+            guarded_free(expected);
+            guarded_free(y);
+        }
+}
+
+/* Each of these at each place among finite numbers, the largest among them. */
+static void all_finite_finds_every_one(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float values[] = {INFINITY, -INFINITY, NAN, -NAN, FLT_MAX, -FLT_MAX, FLT_TRUE_MIN};
+    const uint32_t signalling = 0x7f800001;
+    for (size_t n = 0; n <= 150; n += test_quick() ? random_between(&random, 1, 12) : 1) {
+        enum flush flush = n % 2 ? FLUSH_START : FLUSH_END;
+        float *x = guarded_floats(n, flush);
+        random_fill(&random, TEST_NASTY, x, n);
+        test_case("all_finite n=%zu", n);
+        assert_int_equal(kernel()->all_finite(x, n), 1);
+        for (size_t at = 0; at < n; at++) {
+            float before = x[at];
+            for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+                test_case("all_finite n=%zu [%zu]=%g", n, at, (double)values[i]);
+                x[at] = values[i];
+                assert_int_equal(kernel()->all_finite(x, n), isfinite(values[i]) ? 1 : 0);
+            }
+            memcpy(&x[at], &signalling, sizeof signalling);
+            assert_int_equal(kernel()->all_finite(x, n), 0);
+            x[at] = before;
+        }
+        guarded_free(x);
+    }
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(block_equals_reference_on_every_offset),
+        cmocka_unit_test(block_equals_reference_near_the_end_of_a_block),
+        cmocka_unit_test(block_equals_reference_on_every_size),
+        cmocka_unit_test(block_equals_reference_on_any_values),
+        cmocka_unit_test(block_equals_reference_on_special_rows),
+        cmocka_unit_test(block_is_near_double),
+        cmocka_unit_test(merge_equals_reference),
+        cmocka_unit_test(merge_is_near_double),
+        cmocka_unit_test(sum_equals_reference),
+        cmocka_unit_test(finish_equals_reference),
+        cmocka_unit_test(weights_equal_reference),
+        cmocka_unit_test(weights_equal_reference_on_special_rows),
+        cmocka_unit_test(weights_equal_reference_on_long_rows),
+        cmocka_unit_test(scale_equals_reference),
+        cmocka_unit_test(all_finite_finds_every_one),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,978 @@
+/* Bad input at every function: the status, its sentence, the name of the argument that is wrong, and not a byte
+ * written.
+ *
+ * The processor is made up, below: whatever this runs on, scalar and AVX2 are supported and the other ISAs are not.
+ * Calls that compute use scalar. */
+#include "problem.h"
+
+#include <stdalign.h>
+
+#include "cpu.h"
+
+/* The linker takes these in place of the library's own. */
+void attn_cpu_read(struct attn_cpu_registers *registers) {
+    *registers = (struct attn_cpu_registers){0};
+}
+
+bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
+    (void)registers;
+    return isa == ATTN_ISA_SCALAR || isa == ATTN_ISA_AVX2;
+}
+
+#if defined(__x86_64__)
+#define UNSUPPORTED ATTN_ISA_AVX512
+#define NOT_BUILT   ATTN_ISA_NEON
+#else
+#define UNSUPPORTED ATTN_ISA_NEON
+#define NOT_BUILT   ATTN_ISA_AVX2
+#endif
+
+#define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
+#define ABOVE_PTRDIFF ((size_t)PTRDIFF_MAX + 1)
+
+/* ---- Valid arguments ---- */
+
+enum {
+    GEMM_M = 4,
+    GEMM_K = 5,
+    GEMM_N = 7,
+    BATCH = 2,
+    HEADS = 4,
+    KV_HEADS = 2,
+    Q_LEN = 3,
+    KV_LEN = 5,
+    CAPACITY = 8,
+    HEAD_SIZE = 4,
+    VALUE_SIZE = 6,
+    QUERY_WIDTH = 5,
+    KEY_WIDTH = 6,
+    VALUE_WIDTH = 7,
+    HIDDEN = HEADS * HEAD_SIZE,
+    KV_HIDDEN = KV_HEADS * HEAD_SIZE,
+    ROWS = 3,
+    COLS = 5,
+    FLOATS = 1024,
+    BYTES = 1 << 16
+};
+
+/* Everything that a call could write to. */
+static struct arena {
+    alignas(ATTN_ALIGNMENT) unsigned char memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char workspace[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char gemm_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char layer_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char cache_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char layer_cache_memory[BYTES];
+    float q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], w[FLOATS], weights[FLOATS], log_sum_exp[FLOATS];
+    int64_t lens[BATCH * Q_LEN];
+    attn_gemm *gemm, *new_gemm;
+    attn_layer *layer, *new_layer;
+    attn_cache *cache, *layer_cache, *new_cache; /* the first two hold KV_LEN keys */
+    attn_cache_config new_config;
+    size_t bytes;
+    attn_isa isa;
+} arena, before;
+
+static void must_not_run(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    (void)context;
+    (void)task;
+    (void)arg;
+    test_fail("%zu tasks were run", count);
+}
+
+/* The arguments of every function. What a function takes by address it takes by the pointers, which may be NULL. */
+struct arguments {
+    const attn_gemm_config *gemm_config;
+    const attn_layer_config *layer_config;
+    const attn_cache_config *cache_config;
+    const attn_softmax_args *softmax_args;
+    const attn_transpose_args *transpose_args;
+    const attn_attention_args *attention_args;
+    const attn_layer_args *layer_args;
+    const attn_layer_append_args *append_args;
+    const attn_gemm *gemm;
+    const attn_layer *layer;
+    attn_cache *cache;
+    size_t *bytes_out;
+    void *memory, *workspace;
+    size_t bytes;
+    attn_gemm **new_gemm;
+    attn_layer **new_layer;
+    attn_cache **new_cache;
+    attn_cache_config *new_config;
+    size_t m, x_stride, y_stride, len;
+    const float *x;
+    float *y;
+    const attn_tensor *k, *v;
+    const attn_parallel *parallel;
+
+    attn_gemm_config gemm_config_value;
+    attn_layer_config layer_config_value;
+    attn_cache_config cache_config_value;
+    attn_softmax_args softmax;
+    attn_transpose_args transpose;
+    attn_attention_args attention;
+    attn_layer_args forward;
+    attn_layer_append_args append;
+    attn_tensor k_value, v_value;
+    attn_parallel parallel_value;
+};
+
+static attn_linear linear(size_t out, int with_bias) {
+    return (attn_linear){arena.w, out, 1, with_bias ? arena.w : NULL};
+}
+
+static attn_layer_config layer_config(void) {
+    attn_layer_config config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
+    config.query_size = QUERY_WIDTH;
+    config.key_size = KEY_WIDTH;
+    config.value_size = VALUE_WIDTH;
+    config.w_q = linear(HIDDEN, 1);
+    config.w_k = linear(KV_HIDDEN, 0);
+    config.w_v = linear(KV_HIDDEN, 1);
+    config.w_o = linear(HIDDEN, 0);
+    return config;
+}
+
+static attn_cache_config cache_config(void) {
+    return (attn_cache_config){ATTN_ISA_SCALAR, BATCH, KV_HEADS, HEAD_SIZE, VALUE_SIZE, CAPACITY};
+}
+
+static attn_softmax_args softmax_args(void) {
+    attn_softmax_args args = {
+        .isa = ATTN_ISA_SCALAR, .batch = BATCH, .rows = ROWS, .cols = COLS, .x = arena.q, .y = arena.o};
+    args.x_batch_stride = args.y_batch_stride = ROWS * COLS;
+    args.x_row_stride = args.y_row_stride = COLS;
+    args.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, arena.lens};
+    return args;
+}
+
+static attn_transpose_args transpose_args(void) {
+    attn_transpose_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .len = Q_LEN, .heads = HEADS, .x = arena.q};
+    args.head_size = HEAD_SIZE;
+    args.y = arena.o;
+    args.merged_row_stride = HIDDEN;
+    args.merged_batch_stride = Q_LEN * HIDDEN;
+    return args;
+}
+
+static attn_tensor keys(void) {
+    return (attn_tensor){arena.k, KV_HEADS * KV_LEN * HEAD_SIZE, KV_LEN * HEAD_SIZE, HEAD_SIZE};
+}
+
+static attn_tensor values(void) {
+    return (attn_tensor){arena.v, KV_HEADS * KV_LEN * VALUE_SIZE, KV_LEN * VALUE_SIZE, VALUE_SIZE};
+}
+
+static attn_options options(void) {
+    return (attn_options){
+        .valid = {ATTN_VALID_PER_SEQUENCE, arena.lens}, .weights = arena.weights, .log_sum_exp = arena.log_sum_exp};
+}
+
+static attn_attention_args attention_args(void) {
+    attn_attention_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .heads = HEADS, .kv_heads = KV_HEADS};
+    args.q_len = Q_LEN;
+    args.kv_len = KV_LEN;
+    args.head_size = HEAD_SIZE;
+    args.value_size = VALUE_SIZE;
+    args.q = (attn_tensor){arena.q, HEADS * Q_LEN * HEAD_SIZE, Q_LEN * HEAD_SIZE, HEAD_SIZE};
+    args.k = keys();
+    args.v = values();
+    args.o = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
+    args.options = options();
+    return args;
+}
+
+static attn_layer_args layer_args(void) {
+    attn_layer_args args = {.batch = BATCH, .q_len = Q_LEN, .kv_len = KV_LEN, .options = options()};
+    args.q = (attn_rows){arena.q, Q_LEN * QUERY_WIDTH, QUERY_WIDTH};
+    args.k = (attn_rows){arena.k, KV_LEN * KEY_WIDTH, KEY_WIDTH};
+    args.v = (attn_rows){arena.v, KV_LEN * VALUE_WIDTH, VALUE_WIDTH};
+    args.y = (attn_rows_out){arena.o, Q_LEN * HIDDEN, HIDDEN};
+    return args;
+}
+
+/* Every call of these succeeds. */
+static void base(struct arguments *a) {
+    *a = (struct arguments){
+        .bytes_out = &arena.bytes, .memory = arena.memory, .workspace = arena.workspace, .bytes = BYTES};
+    a->gemm_config_value = (attn_gemm_config){ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    a->layer_config_value = layer_config();
+    a->cache_config_value = cache_config();
+    a->softmax = softmax_args();
+    a->transpose = transpose_args();
+    a->attention = attention_args();
+    a->forward = layer_args();
+    a->k_value = keys();
+    a->v_value = values();
+    a->parallel_value = (attn_parallel){must_not_run, NULL, 2};
+    a->append = (attn_layer_append_args){1, a->forward.k, a->forward.v, arena.layer_cache, NULL};
+    a->gemm_config = &a->gemm_config_value;
+    a->layer_config = &a->layer_config_value;
+    a->cache_config = &a->cache_config_value;
+    a->softmax_args = &a->softmax;
+    a->transpose_args = &a->transpose;
+    a->attention_args = &a->attention;
+    a->layer_args = &a->forward;
+    a->append_args = &a->append;
+    a->gemm = arena.gemm;
+    a->layer = arena.layer;
+    a->cache = arena.cache;
+    a->new_gemm = &arena.new_gemm;
+    a->new_layer = &arena.new_layer;
+    a->new_cache = &arena.new_cache;
+    a->new_config = &arena.new_config;
+    a->m = GEMM_M;
+    a->x = arena.q;
+    a->x_stride = GEMM_K;
+    a->y = arena.o;
+    a->y_stride = GEMM_N;
+    a->len = 1;
+    a->k = &a->k_value;
+    a->v = &a->v_value;
+}
+
+/* ---- The functions ---- */
+
+static attn_status gemm_size(struct arguments *a, const char **field) {
+    return attn_gemm_size(a->gemm_config, a->bytes_out, field);
+}
+
+static attn_status gemm_create(struct arguments *a, const char **field) {
+    return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, field);
+}
+
+static attn_status gemm_run(struct arguments *a, const char **field) {
+    return attn_gemm_run(a->gemm, a->m, a->x, a->x_stride, a->y, a->y_stride, a->parallel, field);
+}
+
+static attn_status masked_softmax(struct arguments *a, const char **field) {
+    return attn_masked_softmax(a->softmax_args, field);
+}
+
+static attn_status transpose_qkv(struct arguments *a, const char **field) {
+    return attn_transpose_qkv(a->transpose_args, field);
+}
+
+static attn_status transpose_output(struct arguments *a, const char **field) {
+    return attn_transpose_output(a->transpose_args, field);
+}
+
+static attn_status attention_workspace(struct arguments *a, const char **field) {
+    return attn_attention_workspace(a->attention_args, a->bytes_out, field);
+}
+
+static attn_status attention(struct arguments *a, const char **field) {
+    return attn_attention(a->attention_args, a->workspace, a->bytes, field);
+}
+
+static attn_status cache_size(struct arguments *a, const char **field) {
+    return attn_cache_size(a->cache_config, a->bytes_out, field);
+}
+
+static attn_status cache_create_(struct arguments *a, const char **field) {
+    return attn_cache_create(a->cache_config, a->memory, a->bytes, a->new_cache, field);
+}
+
+static attn_status cache_append(struct arguments *a, const char **field) {
+    return attn_cache_append(a->cache, a->len, a->k, a->v, a->parallel, field);
+}
+
+static attn_status cache_truncate(struct arguments *a, const char **field) {
+    return attn_cache_truncate(a->cache, a->len, field);
+}
+
+static attn_status layer_size(struct arguments *a, const char **field) {
+    return attn_layer_size(a->layer_config, a->bytes_out, field);
+}
+
+static attn_status layer_create_(struct arguments *a, const char **field) {
+    return attn_layer_create(a->layer_config, a->memory, a->bytes, a->new_layer, field);
+}
+
+static attn_status layer_workspace(struct arguments *a, const char **field) {
+    return attn_layer_workspace(a->layer, a->layer_args, a->bytes_out, field);
+}
+
+static attn_status layer_forward(struct arguments *a, const char **field) {
+    return attn_layer_forward(a->layer, a->layer_args, a->workspace, a->bytes, field);
+}
+
+static attn_status layer_cache_config(struct arguments *a, const char **field) {
+    return attn_layer_cache_config(a->layer, BATCH, CAPACITY, a->new_config, field);
+}
+
+static attn_status layer_append_workspace(struct arguments *a, const char **field) {
+    return attn_layer_append_workspace(a->layer, a->append_args, a->bytes_out, field);
+}
+
+static attn_status layer_append(struct arguments *a, const char **field) {
+    return attn_layer_append(a->layer, a->append_args, a->workspace, a->bytes, field);
+}
+
+typedef attn_status function(struct arguments *a, const char **field);
+
+/* ---- The check ---- */
+
+static unsigned provoked; /* a bit per status */
+
+/* A name that says which of several factors is wrong is a matter of taste. */
+static const char *const any_name = "any name";
+
+static void check_bad(function *call, struct arguments *a, attn_status expected, const char *name) {
+    const char *field = "untouched";
+    memcpy(&before, &arena, sizeof arena);
+    attn_status status = call(a, &field);
+    assert_status(expected, status);
+    assert_status(expected, call(a, NULL));
+    if (name == any_name ? strcmp(field, "untouched") == 0 : strcmp(field, name) != 0)
+        test_fail("the field is called \"%s\", not \"%s\"", field, name);
+    if (memcmp(&before, &arena, sizeof arena) != 0)
+        test_fail("something was written");
+    provoked |= 1u << status;
+}
+
+/* What `spoil` does to valid arguments `a` makes the function fail so. */
+#define BAD(call, expected, name, spoil)                                                                               \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        base(&a);                                                                                                      \
+        spoil;                                                                                                         \
+        test_case("%s: %s", #call, #spoil);                                                                            \
+        check_bad(call, &a, expected, name);                                                                           \
+    } while (0)
+
+/* The valid arguments, and those that `spoil` leaves valid. */
+#define GOOD(call, spoil)                                                                                              \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        const char *field = "untouched";                                                                               \
+        base(&a);                                                                                                      \
+        spoil;                                                                                                         \
+        test_case("%s: %s", #call, #spoil);                                                                            \
+        assert_ok(call(&a, &field));                                                                                   \
+        assert_string_equal("untouched", field);                                                                       \
+        provoked |= 1u << ATTN_OK;                                                                                     \
+    } while (0)
+
+#define BAD_ISA(call, member)                                                                                          \
+    do {                                                                                                               \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = NO_ISA);                                                         \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = (attn_isa)1000000);                                              \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = (attn_isa)-1);                                                   \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = NOT_BUILT);                                                      \
+        BAD(call, ATTN_UNSUPPORTED_ISA, "isa", a.member = UNSUPPORTED);                                                \
+    } while (0)
+
+#define BAD_SIZE(call, name, member)                                                                                   \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = SIZE_MAX);                                                           \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = ABOVE_PTRDIFF);                                                      \
+    } while (0)
+
+#define ZERO_OR_BAD_SIZE(call, name, member)                                                                           \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = 0);                                                                  \
+        BAD_SIZE(call, name, member);                                                                                  \
+    } while (0)
+
+static int set_up(void **state) {
+    (void)state;
+    struct arguments a;
+    memset(&arena, 0x5a, sizeof arena);
+    for (size_t i = 0; i < FLOATS; i++)
+        arena.q[i] = arena.k[i] = arena.v[i] = arena.w[i] = (float)(i % 17) / 16;
+    for (size_t i = 0; i < BATCH * Q_LEN; i++)
+        arena.lens[i] = KV_LEN;
+    attn_layer_config config = layer_config();
+    attn_cache_config heads = cache_config(), of_layer;
+    attn_gemm_config gemm = {ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    attn_tensor k = keys(), v = values();
+    assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));
+    assert_ok(attn_layer_create(&config, arena.layer_memory, BYTES, &arena.layer, NULL));
+    assert_ok(attn_cache_create(&heads, arena.cache_memory, BYTES, &arena.cache, NULL));
+    assert_ok(attn_cache_append(arena.cache, KV_LEN, &k, &v, NULL, NULL));
+    assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
+    assert_ok(attn_cache_create(&of_layer, arena.layer_cache_memory, BYTES, &arena.layer_cache, NULL));
+    base(&a);
+    a.append.len = KV_LEN;
+    assert_ok(layer_append(&a, NULL));
+    return 0;
+}
+
+/* ---- Kernel level ---- */
+
+static void test_isa_names(void **state) {
+    (void)state;
+    memcpy(&before, &arena, sizeof arena);
+    assert_status(ATTN_NULL_POINTER, attn_isa_from_name(NULL, &arena.isa));
+    assert_status(ATTN_NULL_POINTER, attn_isa_from_name("scalar", NULL));
+    static const char *const unknown[] = {"", "sse2", "AVX2", "scalar ", " scalar", "avx51"};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        assert_status(ATTN_UNKNOWN_ISA, attn_isa_from_name(unknown[i], &arena.isa));
+    assert_memory_equal(&before, &arena, sizeof arena);
+    static const int no_isa[] = {-1, ATTN_ISA_COUNT, 1000000, INT32_MIN};
+    for (size_t i = 0; i < sizeof no_isa / sizeof *no_isa; i++) {
+        assert_null(attn_isa_name((attn_isa)no_isa[i]));
+        assert_int_equal(0, attn_isa_built((attn_isa)no_isa[i]));
+        assert_int_equal(0, attn_isa_supported((attn_isa)no_isa[i]));
+    }
+}
+
+static void gemm_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.gemm_config = NULL);
+    BAD_ISA(call, gemm_config_value.isa);
+    ZERO_OR_BAD_SIZE(call, "k", gemm_config_value.k);
+    ZERO_OR_BAD_SIZE(call, "n", gemm_config_value.n);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.n = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = (size_t)1 << 32);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = (size_t)1 << 31;
+        a.gemm_config_value.n = (size_t)1 << 30);
+}
+
+#define BAD_MEMORY(call, size_call, name, member)                                                                      \
+    do {                                                                                                               \
+        BAD(call, ATTN_NULL_POINTER, name, a.member = NULL);                                                           \
+        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + 4);                                             \
+        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + ATTN_ALIGNMENT / 2);                            \
+        BAD(call, ATTN_TOO_SMALL, "bytes", a.bytes = 0);                                                               \
+        BAD(call, ATTN_TOO_SMALL, "bytes", size_call(&a, NULL); a.bytes = arena.bytes - 1);                            \
+        GOOD(call, size_call(&a, NULL); a.bytes = arena.bytes);                                                        \
+    } while (0)
+
+static void test_gemm(void **state) {
+    (void)state;
+    gemm_configs(gemm_size);
+    gemm_configs(gemm_create);
+    BAD(gemm_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    GOOD(gemm_size, a.gemm_config_value.w = (attn_linear){0});
+    BAD(gemm_create, ATTN_NULL_POINTER, "w.weight", a.gemm_config_value.w.weight = NULL);
+    BAD(gemm_create, ATTN_NULL_POINTER, "gemm", a.new_gemm = NULL);
+    BAD(gemm_create, ATTN_BAD_STRIDE, "w.in_stride", a.gemm_config_value.w.in_stride = 0);
+    BAD(gemm_create, ATTN_BAD_STRIDE, "w.out_stride", a.gemm_config_value.w.out_stride = 0);
+    BAD(gemm_create, ATTN_OVERFLOW, any_name, a.gemm_config_value.w.in_stride = SIZE_MAX);
+    BAD(gemm_create, ATTN_OVERFLOW, any_name, a.gemm_config_value.w.out_stride = SIZE_MAX / 4);
+    BAD_MEMORY(gemm_create, gemm_size, "memory", memory);
+    GOOD(gemm_create, a.gemm_config_value.w.bias = NULL);
+
+    BAD(gemm_run, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "x", a.x = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "y", a.y = NULL);
+    BAD_SIZE(gemm_run, "m", m);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = GEMM_K - 1);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = 0);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "y_stride", a.y_stride = GEMM_N - 1);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = SIZE_MAX);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.y_stride = SIZE_MAX / 2);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.m = PTRDIFF_MAX);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q + GEMM_M * GEMM_K - 1);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.x = arena.o + GEMM_M * GEMM_N - 1);
+    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
+    GOOD(gemm_run, a.y = arena.q + GEMM_M * GEMM_K);
+    GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.parallel = &a.parallel_value);
+    GOOD(gemm_run, a.m = 0; a.x = NULL; a.y = NULL);
+}
+
+static void test_masked_softmax(void **state) {
+    (void)state;
+    BAD(masked_softmax, ATTN_NULL_POINTER, "args", a.softmax_args = NULL);
+    BAD_ISA(masked_softmax, softmax.isa);
+    BAD_SIZE(masked_softmax, "batch", softmax.batch);
+    BAD_SIZE(masked_softmax, "rows", softmax.rows);
+    BAD_SIZE(masked_softmax, "cols", softmax.cols);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "x", a.softmax.x = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "y", a.softmax.y = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens = NULL);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)3);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)-1);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "empty", a.softmax.empty = (attn_empty_rows)2);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "x_row_stride", a.softmax.x_row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = 0);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.batch = PTRDIFF_MAX);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.rows = PTRDIFF_MAX);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.x_batch_stride = SIZE_MAX);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.y_row_stride = SIZE_MAX / 2);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + BATCH * ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
+        a.softmax.y_batch_stride = ROWS * (COLS + 1));
+    BAD(masked_softmax, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
+        a.softmax.parallel = &a.parallel_value);
+    GOOD(masked_softmax, a.softmax.y = arena.q);
+    GOOD(masked_softmax, a.softmax.x_batch_stride = 0);
+    GOOD(masked_softmax, a.softmax.valid = (attn_valid_lens){0});
+    GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x = NULL; a.softmax.y = NULL);
+    GOOD(masked_softmax, a.softmax.cols = 0; a.softmax.x = NULL; a.softmax.y = NULL);
+}
+
+static void transposes(function *call, size_t x_floats) {
+    BAD(call, ATTN_NULL_POINTER, "args", a.transpose_args = NULL);
+    BAD_ISA(call, transpose.isa);
+    BAD_SIZE(call, "batch", transpose.batch);
+    BAD_SIZE(call, "len", transpose.len);
+    BAD_SIZE(call, "heads", transpose.heads);
+    ZERO_OR_BAD_SIZE(call, "head_size", transpose.head_size);
+    BAD(call, ATTN_NULL_POINTER, "x", a.transpose.x = NULL);
+    BAD(call, ATTN_NULL_POINTER, "y", a.transpose.y = NULL);
+    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = HIDDEN - 1);
+    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = 0);
+    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride",
+        a.transpose.merged_batch_stride = (Q_LEN - 1) * HIDDEN + HIDDEN - 1);
+    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride", a.transpose.merged_batch_stride = 0);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.heads = PTRDIFF_MAX; a.transpose.merged_row_stride = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.head_size = PTRDIFF_MAX; a.transpose.heads = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.batch = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.len = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.merged_batch_stride = SIZE_MAX);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q + x_floats - 1);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.transpose.parallel = &a.parallel_value);
+    GOOD(call, a.transpose.y = arena.q + x_floats);
+    GOOD(call, a.transpose.batch = 0; a.transpose.x = NULL; a.transpose.y = NULL);
+    GOOD(call, a.transpose.len = 0; a.transpose.x = NULL; a.transpose.y = NULL);
+    GOOD(call, a.transpose.heads = 0; a.transpose.x = NULL; a.transpose.y = NULL);
+}
+
+static void test_transposes(void **state) {
+    (void)state;
+    transposes(transpose_qkv, BATCH * Q_LEN * HIDDEN);
+    transposes(transpose_output, BATCH * Q_LEN * HIDDEN);
+}
+
+/* ---- Attention ---- */
+
+/* The options of attention and of the layer. */
+#define BAD_OPTIONS(call, member)                                                                                      \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
+        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)3);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.empty", a.member.empty = (attn_empty_rows)2);                               \
+        BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = NAN);                                          \
+        BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = 1.0f);                                         \
+        BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = -0.25f);                                       \
+        BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = INFINITY);                                     \
+        BAD(call, ATTN_NULL_POINTER, "options.parallel.run", a.parallel_value.run = NULL;                              \
+            a.member.parallel = &a.parallel_value);                                                                    \
+    } while (0)
+
+/* The optional outputs, given where the main output is and how many floats it has. */
+#define BAD_OPTION_DATA(call, member, o_floats)                                                                        \
+    do {                                                                                                               \
+        BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens = NULL);                                \
+        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.o + (o_floats)-1);                         \
+        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.q);                                        \
+        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.k);                                        \
+        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.v);                                        \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.o + (o_floats)-1);                 \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.q);                                \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.k);                                \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.v);                                \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights);                       \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp",                                                                 \
+            a.member.log_sum_exp = a.member.weights + BATCH * HEADS * Q_LEN * KV_LEN - 1);                             \
+        GOOD(call, a.member.weights = NULL; a.member.log_sum_exp = NULL);                                              \
+        GOOD(call, a.member.valid = (attn_valid_lens){0});                                                             \
+    } while (0)
+
+static void attention_sizes(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "args", a.attention_args = NULL);
+    BAD_ISA(call, attention.isa);
+    BAD_SIZE(call, "batch", attention.batch);
+    BAD_SIZE(call, "heads", attention.heads);
+    BAD_SIZE(call, "kv_heads", attention.kv_heads);
+    BAD_SIZE(call, "q_len", attention.q_len);
+    BAD_SIZE(call, "kv_len", attention.kv_len);
+    ZERO_OR_BAD_SIZE(call, "head_size", attention.head_size);
+    BAD_SIZE(call, "value_size", attention.value_size);
+    BAD(call, ATTN_BAD_SIZE, "kv_heads", a.attention.kv_heads = 3);
+    BAD(call, ATTN_BAD_SIZE, "kv_heads", a.attention.kv_heads = HEADS + 1);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = NAN);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = INFINITY);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = -INFINITY);
+    BAD_OPTIONS(call, attention.options);
+    BAD(call, ATTN_OVERFLOW, any_name, a.attention.batch = a.attention.heads = a.attention.kv_heads = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.attention.kv_len = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.attention.head_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.attention.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.kv_heads = 4);
+    BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.batch = BATCH + 1);
+    BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.head_size = HEAD_SIZE + 1);
+    BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.value_size = 0);
+    BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = KV_LEN + 1);
+    BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = CAPACITY);
+    GOOD(call, a.attention.cache = arena.cache; a.attention.kv_len = 0);
+    GOOD(call, a.attention.cache = arena.cache; a.attention.isa = ATTN_ISA_BEST);
+    GOOD(call, a.attention.kv_len = 0; a.attention.k = a.attention.v = (attn_tensor){0});
+    GOOD(call, a.attention.batch = 0; a.attention.q.data = NULL; a.attention.o.data = NULL);
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    size_t o_floats = BATCH * HEADS * Q_LEN * VALUE_SIZE;
+    attention_sizes(attention_workspace);
+    attention_sizes(attention);
+    BAD(attention_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(attention, ATTN_NULL_POINTER, "q.data", a.attention.q.data = NULL);
+    BAD(attention, ATTN_NULL_POINTER, "k.data", a.attention.k.data = NULL);
+    BAD(attention, ATTN_NULL_POINTER, "v.data", a.attention.v.data = NULL);
+    BAD(attention, ATTN_NULL_POINTER, "o.data", a.attention.o.data = NULL);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.row_stride = VALUE_SIZE - 1);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.row_stride = 0);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.head_stride = 0);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.head_stride = Q_LEN * VALUE_SIZE - 1);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.batch_stride = 0);
+    BAD(attention, ATTN_BAD_STRIDE, "o", a.attention.o.batch_stride = HEADS * Q_LEN * VALUE_SIZE - 1);
+    BAD(attention, ATTN_OVERFLOW, "q", a.attention.q.row_stride = SIZE_MAX);
+    BAD(attention, ATTN_OVERFLOW, "q", a.attention.q.head_stride = SIZE_MAX / 3);
+    BAD(attention, ATTN_OVERFLOW, "k", a.attention.k.head_stride = SIZE_MAX / 4);
+    BAD(attention, ATTN_OVERFLOW, "v", a.attention.v.batch_stride = SIZE_MAX / 2);
+    BAD(attention, ATTN_OVERFLOW, "o", a.attention.o.batch_stride = SIZE_MAX);
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.q);
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.k + 1);
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.v + BATCH * KV_HEADS * KV_LEN * VALUE_SIZE - 1);
+    BAD_OPTION_DATA(attention, attention.options, o_floats);
+    BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
+    GOOD(attention, a.attention.q.batch_stride = a.attention.k.head_stride = a.attention.v.row_stride = 0);
+}
+
+/* A cache of another ISA, whose panels another kernel reads. */
+static void test_other_isa(void **state) {
+    (void)state;
+    if (!attn_isa_supported(ATTN_ISA_AVX2))
+        skip();
+    alignas(ATTN_ALIGNMENT) static unsigned char memory[BYTES], layer_memory[BYTES];
+    attn_cache *cache, *layer_cache;
+    attn_cache_config config = cache_config(), of_layer;
+    config.isa = ATTN_ISA_AVX2;
+    assert_ok(attn_cache_create(&config, memory, BYTES, &cache, NULL));
+    assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
+    of_layer.isa = ATTN_ISA_AVX2;
+    assert_ok(attn_cache_create(&of_layer, layer_memory, BYTES, &layer_cache, NULL));
+    BAD(attention_workspace, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
+    BAD(attention, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
+    BAD(layer_workspace, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
+    BAD(layer_forward, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
+    BAD(layer_append_workspace, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+    BAD(layer_append, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+}
+
+/* ---- Cache ---- */
+
+static void cache_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.cache_config = NULL);
+    BAD_ISA(call, cache_config_value.isa);
+    ZERO_OR_BAD_SIZE(call, "batch", cache_config_value.batch);
+    ZERO_OR_BAD_SIZE(call, "kv_heads", cache_config_value.kv_heads);
+    ZERO_OR_BAD_SIZE(call, "head_size", cache_config_value.head_size);
+    BAD_SIZE(call, "value_size", cache_config_value.value_size);
+    ZERO_OR_BAD_SIZE(call, "capacity", cache_config_value.capacity);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.kv_heads = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.head_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.capacity = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = (size_t)1 << 32);
+    GOOD(call, a.cache_config_value.value_size = 0);
+}
+
+static void test_cache(void **state) {
+    (void)state;
+    cache_configs(cache_size);
+    cache_configs(cache_create_);
+    BAD(cache_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(cache_create_, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
+    BAD_MEMORY(cache_create_, cache_size, "memory", memory);
+
+    BAD(cache_append, ATTN_NULL_POINTER, "cache", a.cache = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "k", a.k = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "v", a.v = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "k.data", a.k_value.data = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "v.data", a.v_value.data = NULL);
+    BAD_SIZE(cache_append, "len", len);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = CAPACITY - KV_LEN + 1);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = PTRDIFF_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "k", a.k_value.batch_stride = SIZE_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "v", a.v_value.head_stride = SIZE_MAX / 2);
+    BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
+    BAD(cache_truncate, ATTN_NULL_POINTER, "cache", a.cache = NULL);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = KV_LEN + 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = SIZE_MAX);
+    GOOD(cache_append, a.len = 0; a.k_value.data = a.v_value.data = NULL);
+    GOOD(cache_append, a.len = CAPACITY - KV_LEN);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = 1);
+    GOOD(cache_truncate, a.len = 0);
+    assert_int_equal(0, attn_cache_length(arena.cache));
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
+}
+
+/* ---- Layer ---- */
+
+static void layer_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.layer_config = NULL);
+    BAD_ISA(call, layer_config_value.isa);
+    ZERO_OR_BAD_SIZE(call, "query_size", layer_config_value.query_size);
+    ZERO_OR_BAD_SIZE(call, "key_size", layer_config_value.key_size);
+    ZERO_OR_BAD_SIZE(call, "value_size", layer_config_value.value_size);
+    ZERO_OR_BAD_SIZE(call, "hidden", layer_config_value.hidden);
+    ZERO_OR_BAD_SIZE(call, "heads", layer_config_value.heads);
+    BAD_SIZE(call, "kv_heads", layer_config_value.kv_heads);
+    BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 3);
+    BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 2 * HIDDEN);
+    BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 3);
+    BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 2 * HEADS);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = NAN);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = INFINITY);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -INFINITY);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = (size_t)1 << 62);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = (size_t)1 << 31);
+}
+
+#define BAD_LINEAR(name, member)                                                                                       \
+    do {                                                                                                               \
+        BAD(layer_create_, ATTN_NULL_POINTER, name ".weight", a.layer_config_value.member.weight = NULL);              \
+        BAD(layer_create_, ATTN_BAD_STRIDE, name ".in_stride", a.layer_config_value.member.in_stride = 0);             \
+        BAD(layer_create_, ATTN_BAD_STRIDE, name ".out_stride", a.layer_config_value.member.out_stride = 0);           \
+        BAD(layer_create_, ATTN_OVERFLOW, any_name, a.layer_config_value.member.in_stride = SIZE_MAX / 2);             \
+    } while (0)
+
+static void test_layer_creation(void **state) {
+    (void)state;
+    layer_configs(layer_size);
+    layer_configs(layer_create_);
+    BAD(layer_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(layer_create_, ATTN_NULL_POINTER, "layer", a.new_layer = NULL);
+    BAD_LINEAR("w_q", w_q);
+    BAD_LINEAR("w_k", w_k);
+    BAD_LINEAR("w_v", w_v);
+    BAD_LINEAR("w_o", w_o);
+    BAD_MEMORY(layer_create_, layer_size, "memory", memory);
+    GOOD(layer_create_, a.layer_config_value.kv_heads = 0);
+
+    BAD(layer_cache_config, ATTN_NULL_POINTER, "layer", a.layer = NULL);
+    BAD(layer_cache_config, ATTN_NULL_POINTER, "config", a.new_config = NULL);
+    GOOD(layer_cache_config, (void)a);
+    assert_int_equal(0, attn_layer_kernels(NULL, NULL, 0));
+}
+
+static void layer_sizes(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
+    BAD(call, ATTN_NULL_POINTER, "args", a.layer_args = NULL);
+    BAD_SIZE(call, "batch", forward.batch);
+    BAD_SIZE(call, "q_len", forward.q_len);
+    BAD_SIZE(call, "kv_len", forward.kv_len);
+    BAD_OPTIONS(call, forward.options);
+    BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.forward.q_len = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.forward.kv_len = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = a.forward.q_len = (size_t)1 << 32);
+    BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);
+    BAD(call, ATTN_MISMATCH, "batch", a.forward.cache = arena.layer_cache; a.forward.batch = 1);
+    BAD(call, ATTN_MISMATCH, "kv_len", a.forward.cache = arena.layer_cache; a.forward.kv_len = KV_LEN - 1);
+    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
+    GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
+    GOOD(call, a.forward.batch = 0; a.forward.q.data = NULL; a.forward.y.data = NULL);
+}
+
+static void test_layer_forward(void **state) {
+    (void)state;
+    layer_sizes(layer_workspace);
+    layer_sizes(layer_forward);
+    BAD(layer_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(layer_forward, ATTN_NULL_POINTER, "q.data", a.forward.q.data = NULL);
+    BAD(layer_forward, ATTN_NULL_POINTER, "k.data", a.forward.k.data = NULL);
+    BAD(layer_forward, ATTN_NULL_POINTER, "v.data", a.forward.v.data = NULL);
+    BAD(layer_forward, ATTN_NULL_POINTER, "y.data", a.forward.y.data = NULL);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.row_stride", a.forward.q.row_stride = QUERY_WIDTH - 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.row_stride", a.forward.k.row_stride = KEY_WIDTH - 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "v.row_stride", a.forward.v.row_stride = 0);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "y.row_stride", a.forward.y.row_stride = HIDDEN - 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = Q_LEN * HIDDEN - 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = 0);
+    BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.q.batch_stride = SIZE_MAX);
+    BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.k.row_stride = SIZE_MAX / 4);
+    BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.v.batch_stride = SIZE_MAX / 4);
+    BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.y.row_stride = SIZE_MAX / 2);
+    BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.q);
+    BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.k + BATCH * KV_LEN * KEY_WIDTH - 1);
+    BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.v + 1);
+    BAD_OPTION_DATA(layer_forward, forward.options, BATCH * Q_LEN * HIDDEN);
+    BAD_MEMORY(layer_forward, layer_workspace, "workspace", workspace);
+}
+
+static void layer_appends(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
+    BAD(call, ATTN_NULL_POINTER, "args", a.append_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "cache", a.append.cache = NULL);
+    BAD_SIZE(call, "len", append.len);
+    BAD(call, ATTN_OVERFLOW, "len", a.append.len = PTRDIFF_MAX);
+    BAD(call, ATTN_MISMATCH, "cache", a.append.cache = arena.cache);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.append.parallel = &a.parallel_value);
+}
+
+static void test_layer_append(void **state) {
+    (void)state;
+    layer_appends(layer_append_workspace);
+    layer_appends(layer_append);
+    BAD(layer_append_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(layer_append, ATTN_TOO_SMALL, "len", a.append.len = CAPACITY - KV_LEN + 1);
+    BAD(layer_append, ATTN_NULL_POINTER, "k.data", a.append.k.data = NULL);
+    BAD(layer_append, ATTN_NULL_POINTER, "v.data", a.append.v.data = NULL);
+    BAD(layer_append, ATTN_BAD_STRIDE, "k.row_stride", a.append.len = 2; a.append.k.row_stride = KEY_WIDTH - 1);
+    BAD(layer_append, ATTN_BAD_STRIDE, "v.row_stride", a.append.len = 2; a.append.v.row_stride = VALUE_WIDTH - 1);
+    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.k.batch_stride = SIZE_MAX);
+    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.v.batch_stride = SIZE_MAX / 2);
+    GOOD(layer_append, a.append.len = 0; a.append.k.data = a.append.v.data = NULL);
+    BAD_MEMORY(layer_append, layer_append_workspace, "workspace", workspace);
+    GOOD(layer_append, a.append.len = CAPACITY - KV_LEN - 1);
+    BAD(layer_append, ATTN_TOO_SMALL, "len", (void)a);
+}
+
+/* ---- Sizes at random ---- */
+
+static size_t size_at_random(struct test_random *random) {
+    static const size_t sizes[] = {
+        1,          1,          2,          3,          8,          1000,       (size_t)1 << 16,
+        1ull << 31, 1ull << 32, 1ull << 33, 1ull << 48, 1ull << 61, 1ull << 62, PTRDIFF_MAX};
+    size_t size = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
+    return size > 1000 && size < PTRDIFF_MAX ? size + random_below(random, 3) - 1 : size;
+}
+
+/* A size query that succeeds has not wrapped: it is at least what the elements take, as a product that cannot wrap. */
+static void check_bytes(attn_status status, long double floats) {
+    if (status == ATTN_OK) {
+        assert_true((long double)arena.bytes * 1.000001L >= floats * sizeof(float));
+        assert_in_range(arena.bytes, 1, PTRDIFF_MAX);
+    } else {
+        assert_true(status == ATTN_OVERFLOW || status == ATTN_BAD_SIZE);
+    }
+}
+
+static void test_size_queries_at_random(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 2000 : 20000); i++) {
+        struct arguments a;
+        base(&a);
+        attn_gemm_config *gemm = &a.gemm_config_value;
+        gemm->k = size_at_random(&random);
+        gemm->n = size_at_random(&random);
+        check_bytes(gemm_size(&a, NULL), (long double)gemm->k * gemm->n);
+        attn_cache_config *cache = &a.cache_config_value;
+        cache->batch = size_at_random(&random);
+        cache->kv_heads = size_at_random(&random);
+        cache->head_size = size_at_random(&random);
+        cache->value_size = size_at_random(&random);
+        cache->capacity = size_at_random(&random);
+        check_bytes(cache_size(&a, NULL), (long double)cache->batch * cache->kv_heads * cache->capacity *
+                                              ((long double)cache->head_size + cache->value_size));
+        attn_layer_config *layer = &a.layer_config_value;
+        layer->query_size = size_at_random(&random);
+        layer->key_size = size_at_random(&random);
+        layer->value_size = size_at_random(&random);
+        layer->heads = layer->kv_heads = size_at_random(&random);
+        layer->hidden = layer->heads < ((size_t)1 << 32) ? layer->heads * 3 : layer->heads;
+        check_bytes(layer_size(&a, NULL),
+                    (long double)layer->hidden *
+                        ((long double)layer->query_size + layer->key_size + layer->value_size + layer->hidden));
+    }
+}
+
+/* Attention and layer of any sizes, in no workspace: refused, whatever threads and strides are. */
+static void test_runs_at_random(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 300 : 3000); i++) {
+        struct arguments a;
+        base(&a);
+        a.parallel_value.threads = size_at_random(&random);
+        a.bytes = 0;
+        attn_attention_args *args = &a.attention;
+        args->batch = size_at_random(&random);
+        args->heads = args->kv_heads = size_at_random(&random);
+        args->q_len = size_at_random(&random);
+        args->kv_len = size_at_random(&random);
+        args->head_size = size_at_random(&random);
+        args->value_size = size_at_random(&random);
+        args->q.row_stride = size_at_random(&random);
+        args->k.head_stride = size_at_random(&random);
+        args->v.batch_stride = size_at_random(&random);
+        args->o.row_stride = size_at_random(&random);
+        args->options.parallel = random_below(&random, 2) ? &a.parallel_value : NULL;
+        a.forward.batch = size_at_random(&random);
+        a.forward.q_len = size_at_random(&random);
+        a.forward.kv_len = size_at_random(&random);
+        a.forward.q.batch_stride = size_at_random(&random);
+        a.forward.y.row_stride = size_at_random(&random);
+        a.forward.options.parallel = args->options.parallel;
+        test_case("attention %zu x %zu x %zu x %zu, sizes %zu, %zu; layer %zu x %zu x %zu; %zu threads", args->batch,
+                  args->heads, args->q_len, args->kv_len, args->head_size, args->value_size, a.forward.batch,
+                  a.forward.q_len, a.forward.kv_len, a.parallel_value.threads);
+        memcpy(&before, &arena, sizeof arena);
+        assert_true(attention(&a, NULL) != ATTN_OK);
+        assert_true(layer_forward(&a, NULL) != ATTN_OK);
+        assert_memory_equal(&before, &arena, sizeof arena);
+        if (attention_workspace(&a, NULL) == ATTN_OK)
+            assert_in_range(arena.bytes, 1, PTRDIFF_MAX);
+        if (layer_workspace(&a, NULL) == ATTN_OK)
+            assert_in_range(arena.bytes, 1, PTRDIFF_MAX);
+    }
+}
+
+/* ---- Statuses ---- */
+
+static void test_status_strings(void **state) {
+    (void)state;
+    enum { LAST = ATTN_MISMATCH };
+    for (int i = 0; i <= LAST; i++) {
+        const char *text = attn_status_string((attn_status)i);
+        assert_true(text && *text);
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(attn_status_string((attn_status)j), text);
+    }
+    static const int no_status[] = {-1, LAST + 1, 1000000, INT32_MIN, INT32_MAX};
+    for (size_t i = 0; i < sizeof no_status / sizeof *no_status; i++) {
+        const char *text = attn_status_string((attn_status)no_status[i]);
+        assert_true(text && *text);
+        for (int j = 0; j <= LAST; j++)
+            assert_string_not_equal(attn_status_string((attn_status)j), text);
+    }
+}
+
+/* The tests above have seen every status. */
+static void test_every_status_was_provoked(void **state) {
+    (void)state;
+    for (int i = ATTN_OK; i <= ATTN_MISMATCH; i++)
+        if (!(provoked >> i & 1))
+            test_fail("no test provoked status %d (%s)", i, attn_status_string((attn_status)i));
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_isa_names, set_up),
+        cmocka_unit_test_setup(test_gemm, set_up),
+        cmocka_unit_test_setup(test_masked_softmax, set_up),
+        cmocka_unit_test_setup(test_transposes, set_up),
+        cmocka_unit_test_setup(test_attention, set_up),
+        cmocka_unit_test_setup(test_other_isa, set_up),
+        cmocka_unit_test_setup(test_cache, set_up),
+        cmocka_unit_test_setup(test_layer_creation, set_up),
+        cmocka_unit_test_setup(test_layer_forward, set_up),
+        cmocka_unit_test_setup(test_layer_append, set_up),
+        cmocka_unit_test_setup(test_size_queries_at_random, set_up),
+        cmocka_unit_test_setup(test_runs_at_random, set_up),
+        cmocka_unit_test(test_status_strings),
+        cmocka_unit_test(test_every_status_was_provoked),
+    };
+    return test_run(tests);
+}

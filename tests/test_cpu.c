@@ -1,0 +1,220 @@
+/* Which instruction sets the registers of known processors allow, under operating systems that save more or fewer of
+ * them. */
+#include "cpu.h"
+#include "support.h"
+
+#define OSXSAVE (UINT32_C(1) << 27)
+#define FMA     (UINT32_C(1) << 12)
+#define AVX     (UINT32_C(1) << 28)
+
+/* XCR0 of systems that save ... */
+#define XCR0_X87        UINT64_C(0x1)
+#define XCR0_SSE        UINT64_C(0x3)
+#define XCR0_AVX        UINT64_C(0x7)
+#define XCR0_AVX_PKRU   UINT64_C(0x207)
+#define XCR0_AVX512     UINT64_C(0xe7)
+#define XCR0_AVX512_ALL UINT64_C(0x2e7) /* and PKRU */
+
+static const struct attn_cpu_registers conroe = {.max_leaf = 0xa, .leaf1_ecx = 0x0000e3bd, .leaf1_edx = 0xbfebfbff};
+
+static const struct attn_cpu_registers nehalem = {.max_leaf = 0xb, .leaf1_ecx = 0x0098e3bd, .leaf1_edx = 0xbfebfbff};
+
+static const struct attn_cpu_registers sandy_bridge = {
+    .max_leaf = 0xd, .leaf1_ecx = 0x1fbae3ff, .leaf1_edx = 0xbfebfbff, .xcr0 = XCR0_AVX};
+
+/* AVX and FMA, no AVX2; XCR0 has AMD's LWP on top. */
+static const struct attn_cpu_registers piledriver = {.max_leaf = 0xd,
+                                                     .leaf1_ecx = 0x3e98320b,
+                                                     .leaf1_edx = 0x178bfbff,
+                                                     .leaf7_ebx = 0x00000008,
+                                                     .xcr0 = UINT64_C(0x4000000000000007)};
+
+static const struct attn_cpu_registers haswell = {
+    .max_leaf = 0xd, .leaf1_ecx = 0x7ffafbff, .leaf1_edx = 0xbfebfbff, .leaf7_ebx = 0x000027ab, .xcr0 = XCR0_AVX};
+
+static const struct attn_cpu_registers zen3 = {.max_leaf = 0x10,
+                                               .leaf1_ecx = 0x7ef8320b,
+                                               .leaf1_edx = 0x178bfbff,
+                                               .leaf7_ebx = 0x219c97a9,
+                                               .leaf7_ecx = 0x0040068c,
+                                               .leaf7_edx = 0x00000010,
+                                               .xcr0 = XCR0_AVX_PKRU};
+
+static const struct attn_cpu_registers skylake_x = {.max_leaf = 0x16,
+                                                    .leaf1_ecx = 0x7ffefbbf,
+                                                    .leaf1_edx = 0xbfebfbff,
+                                                    .leaf7_ebx = 0xd39ffffb,
+                                                    .leaf7_edx = 0xbc000400,
+                                                    .xcr0 = XCR0_AVX512_ALL};
+
+/* F, CD, PF and ER; no DQ, BW, VL. */
+static const struct attn_cpu_registers knights_landing = {.max_leaf = 0xd,
+                                                          .leaf1_ecx = 0x7ff8f3bf,
+                                                          .leaf1_edx = 0xbfebfbff,
+                                                          .leaf7_ebx = 0x1c0d23ab,
+                                                          .leaf7_ecx = 0x00000001,
+                                                          .xcr0 = XCR0_AVX512};
+
+/* Hybrid: AVX-512 fused off for the sake of the efficient cores. */
+static const struct attn_cpu_registers alder_lake = {.max_leaf = 0x20,
+                                                     .leaf1_ecx = 0x7ffafbff,
+                                                     .leaf1_edx = 0xbfebfbff,
+                                                     .leaf7_ebx = 0x239ca7eb,
+                                                     .leaf7_ecx = 0x98c027ac,
+                                                     .leaf7_edx = 0xfc1cc410,
+                                                     .xcr0 = XCR0_AVX_PKRU};
+
+/* Its performance cores under the first BIOS versions. */
+#define ALDER_LAKE_AVX512_EBX 0xf3bfa7eb
+
+static const struct attn_cpu_registers zen4 = {.max_leaf = 0x10,
+                                               .leaf1_ecx = 0x7ef8320b,
+                                               .leaf1_edx = 0x178bfbff,
+                                               .leaf7_ebx = 0xf1bf97a9,
+                                               .leaf7_ecx = 0x00405fce,
+                                               .leaf7_edx = 0x10000010,
+                                               .xcr0 = XCR0_AVX512_ALL};
+
+static const struct attn_cpu_registers zen5 = {.max_leaf = 0x10,
+                                               .leaf1_ecx = 0x7ef8320b,
+                                               .leaf1_edx = 0x178bfbff,
+                                               .leaf7_ebx = 0xf1bf97a9,
+                                               .leaf7_ecx = 0x18405fce,
+                                               .leaf7_edx = 0x10000110,
+                                               .xcr0 = XCR0_AVX512_ALL};
+
+/* Arm: FP and ASIMD are bits 0 and 1. */
+static const struct attn_cpu_registers cortex_a53 = {.hwcap = 0xff};
+static const struct attn_cpu_registers neoverse_n1 = {.hwcap = 0x10119fff};
+static const struct attn_cpu_registers arm_without_fp = {.hwcap = 0x880};
+
+/* Sets of ISAs: bit i is ISA number i. */
+#define SCALAR (1u << ATTN_ISA_SCALAR)
+#define AVX2   (SCALAR | 1u << ATTN_ISA_AVX2)
+#define AVX512 (AVX2 | 1u << ATTN_ISA_AVX512)
+#define NEON   (SCALAR | 1u << ATTN_ISA_NEON)
+
+static void check(const char *what, struct attn_cpu_registers registers, unsigned isas) {
+    test_case("%s", what);
+    unsigned supported = 0;
+    for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+        supported |= (unsigned)attn_cpu_supports(&registers, (attn_isa)isa) << isa;
+    assert_int_equal(supported, isas);
+}
+
+static struct attn_cpu_registers with_xcr0(struct attn_cpu_registers registers, uint64_t xcr0) {
+    registers.xcr0 = xcr0;
+    return registers;
+}
+
+static struct attn_cpu_registers without_leaf1(struct attn_cpu_registers registers, uint32_t bits) {
+    registers.leaf1_ecx &= ~bits;
+    return registers;
+}
+
+static struct attn_cpu_registers with_leaf7(struct attn_cpu_registers registers, uint32_t ebx) {
+    registers.leaf7_ebx = ebx;
+    return registers;
+}
+
+static void test_processors(void **state) {
+    (void)state;
+    check("nothing known", (struct attn_cpu_registers){0}, SCALAR);
+    check("Conroe, before XSAVE and leaf 7", conroe, SCALAR);
+    check("Nehalem, before AVX", nehalem, SCALAR);
+    check("Sandy Bridge, AVX without AVX2 and FMA", sandy_bridge, SCALAR);
+    check("Piledriver, AVX and FMA without AVX2", piledriver, SCALAR);
+    check("Haswell", haswell, AVX2);
+    check("Zen 3", zen3, AVX2);
+    check("Knights Landing, AVX-512 F without VL", knights_landing, AVX2);
+    check("Skylake-X", skylake_x, AVX512);
+    check("Zen 4", zen4, AVX512);
+    check("Zen 5", zen5, AVX512);
+    check("Cortex-A53", cortex_a53, NEON);
+    check("Neoverse N1", neoverse_n1, NEON);
+    check("Arm without floating point", arm_without_fp, SCALAR);
+}
+
+static void test_operating_system(void **state) {
+    (void)state;
+    check("Haswell, the system does not use XSAVE", with_xcr0(without_leaf1(haswell, OSXSAVE), 0), SCALAR);
+    check("Haswell, OSXSAVE clear over a stale XCR0", without_leaf1(haswell, OSXSAVE), SCALAR);
+    check("Haswell, x87 saved only", with_xcr0(haswell, XCR0_X87), SCALAR);
+    check("Haswell, upper halves of ymm not saved", with_xcr0(haswell, XCR0_SSE), SCALAR);
+    check("Haswell, ymm without xmm", with_xcr0(haswell, 0x5), SCALAR);
+    check("Skylake-X, the system does not use XSAVE", with_xcr0(without_leaf1(skylake_x, OSXSAVE), 0), SCALAR);
+    check("Skylake-X, ymm not saved", with_xcr0(skylake_x, XCR0_SSE), SCALAR);
+    check("Skylake-X, zmm not saved", with_xcr0(skylake_x, XCR0_AVX), AVX2);
+    check("Skylake-X, zmm saved and ymm not", with_xcr0(skylake_x, XCR0_AVX512 & ~XCR0_AVX), SCALAR);
+    check("Zen 4, zmm not saved", with_xcr0(zen4, XCR0_AVX_PKRU), AVX2);
+    for (unsigned bit = 5; bit <= 7; bit++)
+        check("Skylake-X, one of XCR0's three AVX-512 bits clear",
+              with_xcr0(skylake_x, XCR0_AVX512 & ~(UINT64_C(1) << bit)), AVX2);
+}
+
+static void test_hybrid(void **state) {
+    (void)state;
+    check("Alder Lake", alder_lake, AVX2);
+    check("Alder Lake, efficient core, zmm saved for the others", with_xcr0(alder_lake, XCR0_AVX512_ALL), AVX2);
+    check("Alder Lake, AVX-512 in CPUID, zmm not saved", with_leaf7(alder_lake, ALDER_LAKE_AVX512_EBX), AVX2);
+    check("Alder Lake, performance core with AVX-512",
+          with_xcr0(with_leaf7(alder_lake, ALDER_LAKE_AVX512_EBX), XCR0_AVX512_ALL), AVX512);
+}
+
+static void test_incomplete_sets(void **state) {
+    (void)state;
+    check("Haswell, FMA hidden by a hypervisor", without_leaf1(haswell, FMA), SCALAR);
+    check("Skylake-X, FMA hidden by a hypervisor", without_leaf1(skylake_x, FMA), SCALAR);
+    check("Haswell, AVX hidden by a hypervisor", without_leaf1(haswell, AVX), SCALAR);
+    check("Skylake-X, AVX2 hidden by a hypervisor", with_leaf7(skylake_x, skylake_x.leaf7_ebx & ~(1u << 5)), SCALAR);
+    static const unsigned bundle[] = {16 /* F */, 17 /* DQ */, 30 /* BW */, 31 /* VL */};
+    for (size_t i = 0; i < sizeof bundle / sizeof *bundle; i++)
+        check("Skylake-X, one of F, DQ, BW, VL hidden", with_leaf7(skylake_x, skylake_x.leaf7_ebx & ~(1u << bundle[i])),
+              AVX2);
+
+    /* Asked for a leaf that it does not have, an Intel processor answers with its last one. */
+    struct attn_cpu_registers limited = skylake_x;
+    limited.max_leaf = 3;
+    check("Skylake-X, CPUID limited by the BIOS", limited, SCALAR);
+}
+
+static void test_no_isa(void **state) {
+    (void)state;
+    assert_false(attn_cpu_supports(&skylake_x, ATTN_ISA_BEST));
+    assert_false(attn_cpu_supports(&skylake_x, ATTN_ISA_COUNT));
+}
+
+/* What is read of this machine is possible, and the compiler's own check agrees where it has one. */
+static void test_this_machine(void **state) {
+    (void)state;
+    struct attn_cpu_registers r;
+    attn_cpu_read(&r);
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    assert_true(r.max_leaf >= 1);
+    assert_int_equal(r.leaf1_edx >> 25 & 3, 3); /* SSE and SSE2: every x86-64 */
+    assert_int_equal(attn_cpu_supports(&r, ATTN_ISA_AVX2), avx2);
+    assert_int_equal(attn_cpu_supports(&r, ATTN_ISA_AVX512), avx2 && avx512);
+    assert_int_equal(r.hwcap, 0);
+#elif defined(__aarch64__)
+    assert_true(attn_cpu_supports(&r, ATTN_ISA_NEON)); /* this program's C library uses it */
+    assert_int_equal(r.max_leaf, 0);
+    assert_int_equal(r.xcr0, 0);
+#endif
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
+        assert_int_equal(attn_isa_supported((attn_isa)isa),
+                         attn_isa_built((attn_isa)isa) && attn_cpu_supports(&r, (attn_isa)isa));
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_processors), cmocka_unit_test(test_operating_system),
+        cmocka_unit_test(test_hybrid),     cmocka_unit_test(test_incomplete_sets),
+        cmocka_unit_test(test_no_isa),     cmocka_unit_test(test_this_machine),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,302 @@
+/* Which ISA a process runs on: names, tables, the choice and ATTN_MAX_ISA.
+ *
+ * --expect ISA says what must have been chosen here, for emulated processors whose answer is known. */
+#define _GNU_SOURCE 1
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "dispatch.h"
+
+/* ---- Fresh processes ----
+ *
+ * The library reads ATTN_MAX_ISA once. Each value needs a process that has not called it yet: main forks them before its
+ * own first call, which works under an emulator too, where executing the program again may leave the emulator. */
+
+struct observation {
+    const char *max_isa; /* value of ATTN_MAX_ISA, NULL for none */
+    attn_isa chosen;
+    int supported[ATTN_ISA_COUNT];
+    char stderr_text[512];
+};
+
+#define ISA(name, NAME, arch) {.max_isa = #name},
+static struct observation observations[] = {
+    {.max_isa = NULL}, {.max_isa = ""}, {.max_isa = "best"}, {.max_isa = "sse9"}, {.max_isa = "AVX2"},
+#include "isa.def"
+};
+#undef ISA
+
+enum { OBSERVATION_COUNT = sizeof observations / sizeof *observations };
+
+static const char *shown(const char *max_isa) {
+    return max_isa ? max_isa : "(unset)";
+}
+
+static void set_max_isa(const char *value) {
+    if (value ? setenv("ATTN_MAX_ISA", value, 1) : unsetenv("ATTN_MAX_ISA"))
+        abort();
+}
+
+/* In the child: asks twice, as a report is due once. */
+static void answer(struct observation *o, int answer_pipe) {
+    set_max_isa(o->max_isa);
+    for (int i = 0; i < 2; i++)
+        o->chosen = attn_isa_chosen();
+    for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+        o->supported[isa] = attn_isa_supported((attn_isa)isa);
+    bool sent = write(answer_pipe, o, sizeof *o) == (ssize_t)sizeof *o;
+    _exit(sent ? 0 : 1);
+}
+
+static void observe(struct observation *o) {
+    int answers[2];
+    FILE *errors = tmpfile();
+    if (!errors || pipe(answers) != 0)
+        abort();
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(fileno(errors), STDERR_FILENO);
+        answer(o, answers[1]);
+    }
+    close(answers[1]);
+    int status = -1;
+    struct observation answered;
+    bool complete = read(answers[0], &answered, sizeof answered) == (ssize_t)sizeof answered;
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0 || !complete) {
+        fprintf(stderr, "no answer from the process with ATTN_MAX_ISA=%s\n", shown(o->max_isa));
+        exit(1);
+    }
+    *o = answered;
+    rewind(errors);
+    size_t length = fread(o->stderr_text, 1, sizeof o->stderr_text - 1, errors);
+    o->stderr_text[length] = '\0';
+    fclose(errors);
+    close(answers[0]);
+}
+
+static const struct observation *observed(const char *max_isa) {
+    for (size_t i = 0; i < OBSERVATION_COUNT; i++) {
+        const char *value = observations[i].max_isa;
+        if (value == max_isa || (value && max_isa && strcmp(value, max_isa) == 0))
+            return &observations[i];
+    }
+    test_fail("ATTN_MAX_ISA=%s was not observed", shown(max_isa));
+}
+
+static attn_isa best(void) {
+    return observed(NULL)->chosen;
+}
+
+/* Whether `isa` is `from` or an ISA below it. */
+static bool at_or_below(attn_isa isa, attn_isa from) {
+    const struct attn_kernels *table = attn_table(from);
+    while (table && table->isa != isa)
+        table = table->lower;
+    return table != NULL;
+}
+
+/* ---- The choice ---- */
+
+static void chooses_what_is_expected(void **state) {
+    (void)state;
+    const char *name = test_option("expect");
+    if (!name) {
+        print_message("--expect was not given: what this machine should choose is not known\n");
+        skip();
+    }
+    attn_isa expected = ATTN_ISA_BEST;
+    assert_ok(attn_isa_from_name(name, &expected));
+    assert_string_equal(attn_isa_name(attn_isa_chosen()), attn_isa_name(expected));
+    assert_string_equal(attn_isa_name(best()), attn_isa_name(expected));
+}
+
+static void chooses_the_best_supported(void **state) {
+    (void)state;
+    assert_true(attn_isa_supported(best()));
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
+        if (attn_isa_supported((attn_isa)isa) && !at_or_below((attn_isa)isa, best()))
+            test_fail("%s is supported, but %s was chosen", attn_isa_name((attn_isa)isa), attn_isa_name(best()));
+}
+
+/* The compiler's own detection, which looks at XCR0 too. */
+static void agrees_with_the_compiler(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX2), avx2);
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX512), avx512);
+    assert_int_equal(attn_isa_supported(ATTN_ISA_NEON), 0);
+#elif defined(__aarch64__)
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX2), 0);
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX512), 0);
+    assert_int_equal(attn_isa_supported(ATTN_ISA_NEON), 1);
+#else
+    assert_int_equal(best(), ATTN_ISA_SCALAR);
+#endif
+}
+
+/* ---- ATTN_MAX_ISA ---- */
+
+/* An ISA of this machine is taken; one that is above it, or of another architecture, changes nothing. */
+static void max_isa_only_lowers(void **state) {
+    (void)state;
+    for (int i = ATTN_ISA_SCALAR; i < ATTN_ISA_COUNT; i++) {
+        attn_isa isa = (attn_isa)i;
+        test_case("ATTN_MAX_ISA=%s, best is %s", attn_isa_name(isa), attn_isa_name(best()));
+        const struct observation *o = observed(attn_isa_name(isa));
+        assert_int_equal(o->chosen, at_or_below(isa, best()) ? isa : best());
+        if (attn_isa_built(isa))
+            assert_string_equal(o->stderr_text, "");
+    }
+}
+
+static void max_isa_may_be_unset_or_best(void **state) {
+    (void)state;
+    const char *const values[] = {NULL, "", "best"};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(observed(values[i])->chosen, best());
+        assert_string_equal(observed(values[i])->stderr_text, "");
+    }
+}
+
+/* One line that names the value, however often the choice is asked for. */
+static void max_isa_unknown_is_reported_and_ignored(void **state) {
+    (void)state;
+    const char *const names[] = {"sse9", "AVX2"};
+    for (size_t i = 0; i < 2; i++) {
+        const struct observation *o = observed(names[i]);
+        test_case("ATTN_MAX_ISA=%s printed '%s'", names[i], o->stderr_text);
+        assert_int_equal(o->chosen, best());
+        assert_non_null(strstr(o->stderr_text, "ATTN_MAX_ISA"));
+        assert_non_null(strstr(o->stderr_text, names[i]));
+        assert_ptr_equal(strchr(o->stderr_text, '\n'), o->stderr_text + strlen(o->stderr_text) - 1);
+    }
+}
+
+static void max_isa_leaves_explicit_isas_alone(void **state) {
+    (void)state;
+    for (size_t i = 0; i < OBSERVATION_COUNT; i++)
+        for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+            assert_int_equal(observations[i].supported[isa], attn_isa_supported((attn_isa)isa));
+}
+
+/* ---- Names ---- */
+
+static void names_round_trip(void **state) {
+    (void)state;
+    for (int i = 0; i < ATTN_ISA_COUNT; i++) {
+        attn_isa isa = ATTN_ISA_COUNT;
+        assert_non_null(attn_isa_name((attn_isa)i));
+        assert_ok(attn_isa_from_name(attn_isa_name((attn_isa)i), &isa));
+        assert_int_equal(isa, i);
+    }
+    assert_string_equal(attn_isa_name(ATTN_ISA_BEST), "best");
+    assert_null(attn_isa_name(ATTN_ISA_COUNT));
+    assert_null(attn_isa_name((attn_isa)-1));
+    assert_null(attn_isa_name((attn_isa)1000));
+}
+
+static void refuses_unknown_names(void **state) {
+    (void)state;
+    const char *const names[] = {"", "AVX2", "avx", "avx512f", " avx2", "avx2 ", "scalar\n", "sse2"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        attn_isa isa = ATTN_ISA_COUNT;
+        test_case("name '%s'", names[i]);
+        assert_status(ATTN_UNKNOWN_ISA, attn_isa_from_name(names[i], &isa));
+        assert_int_equal(isa, ATTN_ISA_COUNT);
+    }
+    attn_isa isa = ATTN_ISA_COUNT;
+    assert_status(ATTN_NULL_POINTER, attn_isa_from_name(NULL, &isa));
+    assert_status(ATTN_NULL_POINTER, attn_isa_from_name("avx2", NULL));
+    assert_int_equal(isa, ATTN_ISA_COUNT);
+}
+
+/* ---- Tables ---- */
+
+static void supported_is_built(void **state) {
+    (void)state;
+    assert_true(attn_isa_built(ATTN_ISA_SCALAR) && attn_isa_supported(ATTN_ISA_SCALAR));
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++) {
+        test_case("%s", attn_isa_name((attn_isa)isa));
+        assert_true(attn_isa_built((attn_isa)isa) || !attn_isa_supported((attn_isa)isa));
+        assert_int_equal(attn_isa_built((attn_isa)isa), attn_table((attn_isa)isa) != NULL);
+    }
+    const attn_isa none[] = {ATTN_ISA_COUNT, (attn_isa)-1, (attn_isa)1000};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(attn_isa_built(none[i]), 0);
+        assert_int_equal(attn_isa_supported(none[i]), 0);
+    }
+}
+
+static void tables_are_complete(void **state) {
+    (void)state;
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++) {
+        const struct attn_kernels *table = attn_table((attn_isa)isa);
+        if (!table)
+            continue;
+        test_case("%s", attn_isa_name((attn_isa)isa));
+        assert_int_equal(table->isa, isa);
+        assert_true(at_or_below(ATTN_ISA_SCALAR, (attn_isa)isa));
+        assert_non_null(attn_table_gemm(table)->name);
+        assert_non_null(attn_table_softmax(table)->name);
+        assert_non_null(attn_table_attention(table)->name);
+        assert_non_null(attn_table_copy(table)->name);
+    }
+    assert_null(attn_kernels_scalar.lower);
+    assert_null(attn_table(ATTN_ISA_BEST));
+    assert_null(attn_table(ATTN_ISA_COUNT));
+}
+
+static void table_for_judges_the_isa(void **state) {
+    (void)state;
+    const struct attn_kernels *table = NULL;
+    assert_ok(attn_table_for(ATTN_ISA_BEST, &table));
+    assert_ptr_equal(table, attn_table(attn_isa_chosen()));
+    for (int i = ATTN_ISA_SCALAR; i <= ATTN_ISA_COUNT; i++) {
+        attn_isa isa = (attn_isa)i;
+        attn_status expected = !attn_isa_built(isa)       ? ATTN_UNKNOWN_ISA
+                               : !attn_isa_supported(isa) ? ATTN_UNSUPPORTED_ISA
+                                                          : ATTN_OK;
+        test_case("isa %d", i);
+        table = NULL;
+        assert_status(expected, attn_table_for(isa, &table));
+        assert_ptr_equal(table, expected == ATTN_OK ? attn_table(isa) : NULL);
+    }
+}
+
+static void version_is_the_header_s(void **state) {
+    (void)state;
+    char text[64];
+    snprintf(text, sizeof text, "%d.%d.%d", ATTN_VERSION_MAJOR, ATTN_VERSION_MINOR, ATTN_VERSION_PATCH);
+    assert_string_equal(attn_version(), text);
+}
+
+int main(int argc, char **argv) {
+    for (size_t i = 0; i < OBSERVATION_COUNT; i++)
+        observe(&observations[i]);
+    test_init(argc, argv, (const char *const[]){"expect", NULL});
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chooses_what_is_expected),
+        cmocka_unit_test(chooses_the_best_supported),
+        cmocka_unit_test(agrees_with_the_compiler),
+        cmocka_unit_test(max_isa_only_lowers),
+        cmocka_unit_test(max_isa_may_be_unset_or_best),
+        cmocka_unit_test(max_isa_unknown_is_reported_and_ignored),
+        cmocka_unit_test(max_isa_leaves_explicit_isas_alone),
+        cmocka_unit_test(names_round_trip),
+        cmocka_unit_test(refuses_unknown_names),
+        cmocka_unit_test(supported_is_built),
+        cmocka_unit_test(tables_are_complete),
+        cmocka_unit_test(table_for_judges_the_isa),
+        cmocka_unit_test(version_is_the_header_s),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,575 @@
+/* GEMM: packer and kernel of one ISA against the reference, and the public functions around them. */
+#include "support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum start { START_ZERO, START_BIAS, START_C, START_COUNT };
+
+/* How b lies in memory before it is packed. */
+enum layout { LAYOUT_N_UNIT, LAYOUT_K_UNIT, LAYOUT_GENERAL, LAYOUT_COUNT };
+
+static const char *const start_names[] = {"zero", "bias", "c"};
+static const char *const layout_names[] = {"n_stride=1", "k_stride=1", "general strides"};
+
+static const struct attn_gemm_kernel *kernel(void) {
+    return attn_table_gemm(test_table());
+}
+static const struct attn_gemm_kernel *reference(void) {
+    return attn_table_gemm(&attn_kernels_scalar);
+}
+
+static float *new_floats(size_t n) {
+    float *x = malloc((n + 1) * sizeof *x);
+    assert_non_null(x);
+    return x;
+}
+
+static float *new_random(struct test_random *random, enum test_values values, size_t n) {
+    float *x = new_floats(n);
+    random_fill(random, values, x, n);
+    return x;
+}
+
+/* Dense matrices and the reference's answers. An element depends on one row and one column alone, so that every smaller
+ * problem of this k is the top left corner of this one. */
+struct problem {
+    size_t m, n, k;
+    float *a, *b, *bias, *c;      /* [m][k], [k][n], [n], [m][n] */
+    float *expected[START_COUNT]; /* [m][n] */
+};
+
+/* The reference's c for keys [k0, k1), k0 < k1 or both 0. */
+static void run_reference(const struct problem *problem, size_t k0, size_t k1, enum start start, float *c) {
+    size_t k = problem->k, n = problem->n;
+    float *packed = new_floats(k * n);
+    reference()->pack(&(struct attn_pack_args){
+        .k = k, .n = n, .b = problem->b, .k_stride = n, .n_stride = 1, .packed = packed, .panel_stride = k});
+    memcpy(c, problem->c, problem->m * n * sizeof *c);
+    reference()->run(&(struct attn_gemm_args){.m = problem->m,
+                                              .n = n,
+                                              .k = k1 - k0,
+                                              .a = problem->a + k0,
+                                              .a_stride = k,
+                                              .b = packed + k0 * reference()->cols,
+                                              .panel_stride = k,
+                                              .bias = start == START_BIAS ? problem->bias : NULL,
+                                              .accumulate = start == START_C,
+                                              .c = c,
+                                              .c_stride = n});
+    free(packed);
+}
+
+static struct problem new_problem(struct test_random *random, enum test_values values, size_t m, size_t n, size_t k) {
+    struct problem problem = {.m = m, .n = n, .k = k};
+    problem.a = new_random(random, values, m * k);
+    problem.b = new_random(random, values, k * n);
+    problem.bias = new_random(random, values, n);
+    problem.c = new_random(random, values, m * n);
+    for (enum start start = 0; start < START_COUNT; start++) {
+        problem.expected[start] = new_floats(m * n);
+        run_reference(&problem, 0, k, start, problem.expected[start]);
+    }
+    return problem;
+}
+
+static void free_problem(struct problem *problem) {
+    free(problem->a);
+    free(problem->b);
+    free(problem->bias);
+    free(problem->c);
+    for (enum start start = 0; start < START_COUNT; start++)
+        free(problem->expected[start]);
+}
+
+/* A guarded copy of the top left corner of a dense matrix. */
+static struct test_matrix corner(const float *dense, size_t dense_cols, size_t rows, size_t cols, size_t gap,
+                                 enum flush flush) {
+    struct test_matrix matrix = test_matrix(rows, cols, cols + gap, flush);
+    for (size_t i = 0; cols > 0 && i < rows; i++)
+        memcpy(matrix.data + i * matrix.stride, dense + i * dense_cols, cols * sizeof *dense);
+    return matrix;
+}
+
+/* ---- Packing ---- */
+
+struct packed {
+    float *data;
+    size_t count, panel_stride;
+};
+
+static size_t panel_count(size_t n) {
+    return (n + kernel()->cols - 1) / kernel()->cols;
+}
+
+/* Packs the first n columns of the problem's b from guarded memory in the given layout into guarded memory. */
+static struct packed pack(const struct problem *problem, size_t n, enum layout layout, size_t gap, enum flush flush) {
+    size_t k = problem->k, cols = kernel()->cols, step = layout == LAYOUT_GENERAL ? 3 : 1;
+    bool by_column = layout == LAYOUT_K_UNIT;
+    size_t rows = by_column ? n : k, width = by_column ? k : n;
+    struct test_matrix b = test_matrix(rows, width == 0 ? 0 : (width - 1) * step + 1, width * step + gap, flush);
+    size_t k_stride = by_column ? 1 : b.stride, n_stride = by_column ? b.stride : step;
+    for (size_t p = 0; p < k; p++)
+        for (size_t j = 0; j < n; j++)
+            b.data[p * k_stride + j * n_stride] = problem->b[p * problem->n + j];
+
+    struct packed packed = {.panel_stride = k * cols + gap};
+    packed.count = n == 0 ? 0 : (panel_count(n) - 1) * packed.panel_stride + k * cols;
+    packed.data = guarded_aligned_floats(packed.count, flush);
+    kernel()->pack(&(struct attn_pack_args){.k = k,
+                                            .n = n,
+                                            .b = b.data,
+                                            .k_stride = k_stride,
+                                            .n_stride = n_stride,
+                                            .packed = packed.data,
+                                            .panel_stride = packed.panel_stride});
+    test_matrix_free(&b);
+    return packed;
+}
+
+/* Every column in its place, +0 beyond the last, nothing between the panels. */
+static void check_packed(const struct problem *problem, size_t n, const struct packed *packed) {
+    size_t k = problem->k, cols = kernel()->cols;
+    float *panel = new_floats(k * cols);
+    for (size_t i = 0; i < panel_count(n); i++) {
+        const float *actual = packed->data + i * packed->panel_stride;
+        for (size_t p = 0; p < k; p++)
+            for (size_t j = 0; j < cols; j++)
+                panel[p * cols + j] = i * cols + j < n ? problem->b[p * problem->n + i * cols + j] : 0.0f;
+        assert_same_bits(panel, actual, k * cols);
+        for (size_t gap = k * cols; i + 1 < panel_count(n) && gap < packed->panel_stride; gap++)
+            assert_true(is_untouched(actual + gap));
+    }
+    free(panel);
+}
+
+static void packs_every_tail(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t ks[] = {0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70};
+    size_t gaps[] = {0, 16, 5};
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
+        struct problem problem = new_problem(&random, TEST_WILD, 0, 2 * kernel()->cols + 1, ks[i]);
+        for (size_t n = 0; n <= problem.n; n += test_quick() ? random_between(&random, 1, 5) : 1)
+            for (enum layout layout = 0; layout < LAYOUT_COUNT; layout++) {
+                size_t gap = gaps[(n + i) % 3];
+                enum flush flush = n % 2 ? FLUSH_START : FLUSH_END;
+                test_case("pack k=%zu n=%zu %s gap=%zu flush=%d", problem.k, n, layout_names[layout], gap, (int)flush);
+                struct packed packed = pack(&problem, n, layout, gap, flush);
+                check_packed(&problem, n, &packed);
+                guarded_free(packed.data);
+            }
+        free_problem(&problem);
+    }
+}
+
+/* ---- Running ---- */
+
+struct run_case {
+    size_t m, n;
+    enum start start;
+    size_t gap; /* floats between rows and between panels */
+    enum flush flush;
+};
+
+/* The top left m x n of the problem, all memory guarded and exactly as large as described. */
+static void check_run(const struct problem *problem, const struct run_case *run, const struct packed *packed) {
+    test_case("m=%zu n=%zu k=%zu start=%s gap=%zu flush=%d", run->m, run->n, problem->k, start_names[run->start],
+              run->gap, (int)run->flush);
+    struct test_matrix a = corner(problem->a, problem->k, run->m, problem->k, run->gap, run->flush);
+    struct test_matrix expected =
+        corner(problem->expected[run->start], problem->n, run->m, run->n, run->gap, run->flush);
+    struct test_matrix c = run->start == START_C ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
+                                                 : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
+    float *bias = run->start == START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
+    kernel()->run(&(struct attn_gemm_args){.m = run->m,
+                                           .n = run->n,
+                                           .k = problem->k,
+                                           .a = a.data,
+                                           .a_stride = a.stride,
+                                           .b = packed->data,
+                                           .panel_stride = packed->panel_stride,
+                                           .bias = bias,
+                                           .accumulate = run->start == START_C,
+                                           .c = c.data,
+                                           .c_stride = c.stride});
+    assert_same_matrix(&expected, &c);
+    guarded_free(bias);
+    test_matrix_free(&c);
+    test_matrix_free(&expected);
+    test_matrix_free(&a);
+}
+
+static size_t max_m(void) {
+    return 2 * kernel()->rows + 1;
+}
+static size_t max_n(void) {
+    return 2 * kernel()->cols + 1;
+}
+
+/* Every m x n up to the problem's with every start, gap and side; of these, one at random for each n in quick runs. */
+static void check_all_tails(struct test_random *random, const struct problem *problem) {
+    enum { GAPS = 3, ROUNDS = START_COUNT * GAPS * 2 };
+    const size_t gaps[GAPS] = {0, 3, 16};
+    for (size_t n = 0; n <= problem->n; n++)
+        for (size_t i = 0; i < (test_quick() ? 1 : ROUNDS); i++) {
+            size_t round = test_quick() ? random_below(random, ROUNDS) : i;
+            struct run_case run = {.n = n,
+                                   .start = (enum start)(round % START_COUNT),
+                                   .gap = gaps[round / START_COUNT % GAPS],
+                                   .flush = round >= ROUNDS / 2 ? FLUSH_START : FLUSH_END};
+            struct packed packed = pack(problem, n, (enum layout)(n % LAYOUT_COUNT), run.gap, run.flush);
+            for (run.m = 0; run.m <= problem->m; run.m++)
+                check_run(problem, &run, &packed);
+            guarded_free(packed.data);
+        }
+}
+
+static void check_some_tails(struct test_random *random, const struct problem *problem, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct run_case run = {.m = random_below(random, problem->m + 1),
+                               .n = random_below(random, problem->n + 1),
+                               .start = (enum start)random_below(random, START_COUNT),
+                               .gap = random_below(random, 20),
+                               .flush = i % 2 ? FLUSH_START : FLUSH_END};
+        if (i == 0)
+            run.m = problem->m, run.n = problem->n;
+        struct packed packed = pack(problem, run.n, (enum layout)(i % LAYOUT_COUNT), run.gap, run.flush);
+        check_run(problem, &run, &packed);
+        guarded_free(packed.data);
+    }
+}
+
+static void equals_reference_on_every_tail(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t ks[] = {0, 1, 2, 3, 5, 17};
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), ks[i]);
+        check_all_tails(&random, &problem);
+        free_problem(&problem);
+    }
+}
+
+static void equals_reference_on_every_k(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t k = 0; k <= 70; k++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), k);
+        check_some_tails(&random, &problem, test_quick() ? 4 : 60);
+        free_problem(&problem);
+    }
+}
+
+static void equals_reference_on_large_sizes(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t sizes[][3] = {{37, 300, 100}, {16, 100, 255}, {15, 65, 256},  {29, 33, 257},
+                               {17, 70, 511},  {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100}};
+    size_t count = sizeof sizes / sizeof *sizes;
+    for (size_t i = 0; i < count; i++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, sizes[i][0], sizes[i][1], sizes[i][2]);
+        check_some_tails(&random, &problem, test_quick() ? 1 : 8);
+        free_problem(&problem);
+    }
+}
+
+/* Overflow, denormals, infinities and NaN take the same way through the chain. */
+static void equals_reference_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 10 : 100); i++) {
+        enum test_values values = i % 2 ? TEST_WILD : TEST_NASTY;
+        struct problem problem = new_problem(&random, values, max_m(), max_n(), random_below(&random, 24));
+        check_some_tails(&random, &problem, 6);
+        free_problem(&problem);
+    }
+}
+
+/* A negative zero survives as the start, and +0 * -x added to +0 stays +0. */
+static void keeps_signs_of_zero(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t k = 0; k < 3; k++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), k);
+        for (size_t i = 0; i < problem.m * k; i++)
+            problem.a[i] = i % 3 ? -0.0f : 0.0f;
+        for (size_t i = 0; i < problem.n; i++)
+            problem.bias[i] = i % 2 ? -0.0f : 0.0f;
+        for (size_t i = 0; i < problem.m * problem.n; i++)
+            problem.c[i] = i % 2 ? 0.0f : -0.0f;
+        for (enum start start = 0; start < START_COUNT; start++)
+            run_reference(&problem, 0, k, start, problem.expected[start]);
+        check_some_tails(&random, &problem, 30);
+        free_problem(&problem);
+    }
+}
+
+/* One row may have any a_stride. */
+static void ignores_the_stride_of_one_row(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    struct problem problem = new_problem(&random, TEST_NORMAL, 1, max_n(), 9);
+    struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END);
+    const size_t strides[] = {0, 1, PTRDIFF_MAX / 4};
+    for (size_t i = 0; i < 3; i++) {
+        test_case("a_stride=%zu", strides[i]);
+        float *a = guarded_copy(problem.a, problem.k, FLUSH_END), *c = guarded_floats(problem.n, FLUSH_END);
+        kernel()->run(&(struct attn_gemm_args){.m = 1,
+                                               .n = problem.n,
+                                               .k = problem.k,
+                                               .a = a,
+                                               .a_stride = strides[i],
+                                               .b = packed.data,
+                                               .panel_stride = packed.panel_stride,
+                                               .c = c,
+                                               .c_stride = problem.n});
+        assert_same_bits(problem.expected[START_ZERO], c, problem.n);
+        guarded_free(a);
+        guarded_free(c);
+    }
+    guarded_free(packed.data);
+    free_problem(&problem);
+}
+
+/* The product over [k0, k1) of panels that hold more, as attention takes it from packed values. */
+static void check_k_range(const struct problem *problem, const struct packed *packed, size_t k0, size_t k1) {
+    size_t m = problem->m, n = problem->n, k = k1 - k0;
+    float *expected = new_floats(m * n);
+    run_reference(problem, k0, k1, START_ZERO, expected);
+    struct test_matrix a = test_matrix(m, k, problem->k, FLUSH_END);
+    for (size_t i = 0; i < m; i++)
+        memcpy(a.data + i * a.stride, problem->a + i * problem->k + k0, k * sizeof(float));
+    float *c = guarded_floats(m * n, FLUSH_END);
+    kernel()->run(&(struct attn_gemm_args){.m = m,
+                                           .n = n,
+                                           .k = k,
+                                           .a = a.data,
+                                           .a_stride = a.stride,
+                                           .b = packed->data + k0 * kernel()->cols,
+                                           .panel_stride = packed->panel_stride,
+                                           .c = c,
+                                           .c_stride = n});
+    assert_same_bits(expected, c, m * n);
+    guarded_free(c);
+    test_matrix_free(&a);
+    free(expected);
+}
+
+static void runs_on_a_range_of_k(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 6 : 60); i++) {
+        size_t m = random_between(&random, 1, max_m()), n = random_between(&random, 1, max_n());
+        struct problem problem = new_problem(&random, TEST_NORMAL, m, n, random_between(&random, 1, 300));
+        struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, i % 2 * 16, FLUSH_END);
+        size_t k0 = random_below(&random, problem.k), k1 = random_between(&random, k0 + 1, problem.k);
+        test_case("m=%zu n=%zu k=[%zu, %zu) of %zu", m, n, k0, k1, problem.k);
+        check_k_range(&problem, &packed, k0, k1);
+        guarded_free(packed.data);
+        free_problem(&problem);
+    }
+}
+
+/* A bias first, the rest of k accumulated: the chain of one call. */
+static void continues_a_chain(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), 40);
+    struct packed packed = pack(&problem, problem.n, LAYOUT_K_UNIT, 0, FLUSH_END);
+    float *c = guarded_floats(problem.m * problem.n, FLUSH_START);
+    const size_t cuts[] = {0, 0, 1, 14, 15, 32, 40};
+    for (size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; i++)
+        kernel()->run(&(struct attn_gemm_args){.m = problem.m,
+                                               .n = problem.n,
+                                               .k = cuts[i + 1] - cuts[i],
+                                               .a = problem.a + cuts[i],
+                                               .a_stride = problem.k,
+                                               .b = packed.data + cuts[i] * kernel()->cols,
+                                               .panel_stride = packed.panel_stride,
+                                               .bias = i == 0 ? problem.bias : NULL,
+                                               .accumulate = i > 0,
+                                               .c = c,
+                                               .c_stride = problem.n});
+    assert_same_bits(problem.expected[START_BIAS], c, problem.m * problem.n);
+    guarded_free(c);
+    guarded_free(packed.data);
+    free_problem(&problem);
+}
+
+/* From the second panel on: the columns of those panels alone. */
+static void runs_on_a_range_of_panels(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    size_t cols = kernel()->cols, n = 2 * cols + 1;
+    struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), n, 19);
+    struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, 0, FLUSH_END);
+    for (size_t first = 0; first < n; first += cols) {
+        test_case("columns from %zu", first);
+        struct test_matrix expected =
+            corner(problem.expected[START_BIAS] + first, n, problem.m, n - first, 2, FLUSH_END);
+        struct test_matrix c = test_matrix(problem.m, n - first, n - first + 2, FLUSH_END);
+        kernel()->run(&(struct attn_gemm_args){.m = problem.m,
+                                               .n = n - first,
+                                               .k = problem.k,
+                                               .a = problem.a,
+                                               .a_stride = problem.k,
+                                               .b = packed.data + first / cols * packed.panel_stride,
+                                               .panel_stride = packed.panel_stride,
+                                               .bias = problem.bias + first,
+                                               .c = c.data,
+                                               .c_stride = c.stride});
+        assert_same_matrix(&expected, &c);
+        test_matrix_free(&c);
+        test_matrix_free(&expected);
+    }
+    guarded_free(packed.data);
+    free_problem(&problem);
+}
+
+static void describes_its_tile(void **state) {
+    (void)state;
+    assert_non_null(kernel()->name);
+    assert_in_range(kernel()->rows, 1, ATTN_MAX_ROWS);
+    assert_true(kernel()->cols >= 1 && ATTN_BLOCK % kernel()->cols == 0);
+}
+
+/* ---- Independent of the reference ---- */
+
+static float naive_chain(const struct problem *problem, size_t i, size_t j) {
+    float sum = problem->bias[j];
+    for (size_t p = 0; p < problem->k; p++)
+        sum = fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], sum);
+    return sum;
+}
+
+/* The sum in double, and in *magnitude that of the absolute values. */
+static double double_sum(const struct problem *problem, size_t i, size_t j, double *magnitude) {
+    double sum = (double)problem->bias[j];
+    *magnitude = fabs(sum);
+    for (size_t p = 0; p < problem->k; p++) {
+        double product = (double)problem->a[i * problem->k + p] * (double)problem->b[p * problem->n + j];
+        sum += product;
+        *magnitude += fabs(product);
+    }
+    return sum;
+}
+
+static void is_the_naive_chain(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t ks[] = {0, 1, 2, 10, 100, 333};
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, 11, 39, ks[i]);
+        struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END);
+        float *c = guarded_floats(problem.m * problem.n, FLUSH_END);
+        test_case("m=11 n=39 k=%zu", problem.k);
+        kernel()->run(&(struct attn_gemm_args){.m = problem.m,
+                                               .n = problem.n,
+                                               .k = problem.k,
+                                               .a = problem.a,
+                                               .a_stride = problem.k,
+                                               .b = packed.data,
+                                               .panel_stride = packed.panel_stride,
+                                               .bias = problem.bias,
+                                               .c = c,
+                                               .c_stride = problem.n});
+        for (size_t e = 0; e < problem.m * problem.n; e++) {
+            float chain = naive_chain(&problem, e / problem.n, e % problem.n);
+            double magnitude, sum = double_sum(&problem, e / problem.n, e % problem.n, &magnitude);
+            assert_same_bits(&chain, &c[e], 1);
+            assert_near(sum, (double)c[e], 0x1p-24 * (double)(problem.k + 1) * magnitude);
+        }
+        guarded_free(c);
+        guarded_free(packed.data);
+        free_problem(&problem);
+    }
+}
+
+/* ---- Public functions ---- */
+
+static attn_gemm *create(const struct problem *problem, bool out_by_in, bool with_bias, void **memory) {
+    size_t k = problem->k, n = problem->n, bytes = 0;
+    float *weight = guarded_floats(k * n, FLUSH_END);
+    for (size_t p = 0; p < k; p++)
+        for (size_t j = 0; j < n; j++)
+            weight[out_by_in ? j * k + p : p * n + j] = problem->b[p * n + j];
+    float *bias = with_bias ? guarded_copy(problem->bias, n, FLUSH_END) : NULL;
+    attn_gemm_config config = {.isa = test_isa(), .k = k, .n = n};
+    config.w =
+        (attn_linear){.weight = weight, .in_stride = out_by_in ? 1 : n, .out_stride = out_by_in ? k : 1, .bias = bias};
+    const char *field = NULL;
+    attn_gemm *gemm = NULL;
+    assert_ok(attn_gemm_size(&config, &bytes, &field));
+    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_gemm_create(&config, *memory, bytes, &gemm, &field));
+    assert_null(field);
+    assert_non_null(gemm);
+
+    /* The weights are not needed any more: what a late reader would find is NaN. */
+    memset(weight, 0xff, k * n * sizeof *weight);
+    if (bias)
+        memset(bias, 0xff, n * sizeof *bias);
+    guarded_free(weight);
+    guarded_free(bias);
+    return gemm;
+}
+
+static void check_public(struct test_random *random, const struct problem *problem) {
+    bool out_by_in = random_below(random, 2), with_bias = random_below(random, 2);
+    size_t gap = random_below(random, 4);
+    test_case("public m=%zu n=%zu k=%zu %s bias=%d gap=%zu", problem->m, problem->n, problem->k,
+              out_by_in ? "[out, in]" : "[in, out]", with_bias, gap);
+    void *memory;
+    attn_gemm *gemm = create(problem, out_by_in, with_bias, &memory);
+    const char *field = NULL;
+    for (size_t m = 0; m <= problem->m; m += problem->m > 4 ? problem->m : 1) {
+        struct test_matrix x = corner(problem->a, problem->k, m, problem->k, gap, FLUSH_END);
+        struct test_matrix y = test_matrix(m, problem->n, problem->n + gap, FLUSH_END);
+        struct test_matrix expected =
+            corner(problem->expected[with_bias ? START_BIAS : START_ZERO], problem->n, m, problem->n, gap, FLUSH_END);
+        assert_ok(attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, NULL, &field));
+        assert_null(field);
+        assert_same_matrix(&expected, &y);
+        test_matrix_free(&x);
+        test_matrix_free(&y);
+        test_matrix_free(&expected);
+    }
+    guarded_free(memory);
+}
+
+static void public_functions_equal_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t sizes[][3] = {{1, 1, 1}, {3, 2, 1}, {37, 300, 100}, {130, 50, 70}, {5, 33, 1100}, {64, 64, 64}};
+    size_t count = sizeof sizes / sizeof *sizes, rounds = test_quick() ? count + 6 : count + 60;
+    for (size_t i = 0; i < rounds; i++) {
+        struct problem problem =
+            i < count ? new_problem(&random, TEST_NORMAL, sizes[i][0], sizes[i][1], sizes[i][2])
+                      : new_problem(&random, TEST_NASTY, random_between(&random, 1, 2 * max_m()),
+                                    random_between(&random, 1, 2 * max_n()), random_between(&random, 1, 80));
+        check_public(&random, &problem);
+        free_problem(&problem);
+    }
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(describes_its_tile),
+        cmocka_unit_test(packs_every_tail),
+        cmocka_unit_test(equals_reference_on_every_tail),
+        cmocka_unit_test(equals_reference_on_every_k),
+        cmocka_unit_test(equals_reference_on_large_sizes),
+        cmocka_unit_test(equals_reference_on_any_values),
+        cmocka_unit_test(keeps_signs_of_zero),
+        cmocka_unit_test(ignores_the_stride_of_one_row),
+        cmocka_unit_test(runs_on_a_range_of_k),
+        cmocka_unit_test(continues_a_chain),
+        cmocka_unit_test(runs_on_a_range_of_panels),
+        cmocka_unit_test(is_the_naive_chain),
+        cmocka_unit_test(public_functions_equal_reference),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,320 @@
+/* Masked softmax: the row kernel of one ISA against the reference, and attn_masked_softmax. */
+#include "support.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct attn_softmax_kernel *kernel(void) {
+    return attn_table_softmax(test_table());
+}
+static const struct attn_softmax_kernel *reference(void) {
+    return attn_table_softmax(&attn_kernels_scalar);
+}
+
+/* ---- The row kernel ---- */
+
+/* x[0..valid) against the reference, out of place with nothing readable behind x[valid - 1], and in place. */
+static void check_row(const float *x, size_t valid, size_t cols, enum flush flush) {
+    float *expected = guarded_floats(cols, flush);
+    reference()->row(x, valid, cols, expected);
+
+    float *input = guarded_copy(x, valid, flush), *y = guarded_floats(cols, flush);
+    kernel()->row(input, valid, cols, y);
+    assert_same_bits(expected, y, cols);
+    assert_same_bits(x, input, valid);
+    guarded_free(input);
+    guarded_free(y);
+
+    float *both = guarded_floats(cols, flush); /* columns from `valid` on hold NaN */
+    memcpy(both, x, valid * sizeof *x);
+    kernel()->row(both, valid, cols, both);
+    assert_same_bits(expected, both, cols);
+    guarded_free(both);
+    guarded_free(expected);
+}
+
+static void equals_reference_on_every_tail(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    float x[101];
+    for (size_t cols = 1; cols <= 100; cols += test_quick() ? random_between(&random, 1, 6) : 1)
+        for (size_t valid = 1; valid <= cols; valid += test_quick() ? random_between(&random, 1, 6) : 1) {
+            random_fill(&random, TEST_NORMAL, x, valid);
+            test_case("valid=%zu cols=%zu", valid, cols);
+            check_row(x, valid, cols, FLUSH_END);
+            check_row(x, valid, cols, FLUSH_START);
+        }
+}
+
+static void equals_reference_on_long_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t around[] = {128, 256, 512, 1000, 1024, 4096};
+    static float x[4096 + 18];
+    for (size_t i = 0; i < sizeof around / sizeof *around; i++)
+        for (size_t cols = around[i] - 17; cols <= around[i] + 17; cols += test_quick() ? 7 : 1) {
+            size_t some = random_between(&random, 1, cols);
+            random_fill(&random, i % 2 ? TEST_NORMAL : TEST_NASTY, x, cols);
+            test_case("valid=cols=%zu", cols);
+            check_row(x, cols, cols, FLUSH_END);
+            test_case("valid=%zu cols=%zu", some, cols);
+            check_row(x, some, cols, FLUSH_START);
+        }
+}
+
+static void equals_reference_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    float x[300];
+    for (size_t i = 0; i < (test_quick() ? 300 : 10000); i++) {
+        size_t cols = random_between(&random, 1, i % 10 ? 60 : 300), valid = random_between(&random, 1, cols);
+        random_fill(&random, i % 2 ? TEST_WILD : TEST_NASTY, x, valid);
+        /* Logits that are close enough to each other for many a probability to be denormal or the last above 0. */
+        for (size_t c = 0; i % 3 == 0 && c < valid; c++)
+            x[c] = random_uniform(&random, -110.0f, 0.0f);
+        test_case("round %zu: valid=%zu cols=%zu", i, valid, cols);
+        check_row(x, valid, cols, i % 4 < 2 ? FLUSH_END : FLUSH_START);
+    }
+}
+
+/* Rows of one value and rows with one other value at every place. */
+static void equals_reference_on_special_rows(void **state) {
+    (void)state;
+    const float values[] = {-INFINITY, INFINITY, NAN,   -FLT_MAX, FLT_MAX, 0.0f,
+                            -0.0f,     FLT_MIN,  1e30f, -104.0f,  89.0f,   FLT_TRUE_MIN};
+    const size_t lengths[] = {1, 3, 8, 15, 16, 17, 31, 32, 33, 40, 64, 65};
+    size_t value_count = sizeof values / sizeof *values;
+    float x[65];
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l += test_quick() ? 3 : 1)
+        for (size_t i = 0; i < value_count; i++)
+            for (size_t j = 0; j < value_count; j++)
+                for (size_t at = 0; at < lengths[l]; at += test_quick() ? 7 : 1) {
+                    for (size_t c = 0; c < lengths[l]; c++)
+                        x[c] = values[i];
+                    x[at] = values[j];
+                    test_case("%zu of %g, but [%zu] = %g", lengths[l], (double)values[i], at, (double)values[j]);
+                    check_row(x, lengths[l], lengths[l] + 3, FLUSH_END);
+                }
+}
+
+/* What the contract says without the reference. */
+static void obeys_its_contract(void **state) {
+    (void)state;
+    float x[40], y[40];
+    for (size_t valid = 1; valid <= 40; valid++) {
+        test_case("valid=%zu of 40", valid);
+        for (size_t c = 0; c < 40; c++)
+            x[c] = c < valid ? -INFINITY : NAN;
+        kernel()->row(x, valid, 40, y);
+        for (size_t c = 0; c < 40; c++)
+            assert_true(y[c] == 0.0f && !signbit(y[c]));
+
+        for (size_t c = 0; c < valid; c++)
+            x[c] = -FLT_MAX;
+        kernel()->row(x, valid, 40, y);
+        for (size_t c = 0; c < 40; c++)
+            assert_near(c < valid ? 1.0 / (double)valid : 0.0, (double)y[c], 0x1p-24);
+
+        x[valid / 2] = NAN;
+        kernel()->row(x, valid, 40, y);
+        for (size_t c = 0; c < 40; c++)
+            assert_true(c < valid ? isnan(y[c]) : y[c] == 0.0f);
+    }
+}
+
+/* ---- Against double precision ---- */
+
+/* exp is off by at most 1 ULP (2^-23), the difference in its argument by half an ULP of |x - max|, each of two roundings and
+ * the sum of n terms by 2^-24 for each step; 16 lanes take n / 16 + 5 steps. */
+static double bound_of(size_t n, double distance, double probability) {
+    double steps = (double)n / 16 + 5;
+    return probability * (0x1p-23 * 2 + 0x1p-24 * (steps + 4 + distance)) + 0x1p-148;
+}
+
+static void check_against_double(const float *x, size_t valid, const float *y) {
+    double max = -INFINITY, min = INFINITY, sum = 0.0;
+    for (size_t c = 0; c < valid; c++) {
+        max = (double)x[c] > max ? (double)x[c] : max;
+        min = (double)x[c] < min ? (double)x[c] : min;
+    }
+    for (size_t c = 0; c < valid; c++)
+        sum += exp((double)x[c] - max);
+    for (size_t c = 0; c < valid; c++) {
+        double probability = exp((double)x[c] - max) / sum;
+        assert_near(probability, (double)y[c], bound_of(valid, 2 * (max - min), probability));
+    }
+}
+
+static void is_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    float x[600], y[600];
+    for (size_t i = 0; i < (test_quick() ? 60 : 1000); i++) {
+        size_t cols = random_between(&random, 1, 600), valid = random_between(&random, 1, cols);
+        float width = random_uniform(&random, 0.1f, 40.0f);
+        for (size_t c = 0; c < valid; c++)
+            x[c] = random_uniform(&random, -width, width);
+        test_case("valid=%zu cols=%zu logits within +-%g", valid, cols, (double)width);
+        kernel()->row(x, valid, cols, y);
+        check_against_double(x, valid, y);
+    }
+}
+
+/* ---- attn_masked_softmax ---- */
+
+struct tensor {
+    float *data;
+    size_t batch_stride, row_stride, count;
+};
+
+/* [batch][rows][cols] with gaps of `gap` between rows and, if not broadcast, between matrices. */
+static struct tensor new_tensor(size_t batch, size_t rows, size_t cols, size_t gap, bool broadcast) {
+    struct tensor t = {.row_stride = cols + gap};
+    t.batch_stride = broadcast ? 0 : rows * t.row_stride + gap;
+    if (batch > 0 && rows > 0 && cols > 0)
+        t.count = (batch - 1) * t.batch_stride + (rows - 1) * t.row_stride + cols;
+    t.data = guarded_floats(t.count, FLUSH_END);
+    return t;
+}
+
+static size_t visible(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t cols) {
+    if (valid->kind == ATTN_VALID_ALL)
+        return cols;
+    int64_t len = valid->lens[valid->kind == ATTN_VALID_PER_SEQUENCE ? b : b * rows + i];
+    return len < 0 ? 0 : (uint64_t)len > cols ? cols : (size_t)len;
+}
+
+static void expected_row(const float *x, size_t valid, size_t cols, attn_empty_rows empty, float *y) {
+    if (valid > 0) {
+        reference()->row(x, valid, cols, y);
+        return;
+    }
+    for (size_t c = 0; c < cols; c++)
+        y[c] = empty == ATTN_EMPTY_MEAN ? 1.0f / (float)cols : 0.0f;
+}
+
+/* Lengths below 0, 0, inside, equal to and above cols, the limits of the type among them. */
+static int64_t random_length(struct test_random *random, size_t cols) {
+    const int64_t limits[] = {INT64_MIN, -1, 0, (int64_t)cols, (int64_t)cols + 1, INT64_MAX};
+    return random_below(random, 2) ? (int64_t)random_below(random, cols + 1) : limits[random_below(random, 6)];
+}
+
+/* What attn_masked_softmax has to leave in y, gaps included. */
+static float *expected_output(const attn_softmax_args *args, size_t count) {
+    float *expected = guarded_floats(count, FLUSH_END);
+    if (args->y == args->x)
+        memcpy(expected, args->y, count * sizeof *expected);
+    for (size_t b = 0; b < args->batch; b++)
+        for (size_t i = 0; i < args->rows; i++)
+            expected_row(args->x + b * args->x_batch_stride + i * args->x_row_stride,
+                         visible(&args->valid, b, i, args->rows, args->cols), args->cols, args->empty,
+                         expected + b * args->y_batch_stride + i * args->y_row_stride);
+    return expected;
+}
+
+/* One random call. Columns that are not visible hold NaN. */
+static void check_public(struct test_random *random, size_t batch, size_t rows, size_t cols, bool in_place) {
+    bool broadcast = !in_place && random_below(random, 3) == 0;
+    struct tensor x = new_tensor(batch, rows, cols, random_below(random, 5), broadcast);
+    struct tensor y = in_place ? x : new_tensor(batch, rows, cols, random_below(random, 5), false);
+    attn_valid_kind kind = (attn_valid_kind)random_below(random, 3);
+    size_t len_count = kind == ATTN_VALID_ALL ? 0 : kind == ATTN_VALID_PER_SEQUENCE ? batch : batch * rows;
+    int64_t *lens = guarded_alloc(len_count * sizeof *lens, sizeof *lens, FLUSH_END);
+    for (size_t i = 0; i < len_count; i++)
+        lens[i] = random_length(random, cols);
+    attn_softmax_args args = {.isa = test_isa(),
+                              .batch = batch,
+                              .rows = rows,
+                              .cols = cols,
+                              .x = x.data,
+                              .x_batch_stride = x.batch_stride,
+                              .x_row_stride = x.row_stride,
+                              .y = y.data,
+                              .y_batch_stride = y.batch_stride,
+                              .y_row_stride = y.row_stride,
+                              .valid = {.kind = kind, .lens = len_count ? lens : NULL},
+                              .empty = random_below(random, 2) ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO};
+    test_case("public batch=%zu rows=%zu cols=%zu kind=%d empty=%d in_place=%d broadcast=%d", batch, rows, cols,
+              (int)kind, (int)args.empty, in_place, broadcast);
+    for (size_t b = 0; b < batch; b++)
+        for (size_t i = 0; i < rows; i++)
+            random_fill(random, TEST_NORMAL, x.data + b * x.batch_stride + i * x.row_stride,
+                        visible(&args.valid, b, i, rows, cols));
+    float *expected = expected_output(&args, y.count);
+    const char *field = NULL;
+    assert_ok(attn_masked_softmax(&args, &field));
+    assert_null(field);
+    assert_same_bits(expected, y.data, y.count);
+    guarded_free(expected);
+    guarded_free(lens);
+    if (!in_place)
+        guarded_free(y.data);
+    guarded_free(x.data);
+}
+
+static void public_function_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 100 : 2000); i++) {
+        size_t cols = random_between(&random, 1, i % 20 ? 50 : 600);
+        check_public(&random, random_between(&random, 1, 4), random_between(&random, 1, 6), cols, i % 2);
+    }
+}
+
+static void public_function_takes_empty_sizes(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t in_place = 0; in_place < 2; in_place++)
+            check_public(&random, i == 0 ? 0 : 3, i == 1 ? 0 : 4, i == 2 ? 0 : 5, in_place);
+
+    attn_softmax_args args = {.isa = test_isa(), .rows = 2, .cols = 3, .x_row_stride = 3, .y_row_stride = 3};
+    test_case("no batch and no pointers");
+    assert_ok(attn_masked_softmax(&args, NULL));
+}
+
+/* Several sequences may write to the same matrix only by mistake, but read the same one by design. */
+static void public_function_reads_one_matrix_for_all(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { BATCH = 3, ROWS = 2, COLS = 21 };
+    float x[ROWS * COLS], y[BATCH][ROWS * COLS], alone[ROWS * COLS];
+    random_fill(&random, TEST_NORMAL, x, ROWS * COLS);
+    const int64_t lens[BATCH] = {21, 7, 16};
+    attn_softmax_args args = {.isa = test_isa(),
+                              .batch = BATCH,
+                              .rows = ROWS,
+                              .cols = COLS,
+                              .x = x,
+                              .x_batch_stride = 0,
+                              .x_row_stride = COLS,
+                              .y = y[0],
+                              .y_batch_stride = ROWS * COLS,
+                              .y_row_stride = COLS,
+                              .valid = {.kind = ATTN_VALID_PER_SEQUENCE, .lens = lens}};
+    assert_ok(attn_masked_softmax(&args, NULL));
+    for (size_t b = 0; b < BATCH; b++) {
+        test_case("sequence %zu", b);
+        for (size_t i = 0; i < ROWS; i++)
+            reference()->row(x + i * COLS, (size_t)lens[b], COLS, alone + i * COLS);
+        assert_same_bits(alone, y[b], ROWS * COLS);
+    }
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_reference_on_every_tail),
+        cmocka_unit_test(equals_reference_on_long_rows),
+        cmocka_unit_test(equals_reference_on_any_values),
+        cmocka_unit_test(equals_reference_on_special_rows),
+        cmocka_unit_test(obeys_its_contract),
+        cmocka_unit_test(is_near_double),
+        cmocka_unit_test(public_function_equals_reference),
+        cmocka_unit_test(public_function_takes_empty_sizes),
+        cmocka_unit_test(public_function_reads_one_matrix_for_all),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,447 @@
+/* Every operation that takes an attn_parallel gives the bits of the calling thread alone: with 1 to 8 tasks, each in
+ * a thread of its own, started in any order, or all in one thread in reverse, and with a workspace of exactly that
+ * size. */
+/* For pthread barriers, which C11 does not have. */
+#define _GNU_SOURCE 1
+
+#include "problem.h"
+
+#include <pthread.h>
+
+enum { MOST_TASKS = 64 };
+
+/* ---- Pools ---- */
+
+struct pool {
+    struct test_random random;
+    size_t runs, most_tasks;
+};
+
+struct call {
+    void (*task)(void *arg, size_t index);
+    void *arg;
+    size_t index;
+    pthread_barrier_t *start;
+};
+
+static void note_run(struct pool *pool, size_t count) {
+    pool->runs++;
+    pool->most_tasks = count > pool->most_tasks ? count : pool->most_tasks;
+    if (count < 2 || count > MOST_TASKS)
+        test_fail("run was called for %zu tasks", count);
+}
+
+static void *call_task(void *arg) {
+    struct call *call = arg;
+    pthread_barrier_wait(call->start);
+    call->task(call->arg, call->index);
+    return NULL;
+}
+
+/* A thread per task, all released at once; indices are dealt at random. */
+static void run_in_threads(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    struct pool *pool = context;
+    struct call call[MOST_TASKS];
+    pthread_t thread[MOST_TASKS];
+    pthread_barrier_t start;
+    note_run(pool, count);
+    assert_int_equal(0, pthread_barrier_init(&start, NULL, (unsigned)count));
+    for (size_t i = 0; i < count; i++) {
+        size_t j = random_below(&pool->random, i + 1);
+        call[i] = (struct call){task, arg, i, &start};
+        call[i].index = call[j].index;
+        call[j].index = i;
+    }
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(0, pthread_create(&thread[i], NULL, call_task, &call[i]));
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(0, pthread_join(thread[i], NULL));
+    pthread_barrier_destroy(&start);
+}
+
+/* One task after the other, the last one first. */
+static void run_in_reverse(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    note_run(context, count);
+    while (count-- > 0)
+        task(arg, count);
+}
+
+/* ---- The check ---- */
+
+struct operation {
+    void (*run)(const void *problem, const attn_parallel *parallel, float *out);
+    const void *problem;
+    size_t outputs;
+    int small; /* too small to be cut */
+};
+
+static float *run_operation(const struct operation *op, const attn_parallel *parallel) {
+    float *out = guarded_floats(op->outputs, FLUSH_END);
+    op->run(op->problem, parallel, out);
+    return out;
+}
+
+static void check_pool(struct test_random *random, const struct operation *op, const float *expected, size_t threads,
+                       int reverse) {
+    struct pool pool = {.random = *random};
+    attn_parallel parallel = {.run = reverse ? run_in_reverse : run_in_threads, .context = &pool, .threads = threads};
+    (void)random_bits(random);
+    float *actual = run_operation(op, &parallel);
+    assert_same_bits(expected, actual, op->outputs);
+    guarded_free(actual);
+    if (pool.most_tasks > threads)
+        test_fail("%zu tasks for %zu threads", pool.most_tasks, threads);
+    if (op->small || threads < 2 ? pool.runs != 0 : pool.runs == 0)
+        test_fail("run was called %zu times for %zu threads", pool.runs, threads);
+}
+
+static void check(struct test_random *random, const char *name, const struct operation *op) {
+    float *expected = run_operation(op, NULL);
+    for (size_t threads = 0; threads <= 8; threads += test_quick() ? 4 : 1)
+        for (int reverse = 0; reverse < 2; reverse++) {
+            test_case("%s, %zu threads, %s", name, threads, reverse ? "in reverse" : "in parallel");
+            check_pool(random, op, expected, threads, reverse);
+        }
+    test_case("%s, %d threads", name, (int)MOST_TASKS);
+    check_pool(random, op, expected, MOST_TASKS, 1);
+    guarded_free(expected);
+}
+
+/* ---- GEMM ---- */
+
+struct gemm_problem {
+    attn_gemm *gemm;
+    size_t m, k, n;
+    const float *x;
+};
+
+static void run_gemm(const void *problem, const attn_parallel *parallel, float *out) {
+    const struct gemm_problem *p = problem;
+    assert_ok(attn_gemm_run(p->gemm, p->m, p->x, p->k, out, p->n, parallel, NULL));
+}
+
+static void test_gemm(void **state) {
+    (void)state;
+    static const size_t shapes[][3] = {{300, 65, 70}, {1, 700, 1030}, {5, 300, 517}, {17, 257, 129}, {3, 5, 7}};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        size_t m = shapes[i][0], k = shapes[i][1], n = shapes[i][2], bytes = 0;
+        float *w = guarded_floats(k * n, FLUSH_END), *bias = guarded_floats(n, FLUSH_END),
+              *x = guarded_floats(m * k, FLUSH_END);
+        attn_gemm_config config = {test_isa(), k, n, {w, n, 1, bias}};
+        struct gemm_problem p = {NULL, m, k, n, x};
+        random_fill(&random, TEST_NORMAL, w, k * n);
+        random_fill(&random, TEST_NORMAL, bias, n);
+        random_fill(&random, TEST_NORMAL, x, m * k);
+        assert_ok(attn_gemm_size(&config, &bytes, NULL));
+        void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        assert_ok(attn_gemm_create(&config, memory, bytes, &p.gemm, NULL));
+        check(&random, "gemm", &(struct operation){run_gemm, &p, m * n, m * n * k < 1000});
+        guarded_free(memory);
+        guarded_free(w);
+        guarded_free(bias);
+        guarded_free(x);
+    }
+}
+
+/* ---- Softmax and transposes ---- */
+
+static void run_softmax(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_softmax_args args = *(const attn_softmax_args *)problem;
+    args.y = out;
+    args.parallel = parallel;
+    assert_ok(attn_masked_softmax(&args, NULL));
+}
+
+static void test_softmax(void **state) {
+    (void)state;
+    static const size_t shapes[][3] = {{3, 130, 200}, {1, 200, 400}, {9, 2, 7}};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        size_t batch = shapes[i][0], rows = shapes[i][1], cols = shapes[i][2], count = batch * rows * cols;
+        float *x = guarded_floats(count, FLUSH_END);
+        int64_t *lens = random_lens(&random, batch * rows, cols, FLUSH_END);
+        random_fill(&random, TEST_NORMAL, x, count);
+        attn_softmax_args args = {.isa = test_isa(), .batch = batch, .rows = rows, .cols = cols, .x = x};
+        args.x_batch_stride = args.y_batch_stride = rows * cols;
+        args.x_row_stride = args.y_row_stride = cols;
+        args.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        args.empty = ATTN_EMPTY_MEAN;
+        check(&random, "softmax", &(struct operation){run_softmax, &args, count, count < 1000});
+        guarded_free(x);
+        guarded_free(lens);
+    }
+}
+
+static void run_split(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_transpose_args args = *(const attn_transpose_args *)problem;
+    args.y = out;
+    args.parallel = parallel;
+    assert_ok(attn_transpose_qkv(&args, NULL));
+}
+
+static void run_merge(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_transpose_args args = *(const attn_transpose_args *)problem;
+    args.y = out;
+    args.parallel = parallel;
+    assert_ok(attn_transpose_output(&args, NULL));
+}
+
+static void test_transposes(void **state) {
+    (void)state;
+    static const size_t shapes[][4] = {{3, 150, 12, 33}, {1, 700, 5, 64}, {2, 5, 3, 7}};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        attn_transpose_args args = {.isa = test_isa(), .batch = shapes[i][0], .len = shapes[i][1]};
+        args.heads = shapes[i][2];
+        args.head_size = shapes[i][3];
+        args.merged_row_stride = args.heads * args.head_size;
+        args.merged_batch_stride = args.len * args.merged_row_stride;
+        size_t count = args.batch * args.merged_batch_stride;
+        float *x = guarded_floats(count, FLUSH_END);
+        random_fill(&random, TEST_NORMAL, x, count);
+        args.x = x;
+        check(&random, "transpose_qkv", &(struct operation){run_split, &args, count, count < 1000});
+        check(&random, "transpose_output", &(struct operation){run_merge, &args, count, count < 1000});
+        guarded_free(x);
+    }
+}
+
+/* ---- Attention ---- */
+
+/* Output, weights and log-sum-exp, one after the other. */
+static void run_attention(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_attention_args args = *(const attn_attention_args *)problem;
+    args.options.parallel = parallel;
+    struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
+    memcpy(out, r.o.data, o * sizeof *out);
+    memcpy(out + o, r.weights, weights * sizeof *out);
+    memcpy(out + o + weights, r.log_sum_exp, r.rows * sizeof *out);
+    attention_free(&r);
+}
+
+static size_t attention_outputs(const attn_attention_args *args, size_t kv_len) {
+    size_t value_size = args->value_size ? args->value_size : args->head_size;
+    return args->batch * args->heads * args->q_len * (value_size + kv_len + 1);
+}
+
+struct shape {
+    size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;
+};
+
+/* Many tiles; a tile per head; one head; one row; two spans; too small. */
+static const struct shape shapes[] = {{2, 4, 2, 70, 90, 20, 33}, {2, 6, 6, 9, 150, 17, 0}, {1, 1, 1, 120, 60, 33, 0},
+                                      {3, 8, 2, 1, 300, 33, 0},  {1, 2, 2, 3, 4400, 8, 0}, {1, 2, 2, 5, 7, 8, 0}};
+#define SHAPES (sizeof shapes / sizeof *shapes)
+
+static attn_attention_args shape_args(const struct shape *s, size_t index) {
+    attn_attention_args args = {.isa = test_isa(), .batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads};
+    args.q_len = s->q_len;
+    args.kv_len = s->kv_len;
+    args.head_size = s->head_size;
+    args.value_size = s->value_size;
+    args.options.causal = (attn_causal)(index % 3);
+    args.options.valid.kind = (attn_valid_kind)(index % 3);
+    args.options.empty = (attn_empty_rows)(index % 2);
+    args.options.dropout = index == 1 ? 0.25f : 0;
+    return args;
+}
+
+static int is_small(const struct shape *s) {
+    return s->kv_len < 10;
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        size_t value_size = s->value_size ? s->value_size : s->head_size;
+        attn_attention_args args = shape_args(s, i);
+        struct tensor q =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->heads, s->q_len, s->head_size, FLUSH_END);
+        struct tensor k =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, s->batch, s->kv_heads, s->kv_len, s->head_size, FLUSH_END);
+        struct tensor v =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, s->batch, s->kv_heads, s->kv_len, value_size, FLUSH_END);
+        int64_t *lens = random_lens(&random, s->batch * s->q_len, s->kv_len, FLUSH_END);
+        args.q = tensor_in(&q);
+        args.k = tensor_in(&k);
+        args.v = tensor_in(&v);
+        args.options.valid.lens = lens;
+        check(&random, "attention",
+              &(struct operation){run_attention, &args, attention_outputs(&args, s->kv_len), is_small(s)});
+        guarded_free(lens);
+        tensor_free(&q);
+        tensor_free(&k);
+        tensor_free(&v);
+    }
+}
+
+/* ---- Cache ---- */
+
+struct cache_problem {
+    attn_cache_config config;
+    attn_attention_args args; /* q_len rows, causal, over what was appended */
+    struct tensor k, v;
+};
+
+/* Appends in two pieces, then attends. */
+static void run_cache(const void *problem, const attn_parallel *parallel, float *out) {
+    const struct cache_problem *p = problem;
+    attn_attention_args args = p->args;
+    void *memory;
+    attn_cache *cache = cache_create(&p->config, &memory, FLUSH_END);
+    for (size_t begin = 0, piece; begin < p->k.len; begin += piece) {
+        attn_tensor k = tensor_from(&p->k, begin), v = tensor_from(&p->v, begin);
+        piece = begin == 0 ? p->k.len / 2 + 1 : p->k.len - begin;
+        assert_ok(attn_cache_append(cache, piece, &k, &v, parallel, NULL));
+    }
+    args.cache = cache;
+    run_attention(&args, parallel, out);
+    guarded_free(memory);
+}
+
+static void test_cache(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        size_t value_size = s->value_size ? s->value_size : s->head_size;
+        struct cache_problem p = {
+            .config = {test_isa(), s->batch, s->kv_heads, s->head_size, s->value_size, s->kv_len}};
+        struct tensor q =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->heads, s->q_len, s->head_size, FLUSH_END);
+        p.k =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->kv_heads, s->kv_len, s->head_size, FLUSH_END);
+        p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, s->batch, s->kv_heads, s->kv_len, value_size, FLUSH_END);
+        p.args = shape_args(s, i);
+        p.args.kv_len = 0;
+        p.args.q = tensor_in(&q);
+        p.args.options.valid.kind = ATTN_VALID_ALL;
+        p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        check(&random, "cache", &(struct operation){run_cache, &p, attention_outputs(&p.args, s->kv_len), is_small(s)});
+        tensor_free(&q);
+        tensor_free(&p.k);
+        tensor_free(&p.v);
+    }
+}
+
+/* An append alone, large enough to be cut, and what one row per head then makes of the keys and values. */
+struct append_problem {
+    attn_cache_config config;
+    struct tensor k, v;
+};
+
+static void run_append(const void *problem, const attn_parallel *parallel, float *out) {
+    const struct append_problem *p = problem;
+    attn_tensor k = tensor_in(&p->k), v = tensor_in(&p->v);
+    attn_attention_args args = {
+        .isa = p->config.isa, .batch = p->config.batch, .heads = p->config.kv_heads, .q_len = 1};
+    void *memory;
+    attn_cache *cache = cache_create(&p->config, &memory, FLUSH_END);
+    assert_ok(attn_cache_append(cache, p->k.len, &k, &v, parallel, NULL));
+    args.head_size = p->config.head_size;
+    args.q = k; /* the first key of each head asks for itself */
+    args.cache = cache;
+    run_attention(&args, NULL, out);
+    guarded_free(memory);
+}
+
+static void test_cache_append(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    struct append_problem p = {.config = {test_isa(), 4, 5, 33, 0, 60}};
+    p.k = tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, 4, 5, 60, 33, FLUSH_END);
+    p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 4, 5, 60, 33, FLUSH_END);
+    check(&random, "cache append", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
+    tensor_free(&p.k);
+    tensor_free(&p.v);
+}
+
+/* ---- Layer ---- */
+
+struct layer_problem {
+    struct layer_weights weights;
+    attn_layer *layer;
+    attn_layer_args args;
+};
+
+static void copy_layer_result(struct layer_result *r, float *out) {
+    size_t y = tensor_count(&r->y), weights = r->rows * r->kv_len;
+    memcpy(out, r->y.data, y * sizeof *out);
+    memcpy(out + y, r->weights, weights * sizeof *out);
+    memcpy(out + y + weights, r->log_sum_exp, r->rows * sizeof *out);
+    layer_result_free(r);
+}
+
+static void run_layer(const void *problem, const attn_parallel *parallel, float *out) {
+    const struct layer_problem *p = problem;
+    attn_layer_args args = p->args;
+    args.options.parallel = parallel;
+    struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
+    copy_layer_result(&r, out);
+}
+
+static void run_layer_with_cache(const void *problem, const attn_parallel *parallel, float *out) {
+    const struct layer_problem *p = problem;
+    attn_layer_args args = p->args;
+    attn_cache_config config;
+    void *memory;
+    size_t bytes = 0;
+    assert_ok(attn_layer_cache_config(p->layer, args.batch, args.kv_len, &config, NULL));
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    attn_layer_append_args append = {args.kv_len, args.k, args.v, cache, parallel};
+    assert_ok(attn_layer_append_workspace(p->layer, &append, &bytes, NULL));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_layer_append(p->layer, &append, workspace, bytes, NULL));
+    guarded_free(workspace);
+    args.cache = cache;
+    args.options.parallel = parallel;
+    struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
+    copy_layer_result(&r, out);
+    guarded_free(memory);
+}
+
+static void test_layer(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 3; i++) {
+        attn_layer_config config = {.isa = test_isa(), .query_size = 65, .key_size = 50, .value_size = 33, .heads = 6};
+        config.kv_heads = i % 2 ? 2 : 0;
+        config.hidden = 60;
+        size_t batch = 2, q_len = i == 2 ? 3 : 90, kv_len = i == 2 ? 5 : 100;
+        struct layer_problem p = {.weights = layer_weights_new(&random, &config, 15)};
+        void *memory;
+        p.layer = layer_create(&p.weights.config, &memory, FLUSH_END);
+        struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, batch, 1, q_len, 65, FLUSH_END);
+        struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, batch, 1, kv_len, 50, FLUSH_END);
+        struct tensor v = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, batch, 1, kv_len, 33, FLUSH_END);
+        int64_t *lens = random_lens(&random, batch, kv_len, FLUSH_END);
+        p.args = (attn_layer_args){.batch = batch, .q_len = q_len, .kv_len = kv_len};
+        p.args.q = tensor_rows(&q);
+        p.args.k = tensor_rows(&k);
+        p.args.v = tensor_rows(&v);
+        p.args.options.valid = (attn_valid_lens){i ? ATTN_VALID_ALL : ATTN_VALID_PER_SEQUENCE, lens};
+        size_t outputs = batch * q_len * (config.hidden + config.heads * (kv_len + 1));
+        check(&random, "layer", &(struct operation){run_layer, &p, outputs, i == 2});
+        check(&random, "layer with cache", &(struct operation){run_layer_with_cache, &p, outputs, i == 2});
+        layer_weights_free(&p.weights);
+        guarded_free(memory);
+        guarded_free(lens);
+        tensor_free(&q);
+        tensor_free(&k);
+        tensor_free(&v);
+    }
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemm),      cmocka_unit_test(test_softmax), cmocka_unit_test(test_transposes),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_cache),   cmocka_unit_test(test_cache_append),
+        cmocka_unit_test(test_layer),
+    };
+    return test_run(tests);
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Sourced by the tools: Debian packages, installed only where they are missing.
+
+# have PACKAGE: is what that Debian package brings there, however it came?
+have() {
+    case $1 in
+    build-essential) command -v cc && command -v c++ ;;
+    clang-16) command -v clang-16 ;;
+    clang-format) command -v clang-format ;;
+    gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
+    libbenchmark-dev) pkg-config --exists benchmark ;;
+    libcjson-dev) pkg-config --exists libcjson ;;
+    libcmocka-dev) pkg-config --exists cmocka ;;
+    libpthreadpool-dev) test -e /usr/include/pthreadpool.h ;;
+    librandom123-dev) test -e /usr/include/Random123/philox.h ;;
+    libsleef-dev) pkg-config --exists sleef ;;
+    libcjson-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/libcjson.pc ;;
+    libcmocka-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/cmocka.pc ;;
+    libgomp1:arm64) test -e /usr/lib/aarch64-linux-gnu/libgomp.so.1 ;;
+    libsleef-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/sleef.pc ;;
+    meson) command -v meson ;;
+    ninja-build) command -v ninja ;;
+    pkg-config) command -v pkg-config ;;
+    qemu-user) command -v qemu-aarch64 && command -v qemu-x86_64 ;;
+    *) return 1 ;;
+    esac >/dev/null 2>&1
+}
+
+# need PACKAGE...: installs those that are missing, or says in one line which they are and exits.
+need() {
+    local missing=() package
+    for package in "$@"; do
+        have "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    if ! command -v apt-get >/dev/null; then
+        echo "$0: not a Debian system; install yourself what these packages bring there: ${missing[*]}" >&2
+        exit 1
+    fi
+    local add_arm64=
+    if [[ "${missing[*]}" == *:arm64* ]] && ! dpkg --print-foreign-architectures | grep -qx arm64; then
+        add_arm64='dpkg --add-architecture arm64'
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        echo "$0: not root; first run as root: ${add_arm64:+$add_arm64; }apt-get update; apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+
+    echo "$0: installing ${missing[*]}"
+    $add_arm64
+    export DEBIAN_FRONTEND=noninteractive
+    local log
+    log=$(mktemp)
+    if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        echo "$0: apt-get could not install ${missing[*]}" >&2
+        exit 1
+    fi
+    rm -f "$log"
+}
+
+# configure DIRECTORY OPTION...: meson's set-up, also of a directory that has been set up before.
+configure() {
+    local again=()
+    [ ! -f "$1/build.ninja" ] || again=(--reconfigure)
+    meson setup ${again[@]+"${again[@]}"} "$@" </dev/null
+}

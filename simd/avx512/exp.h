@@ -5,8 +5,9 @@
 
 #include "vec.h"
 
-/* -105 <= x <= 101, or NaN. */
-INLINE vec vec_exp_clamped(vec x) {
+/* x <= 101, or NaN. Below -104 the result is +0, by a mask: scaling those lanes into denormals would cost a microcode assist
+ * each time that -inf goes by. */
+INLINE vec vec_exp_low(vec x) {
     vec q = _mm512_roundscale_ps(vec_mul(x, vec_set(0x1.715476p+0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     vec s = vec_fma(q, vec_set(-0x1.62e4p-1f), x);
     s = vec_fma(q, vec_set(-0x1.7f7d1cp-20f), s);
@@ -17,14 +18,10 @@ INLINE vec vec_exp_clamped(vec x) {
     u = vec_fma(u, s, vec_set(0x1.555556p-3f));
     u = vec_fma(u, s, vec_set(0.5f));
     u = vec_add(vec_fma(vec_mul(s, s), u, s), vec_set(1.0f));
-    return _mm512_scalef_ps(u, q);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, vec_set(-104.0f), _CMP_NLT_UQ), u, q);
 }
 
-/* Everything below -104 gives +0; vmaxps and vminps return the second operand where it is NaN. */
-INLINE vec vec_exp_low(vec x) {
-    return vec_exp_clamped(_mm512_max_ps(vec_set(-105.0f), x));
-}
-
+/* Everything above 100 gives infinity; vminps returns the second operand where it is NaN. */
 INLINE vec vec_exp(vec x) {
     return vec_exp_low(_mm512_min_ps(vec_set(101.0f), x));
 }

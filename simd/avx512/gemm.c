@@ -79,31 +79,29 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
     }
 }
 
+typedef void tile_function(const struct tile *t);
+
 /* A tile of each shape: one panel, of which one or two registers are wanted, or several whole panels for few rows. */
 #define TILE(rows, panels, vecs)                                                                                       \
     static void tile_##rows##_##panels##_##vecs(const struct tile *t) {                                                \
         tile_run(t, rows, panels, vecs);                                                                               \
     }
-#define EACH_ROW_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define NARROW(rows)      TILE(rows, 1, 1) TILE(rows, 1, 2)
-EACH_ROW_COUNT(NARROW)
-TILE(1, 4, 2)
-TILE(2, 4, 2)
-TILE(3, 4, 2)
-TILE(4, 2, 2)
-TILE(5, 2, 2) TILE(6, 2, 2)
-
-    typedef void tile_function(const struct tile *t);
+#define EACH_NARROW(X)     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define EACH_WIDE(X)       X(1, 4) X(2, 4) X(3, 4) X(4, 2) X(5, 2) X(6, 2)
+#define NARROW(rows)       TILE(rows, 1, 1) TILE(rows, 1, 2)
+#define WIDE(rows, panels) TILE(rows, panels, 2)
+EACH_NARROW(NARROW)
+EACH_WIDE(WIDE)
 
 #define NARROW_ENTRY(rows) {tile_##rows##_1_1, tile_##rows##_1_2},
-static tile_function *const narrow[ROWS][VECS] = {EACH_ROW_COUNT(NARROW_ENTRY)};
+static tile_function *const narrow[ROWS][VECS] = {EACH_NARROW(NARROW_ENTRY)};
 
+#define WIDE_ENTRY(rows, panels) {tile_##rows##_##panels##_2, panels},
 enum { WIDE_ROWS = 6 };
 static const struct {
     tile_function *run;
     size_t panels;
-} wide[WIDE_ROWS] = {{tile_1_4_2, 4}, {tile_2_4_2, 4}, {tile_3_4_2, 4},
-                     {tile_4_2_2, 2}, {tile_5_2_2, 2}, {tile_6_2_2, 2}};
+} wide[WIDE_ROWS] = {EACH_WIDE(WIDE_ENTRY)};
 
 /* One row tile over all panels. */
 static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {

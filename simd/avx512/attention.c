@@ -26,7 +26,10 @@ INLINE vec_mask below(size_t c, size_t end) {
 
 static void scale(const float *x, float factor, float *y, size_t n) {
     vec f = vec_set(factor);
-    for (size_t j = 0; j < n; j += VEC_LANES)
+    size_t j = 0;
+    for (; j + VEC_LANES <= n; j += VEC_LANES)
+        vec_store(y + j, vec_mul(vec_load(x + j), f));
+    if (j < n)
         vec_store_mask(below(j, n), y + j, vec_mul(vec_load_mask(below(j, n), x + j), f));
 }
 
@@ -126,9 +129,13 @@ static void sum(size_t rows, const float *lanes, float *sum) {
 }
 
 static void finish(const float *output, float inverse, float *out, size_t size) {
-    for (size_t j = 0; j < size; j += VEC_LANES) {
+    vec f = vec_set(inverse);
+    size_t j = 0;
+    for (; j + VEC_LANES <= size; j += VEC_LANES)
+        vec_store(out + j, vec_add(vec_mul(vec_load(output + j), f), vec_zero()));
+    if (j < size) {
         vec_mask mask = below(j, size);
-        vec_store_mask(mask, out + j, vec_add(vec_mul(vec_load_mask(mask, output + j), vec_set(inverse)), vec_zero()));
+        vec_store_mask(mask, out + j, vec_add(vec_mul(vec_load_mask(mask, output + j), f), vec_zero()));
     }
 }
 

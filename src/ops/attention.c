@@ -158,11 +158,16 @@ struct tile {
 
 static void describe_rows(struct tile *tile, size_t begin) {
     const struct attn_problem *problem = tile->problem;
+    size_t query = begin / problem->group, member = begin % problem->group;
     tile->keys = 0;
     for (size_t r = 0; r < tile->rows; r++) {
         struct tile_row *row = &tile->row[r];
-        row->row = (begin + r) / problem->group;
-        row->head = tile->kv_head * problem->group + (begin + r) % problem->group;
+        row->row = query;
+        row->head = tile->kv_head * problem->group + member;
+        if (++member == problem->group) {
+            member = 0;
+            query++;
+        }
         row->visible = visible_keys(problem, tile->b, row->row);
         row->mean = row->visible == 0 && problem->options->empty == ATTN_EMPTY_MEAN;
         if (row->mean)

@@ -2,12 +2,12 @@
  *
  * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
  * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
- * again after 14 cycles, far above the latency of 4. Fewer rows take more panels at once instead, so that at least eight
- * chains are in flight. */
+ * again after 14 cycles, far above the latency of 4. Fewer rows take more registers of B at once, across panels, so that
+ * eight chains or more are in flight: 1 x 128, 4 x 96, 8 x 48. */
 #include "kernels.h"
 #include "vec.h"
 
-enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES };
+enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES, MAX_WIDTH = 8 };
 
 /* B's panel block of 256 x 32 floats is 32 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
 enum { K_BLOCK = 256, ROW_BLOCK = 448 };
@@ -29,9 +29,9 @@ struct tile {
     vec_mask tail;
 };
 
-/* Compile-time rows; `panels` panels of `vecs` registers each (panels > 1 only with full ones). */
-INLINE void tile_run(const struct tile *t, const int rows, const int panels, const int vecs) {
-    const int width = panels * vecs;
+/* Compile-time rows and registers of B per step, which may come from several panels. The smaller side of the outer product
+ * stays in registers while the larger passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec acc[28];
     UNROLL for (int j = 0; j < width; j++) {
         vec_mask mask = j == width - 1 ? t->tail : (vec_mask)-1;
@@ -45,93 +45,95 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
             acc[i * width + width - 1] = vec_load_mask(t->tail, c + (width - 1) * VEC_LANES);
         }
     }
+
     /* One pointer for every four rows: what the addressing modes reach with the stride and its multiples. */
     const float *b = t->b, *a[4];
-    size_t stride = t->a_stride;
+    size_t stride = t->a_stride, panel_stride = t->panel_stride;
     UNROLL for (int q = 0; q < 4; q++) {
         a[q] = t->a + (size_t)(q * 4) * stride;
         __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
     }
     for (size_t p = 0; p < t->k; p++, b += COLS) {
-        if (panels > 1) {
+        if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load(b + (size_t)(j / vecs) * t->panel_stride + j % vecs * VEC_LANES);
+                vec bv = vec_load(b + (size_t)(j / VECS) * panel_stride + j % VECS * VEC_LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
-            vec bv[VECS];
-            UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + j * VEC_LANES);
+            vec bv[MAX_WIDTH];
+            UNROLL for (int j = 0; j < width; j++) bv[j] =
+                vec_load(b + (size_t)(j / VECS) * panel_stride + j % VECS * VEC_LANES);
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
+        }
+        if (width <= VECS)
             UNROLL for (int j = 0; j < width; j++)
                 _mm_prefetch((const char *)(b + PREFETCH * COLS + j * VEC_LANES), _MM_HINT_T0);
-        }
         UNROLL for (int q = 0; q < 4; q++) a[q]++;
     }
-    UNROLL for (int i = 0; i < rows; i++) {
-        float *c = t->c + (size_t)i * t->c_stride;
+
+    float *c = t->c;
+    size_t c_stride = t->c_stride;
+    vec_mask tail = t->tail;
+    UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
         UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        vec_store_mask(t->tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+        vec_store_mask(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
     }
 }
 
 typedef void tile_function(const struct tile *t);
 
-/* A tile of each shape: one panel, of which one or two registers are wanted, or several whole panels for few rows. */
-#define TILE(rows, panels, vecs)                                                                                       \
-    static void tile_##rows##_##panels##_##vecs(const struct tile *t) {                                                \
-        tile_run(t, rows, panels, vecs);                                                                               \
+/* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
+ * in 32. */
+#define TILE(rows, width)                                                                                              \
+    static void tile_##rows##_##width(const struct tile *t) {                                                          \
+        tile_run(t, rows, width);                                                                                      \
     }
-#define EACH_NARROW(X)     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define EACH_WIDE(X)       X(1, 4) X(2, 4) X(3, 4) X(4, 2) X(5, 2) X(6, 2)
-#define NARROW(rows)       TILE(rows, 1, 1) TILE(rows, 1, 2)
-#define WIDE(rows, panels) TILE(rows, panels, 2)
-EACH_NARROW(NARROW)
-EACH_WIDE(WIDE)
+#define ENTRY(rows, width) tile_##rows##_##width,
+#define UP_TO_2(X, rows)   X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)   UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)   UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_5(X, rows)   UP_TO_4(X, rows) X(rows, 5)
+#define UP_TO_6(X, rows)   UP_TO_5(X, rows) X(rows, 6)
+#define UP_TO_8(X, rows)   UP_TO_6(X, rows) X(rows, 7) X(rows, 8)
+#define EACH_ROW_COUNT(X)                                                                                              \
+    X(1, 8) X(2, 8) X(3, 8) X(4, 6) X(5, 5) X(6, 4) X(7, 3) X(8, 3) X(9, 3) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
-#define NARROW_ENTRY(rows) {tile_##rows##_1_1, tile_##rows##_1_2},
-static tile_function *const narrow[ROWS][VECS] = {EACH_NARROW(NARROW_ENTRY)};
-
-#define WIDE_ENTRY(rows, panels) {tile_##rows##_##panels##_2, panels},
-enum { WIDE_ROWS = 6 };
+#define TILES(rows, widest)   UP_TO_##widest(TILE, rows)
+#define ENTRIES(rows, widest) {widest, {UP_TO_##widest(ENTRY, rows)}},
+EACH_ROW_COUNT(TILES)
 static const struct {
-    tile_function *run;
-    size_t panels;
-} wide[WIDE_ROWS] = {EACH_WIDE(WIDE_ENTRY)};
+    size_t widest;
+    tile_function *run[MAX_WIDTH];
+} tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels. */
+/* One row tile over all panels: as many registers at once as fit, in whole panels but for the last. */
 static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
-    size_t j = 0, panels = rows <= WIDE_ROWS ? wide[rows - 1].panels : 1;
+    size_t widest = tiles[rows - 1].widest, step = widest / VECS * COLS;
     float *c = t->c;
-    while (j < args->n) {
-        size_t left = args->n - j, taken = COLS * panels;
+    for (size_t j = 0, taken; j < args->n; j += taken) {
+        size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
+        taken = vecs <= widest ? left : step;
+        vecs = (taken + VEC_LANES - 1) / VEC_LANES;
         t->b = b + j / COLS * args->panel_stride;
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
-        if (panels > 1 && left >= taken) {
-            t->tail = (vec_mask)-1;
-            wide[rows - 1].run(t);
-        } else {
-            taken = left < COLS ? left : COLS;
-            size_t vecs = (taken + VEC_LANES - 1) / VEC_LANES;
-            t->tail = vec_lanes(0, taken - (vecs - 1) * VEC_LANES);
-            narrow[rows - 1][vecs - 1](t);
-        }
-        j += taken;
+        t->tail = vec_lanes(0, taken - (vecs - 1) * VEC_LANES);
+        tiles[rows - 1].run[vecs - 1](t);
     }
 }
 
 /* One panel over all rows, in tiles of nearly equal height. */
 static void one_panel(struct tile *t, size_t m, size_t cols) {
-    size_t tiles = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
-    for (size_t i = 0; i < tiles; i++) {
-        size_t rows = m / tiles + (i < m % tiles);
-        narrow[rows - 1][vecs - 1](t);
+    for (size_t i = 0; i < count; i++) {
+        size_t rows = m / count + (i < m % count);
+        tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
     }

@@ -14,6 +14,7 @@ have() {
     libpthreadpool-dev) test -e /usr/include/pthreadpool.h ;;
     librandom123-dev) test -e /usr/include/Random123/philox.h ;;
     libsleef-dev) pkg-config --exists sleef ;;
+    libc6-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/crti.o ;;
     libcjson-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/libcjson.pc ;;
     libcmocka-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/cmocka.pc ;;
     libgomp1:arm64) test -e /usr/lib/aarch64-linux-gnu/libgomp.so.1 ;;

@@ -187,19 +187,30 @@ static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) 
             packed + p * COLS + v * VEC_LANES, vec_load_mask(mask[v], b + p * args->k_stride + v * VEC_LANES));
 }
 
-/* Columns of b that lie contiguous: 16 x 16 transposed at a time. */
-static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
-    for (size_t v = 0; v < COLS; v += VEC_LANES) {
-        const float *b = args->b + (j + v) * args->n_stride;
-        float *packed = args->packed + j / COLS * args->panel_stride + v;
-        for (size_t p = 0; p < args->k; p += VEC_LANES) {
-            size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
-            vec r[VEC_LANES];
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
-                v + i < cols ? vec_load_mask(vec_lanes(0, depth), b + i * args->n_stride + p) : vec_zero();
-            vec_transpose(r);
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+/* 16 columns of b that lie contiguous, of which `cols` exist: 16 x 16 transposed at a time. */
+static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t cols, float *packed) {
+    for (size_t p = 0; p < args->k; p += VEC_LANES) {
+        size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
+        vec_mask mask = vec_lanes(0, depth);
+        vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) {
+            /* Absent columns are read from the last one, under an empty mask. */
+            const float *column = b + (i < cols ? i : cols - 1) * args->n_stride + p;
+            r[i] = vec_load_mask(i < cols ? mask : 0, column);
         }
+        vec_transpose(r);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+    }
+}
+
+static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+    float *packed = args->packed + j / COLS * args->panel_stride;
+    for (size_t v = 0; v < COLS; v += VEC_LANES) {
+        if (v < cols)
+            pack_lanes(args, args->b + (j + v) * args->n_stride, cols - v, packed + v);
+        else
+            for (size_t p = 0; p < args->k; p++)
+                vec_store(packed + p * COLS + v, vec_zero());
     }
 }
 

@@ -9,8 +9,9 @@
 
 enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES, MAX_WIDTH = 8 };
 
-/* B's panel block of 256 x 32 floats is 32 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
-enum { K_BLOCK = 256, ROW_BLOCK = 448 };
+/* What passes over one panel of B, 96 KiB, are 768 KiB of A: both stay in L2. Smaller blocks of k would keep the panel in L1,
+ * but its 9 bytes a cycle come from L2 in time, and each block more is a round trip of C. */
+enum { K_BLOCK = 768, ROW_BLOCK = 256 };
 
 /* Rows of B, 2 KiB, fetched ahead: also of the next panel, which mostly follows. */
 enum { PREFETCH = 16 };
@@ -162,13 +163,18 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     }
 }
 
+/* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
+static size_t share(size_t total, size_t most) {
+    size_t parts = (total + most - 1) / most;
+    return parts ? (total + parts - 1) / parts : 1;
+}
+
 static void run(const struct attn_gemm_args *args) {
-    for (size_t i = 0; i < args->m; i += ROW_BLOCK) {
-        size_t m = args->m - i < ROW_BLOCK ? args->m - i : ROW_BLOCK, p = 0;
+    size_t rows = share(args->m, ROW_BLOCK), depth = args->m > ROWS ? share(args->k, K_BLOCK) : args->k;
+    for (size_t i = 0; i < args->m; i += rows) {
+        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
         do {
-            size_t k = args->k - p;
-            if (m > ROWS && k > K_BLOCK)
-                k = k < 2 * K_BLOCK ? (k + 1) / 2 : K_BLOCK;
+            size_t k = args->k - p < depth ? args->k - p : depth;
             block(args, i, m, p, k);
             p += k;
         } while (p < args->k);

@@ -8,9 +8,14 @@ have() {
     clang-16) command -v clang-16 ;;
     clang-format) command -v clang-format ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
+    llvm-16) command -v llvm-mca-16 ;;
+    llvm-19) command -v llvm-mca-19 ;;
+    gnuplot-nox) command -v gnuplot ;;
     libbenchmark-dev) pkg-config --exists benchmark ;;
     libcjson-dev) pkg-config --exists libcjson ;;
     libcmocka-dev) pkg-config --exists cmocka ;;
+    libdnnl-dev) test -e /usr/include/dnnl.hpp ;;
+    libopenblas-dev) pkg-config --exists openblas ;;
     libpthreadpool-dev) test -e /usr/include/pthreadpool.h ;;
     librandom123-dev) test -e /usr/include/Random123/philox.h ;;
     libsleef-dev) pkg-config --exists sleef ;;
@@ -21,7 +26,11 @@ have() {
     libsleef-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/sleef.pc ;;
     meson) command -v meson ;;
     ninja-build) command -v ninja ;;
+    nodejs) command -v node ;;
+    npm) command -v npm ;;
     pkg-config) command -v pkg-config ;;
+    python3) test -x /usr/bin/python3 ;;
+    python3-torch) test -e /usr/lib/python3/dist-packages/torch/__init__.py ;;
     qemu-user) command -v qemu-aarch64 && command -v qemu-x86_64 ;;
     *) return 1 ;;
     esac >/dev/null 2>&1

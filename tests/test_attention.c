@@ -178,6 +178,83 @@ static void test_same_bits_across_spans(void **state) {
     }
 }
 
+/* ---- Blocks and spans ---- */
+
+/* One row as the border describes it: blocks of ATTN_BLOCK keys, spans of ATTN_SPAN merged in ascending order, every
+ * product a chain of fused multiply-adds. The small steps are the scalar reference's. */
+static void row_by_the_letter(const attn_attention_args *args, const float *q, const float *k, const float *v, float *o,
+                              float *log_sum_exp) {
+    enum { SIZE = 64 };
+    static _Alignas(64) float scores[ATTN_BLOCK], lanes[ATTN_LANES], output[SIZE], span_output[SIZE], query[SIZE];
+    const struct attn_attention_kernel *kernel = attn_table_attention(&attn_kernels_scalar);
+    const size_t size = args->head_size, keys = args->kv_len;
+    float max = 0, sum = 0;
+    assert_in_range(size, 1, SIZE);
+    kernel->scale(q, (float)(1 / sqrt((double)size)), query, size);
+    for (size_t key = 0; key < keys;) {
+        float span_max = -INFINITY, span_sum;
+        size_t begin = key, end = key + ATTN_SPAN < keys ? key + ATTN_SPAN : keys;
+        memset(lanes, 0, sizeof lanes);
+        memset(span_output, 0, sizeof span_output);
+        for (; key < end; key += ATTN_BLOCK) {
+            uint32_t lo = 0, hi = (uint32_t)(end - key < ATTN_BLOCK ? end - key : ATTN_BLOCK);
+            for (size_t c = 0; c < hi; c++) {
+                scores[c] = 0;
+                for (size_t d = 0; d < size; d++)
+                    scores[c] = fmaf(query[d], k[(key + c) * size + d], scores[c]);
+            }
+            kernel->block(&(struct attn_block_args){1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max,
+                                                    lanes, span_output, SIZE, size});
+            for (size_t c = 0; c < hi; c++)
+                for (size_t j = 0; j < size; j++)
+                    span_output[j] = fmaf(scores[c], v[(key + c) * size + j], span_output[j]);
+        }
+        key = end;
+        kernel->sum(1, lanes, &span_sum);
+        if (begin == 0) {
+            max = span_max;
+            sum = span_sum;
+            memcpy(output, span_output, sizeof output);
+        } else {
+            kernel->merge(1, size, &max, &sum, output, &span_max, &span_sum, span_output, SIZE);
+        }
+    }
+    kernel->finish(output, 1 / sum, o, size);
+    attn_table_softmax(&attn_kernels_scalar)->log(&sum, log_sum_exp, 1);
+    *log_sum_exp += max;
+}
+
+static void test_blocks_and_spans_by_the_letter(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t kv_lens[] = {1, 17, 256, 257, 600, 4096, 4097, 4500, 2 * 4096 + 260};
+    for (size_t i = 0; i < sizeof kv_lens / sizeof *kv_lens; i += sweep(1, 4)) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = 1 + 2 * (i % 2)};
+        args.kv_len = kv_lens[i];
+        args.head_size = random_between(&random, 1, 24);
+        describe(&args);
+        struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, args.q_len, args.head_size, FLUSH_END);
+        struct tensor k =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, args.kv_len, args.head_size, FLUSH_END);
+        struct tensor v =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, args.kv_len, args.head_size, FLUSH_END);
+        args.q = tensor_in(&q);
+        args.k = tensor_in(&k);
+        args.v = tensor_in(&v);
+        struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        for (size_t row = 0; row < args.q_len; row++) {
+            float o[64], log_sum_exp;
+            row_by_the_letter(&args, tensor_row(&q, 0, 0, row), k.data, v.data, o, &log_sum_exp);
+            assert_same_bits(o, tensor_row(&r.o, 0, 0, row), args.head_size);
+            assert_same_bits(&log_sum_exp, r.log_sum_exp + row, 1);
+        }
+        attention_free(&r);
+        tensor_free(&q);
+        tensor_free(&k);
+        tensor_free(&v);
+    }
+}
+
 /* ---- The oracle ----
  *
  * Where scores are exact and keys are few, an output element is off by at most 8 units of FLT_EPSILON * sum |p * v|.
@@ -849,6 +926,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_same_bits_as_reference),
         cmocka_unit_test(test_same_bits_of_wild_values),
         cmocka_unit_test(test_same_bits_across_spans),
+        cmocka_unit_test(test_blocks_and_spans_by_the_letter),
         cmocka_unit_test(test_within_bound_of_oracle),
         cmocka_unit_test(test_within_8_units_where_scores_are_exact),
         cmocka_unit_test(test_row_alone_as_in_batch),

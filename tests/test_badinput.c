@@ -465,6 +465,7 @@ static void test_gemm(void **state) {
     BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = 0);
     BAD(gemm_run, ATTN_BAD_STRIDE, "y_stride", a.y_stride = GEMM_N - 1);
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = SIZE_MAX);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = (size_t)1 << 60); /* above PTRDIFF_MAX bytes only */
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.y_stride = SIZE_MAX / 2);
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.m = PTRDIFF_MAX);
     BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q);

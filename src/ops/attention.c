@@ -377,9 +377,10 @@ static struct attn_panels head_panels(const struct attn_problem *problem, size_t
 }
 
 static void pack_head(const struct attn_problem *problem, size_t head) {
-    size_t b = head / problem->kv_heads;
+    size_t b = head / problem->kv_heads, visible = attn_problem_visible(problem, b);
     struct attn_panels panels = head_panels(problem, head);
-    append(problem, &panels, b, head % problem->kv_heads, 0, 0, attn_problem_visible(problem, b));
+    if (visible > 0) /* without keys there need be no pointer to them */
+        append(problem, &panels, b, head % problem->kv_heads, 0, 0, visible);
 }
 
 static void pack_task(void *arg, size_t index) {

@@ -48,6 +48,8 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
 /* y[b * len + i] = x row i of sequence b, times w, for the first `used` rows of each of the sequences b .. b + batch - 1. */
 static void project(const struct attn_packed *w, const attn_rows *x, size_t b, size_t batch, size_t len, size_t used,
                     float *y, const attn_parallel *parallel) {
+    if (used == 0) /* without rows there need be no pointer to them */
+        return;
     const float *data = x->data + b * x->batch_stride;
     y += b * len * w->n;
     if (used == len && (batch == 1 || x->batch_stride == len * x->row_stride)) {

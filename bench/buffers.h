@@ -12,6 +12,12 @@
 
 namespace bench {
 
+/* Of all buffers so far, whether or not they still are: differences say how large something was that was made between. */
+inline std::size_t &allocated_bytes() {
+    static std::size_t bytes = 0;
+    return bytes;
+}
+
 /* Owned memory for `count` elements, aligned to ATTN_ALIGNMENT, not initialised. */
 template <class T> class buffer {
   public:
@@ -30,6 +36,7 @@ template <class T> class buffer {
         void *pointer = std::aligned_alloc(ATTN_ALIGNMENT, units * ATTN_ALIGNMENT);
         if (!pointer)
             throw std::bad_alloc();
+        allocated_bytes() += bytes;
         return static_cast<T *>(pointer);
     }
 

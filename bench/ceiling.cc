@@ -107,9 +107,8 @@ double cpu_seconds() {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-/* Calls of run() per second, the best of several stretches of 10 to 20 ms. */
-template <class Run> double best_rate(Run run) {
-    constexpr double shortest = 0.01;
+/* Calls of run() per second, the best of several stretches of `shortest` to twice as many seconds. */
+template <class Run> double best_rate(double shortest, Run run) {
     constexpr int stretches = 7;
     double best = 0;
     std::size_t calls = 1;
@@ -128,16 +127,26 @@ template <class Run> double best_rate(Run run) {
     return best;
 }
 
-double measure_fma(const probe &probe) {
+constexpr double thorough = 0.01, quick = 0.002; /* seconds per stretch */
+
+double measure_fma(const probe &probe, double shortest) {
     constexpr std::size_t rounds = 1000;
     const double flops = static_cast<double>(2 * rounds * probe.per_round);
-    return best_rate([&] { probe.fma(rounds); }) * flops * 1e-9;
+    return best_rate(shortest, [&] { probe.fma(rounds); }) * flops * 1e-9;
 }
 
-double measure_read(const probe &probe, std::size_t bytes) {
+double measure_read(const probe &probe, std::size_t bytes, double shortest) {
     buffer<char> data(bytes);
     std::memset(data.data(), 1, bytes);
-    return best_rate([&] { probe.read(data.data(), bytes); }) * static_cast<double>(bytes) * 1e-9;
+    return best_rate(shortest, [&] { probe.read(data.data(), bytes); }) * static_cast<double>(bytes) * 1e-9;
+}
+
+/* NULL where this machine lacks the ISA. */
+const probe *probe_of(attn_isa isa) {
+    for (const probe &probe : probes)
+        if (probe.isa == isa && attn_isa_supported(isa))
+            return &probe;
+    return nullptr;
 }
 
 std::size_t cache_bytes(int name, std::size_t otherwise) {
@@ -154,7 +163,7 @@ struct ceilings {
         for (const probe &probe : probes) {
             if (!attn_isa_supported(probe.isa))
                 continue;
-            fma[probe.isa] = measure_fma(probe);
+            fma[probe.isa] = measure_fma(probe, thorough);
             widest = &probe;
         }
         if (!widest)
@@ -172,7 +181,7 @@ struct ceilings {
                                                      {"memory", std::min(4 * l3, 512 * mib), 0}}};
         for (read_ceiling level : levels) {
             level.bytes -= level.bytes % 4096;
-            level.gbytes_per_sec = measure_read(*widest, level.bytes);
+            level.gbytes_per_sec = measure_read(*widest, level.bytes, thorough);
             read.push_back(level);
         }
     }
@@ -191,6 +200,21 @@ double fma_ceiling(attn_isa isa) {
 
 const std::vector<read_ceiling> &read_ceilings() {
     return measured().read;
+}
+
+double fma_ceiling_now(attn_isa isa) {
+    const probe *probe = probe_of(isa);
+    return probe ? measure_fma(*probe, quick) : 0;
+}
+
+double read_ceiling_now(attn_isa isa, std::size_t bytes) {
+    const probe *probe = probe_of(isa);
+    const std::size_t page = 4096;
+    return probe ? measure_read(*probe, (bytes + page - 1) / page * page, quick) : 0;
+}
+
+std::size_t last_level_bytes() {
+    return cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 * 1024 * 1024);
 }
 
 } /* namespace bench */

@@ -1,4 +1,4 @@
-/* What this core can do at most, measured once in this process, by the first call of any of these. */
+/* What this core can do at most. */
 #ifndef ATTN_BENCH_CEILING_H
 #define ATTN_BENCH_CEILING_H
 
@@ -7,6 +7,8 @@
 #include <vector>
 
 namespace bench {
+
+/* ---- Measured once in this process, by the first call of any of these ---- */
 
 /* GFLOP/s of fused multiply-adds, two FLOPs each, on vectors in registers. For scalar it is what calls of fmaf() reach,
  * since that is what the reference consists of. 0 where this machine lacks the ISA or nothing here measures it. */
@@ -19,6 +21,16 @@ struct read_ceiling {
     double gbytes_per_sec;
 };
 const std::vector<read_ceiling> &read_ceilings();
+
+/* ---- Measured anew by every call, in some ten milliseconds, because clocks drift ---- */
+
+double fma_ceiling_now(attn_isa isa);
+
+/* GB/s of reading a buffer of this size, page faults and first pass aside, with that ISA's loads. */
+double read_ceiling_now(attn_isa isa, std::size_t bytes);
+
+/* Bytes of the last level that sysconf() knows. */
+std::size_t last_level_bytes();
 
 } /* namespace bench */
 

@@ -1,17 +1,23 @@
-/* attn-bench: every operation on every ISA, as operation/isa/shape, with the options of Google Benchmark.
+/* attn-bench: every operation on every ISA, and what it is compared with, as operation/isa/shape or
+ * operation/peer/shape, with the options of Google Benchmark.
  *
  *   attn-bench --benchmark_filter=gemm/avx512
  *   attn-bench --benchmark_filter=bert_512 --benchmark_format=json */
 #include "ceiling.h"
 #include "isas.h"
-#include "operation.h"
+#include "subject.h"
+#include <benchmark/benchmark.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
+#include <string>
 #include <vector>
 
 namespace bench {
+
+namespace {
 
 void report(benchmark::State &state, attn_isa isa, const work &work) {
     using benchmark::Counter;
@@ -29,17 +35,30 @@ void report(benchmark::State &state, attn_isa isa, const work &work) {
     }
 }
 
-bool failed(benchmark::State &state, attn_status status, const char *const *field) {
-    if (status == ATTN_OK)
-        return false;
-    std::string message = attn_status_string(status);
-    if (*field)
-        message += std::string(" (") + *field + ")";
-    state.SkipWithError(message.c_str());
-    return true;
-}
+/* How the message of a benchmark begins that was not run, as opposed to one that failed. */
+constexpr char skipped[] = "SKIPPED";
 
-namespace {
+/* The call before the first timed one finds errors and faults pages in. */
+void run(benchmark::State &state, const entry &entry) {
+    if (!attn_isa_supported(entry.isa)) {
+        state.SkipWithError((std::string(skipped) + ": this machine has no " + attn_isa_name(entry.isa)).c_str());
+        return;
+    }
+    try {
+        const subject subject = entry.make();
+        const char *field = nullptr;
+        check(subject.call(&field), field);
+        for (auto _ : state) {
+            benchmark::DoNotOptimize(subject.call(&field));
+            benchmark::ClobberMemory();
+        }
+        report(state, entry.isa, subject.work);
+    } catch (const std::bad_alloc &) {
+        state.SkipWithError((std::string(skipped) + ": this machine has not enough memory").c_str());
+    } catch (const std::exception &error) {
+        state.SkipWithError(error.what());
+    }
+}
 
 /* Google Benchmark appends "/s" to what it shows of a rate; here the counters' names hold their units. And it does not
  * tell whether a benchmark failed. */
@@ -66,14 +85,11 @@ class reporter : public benchmark::BenchmarkReporter {
     bool failures = false;
 };
 
-void register_operations() {
-    using register_operation = void (*)(attn_isa isa);
-    const register_operation operations[] = {register_gemm,    register_attention,  register_layer,
-                                             register_softmax, register_transposes, register_exp};
-    for (const register_operation operation : operations)
-        for (const attn_isa isa : isas_of_architecture())
-            operation(isa);
-    register_exp_libm();
+void register_subjects() {
+    for (const entry &entry : all_subjects())
+        benchmark::RegisterBenchmark(entry.name().c_str(), [entry](benchmark::State &state) {
+            run(state, entry);
+        })->Unit(benchmark::kMicrosecond);
 }
 
 std::string number(double value) {
@@ -146,7 +162,7 @@ int main(int argc, char **argv) {
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv))
         return 1;
-    bench::register_operations();
+    bench::register_subjects();
     bench::reporter reporter;
     if (!list) {
         bench::report_ceilings();

@@ -11,12 +11,14 @@ struct attention_shape {
     std::size_t batch, q_len, kv_len, heads, head_size;
     bool causal;        /* the last query row sees every key */
     std::size_t hidden; /* width of the layer around it; 0: attention alone is measured */
+    bool over_cache;    /* few query rows, many keys: measured over a cache too */
+    std::size_t valid;  /* keys of each sequence that are visible; 0: all of them */
 
-    constexpr bool decode() const { return q_len == 1; }
+    constexpr std::size_t visible_keys() const { return valid != 0 ? valid : kv_len; }
 
     constexpr double visible_scores() const {
         const double rows = static_cast<double>(q_len);
-        const double all = rows * static_cast<double>(kv_len);
+        const double all = rows * static_cast<double>(visible_keys());
         const double hidden_by_order = causal ? rows * (rows - 1) / 2 : 0;
         return static_cast<double>(batch * heads) * (all - hidden_by_order);
     }
@@ -24,10 +26,10 @@ struct attention_shape {
     /* Two products, each one multiply and one add per visible score and column of the head. */
     constexpr double attention_flops() const { return 4 * visible_scores() * static_cast<double>(head_size); }
 
-    /* Query and output projection over the query rows, key and value projection over the keys. */
+    /* Query and output projection over the query rows, key and value projection over the visible keys. */
     constexpr double layer_flops() const {
         const double width = static_cast<double>(hidden);
-        return attention_flops() + 2 * width * width * static_cast<double>(batch * 2 * (q_len + kv_len));
+        return attention_flops() + 2 * width * width * static_cast<double>(batch * 2 * (q_len + visible_keys()));
     }
 };
 
@@ -52,19 +54,57 @@ struct exp_shape {
     std::size_t elements; /* a multiple of every vector's width */
 };
 
+/* Models first; then sizes that are not multiples of anything, beside the next that are; then one size at a time:
+ * sequence length, query rows over 4096 keys, and the percentage of the keys that is visible. */
 constexpr attention_shape attention_shapes[] = {
-    {"d2l", 2, 4, 6, 5, 20, false, 100},
-    {"tiny", 1, 16, 16, 4, 16, false, 64},
-    {"vit_b16", 1, 197, 197, 12, 64, false, 768},
-    {"bert_128", 1, 128, 128, 12, 64, false, 768},
-    {"bert_512", 1, 512, 512, 12, 64, false, 768},
-    {"bert_b8_128", 8, 128, 128, 12, 64, false, 768},
-    {"bertL_384", 1, 384, 384, 16, 64, false, 1024},
-    {"gpt2_1024", 1, 1024, 1024, 12, 64, true, 768},
-    {"llama_pre_512", 1, 512, 512, 32, 128, true, 4096},
-    {"long_8k", 1, 8192, 8192, 8, 64, true, 512},
-    {"dec_768_1k", 1, 1, 1024, 12, 64, false, 0},
-    {"dec_4096_4k", 1, 1, 4096, 32, 128, false, 0},
+    {"d2l", 2, 4, 6, 5, 20, false, 100, false, 0},
+    {"tiny", 1, 16, 16, 4, 16, false, 64, false, 0},
+    {"vit_b16", 1, 197, 197, 12, 64, false, 768, false, 0},
+    {"bert_128", 1, 128, 128, 12, 64, false, 768, false, 0},
+    {"bert_512", 1, 512, 512, 12, 64, false, 768, false, 0},
+    {"bert_b8_128", 8, 128, 128, 12, 64, false, 768, false, 0},
+    {"bertL_384", 1, 384, 384, 16, 64, false, 1024, false, 0},
+    {"gpt2_1024", 1, 1024, 1024, 12, 64, true, 768, false, 0},
+    {"llama_pre_512", 1, 512, 512, 32, 128, true, 4096, false, 0},
+    {"long_8k", 1, 8192, 8192, 8, 64, true, 512, false, 0},
+    {"dec_768_1k", 1, 1, 1024, 12, 64, false, 0, true, 0},
+    {"dec_4096_4k", 1, 1, 4096, 32, 128, false, 0, true, 0},
+
+    {"head_20", 1, 512, 512, 12, 20, false, 0, false, 0},
+    {"head_32", 1, 512, 512, 12, 32, false, 0, false, 0},
+    {"head_33", 1, 512, 512, 12, 33, false, 0, false, 0},
+    {"head_48", 1, 512, 512, 12, 48, false, 0, false, 0},
+    {"head_72", 1, 512, 512, 12, 72, false, 0, false, 0},
+    {"head_80", 1, 512, 512, 12, 80, false, 0, false, 0},
+    {"len_511", 1, 511, 511, 12, 64, false, 0, false, 0},
+
+    {"seq_16", 1, 16, 16, 1, 64, false, 0, false, 0},
+    {"seq_32", 1, 32, 32, 1, 64, false, 0, false, 0},
+    {"seq_64", 1, 64, 64, 1, 64, false, 0, false, 0},
+    {"seq_128", 1, 128, 128, 1, 64, false, 0, false, 0},
+    {"seq_256", 1, 256, 256, 1, 64, false, 0, false, 0},
+    {"seq_512", 1, 512, 512, 1, 64, false, 0, false, 0},
+    {"seq_1024", 1, 1024, 1024, 1, 64, false, 0, false, 0},
+    {"seq_2048", 1, 2048, 2048, 1, 64, false, 0, false, 0},
+    {"seq_4096", 1, 4096, 4096, 1, 64, false, 0, false, 0},
+    {"seq_8192", 1, 8192, 8192, 1, 64, false, 0, false, 0},
+
+    {"rows_1", 1, 1, 4096, 12, 64, false, 0, true, 0},
+    {"rows_2", 1, 2, 4096, 12, 64, false, 0, true, 0},
+    {"rows_4", 1, 4, 4096, 12, 64, false, 0, true, 0},
+    {"rows_8", 1, 8, 4096, 12, 64, false, 0, true, 0},
+    {"rows_16", 1, 16, 4096, 12, 64, false, 0, true, 0},
+    {"rows_32", 1, 32, 4096, 12, 64, false, 0, true, 0},
+    {"rows_64", 1, 64, 4096, 12, 64, false, 0, true, 0},
+
+    {"valid_1", 1, 1000, 1000, 12, 64, false, 0, false, 10},
+    {"valid_2", 1, 1000, 1000, 12, 64, false, 0, false, 20},
+    {"valid_5", 1, 1000, 1000, 12, 64, false, 0, false, 50},
+    {"valid_10", 1, 1000, 1000, 12, 64, false, 0, false, 100},
+    {"valid_25", 1, 1000, 1000, 12, 64, false, 0, false, 250},
+    {"valid_50", 1, 1000, 1000, 12, 64, false, 0, false, 500},
+    {"valid_75", 1, 1000, 1000, 12, 64, false, 0, false, 750},
+    {"valid_100", 1, 1000, 1000, 12, 64, false, 0, false, 1000},
 };
 
 constexpr gemm_shape gemm_shapes[] = {

@@ -1,42 +1,69 @@
-/* Softmax over the visible columns of each row. */
-#include "operation.h"
-#include "shapes.h"
+/* Softmax over the visible columns of each row; beside it one that calls SLEEF's exp for every vector. */
+#include "inputs.h"
+#include "sleef.h"
+#include "subject.h"
 #include <cstdint>
 #include <vector>
 
 namespace bench {
 namespace {
 
-void run(benchmark::State &state, attn_isa isa, const softmax_shape &shape) {
-    const buffer<float> x = random_normal(shape.rows * shape.cols, 1);
-    buffer<float> y(shape.rows * shape.cols);
-    const std::vector<std::int64_t> lens(shape.rows, static_cast<std::int64_t>(shape.valid));
+class masked_softmax {
+  public:
+    masked_softmax(attn_isa isa, const softmax_shape &shape)
+        : x(random_normal(shape.rows * shape.cols, 1)), y(shape.rows * shape.cols),
+          lens(shape.rows, static_cast<std::int64_t>(shape.valid)) {
+        args.isa = isa;
+        args.batch = 1;
+        args.rows = shape.rows;
+        args.cols = shape.cols;
+        args.x = x.data();
+        args.x_batch_stride = shape.rows * shape.cols;
+        args.x_row_stride = shape.cols;
+        args.y = y.data();
+        args.y_batch_stride = shape.rows * shape.cols;
+        args.y_row_stride = shape.cols;
+        args.valid.kind = shape.valid < shape.cols ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
+        args.valid.lens = lens.data();
+    }
 
+    attn_status operator()(const char **field) { return attn_masked_softmax(&args, field); }
+
+  private:
+    buffer<float> x, y;
+    std::vector<std::int64_t> lens;
     attn_softmax_args args = {};
-    args.isa = isa;
-    args.batch = 1;
-    args.rows = shape.rows;
-    args.cols = shape.cols;
-    args.x = x.data();
-    args.x_batch_stride = shape.rows * shape.cols;
-    args.x_row_stride = shape.cols;
-    args.y = y.data();
-    args.y_batch_stride = shape.rows * shape.cols;
-    args.y_row_stride = shape.cols;
-    args.valid.kind = shape.valid < shape.cols ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
-    args.valid.lens = lens.data();
+};
 
-    const double elements = static_cast<double>(shape.rows * shape.cols);
-    const double bytes = sizeof(float) * static_cast<double>(shape.rows * (shape.valid + shape.cols));
-    measure(state, isa, {0, bytes, elements}, [&](const char **field) { return attn_masked_softmax(&args, field); });
-}
+class softmax_with_sleef {
+  public:
+    softmax_with_sleef(softmax_function function, const softmax_shape &of)
+        : softmax(function), shape(of), x(random_normal(of.rows * of.cols, 1)), y(of.rows * of.cols) {}
+
+    attn_status operator()(const char **) {
+        for (std::size_t row = 0; row < shape.rows; row++)
+            softmax(x.data() + row * shape.cols, shape.valid, shape.cols, y.data() + row * shape.cols);
+        return ATTN_OK;
+    }
+
+  private:
+    softmax_function softmax;
+    const softmax_shape &shape;
+    buffer<float> x, y;
+};
 
 } /* namespace */
 
-void register_softmax(attn_isa isa) {
-    for (const softmax_shape &shape : softmax_shapes)
-        register_benchmark(benchmark_name("softmax", isa, shape.name), isa,
-                           [isa, &shape](benchmark::State &state) { run(state, isa, shape); });
+void add_softmax(catalogue &to, attn_isa isa) {
+    const softmax_function with_sleef = sleef_for(isa).softmax;
+    for (const softmax_shape &shape : softmax_shapes) {
+        to.push_back({"softmax", attn_isa_name(isa), shape.name, isa,
+                      [isa, &shape] { return make_subject<masked_softmax>(least_work(shape), isa, shape); }});
+        if (with_sleef)
+            to.push_back({"softmax", std::string("sleef_") + attn_isa_name(isa), shape.name, isa, [with_sleef, &shape] {
+                              return make_subject<softmax_with_sleef>(least_work(shape), with_sleef, shape);
+                          }});
+    }
 }
 
 } /* namespace bench */

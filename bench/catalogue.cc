@@ -1,0 +1,32 @@
+#include "isas.h"
+#include "subject.h"
+
+namespace bench {
+
+catalogue all_subjects() {
+    using add_operation = void (*)(catalogue & to, attn_isa isa);
+    const add_operation operations[] = {add_gemm, add_attention, add_layer, add_softmax, add_transposes, add_exp};
+    catalogue all;
+    for (const add_operation add : operations)
+        for (const attn_isa isa : isas_of_architecture())
+            add(all, isa);
+    add_libc(all);
+#if defined(HAVE_ONEDNN)
+    add_onednn(all);
+#endif
+#if defined(HAVE_OPENBLAS)
+    add_openblas(all);
+#endif
+    return all;
+}
+
+void check(attn_status status, const char *field) {
+    if (status == ATTN_OK)
+        return;
+    std::string message = attn_status_string(status);
+    if (field)
+        message += std::string(" (") + field + ")";
+    throw failure(message);
+}
+
+} /* namespace bench */

@@ -1,0 +1,188 @@
+/* oneDNN on one thread, everything prepared that can be known ahead: primitives are created, and layouts chosen by oneDNN
+ * where they are not given by the problem. A call executes primitives and nothing else.
+ *
+ *   gemm/onednn             weights reordered ahead
+ *   attention/onednn        product, softmax, product, batched over all heads; keys and values as they come
+ *   attention_cache/onednn  the same with keys and values reordered ahead, as our cache has them
+ *   softmax/onednn          over all columns
+ *
+ * Neither causality nor valid lengths are known to oneDNN's products: it computes every score, and no mask is added on top. */
+#include "inputs.h"
+#include "subject.h"
+#include <cmath>
+#include <dnnl.hpp>
+#include <omp.h>
+#include <vector>
+
+namespace bench {
+namespace {
+
+using dnnl::memory;
+
+memory::dim dim(std::size_t size) {
+    return static_cast<memory::dim>(size);
+}
+
+struct machine {
+    dnnl::engine engine;
+    dnnl::stream stream;
+};
+
+machine &cpu() {
+    static machine once = [] {
+        omp_set_num_threads(1);
+        if (attn_isa_chosen() == ATTN_ISA_AVX2)
+            dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
+        const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+        return machine{engine, dnnl::stream(engine)};
+    }();
+    return once;
+}
+
+memory::desc dense(const memory::dims &dims) {
+    memory::dims strides(dims.size(), 1);
+    for (std::size_t i = dims.size() - 1; i > 0; i--)
+        strides[i - 1] = strides[i] * dims[i];
+    return {dims, memory::data_type::f32, strides};
+}
+
+memory at(const memory::desc &desc, const float *data) {
+    return {desc, cpu().engine, const_cast<float *>(data)};
+}
+
+/* A primitive with its arguments. Executed through the C interface: the C++ one builds a map for every call. */
+class step {
+  public:
+    step(const dnnl::primitive &of, std::vector<std::pair<int, memory>> with)
+        : primitive(of), arguments(std::move(with)) {
+        for (const auto &argument : arguments)
+            list.push_back({argument.first, argument.second.get()});
+    }
+
+    void execute() const {
+        if (dnnl_primitive_execute(primitive.get(), cpu().stream.get(), static_cast<int>(list.size()), list.data()) !=
+            dnnl_success)
+            throw failure("oneDNN could not execute a primitive");
+    }
+
+  private:
+    dnnl::primitive primitive;
+    std::vector<std::pair<int, memory>> arguments;
+    std::vector<dnnl_exec_arg_t> list;
+};
+
+attn_status execute(const std::vector<step> &steps) {
+    for (const step &step : steps)
+        step.execute();
+    dnnl_stream_wait(cpu().stream.get());
+    return ATTN_OK;
+}
+
+/* `plain` in the layout of `wanted`: itself where that is its own. */
+memory reordered(const memory &plain, const memory::desc &wanted) {
+    if (plain.get_desc() == wanted)
+        return plain;
+    memory other(wanted, cpu().engine);
+    dnnl::reorder(plain, other).execute(cpu().stream, const_cast<memory &>(plain), other);
+    cpu().stream.wait();
+    return other;
+}
+
+/* c = scale * a b, with b as it is or, where `ahead`, in the layout that oneDNN likes best. */
+step product(const memory &a, const memory &b, const memory &c, float scale, bool ahead) {
+    const memory::desc b_desc = b.get_desc();
+    const memory::desc any(b_desc.dims(), memory::data_type::f32, memory::format_tag::any);
+    dnnl::primitive_attr attr;
+    if (scale != 1)
+        attr.set_output_scales(0, {scale});
+    const dnnl::matmul::primitive_desc desc({a.get_desc(), ahead ? any : b_desc, c.get_desc()}, attr, cpu().engine);
+    return {dnnl::matmul(desc),
+            {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, reordered(b, desc.weights_desc())}, {DNNL_ARG_DST, c}}};
+}
+
+step softmax(const memory &x, const memory &y) {
+    const int last = x.get_desc().data.ndims - 1;
+    const dnnl::softmax_forward::primitive_desc desc({dnnl::prop_kind::forward_inference, x.get_desc(), last},
+                                                     cpu().engine);
+    return {dnnl::softmax_forward(desc), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}}};
+}
+
+class gemm {
+  public:
+    explicit gemm(const gemm_shape &shape) : in(shape) {
+        const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
+        steps.push_back(product(at(dense({m, k}), in.x.data()), at(dense({k, n}), in.weight.data()),
+                                at(dense({m, n}), in.y.data()), 1, true));
+    }
+
+    attn_status operator()(const char **) { return execute(steps); }
+
+  private:
+    gemm_data in;
+    std::vector<step> steps;
+};
+
+class attention {
+  public:
+    attention(const attention_shape &shape, bool ahead)
+        : in(shape), scores(shape.batch * shape.heads * shape.q_len * shape.kv_len) {
+        const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
+        const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
+        const memory::desc keys({heads, size, kv_len}, memory::data_type::f32, {kv_len * size, 1, size});
+        const memory q = at(dense({heads, q_len, size}), in.q.data());
+        const memory k = at(keys, in.k.data());
+        const memory v = at(dense({heads, kv_len, size}), in.v.data());
+        const memory s = at(dense({heads, q_len, kv_len}), scores.data());
+        const memory o = at(dense({heads, q_len, size}), in.o.data());
+        const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_size)));
+        steps = {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
+    }
+
+    attn_status operator()(const char **) { return execute(steps); }
+
+  private:
+    attention_data in;
+    buffer<float> scores;
+    std::vector<step> steps;
+};
+
+class whole_softmax {
+  public:
+    explicit whole_softmax(const softmax_shape &shape)
+        : x(random_normal(shape.rows * shape.cols, 1)), y(shape.rows * shape.cols) {
+        const memory::desc desc = dense({dim(shape.rows), dim(shape.cols)});
+        steps.push_back(softmax(at(desc, x.data()), at(desc, y.data())));
+    }
+
+    attn_status operator()(const char **) { return execute(steps); }
+
+  private:
+    buffer<float> x, y;
+    std::vector<step> steps;
+};
+
+} /* namespace */
+
+void add_onednn(catalogue &to) {
+    const attn_isa isa = attn_isa_chosen();
+    for (const gemm_shape &shape : gemm_shapes)
+        to.push_back(
+            {"gemm", "onednn", shape.name, isa, [&shape] { return make_subject<gemm>(least_work(shape), shape); }});
+    for (const attention_shape &shape : attention_shapes) {
+        to.push_back({"attention", "onednn", shape.name, isa,
+                      [&shape] { return make_subject<attention>(least_work(shape), shape, false); }});
+        if (shape.over_cache)
+            to.push_back({"attention_cache", "onednn", shape.name, isa,
+                          [&shape] { return make_subject<attention>(least_work(shape), shape, true); }});
+    }
+    for (const softmax_shape &shape : softmax_shapes)
+        to.push_back({"softmax", "onednn", shape.name, isa,
+                      [&shape] { return make_subject<whole_softmax>(least_work(shape), shape); }});
+}
+
+std::string onednn_version() {
+    const dnnl_version_t *version = dnnl_version();
+    return std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
+}
+
+} /* namespace bench */

@@ -1,0 +1,179 @@
+#!/usr/bin/python3
+"""PyTorch on one thread, in the protocol of attn-compare.
+
+    about
+    time NAME SECONDS SHAPE      SHAPE is the JSON object that attn-compare knows under the name
+
+    attention/torch    softmax(Q K^T / sqrt(d) + mask) V over [batch * heads, len, head_size]
+    layer/torch        four Linear around that
+    layer/d2l_torch    the MultiHeadAttention of Dive into Deep Learning, chapter 11.5
+"""
+
+import json
+import math
+import sys
+import time
+
+import torch
+from torch import nn
+
+MOST_SAMPLES = 2000
+# The book's module holds the scores of all heads several times over; where once is more than this, it is left out.
+MOST_SCORES = 2**28
+
+
+def d2l_masked_softmax(scores, valid_lens):
+    """What lies behind valid_lens, one per sequence or one per query row, is overwritten with -1e6 first."""
+    if valid_lens is None:
+        return scores.softmax(dim=-1)
+    if valid_lens.dim() == 1:
+        valid_lens = valid_lens.repeat_interleave(scores.shape[1])
+    else:
+        valid_lens = valid_lens.reshape(-1)
+    rows = scores.reshape(-1, scores.shape[-1])
+    positions = torch.arange(rows.shape[1])
+    rows[positions[None, :] >= valid_lens[:, None]] = -1e6
+    return rows.reshape(scores.shape).softmax(dim=-1)
+
+
+class D2lAttention(nn.Module):
+    """Heads are split and merged by reshaping and permuting, scores multiplied by bmm."""
+
+    def __init__(self, hidden, heads):
+        super().__init__()
+        self.heads = heads
+        self.w_q = nn.Linear(hidden, hidden, bias=False)
+        self.w_k = nn.Linear(hidden, hidden, bias=False)
+        self.w_v = nn.Linear(hidden, hidden, bias=False)
+        self.w_o = nn.Linear(hidden, hidden, bias=False)
+        self.dropout = nn.Dropout(0.5)
+
+    def split(self, x):
+        x = x.reshape(x.shape[0], x.shape[1], self.heads, -1).permute(0, 2, 1, 3)
+        return x.reshape(-1, x.shape[2], x.shape[3])
+
+    def merge(self, x):
+        x = x.reshape(-1, self.heads, x.shape[1], x.shape[2]).permute(0, 2, 1, 3)
+        return x.reshape(x.shape[0], x.shape[1], -1)
+
+    def forward(self, queries, keys, values, valid_lens):
+        queries, keys, values = self.split(self.w_q(queries)), self.split(self.w_k(keys)), self.split(self.w_v(values))
+        if valid_lens is not None:
+            valid_lens = valid_lens.repeat_interleave(self.heads, dim=0)
+        scores = torch.bmm(queries, keys.transpose(1, 2)) / math.sqrt(queries.shape[-1])
+        weights = d2l_masked_softmax(scores, valid_lens)
+        return self.w_o(self.merge(torch.bmm(self.dropout(weights), values)))
+
+
+def attend(q, k, v, mask):
+    """mask is added to the scores; None for none."""
+    scores = torch.matmul(q, k.transpose(-2, -1)).mul_(1 / math.sqrt(q.shape[-1]))
+    if mask is not None:
+        scores += mask
+    return torch.matmul(scores.softmax(dim=-1), v)
+
+
+class Layer(nn.Module):
+    def __init__(self, hidden, heads):
+        super().__init__()
+        self.heads = heads
+        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(hidden, hidden, bias=False) for _ in range(4))
+
+    def forward(self, x, other, mask):
+        def split(y):
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        o = attend(split(self.w_q(x)), split(self.w_k(other)), split(self.w_v(other)), mask)
+        return self.w_o(o.transpose(1, 2).flatten(2))
+
+
+def additive_mask(shape):
+    columns = torch.arange(shape["kv_len"])[None, :]
+    last = torch.full((shape["q_len"], 1), shape["valid"] - 1)
+    if shape["causal"]:
+        last = last - torch.arange(shape["q_len"] - 1, -1, -1)[:, None]
+    hidden = columns > last
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf) if hidden.any() else None
+
+
+def make_attention(shape):
+    heads, size = shape["batch"] * shape["heads"], shape["head_size"]
+    q = torch.randn(heads, shape["q_len"], size)
+    k, v = (torch.randn(heads, shape["kv_len"], size) for _ in range(2))
+    mask = additive_mask(shape)
+    return lambda: attend(q, k, v, mask)
+
+
+def layer_inputs(shape):
+    x = torch.randn(shape["batch"], shape["q_len"], shape["hidden"])
+    own = shape["q_len"] == shape["kv_len"]
+    return x, x if own else torch.randn(shape["batch"], shape["kv_len"], shape["hidden"])
+
+
+def make_layer(shape):
+    layer = Layer(shape["hidden"], shape["heads"]).eval()
+    x, other = layer_inputs(shape)
+    mask = additive_mask(shape)
+    return lambda: layer(x, other, mask)
+
+
+def make_d2l(shape):
+    if shape["batch"] * shape["heads"] * shape["q_len"] * shape["kv_len"] > MOST_SCORES:
+        raise ValueError("the scores of all heads do not fit")
+    layer = D2lAttention(shape["hidden"], shape["heads"]).eval()
+    x, other = layer_inputs(shape)
+    lens = None
+    if shape["causal"]:
+        lens = torch.arange(1, shape["q_len"] + 1).repeat(shape["batch"], 1)
+    return lambda: layer(x, other, other, lens)
+
+
+MAKERS = {"attention/torch": make_attention, "layer/torch": make_layer, "layer/d2l_torch": make_d2l}
+
+
+def microseconds(call):
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e3
+
+
+class Server:
+    def __init__(self):
+        self.name = None
+        self.call = None
+        self.first_us = None
+
+    def time(self, name, seconds, shape):
+        if self.name != name:
+            self.name = self.call = None
+            self.call = MAKERS[name.rsplit("/", 1)[0]](shape)
+            self.first_us = microseconds(self.call)
+            self.name = name
+        microseconds(self.call)
+        samples = []
+        end = time.perf_counter() + seconds
+        while not samples or (len(samples) < MOST_SAMPLES and time.perf_counter() < end):
+            samples.append(microseconds(self.call))
+        return {"first_us": self.first_us, "samples_us": samples}
+
+    def answer(self, line):
+        verb, *rest = line.split(None, 3)
+        if verb == "about":
+            return {"torch": torch.__version__}
+        name, seconds, shape = rest
+        return self.time(name, float(seconds), json.loads(shape))
+
+
+def main():
+    torch.set_num_threads(1)
+    server = Server()
+    with torch.no_grad():
+        for line in sys.stdin:
+            try:
+                answer = server.answer(line)
+            except (KeyError, ValueError, RuntimeError, MemoryError) as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)
+
+
+main()

@@ -1,0 +1,327 @@
+"""Times libattn beside its peers on one core; tools/bench builds what this drives, and is how it is called.
+
+Every program (attn-compare, which holds libattn, oneDNN and OpenBLAS; PyTorch; ONNX Runtime) waits for requests and times
+one slice of one subject per request, all pinned to the same core, so that nothing runs beside what is timed. A case is one
+operation on one shape. Its ceilings are measured, then in each repetition every peer's slice is followed by one of ours,
+then the ceilings are measured again: where they moved by more than 3 %, or another process had more than 3 % of the core,
+the case is called noisy.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+
+import report
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+MIB = 1 << 20
+NOISE = 0.03
+WIDEST_FIRST = ["avx512", "avx2", "neon"]
+
+# Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ISA_ENVIRONMENT = {
+    "avx512": {},
+    "avx2": {
+        "ATTN_MAX_ISA": "avx2",
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "ATEN_CPU_CAPABILITY": "avx2",
+    },
+    "neon": {},
+}
+COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_cache)?/dec_)")
+
+
+# Of these one slice of every peer is a minute.
+SLOW_SHAPES = ("long_8k", "seq_8192")
+
+
+class Failed(Exception):
+    pass
+
+
+class Program:
+    """One that answers each line with a line of JSON."""
+
+    def __init__(self, command, environment):
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def ask(self, *words):
+        try:
+            self.process.stdin.write(" ".join(map(str, words)) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed("%s ended" % self.process.args[0])
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Bench:
+    """The programs of one instruction set."""
+
+    def __init__(self, isa, options):
+        self.isa = isa
+        self.options = options
+        environment = {**os.environ, **ONE_THREAD, **ISA_ENVIRONMENT[isa]}
+        self.own = Program([options.program], environment)
+        self.about = self.own.ask("about")
+        if self.about["isa"] != isa:
+            raise Failed("this machine has no " + isa)
+        self.names = self.own.ask("list")["names"]
+        self.shapes = self.own.ask("shapes")
+        self.external = {}
+        self.start("torch", ["/usr/bin/python3", os.path.join(HERE, "peers/pytorch.py")], environment)
+        if isa != "avx2" and options.node_modules:
+            script = os.path.join(HERE, "peers/onnxruntime.js")
+            self.start("onnxruntime", ["node", script, options.node_modules], environment)
+
+    def start(self, name, command, environment):
+        if name in self.options.without:
+            return
+        try:
+            program = Program(command, environment)
+            self.about.update(program.ask("about"))
+            self.external[name] = program
+        except (OSError, Failed) as error:
+            print("without %s: %s" % (name, error), file=sys.stderr)
+
+    def close(self):
+        for program in [self.own, *self.external.values()]:
+            program.close()
+
+    def cases(self):
+        """(operation, shape, names of the peers' subjects), in the order of attn-compare."""
+        for name in self.names:
+            operation, variant, shape = name.split("/")
+            if self.options.quick and shape in SLOW_SHAPES:
+                continue
+            if variant == self.isa and self.options.only.search("%s/%s" % (operation, shape)):
+                yield operation, shape, self.peers(operation, shape)
+
+    def peers(self, operation, shape):
+        same = [operation]
+        if operation == "attention_cache":
+            same.append("attention")  # those that have no such thing take keys and values as they come
+        found = {}
+        for of in same:
+            for name in self.names:
+                its_operation, variant, its_shape = name.split("/")
+                of_isa = variant in ISA_ENVIRONMENT or variant == "scalar" or variant.startswith("sleef_")
+                if its_operation == of and its_shape == shape and (not of_isa or variant == "sleef_" + self.isa):
+                    found.setdefault(variant, name)
+            for variant, program in (("torch", "torch"), ("d2l_torch", "torch"), ("onnxruntime", "onnxruntime")):
+                knows = of == "layer" or (of == "attention" and variant != "d2l_torch")
+                if program in self.external and knows:
+                    found.setdefault(variant, "%s/%s/%s" % (of, variant, shape))
+        return found
+
+    def ceiling(self, operation, data_bytes):
+        rates = self.own.ask("ceiling", self.isa, int(min(max(data_bytes, 16384), 512 * MIB)))
+        if operation == "softmax":
+            exp = next(name for name in self.names if name.startswith("exp/%s/" % self.isa))
+            slice = self.own.ask("time", exp, 0.01)
+            rates["gexp_per_s"] = slice["elements"] / min(slice["samples_us"]) / 1e3
+        return rates
+
+    def slice(self, name, cold):
+        operation, variant, shape = name.split("/")
+        if variant in ("torch", "d2l_torch", "onnxruntime"):
+            program = self.external["onnxruntime" if variant == "onnxruntime" else "torch"]
+            return program.ask("time", name, self.options.seconds, json.dumps(self.shapes[shape]))
+        if cold:
+            total = min(2 * self.about["last_level_bytes"], 1024 * MIB) / MIB
+            return self.own.ask("cold", name, self.options.seconds, total)
+        return self.own.ask("time", name, self.options.seconds)
+
+    def case(self, operation, shape, peers, cold):
+        ours = "%s/%s/%s" % (operation, self.isa, shape)
+        if cold:
+            peers = {variant: name for variant, name in peers.items() if name in self.names}
+        slices = {name: [] for name in [ours, *peers.values()]}
+        work = self.slice(ours, cold)
+        before = self.ceiling(operation, work["bytes"])
+        for _ in range(self.options.repetitions):
+            for name in list(peers.values()) or [None]:
+                for each in [name, ours]:
+                    if each not in slices:
+                        continue
+                    try:
+                        slices[each].append(self.slice(each, cold))
+                    except Failed as error:
+                        if each == ours:
+                            raise
+                        print("without %s: %s" % (each, error), file=sys.stderr)
+                        del slices[each]
+        after = self.ceiling(operation, work["bytes"])
+        self.own.ask("forget")
+        result = {
+            "isa": self.isa,
+            "operation": operation,
+            "shape": shape,
+            "cold": cold,
+            "flops": work["flops"],
+            "bytes": work["bytes"],
+            "exps": work["bytes"] / 4 - work["elements"] if operation == "softmax" else 0,
+            "share": sum(part["share"] for part in slices[ours]) / len(slices[ours]),
+            "ours": {**statistics(slices[ours]), "first_us": work["first_us"]},
+            "peers": {variant: statistics(slices[name]) for variant, name in peers.items() if slices.get(name)},
+            "ceiling": {"before": before, "after": after},
+        }
+        result.update(judge(result))
+        return result
+
+
+def statistics(slices):
+    samples = sorted(sample for part in slices for sample in part["samples_us"])
+    return {
+        "p50_us": samples[len(samples) // 2],
+        "p99_us": samples[min(len(samples) - 1, len(samples) * 99 // 100)],
+        "samples": len(samples),
+        "first_us": slices[0]["first_us"],
+    }
+
+
+def judge(case):
+    """The floor is what arithmetic, reading or exp takes at the ceilings' mean, whichever is longest. A cold call reads
+    memory, whatever the size of its data, so its floor is not known from theirs."""
+    before, after = case["ceiling"]["before"], case["ceiling"]["after"]
+    amounts = {"gflops": case["flops"], "gbytes_per_s": case["bytes"], "gexp_per_s": case["exps"]}
+    floors = {rate: amounts[rate] / (before[rate] + after[rate]) * 2 / 1e3 for rate in before}
+    bound = max(floors, key=floors.get)
+    best = min(case["peers"], key=lambda peer: case["peers"][peer]["p50_us"], default=None)
+    ours = case["ours"]["p50_us"]
+    known = not case["cold"] and case["operation"] != "exp"
+    return {
+        "bound": {"gflops": "multiply-adds", "gbytes_per_s": "reading", "gexp_per_s": "exp"}[bound] if known else None,
+        "floor_us": floors[bound] if known else None,
+        "percent": 100 * floors[bound] / ours if known else None,
+        "best_peer": best,
+        "ratio": case["peers"][best]["p50_us"] / ours if best else None,
+        "noisy": abs(before[bound] / after[bound] - 1) > NOISE or case["share"] < 1 - NOISE,
+    }
+
+
+def command_output(*command):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def machine():
+    model = ""
+    try:
+        with open("/proc/cpuinfo") as info:
+            model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "")
+    except OSError:
+        pass
+    return model or platform.processor() or platform.machine()
+
+
+def command_line(options):
+    """With what changes the results."""
+    words = ["tools/bench"] + (["--quick"] if options.quick else [])
+    for option in ("isa", "only", "without"):
+        value = getattr(options, option)
+        value = getattr(value, "pattern", value)
+        words += ["--%s '%s'" % (option, value)] if value else []
+    return " ".join(words + ["--seconds %g --repetitions %d" % (options.seconds, options.repetitions)])
+
+
+def describe(options):
+    commit = command_output("git", "rev-parse", "--short", "HEAD")
+    if command_output("git", "status", "--porcelain", "--untracked-files=no", "include", "src", "simd"):
+        commit += " with changes"
+    return {
+        "machine": machine(),
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "command": command_line(options),
+        "seconds": options.seconds,
+        "repetitions": options.repetitions,
+    }
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(
+        prog="tools/bench",
+        description="Times libattn beside oneDNN, OpenBLAS, PyTorch and ONNX Runtime on one core, and prints one table.",
+    )
+    parser.add_argument("--isa", default="", help="avx512, avx2 or both with a comma; default: all of this machine")
+    parser.add_argument("--only", default="", type=re.compile, help="cases whose operation/shape matches this pattern")
+    parser.add_argument("--quick", action="store_true", help="short slices, nothing cold, no 8192 keys")
+    parser.add_argument("--without", default="", help="peers to leave out, with commas: torch, onnxruntime")
+    parser.add_argument("--seconds", type=float, help="per slice; default 0.1, quick 0.02")
+    parser.add_argument("--repetitions", type=int, help="slices of each subject; default 5, quick 2")
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="to pin to; default: the last")
+    parser.add_argument("--json", default=os.path.join(ROOT, "build/bench.json"), help="where the results go")
+    parser.add_argument("--publish", action="store_true", help="then write docs/performance/ and README's section")
+    parser.add_argument("--publish-only", action="store_true", help="write them from the results of an earlier run")
+    parser.add_argument("--program", help=argparse.SUPPRESS)
+    parser.add_argument("--node-modules", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    options.seconds = options.seconds or (0.02 if options.quick else 0.1)
+    options.repetitions = options.repetitions or (2 if options.quick else 5)
+    return options
+
+
+def measure(options):
+    os.sched_setaffinity(0, [options.core])
+    results = {"about": describe(options), "cases": []}
+    chosen = [isa for isa in options.isa.split(",") if isa] or WIDEST_FIRST
+    for isa in chosen:
+        try:
+            bench = Bench(isa, options)
+        except Failed:
+            if options.isa:
+                raise
+            continue
+        results["about"].setdefault(isa, bench.about)
+        for operation, shape, peers in bench.cases():
+            colds = [False, True] if COLD_SHAPES.match("%s/%s" % (operation, shape)) and not options.quick else [False]
+            for cold in colds:
+                case = bench.case(operation, shape, peers, cold)
+                results["cases"].append(case)
+                print(report.progress(case), file=sys.stderr, flush=True)
+        bench.close()
+    if not results["cases"]:
+        raise Failed("nothing to measure")
+    os.makedirs(os.path.dirname(os.path.abspath(options.json)), exist_ok=True)
+    with open(options.json, "w") as file:
+        json.dump(results, file, indent=1)
+    return results
+
+
+def main():
+    options = parse(sys.argv[1:])
+    try:
+        if options.publish_only:
+            with open(options.json) as file:
+                results = json.load(file)
+        else:
+            results = measure(options)
+            print(report.tables(results))
+        if options.publish or options.publish_only:
+            report.publish(results, ROOT)
+    except Failed as error:
+        sys.exit("tools/bench: %s" % error)
+
+
+main()

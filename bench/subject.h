@@ -1,0 +1,97 @@
+/* What is timed. One operation is one body and a list of shapes; attn-bench times it with Google Benchmark, attn-compare
+ * beside its peers. */
+#ifndef ATTN_BENCH_SUBJECT_H
+#define ATTN_BENCH_SUBJECT_H
+
+#include "buffers.h"
+#include <attn/attn.h>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace bench {
+
+/* What one call has to do at least; a figure that is 0 is not reported. */
+struct work {
+    double flops;    /* also as a share of the core's multiply-adds */
+    double bytes;    /* of inputs read once and outputs written once */
+    double elements; /* where time per element is what people quote */
+};
+
+/* A call on buffers of its own, ready to be repeated. */
+struct subject {
+    bench::work work;
+    std::function<attn_status(const char **field)> call;
+};
+
+/* The subject whose call is that of a T(args...), which it owns. */
+template <class T, class... Args> subject make_subject(const work &work, Args &&...args) {
+    const auto state = std::make_shared<T>(std::forward<Args>(args)...);
+    return {work, [state](const char **field) { return (*state)(field); }};
+}
+
+/* A subject's name is operation/variant/shape. The variant is an ISA of ours, or a peer. */
+struct entry {
+    std::string operation, variant, shape;
+    attn_isa isa; /* whose ceiling it has; what it needs of the machine */
+    std::function<subject()> make;
+
+    std::string name() const { return operation + "/" + variant + "/" + shape; }
+};
+using catalogue = std::vector<entry>;
+
+/* Every subject of every ISA of the architecture, and of every peer that this program was built with. */
+catalogue all_subjects();
+
+/* Each adds its operation for `isa`. */
+void add_gemm(catalogue &to, attn_isa isa);
+void add_softmax(catalogue &to, attn_isa isa);
+void add_transposes(catalogue &to, attn_isa isa);
+void add_attention(catalogue &to, attn_isa isa);
+void add_layer(catalogue &to, attn_isa isa);
+void add_exp(catalogue &to, attn_isa isa);
+
+/* The peers run on the best ISA, or the one below that ATTN_MAX_ISA names. */
+void add_libc(catalogue &to);
+#if defined(HAVE_ONEDNN)
+void add_onednn(catalogue &to);
+std::string onednn_version();
+#endif
+#if defined(HAVE_OPENBLAS)
+void add_openblas(catalogue &to);
+std::string openblas_version();
+#endif
+
+struct failure : std::runtime_error {
+    using runtime_error::runtime_error;
+};
+
+/* Throws a failure with the status and the field, unless the status is ATTN_OK. */
+void check(attn_status status, const char *field);
+
+/* The object that size() and create() of the public API make of `config`, in `memory`. */
+template <class Object, class Config>
+Object *create(const Config &config, attn_status (*size)(const Config *, std::size_t *, const char **),
+               attn_status (*make)(const Config *, void *, std::size_t, Object **, const char **),
+               buffer<char> &memory) {
+    std::size_t bytes = 0;
+    Object *object = nullptr;
+    const char *field = nullptr;
+    check(size(&config, &bytes, &field), field);
+    memory = buffer<char>(bytes);
+    check(make(&config, memory.data(), bytes, &object, &field), field);
+    return object;
+}
+
+/* The reference is there to be right: shapes that would take it seconds are left out. */
+inline bool worth_measuring(attn_isa isa, double flops) {
+    return isa != ATTN_ISA_SCALAR || flops <= 1e9;
+}
+
+} /* namespace bench */
+
+#endif

@@ -3,12 +3,12 @@
  * Tile 6 x 16: 12 accumulators, two registers of B, one broadcast of A, 15 of 16 registers. Per step of k two loads of B and
  * 6 broadcasts feed 12 multiply-adds: 8 loads in the 6 cycles that two multiply-add pipes need, 12 for both load ports. Each
  * accumulator is used again after 6 cycles, above the latency of 4 or 5. The loop over k is unrolled by four: with its own
- * counting each step would take every slot of a processor that issues four operations a cycle. Fewer rows take more panels
- * at once instead, so that at least eight chains are in flight. */
+ * counting each step would take every slot of a processor that issues four operations a cycle. Fewer rows take more registers
+ * of B at once, across panels, so that eight chains or more are in flight: 1 x 112, 2 x 48, 3 x 32, 4 x 24. */
 #include "kernels.h"
 #include "vec.h"
 
-enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES };
+enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 14 };
 
 /* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
 enum { K_BLOCK = 256, ROW_BLOCK = 144 };
@@ -26,12 +26,11 @@ struct tile {
     size_t c_stride;
     size_t tail;
 };
-typedef void tile_function(const struct tile *t);
 
-/* Compile-time rows; `panels` panels of `vecs` registers each (panels > 1 only with full ones). */
-INLINE void tile_run(const struct tile *t, const int rows, const int panels, const int vecs) {
-    const int width = panels * vecs;
-    vec acc[12];
+/* Compile-time rows and registers of B per step, which may come from several panels. The smaller side of the outer product
+ * stays in registers while the larger passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width) {
+    vec acc[14];
     UNROLL for (int j = 0; j < width; j++) {
         size_t lanes = j == width - 1 ? t->tail : VEC_LANES;
         vec start = t->bias ? vec_load_first(lanes, t->bias + j * VEC_LANES) : vec_zero();
@@ -44,82 +43,96 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
             acc[i * width + width - 1] = vec_load_first(t->tail, c + (width - 1) * VEC_LANES);
         }
     }
-    const float *a = t->a, *b = t->b;
-    _Pragma("GCC unroll 4") for (size_t p = 0; p < t->k; p++, a++, b += COLS) {
+
+    /* One pointer for every four rows, and panels: what the addressing modes reach with the stride and its multiples. */
+    const float *b[2], *a[2];
+    size_t k = t->k, stride = t->a_stride, panel_stride = t->panel_stride;
+    UNROLL for (int q = 0; q < 2; q++) {
+        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
+        b[q] = t->b + (size_t)(q * 4 * VECS < width ? q * 4 : 0) * panel_stride;
+        __asm__("" : "+r"(a[q]), "+r"(b[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+    _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (rows < width) {
             vec av[ROWS];
-            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[(size_t)i * t->a_stride]);
+            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load(b + (size_t)(j / vecs) * t->panel_stride + j % vecs * VEC_LANES);
+                vec bv = vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * panel_stride + j % VECS * VEC_LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
-            vec bv[VECS];
-            UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + j * VEC_LANES);
+            vec bv[MAX_WIDTH];
+            UNROLL for (int j = 0; j < width; j++) bv[j] =
+                vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * panel_stride + j % VECS * VEC_LANES);
             UNROLL for (int i = 0; i < rows; i++) {
-                vec av = vec_set(a[(size_t)i * t->a_stride]);
+                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
         }
+        UNROLL for (int q = 0; q < 2; q++) {
+            a[q]++;
+            b[q] += COLS;
+        }
+        __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
     }
-    UNROLL for (int i = 0; i < rows; i++) {
-        float *c = t->c + (size_t)i * t->c_stride;
+
+    float *c = t->c;
+    size_t c_stride = t->c_stride, tail = t->tail;
+    UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
         UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        vec_store_first(t->tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+        vec_store_first(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
     }
 }
 
-/* A tile of each shape: one panel, of which one or two registers are wanted, or several whole panels for few rows. */
-#define TILE(rows, panels, vecs)                                                                                       \
-    static void tile_##rows##_##panels##_##vecs(const struct tile *t) {                                                \
-        tile_run(t, rows, panels, vecs);                                                                               \
+typedef void tile_function(const struct tile *t);
+
+/* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
+ * in 16. */
+#define TILE(rows, width)                                                                                              \
+    static void tile_##rows##_##width(const struct tile *t) {                                                          \
+        tile_run(t, rows, width);                                                                                      \
     }
-#define EACH_NARROW(X)     X(1) X(2) X(3) X(4) X(5) X(6)
-#define EACH_WIDE(X)       X(1, 4) X(2, 3) X(3, 2)
-#define NARROW(rows)       TILE(rows, 1, 1) TILE(rows, 1, 2)
-#define WIDE(rows, panels) TILE(rows, panels, 2)
-EACH_NARROW(NARROW)
-EACH_WIDE(WIDE)
+#define ENTRY(rows, width)    tile_##rows##_##width,
+#define UP_TO_2(X, rows)      X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)      UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)      UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_6(X, rows)      UP_TO_4(X, rows) X(rows, 5) X(rows, 6)
+#define UP_TO_10(X, rows)     UP_TO_6(X, rows) X(rows, 7) X(rows, 8) X(rows, 9) X(rows, 10)
+#define UP_TO_14(X, rows)     UP_TO_10(X, rows) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
+#define EACH_ROW_COUNT(X)     X(1, 14) X(2, 6) X(3, 4) X(4, 3) X(5, 2) X(6, 2)
 
-#define NARROW_ENTRY(rows) {tile_##rows##_1_1, tile_##rows##_1_2},
-static tile_function *const narrow[ROWS][VECS] = {EACH_NARROW(NARROW_ENTRY)};
-
-#define WIDE_ENTRY(rows, panels) {tile_##rows##_##panels##_2, panels},
-enum { WIDE_ROWS = 3 };
+#define TILES(rows, widest)   UP_TO_##widest(TILE, rows)
+#define ENTRIES(rows, widest) {widest, {UP_TO_##widest(ENTRY, rows)}},
+EACH_ROW_COUNT(TILES)
 static const struct {
-    tile_function *run;
-    size_t panels;
-} wide[WIDE_ROWS] = {EACH_WIDE(WIDE_ENTRY)};
+    size_t widest;
+    tile_function *run[MAX_WIDTH];
+} tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels. */
+/* One row tile over all panels: as many registers at once as fit, in whole panels but for the last. The last two steps share
+ * what is left, or one of them may have too few chains. */
 static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
-    size_t j = 0, panels = rows <= WIDE_ROWS ? wide[rows - 1].panels : 1;
+    size_t widest = tiles[rows - 1].widest, step = widest / VECS * COLS;
     float *c = t->c;
-    while (j < args->n) {
-        size_t left = args->n - j, taken = COLS * panels;
+    for (size_t j = 0, taken; j < args->n; j += taken) {
+        size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
+        taken = vecs <= widest ? left : left < 2 * step ? (left / COLS + 1) / 2 * COLS : step;
+        vecs = (taken + VEC_LANES - 1) / VEC_LANES;
         t->b = b + j / COLS * args->panel_stride;
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
-        if (panels > 1 && left >= taken) {
-            t->tail = VEC_LANES;
-            wide[rows - 1].run(t);
-        } else {
-            taken = left < COLS ? left : COLS;
-            size_t vecs = (taken + VEC_LANES - 1) / VEC_LANES;
-            t->tail = taken - (vecs - 1) * VEC_LANES;
-            narrow[rows - 1][vecs - 1](t);
-        }
-        j += taken;
+        t->tail = taken - (vecs - 1) * VEC_LANES;
+        tiles[rows - 1].run[vecs - 1](t);
     }
 }
 
 /* One panel over all rows, in tiles of nearly equal height. */
 static void one_panel(struct tile *t, size_t m, size_t cols) {
-    size_t tiles = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
     t->tail = cols - (vecs - 1) * VEC_LANES;
-    for (size_t i = 0; i < tiles; i++) {
-        size_t rows = m / tiles + (i < m % tiles);
-        narrow[rows - 1][vecs - 1](t);
+    for (size_t i = 0; i < count; i++) {
+        size_t rows = m / count + (i < m % count);
+        tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
     }
@@ -148,13 +161,18 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     }
 }
 
+/* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
+static size_t share(size_t total, size_t most) {
+    size_t parts = (total + most - 1) / most;
+    return parts ? (total + parts - 1) / parts : 1;
+}
+
 static void run(const struct attn_gemm_args *args) {
-    for (size_t i = 0; i < args->m; i += ROW_BLOCK) {
-        size_t m = args->m - i < ROW_BLOCK ? args->m - i : ROW_BLOCK, p = 0;
+    size_t rows = share(args->m, ROW_BLOCK), depth = args->m > ROWS ? share(args->k, K_BLOCK) : args->k;
+    for (size_t i = 0; i < args->m; i += rows) {
+        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
         do {
-            size_t k = args->k - p;
-            if (m > ROWS && k > K_BLOCK)
-                k = k < 2 * K_BLOCK ? (k + 1) / 2 : K_BLOCK;
+            size_t k = args->k - p < depth ? args->k - p : depth;
             block(args, i, m, p, k);
             p += k;
         } while (p < args->k);
@@ -170,17 +188,26 @@ static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) 
             packed + p * COLS + v, v < cols ? vec_load_first(cols - v, b + p * args->k_stride + v) : vec_zero());
 }
 
-/* Columns of b that lie contiguous: 8 x 8 transposed at a time. */
+/* 8 columns of b that lie contiguous, of which `cols` exist: 8 x 8 transposed at a time. */
+static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t cols, float *packed) {
+    for (size_t p = 0; p < args->k; p += VEC_LANES) {
+        size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
+        vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
+            i < cols ? vec_load_first(depth, b + i * args->n_stride + p) : vec_zero();
+        vec_transpose(r);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+    }
+}
+
 static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+    float *packed = args->packed + j / COLS * args->panel_stride;
     for (size_t v = 0; v < COLS; v += VEC_LANES) {
-        float *packed = args->packed + j / COLS * args->panel_stride + v;
-        for (size_t p = 0; p < args->k; p += VEC_LANES) {
-            vec r[VEC_LANES];
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
-                v + i < cols ? vec_load_first(args->k - p, args->b + (j + v + i) * args->n_stride + p) : vec_zero();
-            vec_transpose(r);
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (p + i < args->k) vec_store(packed + (p + i) * COLS, r[i]);
-        }
+        if (v < cols)
+            pack_lanes(args, args->b + (j + v) * args->n_stride, cols - v, packed + v);
+        else
+            for (size_t p = 0; p < args->k; p++)
+                vec_store(packed + p * COLS + v, vec_zero());
     }
 }
 

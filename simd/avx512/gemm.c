@@ -51,7 +51,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     const float *b = t->b, *a[4];
     size_t stride = t->a_stride, panel_stride = t->panel_stride;
     UNROLL for (int q = 0; q < 4; q++) {
-        a[q] = t->a + (size_t)(q * 4) * stride;
+        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
         __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
     }
     for (size_t p = 0; p < t->k; p++, b += COLS) {

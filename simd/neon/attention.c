@@ -20,66 +20,88 @@ INLINE vec_mask visible(size_t c, size_t lo, size_t hi) {
     return vec_lanes(lo > c ? lo - c : 0, hi > c ? hi - c : 0);
 }
 
+static void scale(const float *x, float factor, float *y, size_t n) {
+    vec f = vec_set(factor);
+    size_t j = 0;
+    for (; j + VEC_LANES <= n; j += VEC_LANES)
+        vec_store(y + j, vec_mul(vec_load(x + j), f));
+    if (j < n)
+        vec_store_first(n - j, y + j, vec_mul(vec_load_first(n - j, x + j), f));
+}
+
 /* -inf over the invisible ones of the 16 logits at column c. */
-INLINE void hide(float *p, size_t c, size_t lo, size_t hi) {
+static void hide(float *p, size_t c, size_t lo, size_t hi) {
     for (size_t end = c + ATTN_LANES; c < end; c += VEC_LANES)
         vec_store(p + c, vec_select(visible(c, lo, hi), vec_load(p + c), vec_set(-INFINITY)));
 }
 
-INLINE void clear(float *p, size_t lo, size_t hi) {
-    for (size_t c = lo; c < hi; c += VEC_LANES)
-        vec_store_first(hi - c, p + c, vec_zero());
-}
-
-static void scale(const float *x, float factor, float *y, size_t n) {
-    vec f = vec_set(factor);
-    for (size_t j = 0; j < n; j += VEC_LANES)
-        vec_store_first(n - j, y + j, vec_mul(vec_load_first(n - j, x + j), f));
-}
-
-/* lo and hi are multiples of 16 here. */
-static float row_max(const float *p, size_t lo, size_t hi, float max) {
+/* Hides the invisible logits at the ends first, from row_exp as well. */
+static float row_max(float *p, size_t lo, size_t hi, float max) {
+    size_t c = lo / ATTN_LANES * ATTN_LANES, end = (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
+    if (c < lo)
+        hide(p, c, lo, hi);
+    if (hi < end)
+        hide(p, end - ATTN_LANES, lo, hi);
     vec m[SUM_VECS];
-    UNROLL for (size_t v = 0; v < SUM_VECS; v++) m[v] = vec_set(max);
-    for (size_t c = lo; c < hi; c += ATTN_LANES)
-        UNROLL for (size_t v = 0; v < SUM_VECS; v++) m[v] = vec_max(m[v], vec_load(p + c + v * VEC_LANES));
+    UNROLL for (int i = 0; i < SUM_VECS; i++) m[i] = vec_set(max);
+    for (; c < end; c += ATTN_LANES)
+        UNROLL for (int i = 0; i < SUM_VECS; i++) m[i] = vec_max(m[i], vec_load(p + c + i * VEC_LANES));
     return vec_lane_max(m) + 0.0f;
 }
 
-static void block_row(const struct attn_block_args *args, size_t r) {
-    float *p = args->scores + r * args->score_stride;
-    size_t lo = args->lo[r], hi = args->hi[r];
-    size_t first = lo / ATTN_LANES * ATTN_LANES, last = (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
-    if (first < lo)
-        hide(p, first, lo, hi);
-    if (hi < last)
-        hide(p, last - ATTN_LANES, lo, hi);
-    float max = row_max(p, first, last, args->max[r]), shift = shift_of(max),
-          correction = exp_one(args->max[r] - shift);
-    float *output = args->output + r * args->output_stride, *lane = args->lanes + r * ATTN_LANES;
-    args->max[r] = max;
-    if (correction != 1.0f)
-        scale(output, correction, output, args->size);
-
-    vec lanes[SUM_VECS], s = vec_set(shift), factor = vec_set(correction);
-    UNROLL for (size_t v = 0; v < SUM_VECS; v++) lanes[v] = vec_mul(vec_load(lane + v * VEC_LANES), factor);
-    clear(p, args->begin, first);
-    for (size_t c = first; c < last; c += ATTN_LANES)
-        UNROLL for (size_t v = 0; v < SUM_VECS; v++) {
-            vec e = vec_exp_low(vec_sub(vec_load(p + c + v * VEC_LANES), s));
-            lanes[v] = vec_add(lanes[v], e);
-            vec_store(p + c + v * VEC_LANES, e);
-        }
-    clear(p, last, args->end);
-    UNROLL for (size_t v = 0; v < SUM_VECS; v++) vec_store(lane + v * VEC_LANES, lanes[v]);
+/* Probabilities of one vector of logits. */
+INLINE vec probabilities(float *p, vec shift) {
+    vec e = vec_exp_low(vec_sub(vec_load(p), shift));
+    vec_store(p, e);
+    return e;
 }
 
+INLINE void clear(float *p, size_t begin, size_t end) {
+    for (size_t c = begin; c < end; c += VEC_LANES)
+        vec_store_first(end - c, p + c, vec_zero());
+}
+
+static void row_exp(const struct attn_block_args *args, size_t r, float max, float correction) {
+    float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
+    size_t c = args->lo[r] / ATTN_LANES * ATTN_LANES, end = (args->hi[r] + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
+    vec shift = vec_set(max), factor = vec_set(correction);
+    vec lanes[SUM_VECS];
+    UNROLL for (int i = 0; i < SUM_VECS; i++) lanes[i] = vec_mul(vec_load(lane + i * VEC_LANES), factor);
+    clear(p, args->begin, c);
+    for (; c < end; c += ATTN_LANES) {
+        UNROLL for (int i = 0; i < SUM_VECS; i++) lanes[i] =
+            vec_add(lanes[i], probabilities(p + c + i * VEC_LANES, shift));
+        /* Or gcc keeps two of the sums on the stack, not one. */
+        UNROLL for (int i = 0; i < SUM_VECS; i++) __asm__("" : "+w"(lanes[i]));
+    }
+    clear(p, c, args->end);
+    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_store(lane + i * VEC_LANES, lanes[i]);
+}
+
+/* All maxima first: their reductions overlap each other, and the corrections of all rows are one exp. */
 static void block(const struct attn_block_args *args) {
+    float max[ATTN_MAX_ROWS], shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
     for (size_t r = 0; r < args->rows; r++) {
+        max[r] = args->max[r];
         if (args->lo[r] < args->hi[r])
-            block_row(args, r);
-        else
+            max[r] = row_max(args->scores + r * args->score_stride, args->lo[r], args->hi[r], max[r]);
+        shift[r] = shift_of(max[r]);
+    }
+    UNROLL for (size_t r = 0; r < ATTN_MAX_ROWS; r += VEC_LANES) if (r < args->rows) {
+        size_t rows = args->rows - r;
+        vec old = vec_load_first(rows, args->max + r);
+        vec_store(correction + r, vec_exp_low(vec_sub(old, vec_load_first(rows, shift + r))));
+    }
+    for (size_t r = 0; r < args->rows; r++) {
+        float *output = args->output + r * args->output_stride;
+        if (args->lo[r] >= args->hi[r]) {
             clear(args->scores + r * args->score_stride, args->begin, args->end);
+            continue;
+        }
+        args->max[r] = max[r];
+        if (correction[r] != 1.0f)
+            scale(output, correction[r], output, args->size);
+        row_exp(args, r, shift[r], correction[r]);
     }
 }
 
@@ -109,10 +131,12 @@ static void sum(size_t rows, const float *lanes, float *sum) {
 }
 
 static void finish(const float *output, float inverse, float *out, size_t size) {
-    for (size_t j = 0; j < size; j += VEC_LANES) {
-        size_t n = size - j;
-        vec_store_first(n, out + j, vec_add(vec_mul(vec_load_first(n, output + j), vec_set(inverse)), vec_zero()));
-    }
+    vec f = vec_set(inverse);
+    size_t j = 0;
+    for (; j + VEC_LANES <= size; j += VEC_LANES)
+        vec_store(out + j, vec_add(vec_mul(vec_load(output + j), f), vec_zero()));
+    if (j < size)
+        vec_store_first(size - j, out + j, vec_add(vec_mul(vec_load_first(size - j, output + j), f), vec_zero()));
 }
 
 static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {

@@ -3,11 +3,12 @@
  * Tile 6 x 16: 24 accumulators, six registers of A, each four steps of k, one of B, 31 of 32 registers. Per four steps 6 loads
  * of A and 16 of B feed 96 multiply-adds by lane: 22 loads in the 48 cycles that two multiply-add pipes need, or the 24 of
  * four. (A broadcast by ld1r would take a vector pipe as well.) Each accumulator is used again after 12 or 6 cycles, above
- * the latency of 4. Fewer rows take more panels at once instead, so that at least 16 chains are in flight. */
+ * the latency of 4. Fewer rows take more registers of B at once, across panels, so that 16 chains or more are in
+ * flight: 1 x 64, 2 x 56, 3 x 36, 4 x 24, 5 x 20. */
 #include "kernels.h"
 #include "vec.h"
 
-enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES };
+enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 16 };
 
 /* B's panel block of 256 x 16 floats is 16 KiB: it stays in the smallest L1 while the rows pass; rows x 256 floats of A stay
  * in L2. */
@@ -27,20 +28,17 @@ struct tile {
     size_t tail;
 };
 
-typedef void tile_function(const struct tile *t);
-
 /* Step `lane` of the four whose A is in av. */
 #define STEP(lane)                                                                                                     \
     UNROLL for (int j = 0; j < width; j++) {                                                                           \
-        vec bv = vec_load(b[j / vecs] + lane * COLS + j % vecs * VEC_LANES);                                           \
+        vec bv = vec_load(b[j / VECS] + lane * COLS + j % VECS * VEC_LANES);                                           \
         UNROLL for (int i = 0; i < rows; i++) vec_fma_lane(acc[i * width + j], bv, av[i], lane);                       \
     }
 
-/* Compile-time rows; `panels` panels of `vecs` registers each (panels > 1 only with full ones). */
-INLINE void tile_run(const struct tile *t, const int rows, const int panels, const int vecs) {
-    const int width = panels * vecs;
-    const size_t k = t->k, a_stride = t->a_stride;
-    vec acc[24];
+/* Compile-time rows and registers of B per step, which may come from several panels. A stays in registers for four steps
+ * while B passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width) {
+    vec acc[28];
     UNROLL for (int j = 0; j < width; j++) {
         size_t lanes = j == width - 1 ? t->tail : VEC_LANES;
         vec start = t->bias ? vec_load_first(lanes, t->bias + j * VEC_LANES) : vec_zero();
@@ -53,12 +51,14 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
             acc[i * width + width - 1] = vec_load_first(t->tail, c + (width - 1) * VEC_LANES);
         }
     }
+
     const float *a = t->a, *b[4];
+    const int panels = (width + VECS - 1) / VECS;
+    size_t k = t->k, p = 0, stride = t->a_stride;
     UNROLL for (int j = 0; j < panels; j++) b[j] = t->b + (size_t)j * t->panel_stride;
-    size_t p = 0;
     for (; p + 4 <= k; p += 4, a += 4) {
         vec av[ROWS];
-        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_load(a + (size_t)i * a_stride);
+        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_load(a + (size_t)i * stride);
         STEP(0)
         STEP(1)
         STEP(2)
@@ -67,67 +67,70 @@ INLINE void tile_run(const struct tile *t, const int rows, const int panels, con
     }
     for (; p < k; p++, a++) {
         vec av[ROWS];
-        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_load_first(1, a + (size_t)i * a_stride);
+        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_load_first(1, a + (size_t)i * stride);
         STEP(0)
         UNROLL for (int j = 0; j < panels; j++) b[j] += COLS;
     }
-    UNROLL for (int i = 0; i < rows; i++) {
-        float *c = t->c + (size_t)i * t->c_stride;
+
+    float *c = t->c;
+    size_t c_stride = t->c_stride, tail = t->tail;
+    UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
         UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        vec_store_first(t->tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+        vec_store_first(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
     }
 }
 
-/* A tile of each shape: one panel, of which one to four registers are wanted, or several whole panels for few rows. */
-#define TILE(rows, panels, vecs)                                                                                       \
-    static void tile_##rows##_##panels##_##vecs(const struct tile *t) {                                                \
-        tile_run(t, rows, panels, vecs);                                                                               \
+typedef void tile_function(const struct tile *t);
+
+/* A tile for each number of rows and each width up to the widest whose accumulators, A and one more register fit in 32, or
+ * four panels. */
+#define TILE(rows, width)                                                                                              \
+    static void tile_##rows##_##width(const struct tile *t) {                                                          \
+        tile_run(t, rows, width);                                                                                      \
     }
-#define EACH_ROW_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#define NARROW(rows)      TILE(rows, 1, 1) TILE(rows, 1, 2) TILE(rows, 1, 3) TILE(rows, 1, 4)
-EACH_ROW_COUNT(NARROW)
-TILE(1, 4, 4)
-TILE(2, 2, 4)
-TILE(3, 2, 4)
+#define ENTRY(rows, width)    tile_##rows##_##width,
+#define UP_TO_2(X, rows)      X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)      UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)      UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_5(X, rows)      UP_TO_4(X, rows) X(rows, 5)
+#define UP_TO_6(X, rows)      UP_TO_5(X, rows) X(rows, 6)
+#define UP_TO_9(X, rows)      UP_TO_6(X, rows) X(rows, 7) X(rows, 8) X(rows, 9)
+#define UP_TO_14(X, rows)     UP_TO_9(X, rows) X(rows, 10) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
+#define UP_TO_16(X, rows)     UP_TO_14(X, rows) X(rows, 15) X(rows, 16)
+#define EACH_ROW_COUNT(X)     X(1, 16) X(2, 14) X(3, 9) X(4, 6) X(5, 5) X(6, 4)
 
-#define NARROW_ENTRY(rows) {tile_##rows##_1_1, tile_##rows##_1_2, tile_##rows##_1_3, tile_##rows##_1_4},
-static tile_function *const narrow[ROWS][VECS] = {EACH_ROW_COUNT(NARROW_ENTRY)};
-
-enum { WIDE_ROWS = 3 };
+#define TILES(rows, widest)   UP_TO_##widest(TILE, rows)
+#define ENTRIES(rows, widest) {widest, {UP_TO_##widest(ENTRY, rows)}},
+EACH_ROW_COUNT(TILES)
 static const struct {
-    tile_function *run;
-    size_t panels;
-} wide[WIDE_ROWS] = {{tile_1_4_4, 4}, {tile_2_2_4, 2}, {tile_3_2_4, 2}};
+    size_t widest;
+    tile_function *run[MAX_WIDTH];
+} tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels. */
+/* One row tile over all panels: as many registers at once as fit, in whole panels but for the last. The last two steps share
+ * what is left, or one of them may have too few chains. */
 static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
-    size_t j = 0, panels = rows <= WIDE_ROWS ? wide[rows - 1].panels : 1;
+    size_t widest = tiles[rows - 1].widest, step = widest / VECS * COLS;
     float *c = t->c;
-    while (j < args->n) {
-        size_t left = args->n - j, taken = COLS * panels;
+    for (size_t j = 0, taken; j < args->n; j += taken) {
+        size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
+        taken = vecs <= widest ? left : left < 2 * step ? (left / COLS + 1) / 2 * COLS : step;
+        vecs = (taken + VEC_LANES - 1) / VEC_LANES;
         t->b = b + j / COLS * args->panel_stride;
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
-        if (panels > 1 && left >= taken) {
-            t->tail = VEC_LANES;
-            wide[rows - 1].run(t);
-        } else {
-            taken = left < COLS ? left : COLS;
-            size_t vecs = (taken + VEC_LANES - 1) / VEC_LANES;
-            t->tail = taken - (vecs - 1) * VEC_LANES;
-            narrow[rows - 1][vecs - 1](t);
-        }
-        j += taken;
+        t->tail = taken - (vecs - 1) * VEC_LANES;
+        tiles[rows - 1].run[vecs - 1](t);
     }
 }
 
 /* One panel over all rows, in tiles of nearly equal height. */
 static void one_panel(struct tile *t, size_t m, size_t cols) {
-    size_t tiles = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
     t->tail = cols - (vecs - 1) * VEC_LANES;
-    for (size_t i = 0; i < tiles; i++) {
-        size_t rows = m / tiles + (i < m % tiles);
-        narrow[rows - 1][vecs - 1](t);
+    for (size_t i = 0; i < count; i++) {
+        size_t rows = m / count + (i < m % count);
+        tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
     }
@@ -156,13 +159,18 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     }
 }
 
+/* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
+static size_t share(size_t total, size_t most) {
+    size_t parts = (total + most - 1) / most;
+    return parts ? (total + parts - 1) / parts : 1;
+}
+
 static void run(const struct attn_gemm_args *args) {
-    for (size_t i = 0; i < args->m; i += ROW_BLOCK) {
-        size_t m = args->m - i < ROW_BLOCK ? args->m - i : ROW_BLOCK, p = 0;
+    size_t rows = share(args->m, ROW_BLOCK), depth = args->m > ROWS ? (share(args->k, K_BLOCK) + 3) / 4 * 4 : args->k;
+    for (size_t i = 0; i < args->m; i += rows) {
+        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
         do {
-            size_t k = args->k - p;
-            if (m > ROWS && k > K_BLOCK)
-                k = k < 2 * K_BLOCK ? (k + 7) / 8 * 4 : K_BLOCK;
+            size_t k = args->k - p < depth ? args->k - p : depth;
             block(args, i, m, p, k);
             p += k;
         } while (p < args->k);
@@ -178,17 +186,26 @@ INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) 
             packed + p * COLS + v, v < cols ? vec_load_first(cols - v, b + p * args->k_stride + v) : vec_zero());
 }
 
-/* Columns of b that lie contiguous: 4 x 4 transposed at a time. */
+/* 4 columns of b that lie contiguous, of which `cols` exist: 4 x 4 transposed at a time. */
+static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t cols, float *packed) {
+    for (size_t p = 0; p < args->k; p += VEC_LANES) {
+        size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
+        vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
+            i < cols ? vec_load_first(depth, b + i * args->n_stride + p) : vec_zero();
+        vec_transpose(r);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+    }
+}
+
 static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+    float *packed = args->packed + j / COLS * args->panel_stride;
     for (size_t v = 0; v < COLS; v += VEC_LANES) {
-        float *packed = args->packed + j / COLS * args->panel_stride + v;
-        for (size_t p = 0; p < args->k; p += VEC_LANES) {
-            vec r[VEC_LANES];
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
-                v + i < cols ? vec_load_first(args->k - p, args->b + (j + v + i) * args->n_stride + p) : vec_zero();
-            vec_transpose(r);
-            UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (p + i < args->k) vec_store(packed + (p + i) * COLS, r[i]);
-        }
+        if (v < cols)
+            pack_lanes(args, args->b + (j + v) * args->n_stride, cols - v, packed + v);
+        else
+            for (size_t p = 0; p < args->k; p++)
+                vec_store(packed + p * COLS + v, vec_zero());
     }
 }
 

@@ -1,0 +1,183 @@
+/* One fault at a time: valid arguments for every function of the library, a spoiled copy of them, and the check that
+ * the function refuses it with the right status and name and writes nothing.
+ *
+ * The processor is made up, in faults.c: whatever this runs on, scalar and AVX2 are supported and the other ISAs are
+ * not. Calls that compute use scalar. */
+#ifndef ATTN_TESTS_FAULTS_H
+#define ATTN_TESTS_FAULTS_H
+
+#include "support.h"
+
+#include <stdalign.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#define UNSUPPORTED ATTN_ISA_AVX512
+#define NOT_BUILT   ATTN_ISA_NEON
+#else
+#define UNSUPPORTED ATTN_ISA_NEON
+#define NOT_BUILT   ATTN_ISA_AVX2
+#endif
+
+#define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
+#define ABOVE_PTRDIFF ((size_t)PTRDIFF_MAX + 1)
+
+/* ---- Valid arguments ---- */
+
+enum {
+    GEMM_M = 4,
+    GEMM_K = 5,
+    GEMM_N = 7,
+    BATCH = 2,
+    HEADS = 4,
+    KV_HEADS = 2,
+    Q_LEN = 3,
+    KV_LEN = 5,
+    CAPACITY = 8,
+    HEAD_SIZE = 4,
+    VALUE_SIZE = 6,
+    QUERY_WIDTH = 5,
+    KEY_WIDTH = 6,
+    VALUE_WIDTH = 7,
+    HIDDEN = HEADS * HEAD_SIZE,
+    KV_HIDDEN = KV_HEADS * HEAD_SIZE,
+    ROWS = 3,
+    COLS = 5,
+    FLOATS = 1024,
+    BYTES = 1 << 16
+};
+
+/* Everything that a call could write to. */
+struct arena {
+    alignas(ATTN_ALIGNMENT) unsigned char memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char workspace[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char gemm_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char layer_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char cache_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char layer_cache_memory[BYTES];
+    float q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], w[FLOATS], weights[FLOATS], log_sum_exp[FLOATS];
+    int64_t lens[BATCH * Q_LEN];
+    attn_gemm *gemm, *new_gemm;
+    attn_layer *layer, *new_layer;
+    attn_cache *cache, *layer_cache, *new_cache; /* the first two hold KV_LEN keys */
+    attn_cache_config new_config;
+    size_t bytes;
+    attn_isa isa;
+};
+
+/* What the calls are given, and a copy of it from before the call. */
+extern struct arena arena, before;
+
+/* The arguments of every function. What a function takes by address it takes by the pointers, which may be NULL. */
+struct arguments {
+    const attn_gemm_config *gemm_config;
+    const attn_layer_config *layer_config;
+    const attn_cache_config *cache_config;
+    const attn_softmax_args *softmax_args;
+    const attn_transpose_args *transpose_args;
+    const attn_attention_args *attention_args;
+    const attn_layer_args *layer_args;
+    const attn_layer_append_args *append_args;
+    const attn_gemm *gemm;
+    const attn_layer *layer;
+    attn_cache *cache;
+    size_t *bytes_out;
+    void *memory, *workspace;
+    size_t bytes;
+    attn_gemm **new_gemm;
+    attn_layer **new_layer;
+    attn_cache **new_cache;
+    attn_cache_config *new_config;
+    size_t m, x_stride, y_stride, len;
+    const float *x;
+    float *y;
+    const attn_tensor *k, *v;
+    const attn_parallel *parallel;
+
+    attn_gemm_config gemm_config_value;
+    attn_layer_config layer_config_value;
+    attn_cache_config cache_config_value;
+    attn_softmax_args softmax;
+    attn_transpose_args transpose;
+    attn_attention_args attention;
+    attn_layer_args forward;
+    attn_layer_append_args append;
+    attn_tensor k_value, v_value;
+    attn_parallel parallel_value;
+};
+
+/* Every call of these succeeds. */
+void base(struct arguments *a);
+
+/* The config of arena.cache. */
+attn_cache_config cache_config(void);
+
+/* A cmocka setup: fills the arena, with the objects created anew. */
+int set_up(void **state);
+
+/* ---- The functions ----
+ *
+ * Each calls the attn_ function of its name; the underscores tell two of them from those of problem.h. */
+
+typedef attn_status function(struct arguments *a, const char **field);
+
+function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
+    attention, cache_size, cache_create_, cache_append, cache_truncate, layer_size, layer_create_, layer_workspace,
+    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
+
+/* ---- The check ---- */
+
+extern unsigned provoked; /* a bit per status */
+
+/* A name that says which of several factors is wrong is a matter of taste. */
+extern const char *const any_name;
+
+/* `call` fails with `expected` and names the field `name`, with and without a pointer to put the name in, and leaves
+ * the arena as it was. */
+void check_bad(function *call, struct arguments *a, attn_status expected, const char *name);
+
+/* What `spoil` does to valid arguments `a` makes the function fail so. */
+#define BAD(call, expected, name, spoil)                                                                               \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        base(&a);                                                                                                      \
+        spoil;                                                                                                         \
+        test_case("%s: %s", #call, #spoil);                                                                            \
+        check_bad(call, &a, expected, name);                                                                           \
+    } while (0)
+
+/* The valid arguments, and those that `spoil` leaves valid. */
+#define GOOD(call, spoil)                                                                                              \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        const char *field = "untouched";                                                                               \
+        base(&a);                                                                                                      \
+        spoil;                                                                                                         \
+        test_case("%s: %s", #call, #spoil);                                                                            \
+        assert_ok(call(&a, &field));                                                                                   \
+        assert_string_equal("untouched", field);                                                                       \
+        provoked |= 1u << ATTN_OK;                                                                                     \
+    } while (0)
+
+#define BAD_ISA(call, member)                                                                                          \
+    do {                                                                                                               \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = NO_ISA);                                                         \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = (attn_isa)1000000);                                              \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = (attn_isa)-1);                                                   \
+        BAD(call, ATTN_UNKNOWN_ISA, "isa", a.member = NOT_BUILT);                                                      \
+        BAD(call, ATTN_UNSUPPORTED_ISA, "isa", a.member = UNSUPPORTED);                                                \
+    } while (0)
+
+#define BAD_SIZE(call, name, member)                                                                                   \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = SIZE_MAX);                                                           \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = ABOVE_PTRDIFF);                                                      \
+    } while (0)
+
+#define ZERO_OR_BAD_SIZE(call, name, member)                                                                           \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_SIZE, name, a.member = 0);                                                                  \
+        BAD_SIZE(call, name, member);                                                                                  \
+    } while (0)
+
+#endif

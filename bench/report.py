@@ -321,12 +321,14 @@ Microseconds.
   cannot be held to AVX2."""
 
 
-def page(results):
+def page(results, directory):
     parts = ["# Measured", origin(results), HOW_TO_READ]
     for isa in (isa for isa in ISA_LABELS if isa in results["about"]):
         parts.append("## " + ISA_LABELS[isa])
         for picture in ("attention", "layer", "gemm", "roofline", "length", "rows", "valid"):
-            parts.append("![%s](%s-%s.svg)" % (picture, picture, isa))
+            file = "%s-%s.svg" % (picture, isa)
+            if os.path.exists(os.path.join(directory, file)):
+                parts.append("![%s](%s)" % (picture, file))
         for (its_isa, operation, cold), cases in groups(results["cases"]).items():
             if its_isa == isa:
                 parts.append("### %s%s" % (operation, ", cold" if cold else ""))
@@ -341,6 +343,8 @@ def section(results):
         cases = main_cases(results, isa, operation)
         if cases:
             parts += ["%s, %s, microseconds:" % (operation.capitalize(), ISA_LABELS[isa]), table(cases)]
+        if any(case["operation"] == "attention_cache" for case in cases):
+            parts.append("The `dec` rows read keys and values from a cache, packed ahead where a library can.")
     return "\n\n".join(parts)
 
 
@@ -351,7 +355,7 @@ def publish(results, root):
         os.mkdir(new)
         draw_all(results, new)
         with open(os.path.join(new, "README.md"), "w") as file:
-            file.write(page(results))
+            file.write(page(results, new))
         with open(os.path.join(new, "results.json"), "w") as file:
             json.dump(results, file, indent=1)
         shutil.rmtree(directory, ignore_errors=True)

@@ -163,14 +163,14 @@ class InnerLoops(unittest.TestCase):
 class Check(unittest.TestCase):
     EXP = ["top: vfmadd231ps %ymm1,%ymm2,%ymm3", "dec %rax", "jne top", "ret"]
 
-    def library(self, tile=TILE, name="tile_1_1_2", exp=EXP):
+    def listing(self, tile=TILE, name="tile_1_1_2", exp=EXP):
         return x86(avx2_gemm={name: tile}, avx2_attention={"block": exp}, avx2_softmax={"softmax_row": self.EXP})
 
     def test_good(self):
-        self.assertEqual(problems("avx2", self.library()), [])
+        self.assertEqual(problems("avx2", self.listing()), [])
 
     def test_spill_in_tile(self):
-        (problem,) = problems("avx2", self.library(inside(TILE, "vmovups %ymm3,(%rsp)")))
+        (problem,) = problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)")))
         self.assertIn("tile_1_1_2", problem)
         self.assertIn("1 vector registers to or from the stack, 0 allowed", problem)
         text = arm(neon_gemm={"tile_1_1_2.constprop.0": inside(ARM_TILE, "str q3, [sp, #80]")})
@@ -180,28 +180,28 @@ class Check(unittest.TestCase):
         limit = next(limit for limit in loops.LIMITS if limit[:2] == ("avx2", "block"))
         for compiler, allowed in (("gcc", limit.gcc), ("clang", limit.clang)):
             for count in (allowed, allowed + 1):
-                text = self.library(exp=inside(self.EXP, *["vmovups %ymm3,(%rsp)"] * count))
+                text = self.listing(exp=inside(self.EXP, *["vmovups %ymm3,(%rsp)"] * count))
                 self.assertEqual(len(problems("avx2", text, compiler)), count - allowed)
 
     def test_other_functions_have_no_limit(self):
-        text = self.library() + x86(avx2_attention={"merge": inside(self.EXP, "vmovups %ymm3,(%rsp)")})
+        text = self.listing() + x86(avx2_attention={"merge": inside(self.EXP, "vmovups %ymm3,(%rsp)")})
         self.assertEqual(len(problems("avx2", text)), 1)
-        text = self.library() + x86(avx2_copy={"rows": inside(self.EXP, "vmovups %ymm3,(%rsp)")})
+        text = self.listing() + x86(avx2_copy={"rows": inside(self.EXP, "vmovups %ymm3,(%rsp)")})
         self.assertEqual(problems("avx2", text), [])
 
     def test_nothing_to_check(self):
-        self.assertIn("FAIL: no GEMM tile found", problems("avx2", self.library(name="other")))
-        self.assertEqual(len(problems("avx2", self.library(exp=["ret"]))), 1)
+        self.assertIn("FAIL: no GEMM tile found", problems("avx2", self.listing(name="other")))
+        self.assertEqual(len(problems("avx2", self.listing(exp=["ret"]))), 1)
         self.assertEqual(len(problems("avx2", "")), 1)
         straight = [line for line in TILE if "jne" not in line]
-        self.assertTrue(any("no loop with a multiply-add" in p for p in problems("avx2", self.library(straight))))
+        self.assertTrue(any("no loop with a multiply-add" in p for p in problems("avx2", self.listing(straight))))
 
     def test_wrong_number_of_multiply_adds(self):
-        (problem,) = problems("avx2", self.library(name="tile_2_1_2"))
+        (problem,) = problems("avx2", self.listing(name="tile_2_1_2"))
         self.assertIn("2 multiply-adds, which is no multiple of the tile's 4", problem)
 
     def test_indirect_jump(self):
-        found = problems("avx2", self.library(inside(TILE, "notrack jmp *%rax")))
+        found = problems("avx2", self.listing(inside(TILE, "notrack jmp *%rax")))
         self.assertTrue(any("an indirect jump" in problem for problem in found))
 
 

@@ -20,10 +20,6 @@ INLINE vec_mask visible(size_t c, size_t lo, size_t hi) {
     return vec_lanes(first < VEC_LANES ? first : VEC_LANES, last < VEC_LANES ? last : VEC_LANES);
 }
 
-INLINE vec_mask below(size_t c, size_t end) {
-    return visible(c, 0, end);
-}
-
 static void scale(const float *x, float factor, float *y, size_t n) {
     vec f = vec_set(factor);
     size_t j = 0;

@@ -5,11 +5,6 @@
 #include "exp.h"
 #include "kernels.h"
 
-/* Lanes of the vector at column c that are below `end`. */
-INLINE vec_mask below(size_t c, size_t end) {
-    return end - c >= VEC_LANES ? (vec_mask)-1 : vec_lanes(0, end - c);
-}
-
 static float row_max(const float *x, size_t n) {
     vec max = vec_set(-INFINITY);
     for (size_t c = 0; c < n; c += VEC_LANES) {

@@ -52,6 +52,10 @@ INLINE vec vec_max(vec m, vec x) {
 INLINE vec_mask vec_lanes(size_t lo, size_t hi) {
     return (vec_mask)(((1u << hi) - 1) & ~((1u << lo) - 1));
 }
+/* Lanes of the vector at column c < end that are below `end`. */
+INLINE vec_mask below(size_t c, size_t end) {
+    return end - c >= VEC_LANES ? (vec_mask)-1 : vec_lanes(0, end - c);
+}
 /* Lanes outside the mask are neither read nor written; loaded they are +0. */
 INLINE vec vec_load_mask(vec_mask mask, const float *p) {
     return _mm512_maskz_loadu_ps(mask, p);

@@ -58,8 +58,8 @@ struct attn_gemm_args {
 /* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
 struct attn_gemm_kernel {
     const char *name;
-    size_t rows,
-        cols; /* of the largest tile; rows <= ATTN_MAX_ROWS; cols is a panel's width, a divisor of ATTN_BLOCK */
+    size_t rows, width; /* of the largest tile; rows <= ATTN_MAX_ROWS, width a multiple of cols */
+    size_t cols;        /* of a panel; a divisor of ATTN_LANES */
     void (*pack)(const struct attn_pack_args *args);
     void (*run)(const struct attn_gemm_args *args);
 };

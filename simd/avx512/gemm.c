@@ -1,19 +1,19 @@
 /* GEMM for AVX-512.
  *
- * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
- * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
- * again after 14 cycles, far above the latency of 4. Fewer rows take more registers of B at once, across panels, so that
- * eight chains or more are in flight: 1 x 128, 4 x 96, 8 x 48. */
+ * A panel is one register wide. Tile 14 x 32: two panels, 28 accumulators, two registers of B, one broadcast of A, 31 of 32
+ * registers. Per step of k two loads of B and 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two
+ * multiply-add pipes need. Each accumulator is used again after 14 cycles, far above the latency of 4. Fewer rows take more
+ * panels at once, so that eight chains or more are in flight: 1 x 128, 4 x 96, 8 x 48. */
 #include "kernels.h"
 #include "vec.h"
 
-enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES, MAX_WIDTH = 8 };
+enum { ROWS = 14, COLS = VEC_LANES, WIDTH = 2, MAX_WIDTH = 8 };
 
-/* What passes over one panel of B, 96 KiB, are 768 KiB of A: both stay in L2. Smaller blocks of k would keep the panel in L1,
- * but its 9 bytes a cycle come from L2 in time, and each block more is a round trip of C. */
+/* What passes over two panels of B, 96 KiB, are 768 KiB of A: all stay in L2. Smaller blocks of k would keep the panels in L1,
+ * but their 9 bytes a cycle come from L2 in time, and each block more is a round trip of C. */
 enum { K_BLOCK = 768, ROW_BLOCK = 256 };
 
-/* Rows of B, 2 KiB, fetched ahead: also of the next panel, which mostly follows. */
+/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. */
 enum { PREFETCH = 16 };
 
 /* A tile's place: rows from a and c, columns from panel b; the last register of each row ends at `tail` lanes. */
@@ -30,7 +30,7 @@ struct tile {
     vec_mask tail;
 };
 
-/* Compile-time rows and registers of B per step, which may come from several panels. The smaller side of the outer product
+/* Compile-time rows and panels. The smaller side of the outer product
  * stays in registers while the larger passes by. */
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec acc[28];
@@ -59,21 +59,20 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load(b + (size_t)(j / VECS) * panel_stride + j % VECS * VEC_LANES);
+                vec bv = vec_load(b + (size_t)j * panel_stride);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
             vec bv[MAX_WIDTH];
-            UNROLL for (int j = 0; j < width; j++) bv[j] =
-                vec_load(b + (size_t)(j / VECS) * panel_stride + j % VECS * VEC_LANES);
+            UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + (size_t)j * panel_stride);
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
         }
-        if (width <= VECS)
+        if (width <= WIDTH)
             UNROLL for (int j = 0; j < width; j++)
-                _mm_prefetch((const char *)(b + PREFETCH * COLS + j * VEC_LANES), _MM_HINT_T0);
+                _mm_prefetch((const char *)(b + PREFETCH * COLS + (size_t)j * panel_stride), _MM_HINT_T0);
         UNROLL for (int q = 0; q < 4; q++) a[q]++;
     }
 
@@ -112,14 +111,14 @@ static const struct {
     tile_function *run[MAX_WIDTH];
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels: as many registers at once as fit, in whole panels but for the last. */
+/* One row tile over all panels, as many at once as fit. */
 static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
-    size_t widest = tiles[rows - 1].widest, step = widest / VECS * COLS;
+    size_t widest = tiles[rows - 1].widest, step = widest * COLS;
     float *c = t->c;
     for (size_t j = 0, taken; j < args->n; j += taken) {
         size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
         taken = vecs <= widest ? left : step;
-        vecs = (taken + VEC_LANES - 1) / VEC_LANES;
+        vecs = vecs <= widest ? vecs : widest;
         t->b = b + j / COLS * args->panel_stride;
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
@@ -128,8 +127,8 @@ static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *a
     }
 }
 
-/* One panel over all rows, in tiles of nearly equal height. */
-static void one_panel(struct tile *t, size_t m, size_t cols) {
+/* Up to WIDTH panels over all rows, in tiles of nearly equal height. */
+static void some_panels(struct tile *t, size_t m, size_t cols) {
     size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
     for (size_t i = 0; i < count; i++) {
@@ -154,12 +153,12 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
         few_rows(&t, m, args, b);
         return;
     }
-    for (size_t j = 0; j < args->n; j += COLS) {
+    for (size_t j = 0; j < args->n; j += WIDTH * COLS) {
         t.a = a;
         t.b = b + j / COLS * args->panel_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = c + j;
-        one_panel(&t, m, args->n - j < COLS ? args->n - j : COLS);
+        some_panels(&t, m, args->n - j < WIDTH * COLS ? args->n - j : WIDTH * COLS);
     }
 }
 
@@ -183,18 +182,17 @@ static void run(const struct attn_gemm_args *args) {
 
 /* k rows of b that lie contiguous. */
 static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) {
-    vec_mask mask[VECS];
-    UNROLL for (size_t v = 0; v < VECS; v++) mask[v] =
-        cols > v * VEC_LANES ? vec_lanes(0, cols - v * VEC_LANES < VEC_LANES ? cols - v * VEC_LANES : VEC_LANES) : 0;
+    vec_mask mask = vec_lanes(0, cols);
     const float *b = args->b + j;
     float *packed = args->packed + j / COLS * args->panel_stride;
     for (size_t p = 0; p < args->k; p++)
-        UNROLL for (size_t v = 0; v < VECS; v++) vec_store(
-            packed + p * COLS + v * VEC_LANES, vec_load_mask(mask[v], b + p * args->k_stride + v * VEC_LANES));
+        vec_store(packed + p * COLS, vec_load_mask(mask, b + p * args->k_stride));
 }
 
-/* 16 columns of b that lie contiguous, of which `cols` exist: 16 x 16 transposed at a time. */
-static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t cols, float *packed) {
+/* A panel's columns that lie contiguous: 16 x 16 transposed at a time. */
+static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+    const float *b = args->b + j * args->n_stride;
+    float *packed = args->packed + j / COLS * args->panel_stride;
     for (size_t p = 0; p < args->k; p += VEC_LANES) {
         size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
         vec_mask mask = vec_lanes(0, depth);
@@ -206,17 +204,6 @@ static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t
         }
         vec_transpose(r);
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
-    }
-}
-
-static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
-    float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t v = 0; v < COLS; v += VEC_LANES) {
-        if (v < cols)
-            pack_lanes(args, args->b + (j + v) * args->n_stride, cols - v, packed + v);
-        else
-            for (size_t p = 0; p < args->k; p++)
-                vec_store(packed + p * COLS + v, vec_zero());
     }
 }
 
@@ -240,4 +227,4 @@ static void pack(const struct attn_pack_args *args) {
 }
 
 const struct attn_gemm_kernel attn_avx512_gemm = {
-    .name = "avx512_14x32", .rows = ROWS, .cols = COLS, .pack = pack, .run = run};
+    .name = "avx512_14x32", .rows = ROWS, .cols = COLS, .width = WIDTH * COLS, .pack = pack, .run = run};

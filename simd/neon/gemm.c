@@ -231,4 +231,4 @@ static void pack(const struct attn_pack_args *args) {
 }
 
 const struct attn_gemm_kernel attn_neon_gemm = {
-    .name = "neon_6x16", .rows = ROWS, .cols = COLS, .pack = pack, .run = run};
+    .name = "neon_6x16", .rows = ROWS, .cols = COLS, .width = COLS, .pack = pack, .run = run};

@@ -35,7 +35,7 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof(float));
 }
 
-/* The product cut into items: bands of rows, or bands of panels where rows are few. */
+/* The product cut into items: bands of rows, or bands of columns where rows are few. */
 struct work {
     const struct attn_packed *w;
     size_t m;
@@ -85,9 +85,9 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
         return;
     }
     size_t row_tiles = (m + w->kernel->rows - 1) / w->kernel->rows;
-    size_t panels = (w->n + w->kernel->cols - 1) / w->kernel->cols;
-    work.by_rows = row_tiles >= panels;
-    size_t tiles = work.by_rows ? row_tiles : panels, tile = work.by_rows ? w->kernel->rows : w->kernel->cols;
+    size_t column_tiles = (w->n + w->kernel->width - 1) / w->kernel->width;
+    work.by_rows = row_tiles >= column_tiles;
+    size_t tiles = work.by_rows ? row_tiles : column_tiles, tile = work.by_rows ? w->kernel->rows : w->kernel->width;
     size_t wanted = threads < tiles / ITEMS_PER_THREAD ? threads * ITEMS_PER_THREAD : tiles;
     size_t tiles_per_item = (tiles + wanted - 1) / wanted, items = (tiles + tiles_per_item - 1) / tiles_per_item;
     work.band = tiles_per_item * tile;

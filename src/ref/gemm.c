@@ -27,4 +27,5 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
-const struct attn_gemm_kernel attn_ref_gemm = {.name = "scalar_1x1", .rows = 1, .cols = 1, .pack = pack, .run = run};
+const struct attn_gemm_kernel attn_ref_gemm = {
+    .name = "scalar_1x1", .rows = 1, .cols = 1, .width = 1, .pack = pack, .run = run};

@@ -31,7 +31,7 @@ void add_exp(catalogue &to, attn_isa isa) {
     const sleef_functions sleef = sleef_for(isa);
     for (const exp_shape &shape : exp_shapes) {
         to.push_back({"exp", attn_isa_name(isa), shape.name, isa, [isa, &shape] {
-                          const exp_function exp = attn_table_softmax(attn_table(isa))->exp;
+                          const exp_function exp = attn_table_elementary(attn_table(isa))->exp;
                           return make_subject<elementwise>(least_work(shape), exp, shape);
                       }});
         if (sleef.exp)

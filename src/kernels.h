@@ -64,7 +64,7 @@ struct attn_gemm_kernel {
     void (*run)(const struct attn_gemm_args *args);
 };
 
-/* ---- Masked softmax, exp, log ---- */
+/* ---- Masked softmax ---- */
 
 struct attn_softmax_kernel {
     const char *name;
@@ -72,9 +72,18 @@ struct attn_softmax_kernel {
      * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of +0.
      * x[valid..] is not read. y may be x. */
     void (*row)(const float *x, size_t valid, size_t cols, float *y);
-    /* y[c] = exp(x[c]), log(x[c]): SLEEF's finz_expf_u10 and finz_logf_u10. y may be x. */
+};
+
+/* ---- Elementary functions ---- */
+
+/* y[c] = f(x[c]) with the bits of SLEEF's finz_*f_u10. y may be x. */
+struct attn_elementary_kernel {
+    const char *name;
     void (*exp)(const float *x, float *y, size_t n);
     void (*log)(const float *x, float *y, size_t n);
+    void (*tanh)(const float *x, float *y, size_t n);
+    void (*sin)(const float *x, float *y, size_t n); /* abs(x) <= 4: angles come reduced */
+    void (*cos)(const float *x, float *y, size_t n); /* likewise */
 };
 
 /* ---- Attention ---- */
@@ -136,6 +145,7 @@ struct attn_kernels {
     const struct attn_kernels *lower; /* NULL for scalar */
     const struct attn_gemm_kernel *gemm;
     const struct attn_softmax_kernel *softmax;
+    const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;
     const struct attn_copy_kernel *copy;
 };
@@ -152,6 +162,7 @@ struct attn_kernels {
     }
 ATTN_TABLE_GROUP(gemm)
 ATTN_TABLE_GROUP(softmax)
+ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)
 ATTN_TABLE_GROUP(copy)
 #undef ATTN_TABLE_GROUP

@@ -131,7 +131,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
         }
     }
     kernel->finish(output, 1 / sum, o, size);
-    attn_table_softmax(&attn_kernels_scalar)->log(&sum, log_sum_exp, 1);
+    attn_table_elementary(&attn_kernels_scalar)->log(&sum, log_sum_exp, 1);
     *log_sum_exp += max;
 }
 

@@ -247,6 +247,7 @@ static void tables_are_complete(void **state) {
         assert_true(at_or_below(ATTN_ISA_SCALAR, (attn_isa)isa));
         assert_non_null(attn_table_gemm(table)->name);
         assert_non_null(attn_table_softmax(table)->name);
+        assert_non_null(attn_table_elementary(table)->name);
         assert_non_null(attn_table_attention(table)->name);
         assert_non_null(attn_table_copy(table)->name);
     }

@@ -1,5 +1,5 @@
-/* exp and log of one ISA against SLEEF's deterministic functions, bit for bit: on SIMD ISAs over all 2^32 inputs of exp, and
- * all that the attention loop may give to its exp, elsewhere over every N-th.
+/* Elementary functions of one ISA against SLEEF's deterministic ones, bit for bit: over all 2^32 inputs of exp and, on
+ * SIMD ISAs, all that the attention loop may give to its exp, elsewhere over every N-th.
  *
  * --step N, or ATTN_TEST_EXP_STEP=N, takes every N-th input in all sweeps; the first one follows from the seed. */
 #include "support.h"
@@ -23,60 +23,52 @@ typedef void array_function(const float *x, float *y, size_t n);
  *
  * Declared here: sleef.h has a vector function only where the flags of the whole file allow its type. */
 
-float Sleef_finz_expf1_u10purecfma(float);
-float Sleef_finz_logf1_u10purecfma(float);
+#define EACH_FUNCTION(F) F(exp) F(log) F(tanh) F(sin) F(cos)
+#define SLEEF_KERNEL(isa)                                                                                              \
+    {                                                                                                                  \
+        .name = "SLEEF", .exp = sleef_exp_##isa, .log = sleef_log_##isa, .tanh = sleef_tanh_##isa,                     \
+        .sin = sleef_sin_##isa, .cos = sleef_cos_##isa                                                                 \
+    }
 
-static void sleef_exp_scalar(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        y[i] = Sleef_finz_expf1_u10purecfma(x[i]);
-}
-
-static void sleef_log_scalar(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        y[i] = Sleef_finz_logf1_u10purecfma(x[i]);
-}
+#define SLEEF_SCALAR(name)                                                                                             \
+    float Sleef_finz_##name##f1_u10purecfma(float);                                                                    \
+    static void sleef_##name##_scalar(const float *x, float *y, size_t n) {                                            \
+        for (size_t i = 0; i < n; i++)                                                                                 \
+            y[i] = Sleef_finz_##name##f1_u10purecfma(x[i]);                                                            \
+    }
+EACH_FUNCTION(SLEEF_SCALAR)
+static const struct attn_elementary_kernel sleef_scalar = SLEEF_KERNEL(scalar);
 
 #if defined(__x86_64__)
 #define TARGET_AVX2   __attribute__((target("avx2,fma")))
 #define TARGET_AVX512 __attribute__((target("avx512f")))
 
-TARGET_AVX2 __m256 Sleef_finz_expf8_u10avx2(__m256);
-TARGET_AVX2 __m256 Sleef_finz_logf8_u10avx2(__m256);
-TARGET_AVX512 __m512 Sleef_finz_expf16_u10avx512f(__m512);
-TARGET_AVX512 __m512 Sleef_finz_logf16_u10avx512f(__m512);
+#define SLEEF_AVX2(name)                                                                                               \
+    TARGET_AVX2 __m256 Sleef_finz_##name##f8_u10avx2(__m256);                                                          \
+    TARGET_AVX2 static void sleef_##name##_avx2(const float *x, float *y, size_t n) {                                  \
+        for (size_t i = 0; i < n; i += 8)                                                                              \
+            _mm256_storeu_ps(y + i, Sleef_finz_##name##f8_u10avx2(_mm256_loadu_ps(x + i)));                            \
+    }
+EACH_FUNCTION(SLEEF_AVX2)
+static const struct attn_elementary_kernel sleef_avx2 = SLEEF_KERNEL(avx2);
 
-TARGET_AVX2 static void sleef_exp_avx2(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 8)
-        _mm256_storeu_ps(y + i, Sleef_finz_expf8_u10avx2(_mm256_loadu_ps(x + i)));
-}
-
-TARGET_AVX2 static void sleef_log_avx2(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 8)
-        _mm256_storeu_ps(y + i, Sleef_finz_logf8_u10avx2(_mm256_loadu_ps(x + i)));
-}
-
-TARGET_AVX512 static void sleef_exp_avx512(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 16)
-        _mm512_storeu_ps(y + i, Sleef_finz_expf16_u10avx512f(_mm512_loadu_ps(x + i)));
-}
-
-TARGET_AVX512 static void sleef_log_avx512(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 16)
-        _mm512_storeu_ps(y + i, Sleef_finz_logf16_u10avx512f(_mm512_loadu_ps(x + i)));
-}
+#define SLEEF_AVX512(name)                                                                                             \
+    TARGET_AVX512 __m512 Sleef_finz_##name##f16_u10avx512f(__m512);                                                    \
+    TARGET_AVX512 static void sleef_##name##_avx512(const float *x, float *y, size_t n) {                              \
+        for (size_t i = 0; i < n; i += 16)                                                                             \
+            _mm512_storeu_ps(y + i, Sleef_finz_##name##f16_u10avx512f(_mm512_loadu_ps(x + i)));                        \
+    }
+EACH_FUNCTION(SLEEF_AVX512)
+static const struct attn_elementary_kernel sleef_avx512 = SLEEF_KERNEL(avx512);
 #elif defined(__aarch64__)
-float32x4_t Sleef_finz_expf4_u10advsimd(float32x4_t);
-float32x4_t Sleef_finz_logf4_u10advsimd(float32x4_t);
-
-static void sleef_exp_neon(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 4)
-        vst1q_f32(y + i, Sleef_finz_expf4_u10advsimd(vld1q_f32(x + i)));
-}
-
-static void sleef_log_neon(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += 4)
-        vst1q_f32(y + i, Sleef_finz_logf4_u10advsimd(vld1q_f32(x + i)));
-}
+#define SLEEF_NEON(name)                                                                                               \
+    float32x4_t Sleef_finz_##name##f4_u10advsimd(float32x4_t);                                                         \
+    static void sleef_##name##_neon(const float *x, float *y, size_t n) {                                              \
+        for (size_t i = 0; i < n; i += 4)                                                                              \
+            vst1q_f32(y + i, Sleef_finz_##name##f4_u10advsimd(vld1q_f32(x + i)));                                      \
+    }
+EACH_FUNCTION(SLEEF_NEON)
+static const struct attn_elementary_kernel sleef_neon = SLEEF_KERNEL(neon);
 #endif
 
 /* SLEEF's scalar functions contain FMA instructions. */
@@ -88,47 +80,52 @@ static bool machine_has_fma(void) {
 #endif
 }
 
-/* An operation, how SLEEF does it on the ISA under test, and which of its inputs are swept: every `step`-th bit pattern from
- * `lowest` to the last, 0xffffffff. */
+/* How SLEEF does it on the ISA under test; NULL in every field where this machine cannot run it. */
+static const struct attn_elementary_kernel *sleef(void) {
+    static const struct attn_elementary_kernel none;
+    switch (test_isa()) {
+#if defined(__x86_64__)
+    case ATTN_ISA_AVX2:
+        return &sleef_avx2;
+    case ATTN_ISA_AVX512:
+        return &sleef_avx512;
+#elif defined(__aarch64__)
+    case ATTN_ISA_NEON:
+        return &sleef_neon;
+#endif
+    default:
+        return machine_has_fma() ? &sleef_scalar : &none;
+    }
+}
+
+static const struct attn_elementary_kernel *kernel(void) {
+    return attn_table_elementary(test_table());
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* An operation and its inputs: bit patterns up to `largest`, the sign apart. The sweep takes every `step`-th. */
 struct operation {
     const char *name;
     array_function *kernel, *sleef; /* sleef: NULL where this machine cannot run it */
     double (*exact)(double);
-    uint32_t lowest;
+    uint32_t largest;
+    bool negative; /* of the negative sign only */
+    double ulps;   /* the largest error */
     uint64_t step;
 };
 
-static array_function *sleef_exp(void) {
-    switch (test_isa()) {
-#if defined(__x86_64__)
-    case ATTN_ISA_AVX2:
-        return sleef_exp_avx2;
-    case ATTN_ISA_AVX512:
-        return sleef_exp_avx512;
-#elif defined(__aarch64__)
-    case ATTN_ISA_NEON:
-        return sleef_exp_neon;
-#endif
-    default:
-        return machine_has_fma() ? sleef_exp_scalar : NULL;
-    }
-}
-
-static array_function *sleef_log(void) {
-    switch (test_isa()) {
-#if defined(__x86_64__)
-    case ATTN_ISA_AVX2:
-        return sleef_log_avx2;
-    case ATTN_ISA_AVX512:
-        return sleef_log_avx512;
-#elif defined(__aarch64__)
-    case ATTN_ISA_NEON:
-        return sleef_log_neon;
-#endif
-    default:
-        return machine_has_fma() ? sleef_log_scalar : NULL;
-    }
-}
+#define MAGNITUDE UINT32_C(0x7fffffff)
 
 /* `simd` on a SIMD ISA, `scalar` on the reference, whose multiply-add is a call. */
 static uint64_t step_of(uint64_t simd, uint64_t scalar) {
@@ -146,9 +143,11 @@ static uint64_t step_of(uint64_t simd, uint64_t scalar) {
 
 static struct operation exp_operation(void) {
     return (struct operation){.name = "exp",
-                              .kernel = attn_table_softmax(test_table())->exp,
-                              .sleef = sleef_exp(),
+                              .kernel = kernel()->exp,
+                              .sleef = sleef()->exp,
                               .exact = exp,
+                              .largest = MAGNITUDE,
+                              .ulps = 1.0,
                               .step = step_of(1, 1)};
 }
 
@@ -161,17 +160,49 @@ static struct operation attention_exp_operation(void) {
     struct operation operation = exp_operation();
     operation.name = "attention's exp";
     operation.kernel = attention_exp;
-    operation.lowest = UINT32_C(0x80000000); /* -0, the negative numbers, NaN */
+    operation.negative = true;
     operation.step = step_of(1, 7);
     return operation;
 }
 
 static struct operation log_operation(void) {
     return (struct operation){.name = "log",
-                              .kernel = attn_table_softmax(test_table())->log,
-                              .sleef = sleef_log(),
+                              .kernel = kernel()->log,
+                              .sleef = sleef()->log,
                               .exact = log,
+                              .largest = MAGNITUDE,
+                              .ulps = 1.0,
                               .step = step_of(3, 21)};
+}
+
+/* Near 2^-24, where tanh(x) is x, SLEEF may give the next float and so be a whole unit off, and a hair. */
+static struct operation tanh_operation(void) {
+    return (struct operation){.name = "tanh",
+                              .kernel = kernel()->tanh,
+                              .sleef = sleef()->tanh,
+                              .exact = tanh,
+                              .largest = MAGNITUDE,
+                              .ulps = 1.0 + 1e-7,
+                              .step = step_of(23, 31)};
+}
+
+static struct operation sin_operation(void) {
+    return (struct operation){.name = "sin",
+                              .kernel = kernel()->sin,
+                              .sleef = sleef()->sin,
+                              .exact = sin,
+                              .largest = bits_of(4.0f),
+                              .ulps = 1.0,
+                              .step = step_of(23, 31)};
+}
+
+static struct operation cos_operation(void) {
+    struct operation operation = sin_operation();
+    operation.name = "cos";
+    operation.kernel = kernel()->cos;
+    operation.sleef = sleef()->cos;
+    operation.exact = cos;
+    return operation;
 }
 
 static void skip_without_sleef(const struct operation *operation) {
@@ -179,18 +210,6 @@ static void skip_without_sleef(const struct operation *operation) {
         return;
     print_message("SLEEF's %s needs FMA instructions, which this machine lacks\n", operation->name);
     skip();
-}
-
-static uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
 }
 
 /* ---- The sweep ---- */
@@ -240,11 +259,12 @@ static void *run_sweep(void *arg) {
     return NULL;
 }
 
-static void check_sweep(const struct operation *operation) {
-    skip_without_sleef(operation);
+/* Every step-th input of one sign, which is 0 or the sign bit. */
+static void check_sign(const struct operation *operation, uint64_t sign) {
     struct test_random random = test_random(operation->name);
-    uint64_t first = operation->lowest + random_below(&random, operation->step);
-    uint64_t count = ((UINT64_C(1) << 32) - first + operation->step - 1) / operation->step;
+    uint64_t inputs = (uint64_t)operation->largest + 1;
+    uint64_t first = sign + random_below(&random, operation->step < inputs ? operation->step : inputs);
+    uint64_t count = (sign + inputs - first + operation->step - 1) / operation->step;
     struct sweep sweeps[THREADS];
     pthread_t threads[THREADS];
     for (uint64_t i = 0; i < THREADS; i++) {
@@ -262,6 +282,13 @@ static void check_sweep(const struct operation *operation) {
                       (double)sweeps[i].expected, bits_of(sweeps[i].actual), (double)sweeps[i].actual);
     print_message("%s: %" PRIu64 " inputs, every %" PRIu64 " from %" PRIx64 "\n", operation->name, count,
                   operation->step, first);
+}
+
+static void check_sweep(const struct operation *operation) {
+    skip_without_sleef(operation);
+    if (!operation->negative)
+        check_sign(operation, 0);
+    check_sign(operation, UINT64_C(1) << 31);
 }
 
 static void attention_exp_equals_sleef(void **state) {
@@ -282,17 +309,39 @@ static void log_equals_sleef(void **state) {
     check_sweep(&operation);
 }
 
+static void tanh_equals_sleef(void **state) {
+    (void)state;
+    struct operation operation = tanh_operation();
+    check_sweep(&operation);
+}
+
+static void sin_equals_sleef(void **state) {
+    (void)state;
+    struct operation operation = sin_operation();
+    check_sweep(&operation);
+}
+
+static void cos_equals_sleef(void **state) {
+    (void)state;
+    struct operation operation = cos_operation();
+    check_sweep(&operation);
+}
+
 /* Whatever the step: 4096 neighbours of each point where a branch, a sign, an exponent or a rounding changes. */
 static void check_edges(const struct operation *operation) {
     skip_without_sleef(operation);
-    const float edges[] = {0.0f,      1.0f,   -1.0f,     0.75f,        1.5f,      0.5f,    2.0f,    -104.0f,
-                           -103.972f, 100.0f, 88.72284f, -87.33655f,   0.34657f,  FLT_MIN, FLT_MAX, FLT_TRUE_MIN,
-                           INFINITY,  -0.0f,  -FLT_MIN,  -0.34657359f, -INFINITY, -88.37f, NAN,     0x1p-64f};
+    const float edges[] = {0.0f,    1.0f,         -1.0f,        0.75f,        1.5f,        0.5f,         2.0f,
+                           -104.0f, -103.972f,    100.0f,       88.72284f,    -87.33655f,  0.34657f,     FLT_MIN,
+                           FLT_MAX, FLT_TRUE_MIN, INFINITY,     -0.0f,        -FLT_MIN,    -0.34657359f, -INFINITY,
+                           -88.37f, NAN,          0x1p-64f,     1.03972077f,  8.66433974f, -8.6643397f,  1.57079637f,
+                           4.0f,    -4.0f,        -1.57079637f, -3.14159274f, 3.14159274f, -1.0397207f};
     static float x[CHUNK], expected[CHUNK], actual[CHUNK];
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
         test_case("%s around %g", operation->name, (double)edges[i]);
-        for (uint32_t j = 0; j < CHUNK; j++)
-            x[j] = float_of(bits_of(edges[i]) - CHUNK / 2 + j);
+        for (uint32_t j = 0; j < CHUNK; j++) {
+            uint32_t bits = bits_of(edges[i]) - CHUNK / 2 + j;
+            x[j] = (bits & MAGNITUDE) <= operation->largest ? float_of(bits) : 0.0f;
+        }
         operation->sleef(x, expected, CHUNK);
         operation->kernel(x, actual, CHUNK);
         for (size_t j = 0; j < CHUNK; j++) {
@@ -314,7 +363,30 @@ static void log_equals_sleef_at_edges(void **state) {
     check_edges(&operation);
 }
 
+static void tanh_equals_sleef_at_edges(void **state) {
+    (void)state;
+    struct operation operation = tanh_operation();
+    check_edges(&operation);
+}
+
+static void sin_equals_sleef_at_edges(void **state) {
+    (void)state;
+    struct operation operation = sin_operation();
+    check_edges(&operation);
+}
+
+static void cos_equals_sleef_at_edges(void **state) {
+    (void)state;
+    struct operation operation = cos_operation();
+    check_edges(&operation);
+}
+
 /* ---- Tails ---- */
+
+static float random_input(struct test_random *random, const struct operation *operation) {
+    float x = random_float(random, TEST_WILD);
+    return (bits_of(x) & MAGNITUDE) <= operation->largest ? x : random_uniform(random, -4.0f, 4.0f);
+}
 
 /* Every length, between guard pages, in place too, against the scalar reference. */
 static void check_tails(struct test_random *random, const struct operation *operation, array_function *reference) {
@@ -322,7 +394,8 @@ static void check_tails(struct test_random *random, const struct operation *oper
         for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++) {
             test_case("%s of %zu flush=%d", operation->name, n, (int)flush);
             float *x = guarded_floats(n, flush), *y = guarded_floats(n, flush), *expected = guarded_floats(n, flush);
-            random_fill(random, TEST_WILD, x, n);
+            for (size_t i = 0; i < n; i++)
+                x[i] = random_input(random, operation);
             reference(x, expected, n);
             operation->kernel(x, y, n);
             assert_same_bits(expected, y, n);
@@ -337,10 +410,13 @@ static void check_tails(struct test_random *random, const struct operation *oper
 static void every_length_equals_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    const struct attn_softmax_kernel *reference = attn_table_softmax(&attn_kernels_scalar);
-    struct operation e = exp_operation(), l = log_operation();
-    check_tails(&random, &e, reference->exp);
-    check_tails(&random, &l, reference->log);
+    const struct attn_elementary_kernel *reference = attn_table_elementary(&attn_kernels_scalar);
+    const struct operation operations[] = {exp_operation(), log_operation(), tanh_operation(), sin_operation(),
+                                           cos_operation()};
+    array_function *const references[] = {reference->exp, reference->log, reference->tanh, reference->sin,
+                                          reference->cos};
+    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
+        check_tails(&random, &operations[i], references[i]);
 }
 
 /* ---- Accuracy ---- */
@@ -364,7 +440,7 @@ static double worst(const struct operation *operation, uint32_t first, uint32_t 
         operation->kernel(x, y, n);
         for (size_t i = 0; i < n; i++) {
             double distance = ulps(operation->exact((double)x[i]), y[i]);
-            if (!(distance <= 1.0))
+            if (!(distance <= operation->ulps))
                 test_fail("%s(%a) = %a is %g ULP off", operation->name, (double)x[i], (double)y[i], distance);
             largest = distance > largest ? distance : largest;
         }
@@ -395,21 +471,56 @@ static void log_is_within_one_ulp(void **state) {
     print_message("log: at most %.4f ULP, %.4f for denormals\n", normal, denormal);
 }
 
+static void tanh_is_within_one_ulp(void **state) {
+    (void)state;
+    struct operation operation = tanh_operation();
+    double negative = worst_between(&operation, -0.0f, -FLT_MAX), positive = worst_between(&operation, 0.0f, FLT_MAX);
+    print_message("tanh: at most %.4f ULP\n", fmax(negative, positive));
+}
+
+static void sin_is_within_one_ulp(void **state) {
+    (void)state;
+    struct operation operation = sin_operation();
+    double negative = worst_between(&operation, -0.0f, -4.0f), positive = worst_between(&operation, 0.0f, 4.0f);
+    print_message("sin: at most %.4f ULP\n", fmax(negative, positive));
+}
+
+static void cos_is_within_one_ulp(void **state) {
+    (void)state;
+    struct operation operation = cos_operation();
+    double negative = worst_between(&operation, -0.0f, -4.0f), positive = worst_between(&operation, 0.0f, 4.0f);
+    print_message("cos: at most %.4f ULP\n", fmax(negative, positive));
+}
+
 static void has_the_limits_of_the_contract(void **state) {
     (void)state;
-    const struct attn_softmax_kernel *kernel = attn_table_softmax(test_table());
     const float x[] = {-104.5f, -1000.0f, -INFINITY, 100.5f, 1000.0f, INFINITY, NAN, 0.0f, -0.0f};
     const float exps[] = {0.0f, 0.0f, 0.0f, INFINITY, INFINITY, INFINITY, NAN, 1.0f, 1.0f};
     float y[9];
     test_case("exp");
-    kernel->exp(x, y, 9);
+    kernel()->exp(x, y, 9);
     assert_same_bits(exps, y, 9);
 
     const float z[] = {0.0f, -0.0f, 1.0f, INFINITY, -1.0f, -INFINITY, NAN, -FLT_TRUE_MIN};
     const float logs[] = {-INFINITY, -INFINITY, 0.0f, INFINITY, NAN, NAN, NAN, NAN};
     test_case("log");
-    kernel->log(z, y, 8);
+    kernel()->log(z, y, 8);
     assert_same_bits(logs, y, 8);
+
+    const float t[] = {0.0f, -0.0f, 9.0f, -9.0f, INFINITY, -INFINITY, NAN, FLT_TRUE_MIN, -FLT_MAX};
+    const float tanhs[] = {0.0f, -0.0f, 1.0f, -1.0f, 1.0f, -1.0f, NAN, FLT_TRUE_MIN, -1.0f};
+    test_case("tanh");
+    kernel()->tanh(t, y, 9);
+    assert_same_bits(tanhs, y, 9);
+
+    const float angles[] = {0.0f, -0.0f, FLT_TRUE_MIN, -FLT_TRUE_MIN};
+    const float cosines[] = {1.0f, 1.0f, 1.0f, 1.0f};
+    test_case("sin");
+    kernel()->sin(angles, y, 4);
+    assert_same_bits(angles, y, 4);
+    test_case("cos");
+    kernel()->cos(angles, y, 4);
+    assert_same_bits(cosines, y, 4);
 }
 
 int main(int argc, char **argv) {
@@ -419,11 +530,20 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_length_equals_reference),
         cmocka_unit_test(exp_equals_sleef_at_edges),
         cmocka_unit_test(log_equals_sleef_at_edges),
+        cmocka_unit_test(tanh_equals_sleef_at_edges),
+        cmocka_unit_test(sin_equals_sleef_at_edges),
+        cmocka_unit_test(cos_equals_sleef_at_edges),
         cmocka_unit_test(exp_is_within_one_ulp),
         cmocka_unit_test(log_is_within_one_ulp),
+        cmocka_unit_test(tanh_is_within_one_ulp),
+        cmocka_unit_test(sin_is_within_one_ulp),
+        cmocka_unit_test(cos_is_within_one_ulp),
         cmocka_unit_test(exp_equals_sleef),
         cmocka_unit_test(attention_exp_equals_sleef),
         cmocka_unit_test(log_equals_sleef),
+        cmocka_unit_test(tanh_equals_sleef),
+        cmocka_unit_test(sin_equals_sleef),
+        cmocka_unit_test(cos_equals_sleef),
     };
     return test_run(tests);
 }

@@ -6,7 +6,8 @@
 
 An inner loop is a cycle in the control flow that holds no other. A spill is an instruction with both a vector register
 and an address on the stack: also an element of an array that was meant to be registers. No GEMM tile may have one; what
-the loops of attention and softmax may have is in LIMITS. Exits with 77 where no objdump here can read the library.
+the loops of attention, softmax and elementary functions may have is in LIMITS. Exits with 77 where no objdump here can
+read the library.
 """
 import argparse
 import math
@@ -17,8 +18,8 @@ import subprocess
 import sys
 from collections import namedtuple
 
-# Spills that an inner loop of attention or softmax may have as gcc 12 and clang 16 compile it; where there is no line,
-# none. Other compilers may have the larger number.
+# Spills that an inner loop of attention, softmax or elementary functions may have as gcc 12 and clang 16 compile it; where
+# there is no line, none. Other compilers may have the larger number.
 Limit = namedtuple("Limit", "isa function gcc clang why")
 LIMITS = [
     Limit("avx2", "block", 4, 12, "two exp at once: a dozen constants, the shift and two sums leave no register"),
@@ -367,8 +368,9 @@ def tile_size(function):
 
 
 def is_checked(isa, function):
-    """A GEMM tile, or part of attention or softmax; not what packs, copies or drives."""
-    return tile_size(function) is not None or function.file in (f"{isa}_attention.c.o", f"{isa}_softmax.c.o")
+    """A GEMM tile, or part of attention, softmax or elementary functions; not what packs, copies or drives."""
+    files = [f"{isa}_{file}.c.o" for file in ("attention", "softmax", "elementary")]
+    return tile_size(function) is not None or function.file in files
 
 
 def limit_of(isa, function):

@@ -1,6 +1,5 @@
-/* Masked softmax, exp and log for AVX2: two registers hold the 16 lanes of the sum. */
+/* Masked softmax for AVX2: two registers hold the 16 lanes of the sum. */
 #include <math.h>
-#include <sleef.h>
 
 #include "exp.h"
 #include "kernels.h"
@@ -38,15 +37,4 @@ static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
         vec_store_first(cols - c, y + c, vec_zero());
 }
 
-static void exp_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, vec_exp(vec_load_first(n - i, x + i)));
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_logf8_u10avx2(vec_load_first(n - i, x + i)));
-}
-
-const struct attn_softmax_kernel attn_avx2_softmax = {
-    .name = "avx2", .row = softmax_row, .exp = exp_array, .log = log_array};
+const struct attn_softmax_kernel attn_avx2_softmax = {.name = "avx2", .row = softmax_row};

@@ -3,6 +3,7 @@
 
 extern const struct attn_gemm_kernel attn_avx2_gemm;
 extern const struct attn_softmax_kernel attn_avx2_softmax;
+extern const struct attn_elementary_kernel attn_avx2_elementary;
 extern const struct attn_attention_kernel attn_avx2_attention;
 extern const struct attn_copy_kernel attn_avx2_copy;
 
@@ -10,5 +11,6 @@ const struct attn_kernels attn_kernels_avx2 = {.isa = ATTN_ISA_AVX2,
                                                .lower = &attn_kernels_scalar,
                                                .gemm = &attn_avx2_gemm,
                                                .softmax = &attn_avx2_softmax,
+                                               .elementary = &attn_avx2_elementary,
                                                .attention = &attn_avx2_attention,
                                                .copy = &attn_avx2_copy};

@@ -1,6 +1,5 @@
-/* Masked softmax, exp and log for AVX-512: one register holds the 16 lanes of the sum. */
+/* Masked softmax for AVX-512: one register holds the 16 lanes of the sum. */
 #include <math.h>
-#include <sleef.h>
 
 #include "exp.h"
 #include "kernels.h"
@@ -33,15 +32,4 @@ static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
         vec_store_mask(below(c, cols), y + c, vec_zero());
 }
 
-static void exp_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, vec_exp(vec_load_mask(below(i, n), x + i)));
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, Sleef_finz_logf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
-}
-
-const struct attn_softmax_kernel attn_avx512_softmax = {
-    .name = "avx512", .row = softmax_row, .exp = exp_array, .log = log_array};
+const struct attn_softmax_kernel attn_avx512_softmax = {.name = "avx512", .row = softmax_row};

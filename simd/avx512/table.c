@@ -3,6 +3,7 @@
 
 extern const struct attn_gemm_kernel attn_avx512_gemm;
 extern const struct attn_softmax_kernel attn_avx512_softmax;
+extern const struct attn_elementary_kernel attn_avx512_elementary;
 extern const struct attn_attention_kernel attn_avx512_attention;
 extern const struct attn_copy_kernel attn_avx512_copy;
 
@@ -10,5 +11,6 @@ const struct attn_kernels attn_kernels_avx512 = {.isa = ATTN_ISA_AVX512,
                                                  .lower = &attn_kernels_avx2,
                                                  .gemm = &attn_avx512_gemm,
                                                  .softmax = &attn_avx512_softmax,
+                                                 .elementary = &attn_avx512_elementary,
                                                  .attention = &attn_avx512_attention,
                                                  .copy = &attn_avx512_copy};

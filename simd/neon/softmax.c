@@ -1,6 +1,5 @@
-/* Masked softmax, exp and log for NEON: four registers hold the 16 lanes of the sum, and as many exp are in flight. */
+/* Masked softmax for NEON: four registers hold the 16 lanes of the sum, and as many exp are in flight. */
 #include <math.h>
-#include <sleef.h>
 
 #include "exp.h"
 #include "kernels.h"
@@ -54,15 +53,4 @@ static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
         vec_store_first(cols - c, y + c, vec_zero());
 }
 
-static void exp_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, vec_exp(vec_load_first(n - i, x + i)));
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_logf4_u10advsimd(vec_load_first(n - i, x + i)));
-}
-
-const struct attn_softmax_kernel attn_neon_softmax = {
-    .name = "neon", .row = softmax_row, .exp = exp_array, .log = log_array};
+const struct attn_softmax_kernel attn_neon_softmax = {.name = "neon", .row = softmax_row};

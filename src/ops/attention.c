@@ -325,7 +325,7 @@ static void take_span(struct tile *tile, bool first) {
 static void store_log_sum_exp(const struct tile *tile) {
     const struct attn_problem *problem = tile->problem;
     float logs[ATTN_MAX_ROWS];
-    attn_table_softmax(problem->table)->log(tile->sum, logs, tile->rows);
+    attn_table_elementary(problem->table)->log(tile->sum, logs, tile->rows);
     for (size_t r = 0; r < tile->rows; r++) {
         size_t row = (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
         problem->options->log_sum_exp[row] = tile->sum[r] == 0.0f ? -INFINITY : tile->max[r] + logs[r];

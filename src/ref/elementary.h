@@ -1,5 +1,5 @@
-/* exp and log of the reference: the operation sequences of SLEEF 3.5's Sleef_finz_expf1_u10purecfma and
- * Sleef_finz_logf1_u10purecfma (at most 1.0 ULP), step by step, so that every machine gives their bits.
+/* Elementary functions of the reference: the operation sequences of SLEEF 3.5's Sleef_finz_expf1_u10purecfma and its
+ * likes for log, tanh, sin and cos (1.0 ULP), step by step, so that every machine gives their bits.
  * fmaf is libm's: one rounding with or without an instruction for it. */
 #ifndef ATTN_REF_ELEMENTARY_H
 #define ATTN_REF_ELEMENTARY_H
@@ -59,6 +59,25 @@ static inline struct ref_pair ref_two_sum(float a, float b) {
     return (struct ref_pair){s, (a - (s - v)) + (b - v)};
 }
 
+static inline struct ref_pair ref_add(struct ref_pair a, struct ref_pair b) {
+    struct ref_pair s = ref_two_sum(a.hi, b.hi);
+    return (struct ref_pair){s.hi, s.lo + (a.lo + b.lo)};
+}
+
+static inline struct ref_pair ref_add_float(struct ref_pair a, float b) {
+    return ref_add(a, (struct ref_pair){b, 0.0f});
+}
+
+static inline struct ref_pair ref_multiply(struct ref_pair a, struct ref_pair b) {
+    float p = a.hi * b.hi;
+    return (struct ref_pair){p, fmaf(a.hi, b.lo, fmaf(a.lo, b.hi, fmaf(a.hi, b.hi, -p)))};
+}
+
+static inline struct ref_pair ref_square(struct ref_pair a) {
+    float p = a.hi * a.hi;
+    return (struct ref_pair){p, fmaf(a.hi + a.hi, a.lo, fmaf(a.hi, a.hi, -p))};
+}
+
 static inline struct ref_pair ref_divide(struct ref_pair n, struct ref_pair d) {
     float t = 1.0f / d.hi, s = n.hi * t;
     float u = fmaf(t, n.hi, -s);
@@ -92,6 +111,69 @@ static inline float ref_log(float x) {
     float tail = y2 * y.hi * t;
     float total = sum + tail;
     return total + (low + ((sum - total) + tail));
+}
+
+/* exp(x) as a pair, 0 <= x < 9: x = q ln2 + s, exp(s) = 1 + s + s^2 (1/2 + s (1/6 + s u)) with a cubic u. */
+static inline struct ref_pair ref_exp_pair(float x) {
+    float q = rintf(x * 0x1.715476p+0f);
+    struct ref_pair s = ref_add_float(ref_two_sum(x, q * -0x1.62e4p-1f), q * -0x1.7f7d1cp-20f);
+    float u = 0x1.9f6ffep-13f;
+    u = fmaf(u, s.hi, 0x1.6d7ef8p-10f);
+    u = fmaf(u, s.hi, 0x1.11121ap-7f);
+    u = fmaf(u, s.hi, 0x1.5554b8p-5f);
+    struct ref_pair t = ref_add_float(ref_multiply(s, (struct ref_pair){u, 0.0f}), 0x1.555554p-3f);
+    t = ref_add_float(ref_multiply(s, t), 0.5f);
+    t = ref_add(s, ref_multiply(ref_square(s), t));
+    t = ref_add_float(t, 1.0f);
+    float scale = ref_pow2((int)q);
+    return (struct ref_pair){t.hi * scale, t.lo * scale};
+}
+
+/* a + b where abs(a.hi) >= abs(b.hi), its low words added one after the other. */
+static inline struct ref_pair ref_add_smaller(struct ref_pair a, struct ref_pair b) {
+    float s = a.hi + b.hi;
+    return (struct ref_pair){s, (((a.hi - s) + b.hi) + a.lo) + b.lo};
+}
+
+/* (e - 1 / e) / (e + 1 / e) with e = exp(abs(x)); 1 from where that rounds to 1. */
+static inline float ref_tanh(float x) {
+    if (isnan(x))
+        return x;
+    if (fabsf(x) > 0x1.154246p+3f)
+        return copysignf(1.0f, x);
+    struct ref_pair e = ref_exp_pair(fabsf(x)), inverse = ref_divide((struct ref_pair){1.0f, 0.0f}, e);
+    struct ref_pair sinh2 = ref_add_smaller(e, (struct ref_pair){-inverse.hi, -inverse.lo});
+    struct ref_pair cosh2 = ref_add_smaller(e, inverse), y = ref_divide(sinh2, cosh2);
+    return copysignf(y.hi + y.lo, x);
+}
+
+/* sin(s) = s (1 + s^2 (-1/6 + s^2 u)) with a linear u, abs(s) <= pi / 2. */
+static inline float ref_sin_pair(struct ref_pair s) {
+    struct ref_pair s2 = ref_square(s);
+    float u = 0x1.5e150ep-19f;
+    u = fmaf(u, s2.hi, -0x1.9f75d6p-13f);
+    u = fmaf(u, s2.hi, 0x1.110eeep-7f);
+    struct ref_pair t = ref_multiply(ref_two_sum(-0x1.55554cp-3f, u * s2.hi), s2);
+    t = ref_add_float(t, 1.0f);
+    return fmaf(s.hi, t.hi, fmaf(s.lo, t.hi, s.hi * t.lo));
+}
+
+/* abs(x) <= 4, for which SLEEF takes the short of its two reductions: x = q pi + s, pi in three words. */
+static inline float ref_sin(float x) {
+    if (x == 0.0f)
+        return x;
+    float q = rintf(x * 0x1.45f306p-2f);
+    struct ref_pair s = ref_two_sum(fmaf(q, -0x1.921cp+1f, x), q * -0x1.daap-14f);
+    float y = ref_sin_pair(ref_add_float(s, q * -0x1.10b462p-29f));
+    return (int)q & 1 ? -y : y;
+}
+
+/* Likewise: x = q pi / 2 + s with an odd q. */
+static inline float ref_cos(float x) {
+    float q = fmaf(rintf(fmaf(x, 0x1.45f306p-2f, -0.5f)), 2.0f, 1.0f);
+    struct ref_pair s = ref_add_float(ref_two_sum(x, q * -0x1.921cp+0f), q * -0x1.daap-15f);
+    float y = ref_sin_pair(ref_add_float(s, q * -0x1.10b462p-30f));
+    return (int)q & 2 ? y : -y;
 }
 
 #endif

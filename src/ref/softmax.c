@@ -1,4 +1,4 @@
-/* Reference masked softmax, exp and log. */
+/* Reference masked softmax. */
 #include "kernels.h"
 #include "ref/elementary.h"
 
@@ -21,15 +21,4 @@ static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
         y[c] = 0.0f;
 }
 
-static void exp_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        y[i] = ref_exp(x[i]);
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        y[i] = ref_log(x[i]);
-}
-
-const struct attn_softmax_kernel attn_ref_softmax = {
-    .name = "scalar", .row = softmax_row, .exp = exp_array, .log = log_array};
+const struct attn_softmax_kernel attn_ref_softmax = {.name = "scalar", .row = softmax_row};

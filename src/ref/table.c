@@ -3,6 +3,7 @@
 
 extern const struct attn_gemm_kernel attn_ref_gemm;
 extern const struct attn_softmax_kernel attn_ref_softmax;
+extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
 extern const struct attn_copy_kernel attn_ref_copy;
 
@@ -10,5 +11,6 @@ const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .lower = NULL,
                                                  .gemm = &attn_ref_gemm,
                                                  .softmax = &attn_ref_softmax,
+                                                 .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,
                                                  .copy = &attn_ref_copy};

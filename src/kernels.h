@@ -104,8 +104,28 @@ struct attn_block_args {
     size_t size; /* value_size */
 };
 
+/* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
+ *   slope:    x[c] = fma(-slope, abs((float)(distance + c)), x[c]), distance + c in integers; skipped where slope is 0
+ *   add:      x[c] = x[c] + add[c]; NULL for none
+ *   visible:  x[c] = -inf where visible[c] is 0; NULL for none
+ * Other columns of x, add and visible are neither read nor written. */
+struct attn_bias_args {
+    float *x;
+    size_t lo, hi;
+    float slope;
+    int32_t distance; /* the key of column 0 less the row's position; distance + hi does not overflow */
+    const float *add;
+    const uint8_t *visible;
+};
+
 struct attn_attention_kernel {
     const char *name;
+    /* x[c] = cap * tanh(x[c] * inverse) for c < n. */
+    void (*soft_cap)(float *x, size_t n, float cap, float inverse);
+    void (*bias)(const struct attn_bias_args *args);
+    /* Rotary embedding: y[j] = fma(x[partner of j], sin[j], x[j] * cos[j]) for j < dims, an even number. The partner is j + 1
+     * or j - 1 of the same pair where interleaved, else j + dims / 2 or j - dims / 2; the sign is in sin. y may be x. */
+    void (*rotate)(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y);
     /* For each row with a visible column:
      *   new = max(old maximum, visible logits in any order); shift = new, or +0 where new is -inf
      *   correction = exp(old - shift); lanes and output *= correction (a factor of 1 may be skipped)

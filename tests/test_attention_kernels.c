@@ -362,6 +362,182 @@ static void merge_is_near_double(void **state) {
     }
 }
 
+/* ---- soft_cap ---- */
+
+static void soft_cap_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float caps[] = {30.0f, 50.0f, 0.3f, 1.0f, 0x1p-100f, FLT_MAX};
+    for (size_t n = 0; n <= 150; n += test_quick() ? random_between(&random, 1, 5) : 1)
+        for (size_t i = 0; i < sizeof caps / sizeof *caps; i++) {
+            float *x = guarded_floats(n, n % 2 ? FLUSH_START : FLUSH_END), *expected = guarded_floats(n, FLUSH_END);
+            test_case("soft_cap n=%zu cap=%g", n, (double)caps[i]);
+            for (size_t c = 0; c < n; c++)
+                x[c] = random_below(&random, 2) ? random_float(&random, TEST_WILD) : 40.0f * random_normal(&random);
+            memcpy(expected, x, n * sizeof *x);
+            reference()->soft_cap(expected, n, caps[i], 1.0f / caps[i]);
+            kernel()->soft_cap(x, n, caps[i], 1.0f / caps[i]);
+            assert_same_bits(expected, x, n);
+            guarded_free(x);
+            guarded_free(expected);
+        }
+}
+
+static void soft_cap_is_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const double cap = 50.0;
+    float x[1000], y[1000];
+    for (size_t c = 0; c < 1000; c++)
+        y[c] = x[c] = 60.0f * random_normal(&random);
+    kernel()->soft_cap(y, 1000, (float)cap, (float)(1.0 / cap));
+    for (size_t c = 0; c < 1000; c++) {
+        double expected = cap * tanh((double)x[c] / cap);
+        test_case("soft_cap of %a", (double)x[c]);
+        assert_near(expected, (double)y[c], 5e-7 * fabs(expected));
+    }
+}
+
+/* ---- bias ---- */
+
+/* One logit by the words of the contract. */
+static float biased(const struct attn_bias_args *args, size_t c) {
+    float x = args->x[c];
+    if (args->slope != 0.0f)
+        x = fmaf(-args->slope, (float)llabs((long long)args->distance + (long long)c), x);
+    if (args->add)
+        x = x + args->add[c];
+    return args->visible && args->visible[c] == 0 ? -INFINITY : x;
+}
+
+enum { BIAS_SLOPE = 1, BIAS_ADD = 2, BIAS_VISIBLE = 4, BIAS_ALL = 7 };
+
+/* Of x, add and visible there is [lo, hi) and nothing else. */
+static void check_bias(struct test_random *random, size_t lo, size_t hi, int parts, float slope, int32_t distance,
+                       enum flush flush) {
+    size_t n = hi > lo ? hi - lo : 0;
+    float *x = guarded_floats(n, flush), *add = guarded_floats(n, flush), *expected = guarded_floats(n, flush);
+    uint8_t *visible = guarded_alloc(n, 1, flush);
+    random_fill(random, TEST_WILD, x, n);
+    random_fill(random, TEST_WILD, add, n);
+    for (size_t c = 0; c < n; c++)
+        visible[c] = (uint8_t)(random_below(random, 2) ? 0 : 1u << random_below(random, 8));
+    test_case("bias lo=%zu hi=%zu parts=%d slope=%g distance=%d flush=%d", lo, hi, parts, (double)slope, (int)distance,
+              (int)flush);
+    struct attn_bias_args args = {.x = x - lo,
+                                  .lo = lo,
+                                  .hi = hi,
+                                  .slope = parts & BIAS_SLOPE ? slope : 0.0f,
+                                  .distance = distance,
+                                  .add = parts & BIAS_ADD ? add - lo : NULL,
+                                  .visible = parts & BIAS_VISIBLE ? visible - lo : NULL};
+    for (size_t c = 0; c < n; c++)
+        expected[c] = biased(&args, lo + c);
+    kernel()->bias(&args);
+    assert_same_bits(expected, x, n);
+    guarded_free(x);
+    guarded_free(add);
+    guarded_free(expected);
+    guarded_free(visible);
+}
+
+static float random_slope(struct test_random *random) {
+    const float slopes[] = {0.5f, 0.70710677f, -0.3f, 0x1p-8f, 1e30f, -0.0f, INFINITY};
+    return slopes[random_below(random, sizeof slopes / sizeof *slopes)];
+}
+
+/* Of either sign, of both in one row, and where floats no longer hold every integer. */
+static int32_t random_distance(struct test_random *random, size_t hi) {
+    const int32_t distances[] = {
+        0, -5, -20, -1000, 77, (1 << 24) - 9, -(1 << 24) - 9, INT32_MIN, INT32_MAX - (int32_t)hi};
+    return distances[random_below(random, sizeof distances / sizeof *distances)];
+}
+
+static void bias_equals_reference_on_every_offset(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    size_t step = test_quick() ? 8 : 1;
+    for (size_t lo = 0; lo <= 17; lo += random_between(&random, 1, step))
+        for (size_t hi = 0; hi <= lo + 67; hi += random_between(&random, 1, step))
+            for (int parts = 0; parts <= BIAS_ALL; parts++)
+                for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++)
+                    check_bias(&random, lo, hi, parts, random_slope(&random), random_distance(&random, hi), flush);
+}
+
+static void bias_equals_reference_on_long_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 50 : 2000); i++) {
+        size_t lo = random_below(&random, ATTN_BLOCK), hi = random_between(&random, lo, ATTN_BLOCK);
+        check_bias(&random, lo, hi, (int)random_between(&random, 1, BIAS_ALL), random_slope(&random),
+                   random_distance(&random, hi), i % 2 ? FLUSH_START : FLUSH_END);
+    }
+}
+
+/* ---- rotate ---- */
+
+static size_t partner_of(size_t j, size_t dims, bool interleaved) {
+    if (interleaved)
+        return j % 2 ? j - 1 : j + 1;
+    return j < dims / 2 ? j + dims / 2 : j - dims / 2;
+}
+
+static void check_rotate(struct test_random *random, size_t dims, bool interleaved, enum flush flush,
+                         enum test_values values) {
+    float *x = guarded_floats(dims, flush), *y = guarded_floats(dims, flush), *expected = guarded_floats(dims, flush);
+    float *cosines = guarded_floats(dims, flush), *sines = guarded_floats(dims, flush);
+    random_fill(random, values, x, dims);
+    random_fill(random, values, cosines, dims);
+    random_fill(random, values, sines, dims);
+    test_case("rotate dims=%zu interleaved=%d flush=%d values=%d", dims, interleaved, (int)flush, (int)values);
+    for (size_t j = 0; j < dims; j++)
+        expected[j] = fmaf(x[partner_of(j, dims, interleaved)], sines[j], x[j] * cosines[j]);
+    kernel()->rotate(x, cosines, sines, dims, interleaved, y);
+    assert_same_bits(expected, y, dims);
+    kernel()->rotate(x, cosines, sines, dims, interleaved, x);
+    assert_same_bits(expected, x, dims);
+    guarded_free(x);
+    guarded_free(y);
+    guarded_free(expected);
+    guarded_free(cosines);
+    guarded_free(sines);
+}
+
+static void rotate_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const enum test_values values[] = {TEST_UNIFORM, TEST_NASTY, TEST_WILD};
+    for (size_t dims = 2; dims <= 200; dims += 2)
+        for (size_t i = 0; i < 12; i++)
+            check_rotate(&random, dims, i & 1, i & 2 ? FLUSH_START : FLUSH_END, values[i / 4]);
+}
+
+/* A rotation keeps the length of each pair and turns it by the angle. */
+static void rotate_turns_pairs(void **state) {
+    (void)state;
+    enum { DIMS = 70 };
+    struct test_random random = test_random(__func__);
+    for (size_t interleaved = 0; interleaved <= 1; interleaved++) {
+        float x[DIMS], y[DIMS], cosines[DIMS], sines[DIMS], angles[DIMS / 2];
+        random_fill(&random, TEST_NORMAL, x, DIMS);
+        for (size_t i = 0; i < DIMS / 2; i++) {
+            size_t j0 = interleaved ? 2 * i : i, j1 = partner_of(j0, DIMS, interleaved);
+            angles[i] = random_uniform(&random, -3.0f, 3.0f);
+            cosines[j0] = cosines[j1] = cosf(angles[i]);
+            sines[j1] = sinf(angles[i]);
+            sines[j0] = -sines[j1];
+        }
+        kernel()->rotate(x, cosines, sines, DIMS, (int)interleaved, y);
+        for (size_t i = 0; i < DIMS / 2; i++) {
+            size_t j0 = interleaved ? 2 * i : i, j1 = partner_of(j0, DIMS, interleaved);
+            double angle = (double)angles[i], x0 = (double)x[j0], x1 = (double)x[j1];
+            test_case("interleaved=%zu pair %zu by %g", interleaved, i, angle);
+            assert_near(x0 * cos(angle) - x1 * sin(angle), (double)y[j0], 1e-6);
+            assert_near(x0 * sin(angle) + x1 * cos(angle), (double)y[j1], 1e-6);
+        }
+    }
+}
+
 /* ---- sum, finish, weights, scale, all_finite ---- */
 
 static void sum_equals_reference(void **state) {
@@ -539,6 +715,12 @@ int main(int argc, char **argv) {
         cmocka_unit_test(block_is_near_double),
         cmocka_unit_test(merge_equals_reference),
         cmocka_unit_test(merge_is_near_double),
+        cmocka_unit_test(soft_cap_equals_reference),
+        cmocka_unit_test(soft_cap_is_near_double),
+        cmocka_unit_test(bias_equals_reference_on_every_offset),
+        cmocka_unit_test(bias_equals_reference_on_long_rows),
+        cmocka_unit_test(rotate_equals_reference),
+        cmocka_unit_test(rotate_turns_pairs),
         cmocka_unit_test(sum_equals_reference),
         cmocka_unit_test(finish_equals_reference),
         cmocka_unit_test(weights_equal_reference),

@@ -2,6 +2,7 @@
  * a second one replaces logits by probabilities, two registers at a time, one for each half of the 16 lanes. Both passes need
  * no mask: invisible logits in the registers at the ends are made -inf first, whose probability is the +0 asked for. */
 #include <math.h>
+#include <sleef.h>
 
 #include "exp.h"
 #include "kernels.h"
@@ -23,6 +24,96 @@ static void scale(const float *x, float factor, float *y, size_t n) {
         vec_store(y + j, vec_mul(vec_load(x + j), f));
     if (j < n)
         vec_store_first(n - j, y + j, vec_mul(vec_load_first(n - j, x + j), f));
+}
+
+/* In passes, so that no factor has to live through SLEEF's call. */
+static void soft_cap(float *x, size_t n, float cap, float inverse) {
+    scale(x, inverse, x, n);
+    for (size_t c = 0; c < n; c += VEC_LANES)
+        vec_store_first(n - c, x + c, Sleef_finz_tanhf8_u10avx2(vec_load_first(n - c, x + c)));
+    scale(x, cap, x, n);
+}
+
+INLINE vec add_slope(vec x, vec slope, int32_t distance) {
+    return vec_fma(slope, vec_distances(distance), x);
+}
+
+static void bias_slope(float *x, size_t n, float slope, int32_t distance) {
+    vec factor = vec_set(-slope);
+    size_t c = 0;
+    for (; c + VEC_LANES <= n; c += VEC_LANES)
+        vec_store(x + c, add_slope(vec_load(x + c), factor, distance + (int32_t)c));
+    if (c < n) {
+        size_t left = n - c;
+        vec_store_first(left, x + c, add_slope(vec_load_first(left, x + c), factor, distance + (int32_t)c));
+    }
+}
+
+static void bias_add(float *x, size_t n, const float *add) {
+    size_t c = 0;
+    for (; c + VEC_LANES <= n; c += VEC_LANES)
+        vec_store(x + c, vec_add(vec_load(x + c), vec_load(add + c)));
+    if (c < n) {
+        size_t left = n - c;
+        vec_store_first(left, x + c, vec_add(vec_load_first(left, x + c), vec_load_first(left, add + c)));
+    }
+}
+
+INLINE vec hide_lanes(vec x, vec_mask hidden) {
+    return vec_select(hidden, vec_set(-INFINITY), x);
+}
+
+static void bias_visible(float *x, size_t n, const uint8_t *visible) {
+    size_t c = 0;
+    for (; c + VEC_LANES <= n; c += VEC_LANES)
+        vec_store(x + c, hide_lanes(vec_load(x + c), vec_zero_bytes(VEC_LANES, visible + c)));
+    if (c < n) {
+        size_t left = n - c;
+        vec_store_first(left, x + c, hide_lanes(vec_load_first(left, x + c), vec_zero_bytes(left, visible + c)));
+    }
+}
+
+/* A pass for each part: the row lies in L1, and a logit seldom has more than one. */
+static void bias(const struct attn_bias_args *args) {
+    if (args->lo >= args->hi)
+        return;
+    size_t lo = args->lo, n = args->hi - lo;
+    if (args->slope != 0.0f)
+        bias_slope(args->x + lo, n, args->slope, args->distance + (int32_t)lo);
+    if (args->add)
+        bias_add(args->x + lo, n, args->add + lo);
+    if (args->visible)
+        bias_visible(args->x + lo, n, args->visible + lo);
+}
+
+INLINE vec turn(vec x, vec partner, vec cos, vec sin) {
+    return vec_fma(partner, sin, vec_mul(x, cos));
+}
+
+static void rotate_pairs(const float *x, const float *cos, const float *sin, size_t dims, float *y) {
+    for (size_t j = 0; j < dims; j += VEC_LANES) {
+        size_t left = dims - j;
+        vec v = vec_load_first(left, x + j);
+        v = turn(v, vec_swap_pairs(v), vec_load_first(left, cos + j), vec_load_first(left, sin + j));
+        vec_store_first(left, y + j, v);
+    }
+}
+
+static void rotate_halves(const float *x, const float *cos, const float *sin, size_t half, float *y) {
+    for (size_t j = 0; j < half; j += VEC_LANES) {
+        size_t left = half - j;
+        size_t k = j + half;
+        vec x0 = vec_load_first(left, x + j), x1 = vec_load_first(left, x + k);
+        vec_store_first(left, y + j, turn(x0, x1, vec_load_first(left, cos + j), vec_load_first(left, sin + j)));
+        vec_store_first(left, y + k, turn(x1, x0, vec_load_first(left, cos + k), vec_load_first(left, sin + k)));
+    }
+}
+
+static void rotate(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y) {
+    if (interleaved)
+        rotate_pairs(x, cos, sin, dims, y);
+    else
+        rotate_halves(x, cos, sin, dims / 2, y);
 }
 
 /* -inf over the invisible ones of the 16 logits at column c. */
@@ -151,6 +242,9 @@ static int all_finite(const float *x, size_t n) {
 }
 
 const struct attn_attention_kernel attn_avx2_attention = {.name = "avx2",
+                                                          .soft_cap = soft_cap,
+                                                          .bias = bias,
+                                                          .rotate = rotate,
                                                           .block = block,
                                                           .merge = merge,
                                                           .sum = sum,

@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 #define VEC_LANES 8
 #define INLINE    static inline __attribute__((always_inline))
@@ -86,6 +88,40 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(mask));
+}
+
+/* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
+INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {
+    uint64_t bytes = 0;
+    uint32_t four;
+    uint16_t two;
+    if (n >= VEC_LANES)
+        memcpy(&bytes, p, sizeof bytes);
+    else {
+        if (n & 1)
+            bytes = p[n - 1];
+        if (n & 2) {
+            memcpy(&two, p + (n & 4), sizeof two);
+            bytes = bytes << 16 | two;
+        }
+        if (n & 4) {
+            memcpy(&four, p, sizeof four);
+            bytes = bytes << 32 | four;
+        }
+    }
+    return _mm256_cvtepi8_epi32(_mm_cmpeq_epi8(_mm_cvtsi64_si128((int64_t)bytes), _mm_setzero_si128()));
+}
+
+/* abs(first), abs(first + 1) and so on, each a rounded integer. */
+INLINE vec vec_distances(int32_t first) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    vec x = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(first), lane));
+    return _mm256_andnot_ps(vec_set(-0.0f), x);
+}
+
+/* Lanes 1, 0, 3, 2 and so on. */
+INLINE vec vec_swap_pairs(vec x) {
+    return _mm256_permute_ps(x, 0xb1);
 }
 
 /* The tree of attn_lane_sum over the lanes of two registers, in either order: addition commutes. */

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define VEC_LANES 16
 #define INLINE    static inline __attribute__((always_inline))
@@ -66,6 +67,23 @@ INLINE void vec_store_mask(vec_mask mask, float *p, vec x) {
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm512_mask_mov_ps(other, mask, x);
+}
+
+/* Lanes in the mask whose byte is 0; bytes outside it are not read. */
+INLINE vec_mask vec_zero_bytes(vec_mask mask, const uint8_t *p) {
+    __m128i bytes = _mm_maskz_loadu_epi8(mask, p);
+    return _mm_mask_testn_epi8_mask(mask, bytes, bytes);
+}
+
+/* abs(first), abs(first + 1) and so on, each a rounded integer. */
+INLINE vec vec_distances(int32_t first) {
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_abs_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(first), lane)));
+}
+
+/* Lanes 1, 0, 3, 2 and so on. */
+INLINE vec vec_swap_pairs(vec x) {
+    return _mm512_permute_ps(x, 0xb1);
 }
 
 /* The tree of attn_lane_sum. */

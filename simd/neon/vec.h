@@ -4,6 +4,8 @@
 
 #include <arm_neon.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 #define VEC_LANES 4
 #define SUM_VECS  4 /* registers that hold the 16 lanes of a sum */
@@ -88,6 +90,35 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return vbslq_f32(mask, x, other);
+}
+
+/* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
+INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {
+    uint32_t bytes = 0;
+    uint16_t two;
+    if (n >= VEC_LANES)
+        memcpy(&bytes, p, sizeof bytes);
+    else {
+        if (n & 1)
+            bytes = p[n - 1];
+        if (n & 2) {
+            memcpy(&two, p, sizeof two);
+            bytes = bytes << 16 | two;
+        }
+    }
+    int8x8_t zero = vreinterpret_s8_u8(vceqz_u8(vreinterpret_u8_u32(vdup_n_u32(bytes))));
+    return vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(vmovl_s8(zero))));
+}
+
+/* abs(first), abs(first + 1) and so on, each a rounded integer. */
+INLINE vec vec_distances(int32_t first) {
+    static const int32_t lane[VEC_LANES] = {0, 1, 2, 3};
+    return vabsq_f32(vcvtq_f32_s32(vaddq_s32(vdupq_n_s32(first), vld1q_s32(lane))));
+}
+
+/* Lanes 1, 0, 3, 2. */
+INLINE vec vec_swap_pairs(vec x) {
+    return vrev64q_f32(x);
 }
 
 /* The tree of attn_lane_sum. */

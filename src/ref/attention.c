@@ -2,6 +2,32 @@
 #include "kernels.h"
 #include "ref/elementary.h"
 
+static void soft_cap(float *x, size_t n, float cap, float inverse) {
+    for (size_t c = 0; c < n; c++)
+        x[c] = cap * ref_tanh(x[c] * inverse);
+}
+
+static void bias(const struct attn_bias_args *args) {
+    for (size_t c = args->lo; c < args->hi; c++) {
+        float *x = args->x + c;
+        if (args->slope != 0.0f)
+            *x = fmaf(-args->slope, fabsf((float)(args->distance + (int32_t)c)), *x);
+        if (args->add)
+            *x += args->add[c];
+        if (args->visible && !args->visible[c])
+            *x = -INFINITY;
+    }
+}
+
+static void rotate(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y) {
+    for (size_t i = 0; i < dims / 2; i++) {
+        size_t j0 = interleaved ? 2 * i : i, j1 = interleaved ? j0 + 1 : j0 + dims / 2;
+        float x0 = x[j0], x1 = x[j1];
+        y[j0] = fmaf(x1, sin[j0], x0 * cos[j0]);
+        y[j1] = fmaf(x0, sin[j1], x1 * cos[j1]);
+    }
+}
+
 static float shift_of(float max) {
     return max == -INFINITY ? 0.0f : max;
 }
@@ -76,6 +102,9 @@ static int all_finite(const float *x, size_t n) {
 }
 
 const struct attn_attention_kernel attn_ref_attention = {.name = "scalar",
+                                                         .soft_cap = soft_cap,
+                                                         .bias = bias,
+                                                         .rotate = rotate,
                                                          .block = block,
                                                          .merge = merge,
                                                          .sum = sum,

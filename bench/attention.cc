@@ -52,8 +52,12 @@ class attention {
         config.head_size = args.head_size;
         config.capacity = args.kv_len;
         attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
+        attn_cache_append_args append = {};
+        append.len = args.kv_len;
+        append.k = args.k;
+        append.v = args.v;
         const char *field = nullptr;
-        check(attn_cache_append(cache, args.kv_len, &args.k, &args.v, nullptr, &field), field);
+        check(attn_cache_append(cache, &append, &field), field);
         args.cache = cache;
         in.k = buffer<float>(0);
         in.v = buffer<float>(0);

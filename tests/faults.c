@@ -42,7 +42,10 @@ static attn_layer_config layer_config(void) {
 }
 
 attn_cache_config cache_config(void) {
-    return (attn_cache_config){ATTN_ISA_SCALAR, BATCH, KV_HEADS, HEAD_SIZE, VALUE_SIZE, CAPACITY};
+    attn_cache_config config = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .kv_heads = KV_HEADS, .head_size = HEAD_SIZE};
+    config.value_size = VALUE_SIZE;
+    config.capacity = CAPACITY;
+    return config;
 }
 
 static attn_softmax_args softmax_args(void) {
@@ -109,10 +112,9 @@ void base(struct arguments *a) {
     a->transpose = transpose_args();
     a->attention = attention_args();
     a->forward = layer_args();
-    a->k_value = keys();
-    a->v_value = values();
+    a->keys = (attn_cache_append_args){.len = 1, .k = keys(), .v = values()};
     a->parallel_value = (attn_parallel){must_not_run, NULL, 2};
-    a->append = (attn_layer_append_args){1, a->forward.k, a->forward.v, arena.layer_cache, NULL};
+    a->append = (attn_layer_append_args){.len = 1, .k = a->forward.k, .v = a->forward.v, .cache = arena.layer_cache};
     a->gemm_config = &a->gemm_config_value;
     a->layer_config = &a->layer_config_value;
     a->cache_config = &a->cache_config_value;
@@ -120,6 +122,7 @@ void base(struct arguments *a) {
     a->transpose_args = &a->transpose;
     a->attention_args = &a->attention;
     a->layer_args = &a->forward;
+    a->keys_args = &a->keys;
     a->append_args = &a->append;
     a->gemm = arena.gemm;
     a->layer = arena.layer;
@@ -133,9 +136,8 @@ void base(struct arguments *a) {
     a->x_stride = GEMM_K;
     a->y = arena.o;
     a->y_stride = GEMM_N;
+    a->sequence = ATTN_ALL_SEQUENCES;
     a->len = 1;
-    a->k = &a->k_value;
-    a->v = &a->v_value;
 }
 
 /* ---- The functions ---- */
@@ -181,11 +183,11 @@ attn_status cache_create_(struct arguments *a, const char **field) {
 }
 
 attn_status cache_append(struct arguments *a, const char **field) {
-    return attn_cache_append(a->cache, a->len, a->k, a->v, a->parallel, field);
+    return attn_cache_append(a->cache, a->keys_args, field);
 }
 
 attn_status cache_truncate(struct arguments *a, const char **field) {
-    return attn_cache_truncate(a->cache, a->len, field);
+    return attn_cache_truncate(a->cache, a->sequence, a->len, field);
 }
 
 attn_status layer_size(struct arguments *a, const char **field) {
@@ -246,11 +248,11 @@ int set_up(void **state) {
     attn_layer_config config = layer_config();
     attn_cache_config heads = cache_config(), of_layer;
     attn_gemm_config gemm = {ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
-    attn_tensor k = keys(), v = values();
+    attn_cache_append_args append = {.len = KV_LEN, .k = keys(), .v = values()};
     assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));
     assert_ok(attn_layer_create(&config, arena.layer_memory, BYTES, &arena.layer, NULL));
     assert_ok(attn_cache_create(&heads, arena.cache_memory, BYTES, &arena.cache, NULL));
-    assert_ok(attn_cache_append(arena.cache, KV_LEN, &k, &v, NULL, NULL));
+    assert_ok(attn_cache_append(arena.cache, &append, NULL));
     assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
     assert_ok(attn_cache_create(&of_layer, arena.layer_cache_memory, BYTES, &arena.layer_cache, NULL));
     base(&a);

@@ -77,6 +77,7 @@ struct arguments {
     const attn_transpose_args *transpose_args;
     const attn_attention_args *attention_args;
     const attn_layer_args *layer_args;
+    const attn_cache_append_args *keys_args;
     const attn_layer_append_args *append_args;
     const attn_gemm *gemm;
     const attn_layer *layer;
@@ -88,10 +89,9 @@ struct arguments {
     attn_layer **new_layer;
     attn_cache **new_cache;
     attn_cache_config *new_config;
-    size_t m, x_stride, y_stride, len;
+    size_t m, x_stride, y_stride, sequence, len;
     const float *x;
     float *y;
-    const attn_tensor *k, *v;
     const attn_parallel *parallel;
 
     attn_gemm_config gemm_config_value;
@@ -101,8 +101,8 @@ struct arguments {
     attn_transpose_args transpose;
     attn_attention_args attention;
     attn_layer_args forward;
+    attn_cache_append_args keys;
     attn_layer_append_args append;
-    attn_tensor k_value, v_value;
     attn_parallel parallel_value;
 };
 

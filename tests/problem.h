@@ -149,7 +149,8 @@ struct attention_result {
 PROBLEM_API struct attention_result attention_run(const attn_attention_args *args, enum layout layout,
                                                   enum flush flush) {
     struct attention_result r = {.rows = args->batch * args->heads * args->q_len,
-                                 .kv_len = args->cache ? attn_cache_length(args->cache) : args->kv_len};
+                                 .kv_len =
+                                     args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
     size_t size = args->value_size ? args->value_size : args->head_size, bytes = 0;
     const char *field = "none";
     attn_attention_args full = *args;
@@ -278,7 +279,7 @@ struct layer_result {
 PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_layer_config *config,
                                           const attn_layer_args *args, enum layout layout, enum flush flush) {
     struct layer_result r = {.rows = args->batch * config->heads * args->q_len,
-                             .kv_len = args->cache ? attn_cache_length(args->cache) : args->kv_len};
+                             .kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
     attn_layer_args full = *args;
     const char *field = "none";
     size_t bytes = 0;
@@ -319,8 +320,17 @@ PROBLEM_API attn_cache *cache_create(const attn_cache_config *config, void **mem
     assert_ok(attn_cache_size(config, &bytes, NULL));
     *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
     assert_ok(attn_cache_create(config, *memory, bytes, &cache, NULL));
-    assert_int_equal(0, attn_cache_length(cache));
+    assert_int_equal(0, attn_cache_length(cache, ATTN_ALL_SEQUENCES));
     return cache;
+}
+
+/* Appends `len` rows of keys and values to every sequence. */
+PROBLEM_API void cache_append(attn_cache *cache, size_t len, attn_tensor k, attn_tensor v,
+                              const attn_parallel *parallel) {
+    attn_cache_append_args args = {.len = len, .k = k, .v = v, .parallel = parallel};
+    const char *field = "none";
+    assert_ok(attn_cache_append(cache, &args, &field));
+    assert_string_equal(field, "none");
 }
 
 /* The rows from `begin` on. */

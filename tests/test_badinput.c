@@ -157,7 +157,7 @@ static void test_transposes(void **state) {
     do {                                                                                                               \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
-        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)3);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.empty", a.member.empty = (attn_empty_rows)2);                               \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = NAN);                                          \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = 1.0f);                                         \
@@ -296,24 +296,24 @@ static void test_cache(void **state) {
     BAD_MEMORY(cache_create_, cache_size, "memory", memory);
 
     BAD(cache_append, ATTN_NULL_POINTER, "cache", a.cache = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "k", a.k = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "v", a.v = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "k.data", a.k_value.data = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "v.data", a.v_value.data = NULL);
-    BAD_SIZE(cache_append, "len", len);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = CAPACITY - KV_LEN + 1);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = PTRDIFF_MAX);
-    BAD(cache_append, ATTN_OVERFLOW, "k", a.k_value.batch_stride = SIZE_MAX);
-    BAD(cache_append, ATTN_OVERFLOW, "v", a.v_value.head_stride = SIZE_MAX / 2);
-    BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
+    BAD(cache_append, ATTN_NULL_POINTER, "args", a.keys_args = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "k.data", a.keys.k.data = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "v.data", a.keys.v.data = NULL);
+    BAD_SIZE(cache_append, "len", keys.len);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN + 1);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = PTRDIFF_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "k", a.keys.k.batch_stride = SIZE_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "v", a.keys.v.head_stride = SIZE_MAX / 2);
+    BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
+        a.keys.parallel = &a.parallel_value);
     BAD(cache_truncate, ATTN_NULL_POINTER, "cache", a.cache = NULL);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = KV_LEN + 1);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = SIZE_MAX);
-    GOOD(cache_append, a.len = 0; a.k_value.data = a.v_value.data = NULL);
-    GOOD(cache_append, a.len = CAPACITY - KV_LEN);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.len = 1);
+    GOOD(cache_append, a.keys.len = 0; a.keys.k.data = a.keys.v.data = NULL);
+    GOOD(cache_append, a.keys.len = CAPACITY - KV_LEN);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = 1);
     GOOD(cache_truncate, a.len = 0);
-    assert_int_equal(0, attn_cache_length(arena.cache));
+    assert_int_equal(0, attn_cache_length(arena.cache, ATTN_ALL_SEQUENCES));
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
 }
 

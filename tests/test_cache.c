@@ -54,13 +54,12 @@ static void problem_free(struct problem *p) {
 
 /* Appends rows [length, end) in pieces of 0 to `most` rows. */
 static void append_up_to(struct test_random *random, struct problem *p, size_t end, size_t most) {
-    for (size_t length = attn_cache_length(p->cache); length < end;) {
+    for (size_t length = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES); length < end;) {
         size_t piece = random_below(random, most + 1);
         piece = piece < end - length ? piece : end - length;
-        attn_tensor k = tensor_from(&p->k, length), v = tensor_from(&p->v, length);
-        assert_ok(attn_cache_append(p->cache, piece, &k, &v, NULL, NULL));
+        cache_append(p->cache, piece, tensor_from(&p->k, length), tensor_from(&p->v, length), NULL);
         length += piece;
-        assert_int_equal(length, attn_cache_length(p->cache));
+        assert_int_equal(length, attn_cache_length(p->cache, ATTN_ALL_SEQUENCES));
     }
 }
 
@@ -86,7 +85,8 @@ static void use_cache(attn_attention_args *args, const attn_cache *cache) {
 
 /* Attention over the cache is attention over the tensors, for every mask. */
 static void compare_all_masks(struct test_random *random, const struct problem *p) {
-    size_t length = attn_cache_length(p->cache), q_len = random_between(random, 1, p->total < 40 ? p->total : 40);
+    size_t length = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES),
+           q_len = random_between(random, 1, p->total < 40 ? p->total : 40);
     int64_t *lens = random_lens(random, p->config.batch * q_len, length, FLUSH_END);
     for (size_t i = 0; i < 9; i++) {
         attn_attention_args args = rows_args(p, 0, q_len, length);
@@ -188,13 +188,12 @@ static void test_truncate_and_append_again(void **state) {
         for (size_t j = 0; j < tensor_count(&bad_v); j++)
             bad_v.data[j] = INFINITY;
         append_up_to(&random, &p, kept, 20);
-        attn_tensor k = tensor_in(&bad_k), v = tensor_in(&bad_v);
-        assert_ok(attn_cache_append(p.cache, p.total - kept, &k, &v, NULL, NULL));
-        assert_ok(attn_cache_truncate(p.cache, kept, NULL));
-        assert_int_equal(kept, attn_cache_length(p.cache));
+        cache_append(p.cache, p.total - kept, tensor_in(&bad_k), tensor_in(&bad_v), NULL);
+        assert_ok(attn_cache_truncate(p.cache, ATTN_ALL_SEQUENCES, kept, NULL));
+        assert_int_equal(kept, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
         compare_all_masks(&random, &p);
         append_up_to(&random, &p, p.total, 20);
-        assert_ok(attn_cache_truncate(p.cache, p.total, NULL));
+        assert_ok(attn_cache_truncate(p.cache, ATTN_ALL_SEQUENCES, p.total, NULL));
         compare_all_masks(&random, &p);
         tensor_free(&bad_k);
         tensor_free(&bad_v);
@@ -208,9 +207,9 @@ static void test_length_zero(void **state) {
     struct test_random random = test_random(__func__);
     struct problem p = random_problem(&random, 0);
     attn_tensor nothing = {NULL, 0, 0, 0};
-    assert_int_equal(0, attn_cache_length(NULL));
-    assert_ok(attn_cache_append(p.cache, 0, &nothing, &nothing, NULL, NULL));
-    assert_int_equal(0, attn_cache_length(p.cache));
+    assert_int_equal(0, attn_cache_length(NULL, ATTN_ALL_SEQUENCES));
+    cache_append(p.cache, 0, nothing, nothing, NULL);
+    assert_int_equal(0, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
     attn_attention_args args = rows_args(&p, 0, 1, 0);
     for (int empty = ATTN_EMPTY_ZERO; empty <= ATTN_EMPTY_MEAN; empty++) {
         use_cache(&args, p.cache);
@@ -234,17 +233,18 @@ static void test_full_cache(void **state) {
         struct problem p = random_problem(&random, i);
         size_t bytes = 0, left = p.config.capacity - p.total;
         const char *field = NULL;
-        attn_tensor k = tensor_in(&p.k), v = tensor_in(&p.v);
+        attn_cache_append_args args = {.len = left + 1, .k = tensor_in(&p.k), .v = tensor_in(&p.v)};
         append_up_to(&random, &p, p.total, p.total);
         assert_ok(attn_cache_size(&p.config, &bytes, NULL));
         void *before = malloc(bytes);
         assert_non_null(before);
         memcpy(before, p.memory, bytes);
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, left + 1, &k, &v, NULL, &field));
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
         assert_string_equal("len", field);
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, PTRDIFF_MAX, &k, &v, NULL, &field));
+        args.len = PTRDIFF_MAX;
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
         assert_memory_equal(before, p.memory, bytes);
-        assert_int_equal(p.total, attn_cache_length(p.cache));
+        assert_int_equal(p.total, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
         compare_all_masks(&random, &p);
         free(before);
         problem_free(&p);
@@ -297,7 +297,7 @@ static void layer_problem_free(struct layer_problem *p) {
 }
 
 static void layer_append(struct layer_problem *p, size_t count) {
-    size_t length = attn_cache_length(p->cache), bytes = 0;
+    size_t length = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES), bytes = 0;
     attn_layer_append_args args = {.len = count, .cache = p->cache};
     const char *field = "none";
     args.k = rows_from(&p->k, length);
@@ -306,7 +306,7 @@ static void layer_append(struct layer_problem *p, size_t count) {
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
     assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
     assert_string_equal("none", field);
-    assert_int_equal(length + count, attn_cache_length(p->cache));
+    assert_int_equal(length + count, attn_cache_length(p->cache, ATTN_ALL_SEQUENCES));
     guarded_free(workspace);
 }
 

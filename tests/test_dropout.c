@@ -217,13 +217,15 @@ static void test_same_bits_from_a_cache(void **state) {
     for (size_t i = 0; i < sweep(30, 8); i++) {
         struct problem p = problem_new(&random, i);
         const attn_attention_args *a = &p.args;
-        attn_cache_config config = {test_isa(), a->batch, a->kv_heads, a->head_size, a->value_size, a->kv_len};
+        attn_cache_config config = {.isa = test_isa(), .batch = a->batch, .kv_heads = a->kv_heads};
+        config.head_size = a->head_size;
+        config.value_size = a->value_size;
+        config.capacity = a->kv_len;
         void *memory;
         attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
         size_t half = a->kv_len / 2;
-        attn_tensor k = tensor_from(&p.k, half), v = tensor_from(&p.v, half);
-        assert_ok(attn_cache_append(cache, half, &a->k, &a->v, NULL, NULL));
-        assert_ok(attn_cache_append(cache, a->kv_len - half, &k, &v, NULL, NULL));
+        cache_append(cache, half, a->k, a->v, NULL);
+        cache_append(cache, a->kv_len - half, tensor_from(&p.k, half), tensor_from(&p.v, half), NULL);
         struct attention_result expected = attention_run(a, LAYOUT_BHSD, FLUSH_END);
         p.args.cache = cache;
         struct attention_result actual = attention_run(a, LAYOUT_BHSD, FLUSH_END);

@@ -303,9 +303,8 @@ static void run_cache(const void *problem, const attn_parallel *parallel, float 
     void *memory;
     attn_cache *cache = cache_create(&p->config, &memory, FLUSH_END);
     for (size_t begin = 0, piece; begin < p->k.len; begin += piece) {
-        attn_tensor k = tensor_from(&p->k, begin), v = tensor_from(&p->v, begin);
         piece = begin == 0 ? p->k.len / 2 + 1 : p->k.len - begin;
-        assert_ok(attn_cache_append(cache, piece, &k, &v, parallel, NULL));
+        cache_append(cache, piece, tensor_from(&p->k, begin), tensor_from(&p->v, begin), parallel);
     }
     args.cache = cache;
     run_attention(&args, parallel, out);
@@ -318,8 +317,10 @@ static void test_cache(void **state) {
     for (size_t i = 0; i < SHAPES; i++) {
         const struct shape *s = &shapes[i];
         size_t value_size = s->value_size ? s->value_size : s->head_size;
-        struct cache_problem p = {
-            .config = {test_isa(), s->batch, s->kv_heads, s->head_size, s->value_size, s->kv_len}};
+        struct cache_problem p = {.config = {.isa = test_isa(), .batch = s->batch, .kv_heads = s->kv_heads}};
+        p.config.head_size = s->head_size;
+        p.config.value_size = s->value_size;
+        p.config.capacity = s->kv_len;
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->heads, s->q_len, s->head_size, FLUSH_END);
         p.k =
@@ -345,14 +346,13 @@ struct append_problem {
 
 static void run_append(const void *problem, const attn_parallel *parallel, float *out) {
     const struct append_problem *p = problem;
-    attn_tensor k = tensor_in(&p->k), v = tensor_in(&p->v);
     attn_attention_args args = {
         .isa = p->config.isa, .batch = p->config.batch, .heads = p->config.kv_heads, .q_len = 1};
     void *memory;
     attn_cache *cache = cache_create(&p->config, &memory, FLUSH_END);
-    assert_ok(attn_cache_append(cache, p->k.len, &k, &v, parallel, NULL));
+    cache_append(cache, p->k.len, tensor_in(&p->k), tensor_in(&p->v), parallel);
     args.head_size = p->config.head_size;
-    args.q = k; /* the first key of each head asks for itself */
+    args.q = tensor_in(&p->k); /* the first key of each head asks for itself */
     args.cache = cache;
     run_attention(&args, NULL, out);
     guarded_free(memory);
@@ -361,7 +361,8 @@ static void run_append(const void *problem, const attn_parallel *parallel, float
 static void test_cache_append(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    struct append_problem p = {.config = {test_isa(), 4, 5, 33, 0, 60}};
+    struct append_problem p = {
+        .config = {.isa = test_isa(), .batch = 4, .kv_heads = 5, .head_size = 33, .capacity = 60}};
     p.k = tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, 4, 5, 60, 33, FLUSH_END);
     p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 4, 5, 60, 33, FLUSH_END);
     check(&random, "cache append", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
@@ -401,7 +402,8 @@ static void run_layer_with_cache(const void *problem, const attn_parallel *paral
     size_t bytes = 0;
     assert_ok(attn_layer_cache_config(p->layer, args.batch, args.kv_len, &config, NULL));
     attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
-    attn_layer_append_args append = {args.kv_len, args.k, args.v, cache, parallel};
+    attn_layer_append_args append = {
+        .len = args.kv_len, .k = args.k, .v = args.v, .cache = cache, .parallel = parallel};
     assert_ok(attn_layer_append_workspace(p->layer, &append, &bytes, NULL));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
     assert_ok(attn_layer_append(p->layer, &append, workspace, bytes, NULL));

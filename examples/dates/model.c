@@ -168,8 +168,8 @@ static bool begin_decoding(struct model *model, size_t length, struct error *err
     for (size_t i = 0; i < DECODER_LAYERS; i++) {
         const struct decoder_layer *layer = &model->decoder[i];
         const char *field = "";
-        if (!succeeded(attn_cache_truncate(layer->self_cache, 0, &field), "cache", field, error) ||
-            !succeeded(attn_cache_truncate(layer->cross_cache, 0, &field), "cache", field, error) ||
+        if (!succeeded(attn_cache_truncate(layer->self_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
+            !succeeded(attn_cache_truncate(layer->cross_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
             !append(model, layer->cross_attention, length, layer->cross_cache, error))
             return false;
     }

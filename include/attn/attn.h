@@ -207,24 +207,72 @@ typedef struct attn_tensor_out {
     size_t batch_stride, head_stride, row_stride;
 } attn_tensor_out;
 
+/* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides count bytes and may be 0
+ * (broadcast); the keys of a row are contiguous. Read in place. */
+typedef struct attn_mask {
+    const uint8_t *data; /* NULL: no mask */
+    size_t batch_stride, head_stride, row_stride;
+} attn_mask;
+
+/* The position of a query row among the keys, of a sequence with q rows and n keys: row i stands
+ *   at i + n - q           the last row at the last key (decode, cache)
+ *   at i                   ATTN_CAUSAL_TOP_LEFT
+ *   at i + causal_offset   ATTN_CAUSAL_OFFSET
+ * Causal rows see the keys up to their position. Window, ALiBi and rotary embedding count from it too; valid lengths do not
+ * change it. */
 typedef enum attn_causal {
-    ATTN_CAUSAL_NONE = 0,
-    ATTN_CAUSAL_BOTTOM_RIGHT, /* row i sees keys j <= i + kv_len - q_len: the last row sees every key (decode, cache) */
-    ATTN_CAUSAL_TOP_LEFT      /* row i sees keys j <= i */
+    ATTN_CAUSAL_NONE = 0, /* no limit; positions are those of ATTN_CAUSAL_BOTTOM_RIGHT */
+    ATTN_CAUSAL_BOTTOM_RIGHT,
+    ATTN_CAUSAL_TOP_LEFT,
+    ATTN_CAUSAL_OFFSET
 } attn_causal;
 
-/* Which keys a query row sees, what else comes out, and who computes it: shared by attention and layer. All zero is plain
- * attention in the calling thread. */
+/* Logits on request, after which step: each adds to the one before. */
+typedef enum attn_score_stage {
+    ATTN_SCORE_RAW = 0, /* q k^T * scale */
+    ATTN_SCORE_CAPPED,  /* after the soft-cap */
+    ATTN_SCORE_MASKED   /* after ALiBi and bias: what the softmax sees */
+} attn_score_stage;
+
+typedef struct attn_rotary attn_rotary;
+
+/* Which keys a query row sees, what is done to its logits, what else comes out, and who computes it: shared by attention and
+ * layer. All zero is plain attention in the calling thread. A key must be visible by everything that is given. */
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
-    attn_causal causal;    /* combines with valid: a key must be visible by both */
+    const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
+    attn_causal causal;
+    int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else not looked at */
+    size_t window_left,
+        window_right;   /* n keys on that side, the row's own counted: position - n < key, key < position + n;
+                                         0: no limit */
+    attn_mask mask;     /* keys hidden by it alone may be read, but have no effect */
+    float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); 0: none; else finite, above 0 */
+    const float *alibi; /* NULL, or slopes [heads]: logit -= slope * abs(position - key); finite */
+    attn_tensor bias;   /* data NULL, or an additive mask [batch, heads, q_len, kv_len], added last. Strides may
+                                         be 0. -inf hides the key, as `mask` does */
+    const float *sinks; /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that
+                                         sees no key is then +0 and its log-sum-exp the sink, whatever `empty` says */
     attn_empty_rows empty;
+    const attn_rotary
+        *rotary; /* NULL, or rotates queries at their position, and keys that come as tensors at theirs, which
+                                      is their index; those of a cache were rotated when they were appended */
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions for the rotation */
     float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
     uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
     float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len] */
-    float *log_sum_exp;    /* NULL, or log of the sum of exp of a row's logits out: dense [batch, heads, q_len] */
+    float *scores;         /* NULL, or logits out, likewise dense; -inf where a key is hidden */
+    attn_score_stage score_stage;
+    float *log_sum_exp; /* NULL, or log of the sum of exp of a row's logits out: dense [batch, heads, q_len] */
     const attn_parallel *parallel;
 } attn_options;
+
+/* Sequences of different lengths packed one after the other without padding: sequence b is rows cu[b] .. cu[b + 1] - 1 of a
+ * tensor whose batch stride is not looked at. Judged before anything is read: 0 <= cu[b] <= cu[b + 1] <= total. */
+typedef struct attn_cu_lens {
+    const int64_t *cu; /* NULL: not packed; else [batch + 1] */
+    size_t total;      /* rows that the tensor holds */
+} attn_cu_lens;
 
 typedef struct attn_cache attn_cache;
 
@@ -232,14 +280,17 @@ typedef struct attn_cache attn_cache;
 typedef struct attn_attention_args {
     attn_isa isa; /* with a cache: ATTN_ISA_BEST stands for the cache's */
     size_t batch, heads;
-    size_t kv_heads;      /* 0 stands for heads; else divides heads: query heads g*heads/kv_heads.. share kv head g */
-    size_t q_len, kv_len; /* with a cache, kv_len is the cache's length and this one must be 0 or equal to it */
-    size_t head_size;     /* of query and key, at least 1 */
-    size_t value_size;    /* of value and output; 0 stands for head_size */
-    float scale;          /* 0 stands for 1 / sqrt(head_size) */
-    attn_tensor q;        /* [batch, heads, q_len, head_size] */
-    attn_tensor k;        /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
-    attn_tensor v;        /* [batch, kv_heads, kv_len, value_size]; likewise */
+    size_t kv_heads; /* 0 stands for heads; else divides heads: query heads g*heads/kv_heads.. share kv head g */
+    size_t q_len,
+        kv_len;         /* with a cache, kv_len is the longest sequence's length there, and this one 0 or equal to it */
+    attn_cu_lens q_cu;  /* of q and o: sequences of at most q_len rows each */
+    attn_cu_lens kv_cu; /* of k and v: sequences of at most kv_len keys each; without a cache only */
+    size_t head_size;   /* of query and key, at least 1 */
+    size_t value_size;  /* of value and output; 0 stands for head_size */
+    float scale;        /* 0 stands for 1 / sqrt(head_size) */
+    attn_tensor q;      /* [batch, heads, q_len, head_size] */
+    attn_tensor k;      /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
+    attn_tensor v;      /* [batch, kv_heads, kv_len, value_size]; likewise */
     const attn_cache *cache; /* NULL, or keys and values */
     attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
     attn_options options;
@@ -249,8 +300,49 @@ typedef struct attn_attention_args {
  * is not looked at. What serves these sizes serves smaller batches and lengths too.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
-/* batch, heads, q_len of 0: nothing is touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
+/* batch, heads, q_len of 0: nothing is touched. Of packed sequences, outputs beyond a sequence's own rows and keys are not
+ * touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field);
+
+/* Attention over a set of keys from attention over its parts: o = sum of o_p exp(lse_p) / sum of exp(lse_p), parts taken in
+ * ascending order. What caches split over machines or memories need. */
+typedef struct attn_merge_args {
+    attn_isa isa;
+    size_t parts; /* at least 1 */
+    size_t batch, heads, q_len, value_size;
+    const attn_tensor *o; /* [parts] outputs, each [batch, heads, q_len, value_size] */
+    const float *const
+        *log_sum_exp;          /* [parts] arrays, each dense [batch, heads, q_len]; -inf: the part is not looked at */
+    attn_tensor_out merged;    /* apart from all inputs */
+    float *merged_log_sum_exp; /* NULL, or dense [batch, heads, q_len] */
+    const attn_parallel *parallel;
+} attn_merge_args;
+
+/* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_merge(const attn_merge_args *args, const char **field);
+
+/* ---- Rotary embedding ---------------------------------------------------------------------------------------------- */
+
+/* Pairs of elements of a head rotated by position * frequency (Su et al., "RoFormer", 2021). The angle is reduced in double
+ * precision; sine and cosine are SLEEF's, tabulated once. */
+typedef enum attn_rotary_pairs {
+    ATTN_ROTARY_HALVES = 0, /* elements i and i + dims / 2 (GPT-NeoX, Llama in PyTorch) */
+    ATTN_ROTARY_INTERLEAVED /* elements 2 i and 2 i + 1 (GPT-J, the paper) */
+} attn_rotary_pairs;
+
+typedef struct attn_rotary_config {
+    size_t positions; /* 0 .. positions - 1; at least 1 */
+    size_t dims;      /* the first so many elements of a head are rotated: even, at least 2 */
+    attn_rotary_pairs pairs;
+    double base;               /* pair i has frequency base^(-2 i / dims); 0 stands for 10000, else finite, above 0 */
+    const double *frequencies; /* NULL, or [dims / 2] finite frequencies in place of the base's */
+} attn_rotary_config;
+
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
+ATTN_API attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, const char **field);
+/* As above, and MISALIGNED, TOO_SMALL. One table serves every ISA. */
+ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, size_t bytes,
+                                        attn_rotary **rotary, const char **field);
 
 /* ---- Key/value cache ----------------------------------------------------------------------------------------------- */
 
@@ -258,22 +350,65 @@ ATTN_API attn_status attn_attention(const attn_attention_args *args, void *works
 typedef struct attn_cache_config {
     attn_isa isa;
     size_t batch, kv_heads, head_size, value_size; /* each at least 1; value_size 0 stands for head_size */
-    size_t capacity;                               /* keys per sequence, at least 1 */
+    size_t capacity;                               /* keys per sequence, at least 1; of pages a multiple of page_size */
+    int ring; /* not 0: each sequence keeps its last `capacity` keys (rounded up to 16), older ones count as hidden */
+    size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
+    size_t pages;     /* with a page_size, how many there are for all sequences, at least 1, at most INT32_MAX */
 } attn_cache_config;
 
-/* NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* In place of a sequence's index. */
+#define ATTN_ALL_SEQUENCES ((size_t)-1)
+
+/* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
 ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
                                        const char **field);
-/* Appends `len` keys and values to every sequence: k [batch, kv_heads, len, head_size], v [.., value_size].
- * len may be 0. NULL_POINTER, BAD_SIZE, OVERFLOW, TOO_SMALL (more than the capacity left: nothing appended). */
-ATTN_API attn_status attn_cache_append(attn_cache *cache, size_t len, const attn_tensor *k, const attn_tensor *v,
-                                       const attn_parallel *parallel, const char **field);
-/* Keys per sequence held now; 0 for NULL. */
-ATTN_API size_t attn_cache_length(const attn_cache *cache);
-/* Forgets every key from `len` on. NULL_POINTER; BAD_SIZE where len is above the length. */
-ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t len, const char **field);
+
+typedef struct attn_cache_append_args {
+    size_t len;                    /* keys for each sequence; may be 0 */
+    const int64_t *lens;           /* NULL, or [batch]: so many for each, 0 .. len; not with cu */
+    attn_cu_lens cu;               /* of k and v: at most len keys for each sequence */
+    attn_tensor k;                 /* [batch, kv_heads, len, head_size] */
+    attn_tensor v;                 /* [batch, kv_heads, len, value_size] */
+    const attn_rotary *rotary;     /* NULL, or rotates the keys at their index in the sequence */
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to it */
+    const attn_parallel *parallel;
+} attn_cache_append_args;
+
+/* Appends to every sequence. NULL_POINTER, BAD_SIZE, BAD_VALUE (lens, cu, a position that the rotary table lacks, a page that
+ * is not set), OVERFLOW, MISMATCH (rotary dims), TOO_SMALL (more than the capacity left). On failure nothing is appended. */
+ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field);
+/* Keys that the sequence has been given, with ATTN_ALL_SEQUENCES those of the longest; 0 for NULL or no such sequence. */
+ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
+/* Forgets the keys from `len` on, of one sequence or all (shorter ones stay as they are). NULL_POINTER; BAD_SIZE: no such
+ * sequence, len above its length, or of a ring below what it still holds the keys for. */
+ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len, const char **field);
+
+/* Pages first .. first + count - 1 of a sequence are pages[0 .. count - 1]. Sequences may share full pages, as long as none
+ * appends to them. Until they are set a sequence has no pages.
+ * NULL_POINTER, BAD_SIZE (sequence, first, count, or a cache without pages), BAD_VALUE (a page that does not exist). */
+ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first, size_t count,
+                                          const int32_t *pages, const char **field);
+/* The first `len` keys of the sequence are in its pages already: another sequence has written them.
+ * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is not set). */
+ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len, const char **field);
+
+/* A cache that continues from the first `len` keys of a parent's sequences without a copy of them (but for up to 15 at the
+ * border). The parent must outlive it and keep those keys. */
+typedef struct attn_cache_fork_config {
+    const attn_cache *parent; /* neither a ring nor of pages; may itself be a fork */
+    size_t batch;             /* at least 1 */
+    const size_t *sources;    /* [batch] sequences of the parent; NULL: sequence b continues the parent's sequence b */
+    size_t len;               /* keys that are shared, at most the length of each source */
+    size_t capacity;          /* keys per sequence, the shared ones counted; at least 1 and at least len */
+} attn_cache_fork_config;
+
+/* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a parent that cannot be forked). */
+ATTN_API attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, const char **field);
+/* As above, and MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, size_t bytes,
+                                     attn_cache **cache, const char **field);
 
 /* ---- Layer level ------------------------------------------------------------------------------------------------------ */
 
@@ -312,10 +447,12 @@ typedef struct attn_rows_out {
 
 typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
+    attn_cu_lens q_cu;       /* of q and y: sequences of at most q_len rows each */
+    attn_cu_lens kv_cu;      /* of k and v: sequences of at most kv_len rows each; without a cache only */
     attn_rows q;             /* [batch, q_len, query_size] */
     attn_rows k;             /* [batch, kv_len, key_size]; not looked at with a cache */
     attn_rows v;             /* [batch, kv_len, value_size]; likewise */
-    const attn_cache *cache; /* NULL, or keys and values projected by attn_layer_append; kv_len then 0 or its length */
+    const attn_cache *cache; /* NULL, or keys and values projected by attn_layer_append; kv_len then 0 or its longest */
     attn_rows_out y;         /* [batch, q_len, hidden] */
     attn_options options;
 } attn_layer_args;
@@ -335,13 +472,17 @@ ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t bat
 
 /* Projects keys and values and appends them to the cache, to be attended to many times. */
 typedef struct attn_layer_append_args {
-    size_t len;     /* rows per sequence; may be 0 */
-    attn_rows k, v; /* [cache's batch, len, key_size or value_size] */
+    size_t len;          /* rows per sequence; may be 0 */
+    const int64_t *lens; /* NULL, or [batch]: so many rows of each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu;     /* of k and v: at most len rows for each sequence */
+    attn_rows k, v;      /* [cache's batch, len, key_size or value_size] */
     attn_cache *cache;
+    const attn_rotary *rotary;     /* as in attn_cache_append_args */
+    const int64_t *rotary_offsets; /* likewise */
     const attn_parallel *parallel;
 } attn_layer_append_args;
 
-/* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args,
                                                  size_t *bytes, const char **field);
 /* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */

@@ -26,6 +26,8 @@ static attn_status judge_cache(const struct attn_problem *problem, const attn_at
     if (config->batch != problem->batch || config->kv_heads != problem->kv_heads ||
         config->head_size != problem->head_size || config->value_size != problem->value_size)
         return judge_fail(ATTN_MISMATCH, "cache", field);
+    if (args->kv_cu.cu)
+        return judge_fail(ATTN_MISMATCH, "kv_cu.cu", field);
     if (args->kv_len != 0 && args->kv_len != args->cache->length)
         return judge_fail(ATTN_MISMATCH, "kv_len", field);
     return ATTN_OK;
@@ -41,6 +43,7 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
     JUDGE(judge_size(args->head_size, 1, "head_size", field));
     JUDGE(judge_size(args->value_size, 0, "value_size", field));
     JUDGE(judge_options(&args->options, field));
+    JUDGE(judge_rotary_dims(args->options.rotary, args->head_size, "options.rotary", field));
     *problem = (struct attn_problem){.batch = args->batch,
                                      .heads = args->heads,
                                      .q_len = args->q_len,
@@ -51,6 +54,9 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
                                      .k = args->k,
                                      .v = args->v,
                                      .o = args->o,
+                                     .q_cu = args->q_cu.cu,
+                                     .kv_cu = args->kv_cu.cu,
+                                     .cache = args->cache,
                                      .options = &args->options};
     JUDGE(judge_kv_heads(args->heads, args->kv_heads, &problem->kv_heads, field));
     problem->group = problem->kv_heads ? args->heads / problem->kv_heads : 0;
@@ -59,37 +65,51 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
     return args->cache && !empty(args) ? judge_cache(problem, args, field) : ATTN_OK;
 }
 
-static attn_status measure(struct attn_problem *problem, const attn_cache *cache, size_t *bytes, const char **field) {
+static attn_status measure(struct attn_problem *problem, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
-    attn_problem_layout(problem, cache, &carve);
+    attn_problem_layout(problem, &carve);
     *bytes = carve.used;
     return carve.overflow ? judge_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
-static attn_status judge_tensor(const attn_tensor *tensor, const size_t dims[JUDGE_DIMS], size_t width,
-                                struct judge_range *range, const char *name, const char *data_name,
-                                const char **field) {
-    size_t strides[JUDGE_DIMS] = {tensor->batch_stride, tensor->head_stride, tensor->row_stride};
+/* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
+struct extent {
+    size_t batch, heads, len, width;
+    const attn_cu_lens *cu;
+};
+
+static attn_status judge_tensor(const attn_tensor *tensor, const struct extent *extent, size_t dims[JUDGE_DIMS],
+                                struct judge_range *range, const char *data_name, const char **field) {
+    bool packed = extent->cu->cu;
+    size_t strides[JUDGE_DIMS] = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride};
+    dims[0] = packed ? 1 : extent->batch;
+    dims[1] = extent->heads;
+    dims[2] = packed ? extent->cu->total : extent->len;
     range->data = tensor->data;
-    JUDGE(judge_extent(dims, strides, width, &range->bytes, name, field));
+    JUDGE(judge_extent(dims, strides, extent->width, &range->bytes, range->name, field));
     return range->bytes ? judge_pointer(tensor->data, data_name, field) : ATTN_OK;
 }
 
-static attn_status judge_data(const struct attn_problem *problem, bool cached, const char **field) {
-    size_t q_dims[JUDGE_DIMS] = {problem->batch, problem->heads, problem->q_len};
-    size_t k_dims[JUDGE_DIMS] = {problem->batch, problem->kv_heads, cached ? 0 : problem->kv_len};
-    size_t o_strides[JUDGE_DIMS] = {problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
-    attn_tensor o = {problem->o.data, o_strides[0], o_strides[1], o_strides[2]};
-    struct judge_range range[4];
-    JUDGE(judge_tensor(&problem->q, q_dims, problem->head_size, &range[0], "q", "q.data", field));
-    JUDGE(judge_tensor(&problem->k, k_dims, problem->head_size, &range[1], "k", "k.data", field));
-    JUDGE(judge_tensor(&problem->v, k_dims, problem->value_size, &range[2], "v", "v.data", field));
-    JUDGE(judge_tensor(&o, q_dims, problem->value_size, &range[3], "o", "o.data", field));
-    JUDGE(judge_apart(q_dims, o_strides, problem->value_size, "o", field));
-    for (int i = 0; i < 3; i++)
-        JUDGE(judge_disjoint(o.data, range[3].bytes, range[i].data, range[i].bytes, "o", field));
-    return judge_option_data(problem->options, problem->batch, problem->heads, problem->q_len, problem->kv_len, range,
-                             4, field);
+static attn_status judge_data(const struct attn_problem *problem, const attn_attention_args *args, const char **field) {
+    attn_tensor o = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
+    struct extent q = {problem->batch, problem->heads, problem->q_len, problem->head_size, &args->q_cu};
+    struct extent k = {problem->batch, problem->kv_heads, args->cache ? 0 : problem->kv_len, problem->head_size,
+                       &args->kv_cu};
+    struct extent v = k, out = q;
+    struct judge_range range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
+    size_t dims[JUDGE_DIMS], o_dims[JUDGE_DIMS];
+    v.width = out.width = problem->value_size;
+    JUDGE(judge_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", "q_cu.total", field));
+    JUDGE(judge_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", "kv_cu.total", field));
+    JUDGE(judge_tensor(&problem->q, &q, dims, &range[1], "q.data", field));
+    JUDGE(judge_tensor(&problem->k, &k, dims, &range[2], "k.data", field));
+    JUDGE(judge_tensor(&problem->v, &v, dims, &range[3], "v.data", field));
+    JUDGE(judge_tensor(&o, &out, o_dims, &range[0], "o.data", field));
+    JUDGE(
+        judge_apart(o_dims, (size_t[]){o.batch_stride, o.head_stride, o.row_stride}, problem->value_size, "o", field));
+    for (int i = 1; i < 4; i++)
+        JUDGE(judge_disjoint(o.data, range[0].bytes, range[i].data, range[i].bytes, "o", field));
+    return judge_option_data(problem, range, 4, field);
 }
 
 attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field) {
@@ -100,7 +120,7 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
     if (args->cache)
         problem.kv_len = args->cache->config.capacity;
     if (!empty(args))
-        JUDGE(measure(&problem, args->cache, &needed, field));
+        JUDGE(measure(&problem, &needed, field));
     *bytes = needed;
     return ATTN_OK;
 }
@@ -111,10 +131,10 @@ attn_status attn_attention(const attn_attention_args *args, void *workspace, siz
     JUDGE(resolve(args, &problem, field));
     if (empty(args))
         return ATTN_OK;
-    JUDGE(measure(&problem, args->cache, &needed, field));
-    JUDGE(judge_data(&problem, args->cache != NULL, field));
+    JUDGE(measure(&problem, &needed, field));
+    JUDGE(judge_data(&problem, args, field));
     JUDGE(judge_memory(workspace, bytes, needed, "workspace", field));
-    attn_problem_layout(&problem, args->cache, &(struct attn_carve){.base = workspace});
+    attn_problem_layout(&problem, &(struct attn_carve){.base = workspace});
     attn_op_attention(&problem);
     return ATTN_OK;
 }

@@ -45,7 +45,7 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     JUDGE(layout(config, &carve, gemm, &packed, &table, field));
     attn_packed_fill(&packed, &config->w);
     (*gemm)->packed = packed;
-    attn_verbose("attn: gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
+    attn_verbose("gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
     return ATTN_OK;
 }
 

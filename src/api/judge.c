@@ -39,17 +39,22 @@ attn_status judge_valid_lens(const attn_valid_lens *valid, const char *kind_name
 
 attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, size_t *bytes,
                          const char *name, const char **field) {
-    size_t floats = width;
+    return judge_elements(dims, strides, width, sizeof(float), bytes, name, field);
+}
+
+attn_status judge_elements(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
+                           size_t element_size, size_t *bytes, const char *name, const char **field) {
+    size_t elements = width;
     for (int d = 0; d < JUDGE_DIMS; d++) {
         size_t step;
         if (dims[d] == 0) {
             *bytes = 0;
             return ATTN_OK;
         }
-        if (!attn_mul(dims[d] - 1, strides[d], &step) || !attn_add(floats, step, &floats))
+        if (!attn_mul(dims[d] - 1, strides[d], &step) || !attn_add(elements, step, &elements))
             return judge_fail(ATTN_OVERFLOW, name, field);
     }
-    if (!attn_mul(floats, sizeof(float), bytes) || *bytes > PTRDIFF_MAX)
+    if (!attn_mul(elements, element_size, bytes) || *bytes > PTRDIFF_MAX)
         return judge_fail(ATTN_OVERFLOW, name, field);
     return ATTN_OK;
 }
@@ -58,6 +63,9 @@ attn_status judge_apart(const size_t dims[JUDGE_DIMS], const size_t strides[JUDG
                         const char **field) {
     size_t covered = width;
     bool done[JUDGE_DIMS] = {false};
+    for (int d = 0; d < JUDGE_DIMS; d++)
+        if (dims[d] == 0)
+            return ATTN_OK;
     for (int n = 0; n < JUDGE_DIMS; n++) {
         int least = -1;
         for (int d = 0; d < JUDGE_DIMS; d++)

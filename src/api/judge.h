@@ -39,6 +39,10 @@ enum { JUDGE_DIMS = 3 };
 attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, size_t *bytes,
                          const char *name, const char **field);
 
+/* The same for elements of any size. */
+attn_status judge_elements(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
+                           size_t element_size, size_t *bytes, const char *name, const char **field);
+
 /* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.
  * ATTN_BAD_STRIDE under `name` otherwise. */
 attn_status judge_apart(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, const char *name,

@@ -1,6 +1,7 @@
 /* attn_layer: judging, object layout. */
 #include <stdio.h>
 
+#include "api/cache.h"
 #include "api/options.h"
 #include "dispatch.h"
 #include "ops/layer.h"
@@ -72,7 +73,7 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     attn_packed_fill(&filled.w_o, &config->w_o);
     *object = filled;
     *layer = object;
-    attn_verbose("attn: layer hidden %zu, %zu heads, %s", config->hidden, config->heads, filled.w_q.kernel->name);
+    attn_verbose("layer hidden %zu, %zu heads, %s", config->hidden, config->heads, filled.w_q.kernel->name);
     return ATTN_OK;
 }
 
@@ -96,12 +97,15 @@ static attn_status resolve(const attn_layer *layer, const attn_layer_args *args,
     JUDGE(judge_size(args->q_len, 0, "q_len", field));
     JUDGE(judge_size(args->kv_len, 0, "kv_len", field));
     JUDGE(judge_options(&args->options, field));
+    JUDGE(judge_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
     *kv_len = args->kv_len;
     if (!args->cache || empty(args))
         return ATTN_OK;
     JUDGE(judge_cache(layer, args->cache, field));
     if (args->cache->config.batch != args->batch)
         return judge_fail(ATTN_MISMATCH, "batch", field);
+    if (args->kv_cu.cu)
+        return judge_fail(ATTN_MISMATCH, "kv_cu.cu", field);
     *kv_len = args->cache->length;
     return args->kv_len != 0 && args->kv_len != *kv_len ? judge_fail(ATTN_MISMATCH, "kv_len", field) : ATTN_OK;
 }
@@ -127,39 +131,43 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     return ATTN_OK;
 }
 
-/* Input rows [batch, len, width]. */
-static attn_status judge_rows(const attn_rows *rows, size_t batch, size_t len, size_t width, struct judge_range *range,
-                              const char *data_name, const char *stride_name, const char *batch_name,
-                              const char **field) {
+/* Rows [batch, len, width], or [total, width] where sequences are packed. */
+static attn_status judge_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu, size_t width,
+                              struct judge_range *range, const char *data_name, const char *stride_name,
+                              const char *batch_name, const char **field) {
+    bool packed = cu->cu;
+    size_t sequences = packed ? 1 : batch, count = packed ? cu->total : len;
     range->data = rows->data;
     range->bytes = 0;
-    if (batch == 0 || len == 0)
+    if (sequences == 0 || count == 0)
         return ATTN_OK;
     JUDGE(judge_pointer(rows->data, data_name, field));
-    if (len > 1 && rows->row_stride < width)
+    if (count > 1 && rows->row_stride < width)
         return judge_fail(ATTN_BAD_STRIDE, stride_name, field);
-    return judge_extent((size_t[]){1, batch, len}, (size_t[]){0, rows->batch_stride, rows->row_stride}, width,
+    return judge_extent((size_t[]){1, sequences, count}, (size_t[]){0, rows->batch_stride, rows->row_stride}, width,
                         &range->bytes, batch_name, field);
 }
 
-static attn_status judge_data(const attn_layer *layer, const attn_layer_args *args, size_t kv_len, const char **field) {
-    struct judge_range range[4];
-    size_t new_keys = args->cache ? 0 : kv_len;
-    size_t dims[JUDGE_DIMS] = {1, args->batch, args->q_len};
-    size_t y_strides[JUDGE_DIMS] = {0, args->y.batch_stride, args->y.row_stride};
+static attn_status judge_data(const attn_layer *layer, const attn_layer_args *args, const struct attn_problem *problem,
+                              const char **field) {
+    struct judge_range range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
+    size_t new_keys = args->cache ? 0 : problem->kv_len;
     attn_rows y = {args->y.data, args->y.batch_stride, args->y.row_stride};
-    JUDGE(judge_rows(&args->q, args->batch, args->q_len, layer->w_q.k, &range[0], "q.data", "q.row_stride",
+    JUDGE(judge_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", "q_cu.total", field));
+    JUDGE(judge_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", "kv_cu.total", field));
+    JUDGE(judge_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data", "q.row_stride",
                      "q.batch_stride", field));
-    JUDGE(judge_rows(&args->k, args->batch, new_keys, layer->w_k.k, &range[1], "k.data", "k.row_stride",
+    JUDGE(judge_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data", "k.row_stride",
                      "k.batch_stride", field));
-    JUDGE(judge_rows(&args->v, args->batch, new_keys, layer->w_v.k, &range[2], "v.data", "v.row_stride",
+    JUDGE(judge_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data", "v.row_stride",
                      "v.batch_stride", field));
-    JUDGE(judge_rows(&y, args->batch, args->q_len, layer->w_o.n, &range[3], "y.data", "y.row_stride", "y.batch_stride",
-                     field));
-    JUDGE(judge_apart(dims, y_strides, layer->w_o.n, "y.batch_stride", field));
-    for (int i = 0; i < 3; i++)
-        JUDGE(judge_disjoint(y.data, range[3].bytes, range[i].data, range[i].bytes, "y", field));
-    return judge_option_data(&args->options, args->batch, layer->heads, args->q_len, kv_len, range, 4, field);
+    JUDGE(judge_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data", "y.row_stride",
+                     "y.batch_stride", field));
+    size_t dims[JUDGE_DIMS] = {1, args->q_cu.cu ? 1 : args->batch, args->q_cu.cu ? args->q_cu.total : args->q_len};
+    JUDGE(judge_apart(dims, (size_t[]){0, y.batch_stride, y.row_stride}, layer->w_o.n, "y.batch_stride", field));
+    for (int i = 1; i < 4; i++)
+        JUDGE(judge_disjoint(y.data, range[0].bytes, range[i].data, range[i].bytes, "y", field));
+    return judge_option_data(problem, range, 4, field);
 }
 
 attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
@@ -171,7 +179,7 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
     if (empty(args))
         return ATTN_OK;
     JUDGE(layout_run(layer, args, kv_len, &run, &measure, field));
-    JUDGE(judge_data(layer, args, kv_len, field));
+    JUDGE(judge_data(layer, args, &run.problem, field));
     JUDGE(judge_memory(workspace, bytes, measure.used, "workspace", field));
     JUDGE(layout_run(layer, args, kv_len, &run, &carve, field));
     attn_op_layer_forward(&run);
@@ -201,12 +209,8 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     JUDGE(judge_pointer(args->cache, "cache", field));
     JUDGE(judge_size(args->len, 0, "len", field));
     JUDGE(judge_cache(layer, args->cache, field));
-    JUDGE(judge_parallel(args->parallel, "parallel.run", field));
-    size_t rows, bytes;
-    if (!attn_mul(args->cache->config.batch, args->len, &rows) || !attn_mul(layer->w_k.n, sizeof(float), &bytes))
-        return judge_fail(ATTN_OVERFLOW, "len", field);
-    *k = attn_carve_take(carve, rows, bytes);
-    *v = attn_carve_take(carve, rows, bytes);
+    JUDGE(judge_rotary_dims(args->rotary, layer->head_size, "rotary", field));
+    attn_layer_append_layout(layer, args, k, v, carve);
     return carve->overflow ? judge_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
 }
 
@@ -215,6 +219,7 @@ attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_laye
     struct attn_carve carve = {0};
     float *k, *v;
     JUDGE(layout_append(layer, args, &carve, &k, &v, field));
+    JUDGE(judge_parallel(args->parallel, "parallel.run", field));
     JUDGE(judge_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -226,15 +231,13 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
     struct judge_range range;
     float *k, *v;
     JUDGE(layout_append(layer, args, &measure, &k, &v, field));
-    if (args->len > args->cache->config.capacity - args->cache->length)
-        return judge_fail(ATTN_TOO_SMALL, "len", field);
-    if (args->len == 0)
-        return ATTN_OK;
+    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
+    JUDGE(judge_cache_lens(args->cache, &append, field));
     size_t batch = args->cache->config.batch;
-    JUDGE(judge_rows(&args->k, batch, args->len, layer->w_k.k, &range, "k.data", "k.row_stride", "k.batch_stride",
-                     field));
-    JUDGE(judge_rows(&args->v, batch, args->len, layer->w_v.k, &range, "v.data", "v.row_stride", "v.batch_stride",
-                     field));
+    JUDGE(judge_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data", "k.row_stride",
+                     "k.batch_stride", field));
+    JUDGE(judge_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data", "v.row_stride",
+                     "v.batch_stride", field));
     JUDGE(judge_memory(workspace, bytes, measure.used, "workspace", field));
     JUDGE(layout_append(layer, args, &carve, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);

@@ -2,10 +2,20 @@
 
 #include <math.h>
 
+#include "ops/visible.h"
+
+/* ALiBi's distances are 32-bit integers: positions and lengths up to here leave room for their differences. */
+#define ALIBI_MOST ((int64_t)1 << 29)
+
 attn_status judge_options(const attn_options *options, const char **field) {
     JUDGE(judge_enum((int)options->valid.kind, ATTN_VALID_PER_ROW, "options.valid.kind", field));
-    JUDGE(judge_enum((int)options->causal, ATTN_CAUSAL_TOP_LEFT, "options.causal", field));
+    JUDGE(judge_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
+    JUDGE(judge_size(options->window_left, 0, "options.window_left", field));
+    JUDGE(judge_size(options->window_right, 0, "options.window_right", field));
     JUDGE(judge_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", field));
+    JUDGE(judge_enum((int)options->score_stage, ATTN_SCORE_MASKED, "options.score_stage", field));
+    if (!(options->soft_cap >= 0.0f && isfinite(options->soft_cap)))
+        return judge_fail(ATTN_BAD_VALUE, "options.soft_cap", field);
     if (!(options->dropout >= 0.0f && options->dropout < 1.0f))
         return judge_fail(ATTN_BAD_VALUE, "options.dropout", field);
     return judge_parallel(options->parallel, "options.parallel.run", field);
@@ -23,6 +33,76 @@ attn_status judge_scale(float scale, size_t head_size, float *resolved, const ch
     return isfinite(scale) ? ATTN_OK : judge_fail(ATTN_BAD_VALUE, "scale", field);
 }
 
+attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field) {
+    return rotary && rotary->dims > head_size ? judge_fail(ATTN_MISMATCH, name, field) : ATTN_OK;
+}
+
+attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *cu_name,
+                          const char *total_name, const char **field) {
+    if (!cu->cu)
+        return ATTN_OK;
+    JUDGE(judge_size(cu->total, 0, total_name, field));
+    int64_t begin = cu->cu[0];
+    if (begin < 0)
+        return judge_fail(ATTN_BAD_VALUE, cu_name, field);
+    for (size_t b = 0; b < batch; b++) {
+        int64_t end = cu->cu[b + 1];
+        if (end < begin || (uint64_t)(end - begin) > most || (uint64_t)end > cu->total)
+            return judge_fail(ATTN_BAD_VALUE, cu_name, field);
+        begin = end;
+    }
+    return ATTN_OK;
+}
+
+/* ---- Inputs ---- */
+
+enum { MASK, BIAS, INPUTS };
+
+static attn_status judge_inputs(const struct attn_problem *problem, struct judge_range inputs[INPUTS],
+                                const char **field) {
+    const attn_options *options = problem->options;
+    const attn_mask *mask = &options->mask;
+    const attn_tensor *bias = &options->bias;
+    size_t dims[JUDGE_DIMS] = {problem->batch, problem->heads, problem->q_len};
+    inputs[MASK] = (struct judge_range){"options.mask", mask->data, 0};
+    inputs[BIAS] = (struct judge_range){"options.bias", bias->data, 0};
+    JUDGE(judge_valid_lens(&options->valid, "options.valid.kind", "options.valid.lens", field));
+    if (problem->kv_len == 0)
+        return ATTN_OK;
+    if (mask->data)
+        JUDGE(judge_elements(dims, (size_t[]){mask->batch_stride, mask->head_stride, mask->row_stride}, problem->kv_len,
+                             1, &inputs[MASK].bytes, "options.mask", field));
+    if (bias->data)
+        JUDGE(judge_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride}, problem->kv_len,
+                           &inputs[BIAS].bytes, "options.bias", field));
+    return ATTN_OK;
+}
+
+static attn_status judge_alibi(const struct attn_problem *problem, const char **field) {
+    const attn_options *options = problem->options;
+    if (!options->alibi)
+        return ATTN_OK;
+    if (problem->q_len > (size_t)ALIBI_MOST)
+        return judge_fail(ATTN_BAD_SIZE, "q_len", field);
+    if (problem->kv_len > (size_t)ALIBI_MOST)
+        return judge_fail(ATTN_BAD_SIZE, "kv_len", field);
+    if (options->causal == ATTN_CAUSAL_OFFSET &&
+        (options->causal_offset > ALIBI_MOST || options->causal_offset < -ALIBI_MOST))
+        return judge_fail(ATTN_BAD_VALUE, "options.causal_offset", field);
+    for (size_t h = 0; h < problem->heads; h++)
+        if (!isfinite(options->alibi[h]))
+            return judge_fail(ATTN_BAD_VALUE, "options.alibi", field);
+    return ATTN_OK;
+}
+
+static attn_status judge_rotary(const struct attn_problem *problem, const char **field) {
+    return !problem->options->rotary || attn_positions_exist(problem)
+               ? ATTN_OK
+               : judge_fail(ATTN_BAD_VALUE, "options.rotary", field);
+}
+
+/* ---- Outputs ---- */
+
 static attn_status judge_output(const void *data, size_t bytes, const struct judge_range *ranges, size_t count,
                                 const char *name, const char **field) {
     for (size_t i = 0; i < count; i++)
@@ -30,21 +110,31 @@ static attn_status judge_output(const void *data, size_t bytes, const struct jud
     return ATTN_OK;
 }
 
-attn_status judge_option_data(const attn_options *options, size_t batch, size_t heads, size_t q_len, size_t kv_len,
-                              const struct judge_range *ranges, size_t count, const char **field) {
-    size_t rows, row_bytes, weight_bytes = 0;
-    JUDGE(judge_valid_lens(&options->valid, "options.valid.kind", "options.valid.lens", field));
-    if (!attn_mul(batch, heads, &rows) || !attn_mul(rows, q_len, &rows) || !attn_mul(rows, sizeof(float), &row_bytes))
+attn_status judge_option_data(const struct attn_problem *problem, const struct judge_range *ranges, size_t count,
+                              const char **field) {
+    const attn_options *options = problem->options;
+    struct judge_range inputs[INPUTS];
+    size_t rows, row_bytes, score_bytes;
+    JUDGE(judge_inputs(problem, inputs, field));
+    JUDGE(judge_alibi(problem, field));
+    JUDGE(judge_rotary(problem, field));
+    if (!attn_mul(problem->batch, problem->heads, &rows) || !attn_mul(rows, problem->q_len, &rows) ||
+        !attn_mul(rows, sizeof(float), &row_bytes))
         return judge_fail(ATTN_OVERFLOW, "q_len", field);
-    if (options->weights) {
-        if (!attn_mul(row_bytes, kv_len, &weight_bytes) || weight_bytes > PTRDIFF_MAX)
-            return judge_fail(ATTN_OVERFLOW, "options.weights", field);
-        JUDGE(judge_output(options->weights, weight_bytes, ranges, count, "options.weights", field));
-    }
-    if (options->log_sum_exp) {
-        JUDGE(judge_output(options->log_sum_exp, row_bytes, ranges, count, "options.log_sum_exp", field));
-        JUDGE(judge_disjoint(options->log_sum_exp, row_bytes, options->weights, weight_bytes, "options.log_sum_exp",
-                             field));
+    bool fits = attn_mul(row_bytes, problem->kv_len, &score_bytes) && score_bytes <= PTRDIFF_MAX;
+
+    JUDGE(judge_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, field));
+    const void *data[] = {options->weights, options->scores, options->log_sum_exp};
+    const char *names[] = {"options.weights", "options.scores", "options.log_sum_exp"};
+    struct judge_range outputs[3];
+    for (size_t i = 0; i < 3; i++) {
+        bool scores = i < 2;
+        if (data[i] && scores && !fits)
+            return judge_fail(ATTN_OVERFLOW, names[i], field);
+        outputs[i] = (struct judge_range){names[i], data[i], !data[i] ? 0 : scores ? score_bytes : row_bytes};
+        JUDGE(judge_output(data[i], outputs[i].bytes, ranges, count, names[i], field));
+        JUDGE(judge_output(data[i], outputs[i].bytes, inputs, INPUTS, names[i], field));
+        JUDGE(judge_output(data[i], outputs[i].bytes, outputs, i, names[i], field));
     }
     return ATTN_OK;
 }

@@ -13,15 +13,26 @@ attn_status judge_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, cons
 /* A finite scale; 0 stands for 1 / sqrt(head_size). */
 attn_status judge_scale(float scale, size_t head_size, float *resolved, const char **field);
 
-/* A range of bytes that an output may not touch. */
+/* A rotary table, which may be NULL, turns no more elements than a head has. */
+attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
+
+/* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is judged. */
+attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *cu_name,
+                          const char *total_name, const char **field);
+
+/* A named range of bytes. */
 struct judge_range {
+    const char *name;
     const void *data;
     size_t bytes;
 };
 
-/* The optional outputs, dense [batch, heads, q_len, kv_len] and [batch, heads, q_len]: their sizes fit, and they touch
- * neither each other nor the `count` ranges. Also the valid lengths, which must be there. */
-attn_status judge_option_data(const attn_options *options, size_t batch, size_t heads, size_t q_len, size_t kv_len,
-                              const struct judge_range *ranges, size_t count, const char **field);
+struct attn_problem;
+
+/* The options' pointers to data; their scalars and the problem's sequences are judged already. Inputs fit. Optional outputs,
+ * dense [batch, heads, q_len, kv_len] and [batch, heads, q_len], fit and touch neither inputs, nor each other, nor the
+ * `count` ranges; the first of these is the output of all, which may not touch the options' inputs either. */
+attn_status judge_option_data(const struct attn_problem *problem, const struct judge_range *ranges, size_t count,
+                              const char **field);
 
 #endif

@@ -1,87 +1,113 @@
 #include "ops/cache.h"
 
+#include <string.h>
+
 #include "ops/parallel.h"
 
 /* Below this many floats waking another thread costs more than it saves. */
 #define PARALLEL_WORK (1u << 16)
 
-bool attn_panel_shape_init(struct attn_panel_shape *shape, const struct attn_gemm_kernel *kernel, size_t head_size,
-                           size_t value_size, size_t keys) {
-    size_t value_cols;
-    *shape = (struct attn_panel_shape){.kernel = kernel, .head_size = head_size, .value_size = value_size};
-    return attn_round_up(keys, kernel->cols, &shape->capacity) &&
-           attn_round_up(value_size, kernel->cols, &value_cols) &&
-           attn_mul(shape->capacity, head_size, &shape->key_floats) &&
-           attn_mul(shape->capacity, value_cols, &shape->value_floats);
+size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
+    *row = 0;
+    if (args->cu.cu) {
+        *row = (size_t)args->cu.cu[b];
+        return (size_t)args->cu.cu[b + 1] - *row;
+    }
+    return args->lens ? (size_t)args->lens[b] : args->len;
 }
 
-struct attn_panels attn_panels_at(const struct attn_panel_shape *shape, float *keys, float *values, size_t index) {
-    return (struct attn_panels){.keys = keys + index * shape->key_floats,
-                                .values = values + index * shape->value_floats,
-                                .key_panel_stride = shape->head_size * shape->kernel->cols,
-                                .value_panel_stride = shape->capacity * shape->kernel->cols};
+static void put_length(struct attn_cache *cache, size_t b, size_t len) {
+    cache->lengths[b] = len;
+    if (cache->config.ring && len > cache->kept[b] + cache->config.capacity)
+        cache->kept[b] = len - cache->config.capacity;
 }
 
-/* A key that does not begin a panel: its column is written into what is there. */
-static void append_key(const struct attn_panel_shape *shape, const struct attn_panels *panels, size_t key,
-                       const float *k) {
-    size_t cols = shape->kernel->cols;
-    float *column = panels->keys + key / cols * panels->key_panel_stride + key % cols;
-    for (size_t d = 0; d < shape->head_size; d++)
-        column[d * cols] = k[d];
+static void find_longest(struct attn_cache *cache) {
+    cache->length = 0;
+    for (size_t b = 0; b < cache->config.batch; b++)
+        cache->length = cache->lengths[b] > cache->length ? cache->lengths[b] : cache->length;
 }
 
-void attn_panels_append(const struct attn_panel_shape *shape, const struct attn_panels *panels, size_t first,
-                        size_t count, const float *k, size_t k_stride, const float *v, size_t v_stride) {
-    const struct attn_gemm_kernel *kernel = shape->kernel;
-    size_t done = 0;
-    for (; done < count && (first + done) % kernel->cols != 0; done++)
-        append_key(shape, panels, first + done, k + done * k_stride);
-    kernel->pack(
-        &(struct attn_pack_args){.k = shape->head_size,
-                                 .n = count - done,
-                                 .b = k + done * k_stride,
-                                 .k_stride = 1,
-                                 .n_stride = k_stride,
-                                 .packed = panels->keys + (first + done) / kernel->cols * panels->key_panel_stride,
-                                 .panel_stride = panels->key_panel_stride});
-    kernel->pack(&(struct attn_pack_args){.k = count,
-                                          .n = shape->value_size,
-                                          .b = v,
-                                          .k_stride = v_stride,
-                                          .n_stride = 1,
-                                          .packed = panels->values + first * kernel->cols,
-                                          .panel_stride = panels->value_panel_stride});
+void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len) {
+    put_length(cache, b, len);
+    find_longest(cache);
 }
+
+/* ---- Append ---- */
 
 struct work {
     struct attn_cache *cache;
-    size_t len;
-    const attn_tensor *k, *v;
+    const attn_cache_append_args *args;
     struct attn_queue queue;
 };
 
-static void run_task(void *arg, size_t index) {
-    struct work *work = arg;
+static void append_head(const struct work *work, size_t b, size_t head) {
     const struct attn_cache *cache = work->cache;
-    (void)index;
-    for (size_t item; attn_queue_take(&work->queue, &item);) {
-        size_t b = item / cache->config.kv_heads, h = item % cache->config.kv_heads;
-        struct attn_panels panels = attn_panels_at(&cache->shape, cache->keys, cache->values, item);
-        attn_panels_append(&cache->shape, &panels, cache->length, work->len,
-                           work->k->data + b * work->k->batch_stride + h * work->k->head_stride, work->k->row_stride,
-                           work->v->data + b * work->v->batch_stride + h * work->v->head_stride, work->v->row_stride);
+    const attn_cache_append_args *args = work->args;
+    const attn_tensor *k = &args->k, *v = &args->v;
+    size_t row, count = attn_cache_new_keys(args, b, &row), batch = args->cu.cu ? 0 : b;
+    if (count == 0) /* without rows there need be no pointer to them */
+        return;
+    struct attn_key_rows rows = {
+        .k = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,
+        .v = v->data + batch * v->batch_stride + head * v->head_stride + row * v->row_stride,
+        .k_stride = k->row_stride,
+        .v_stride = v->row_stride,
+        .rotary = args->rotary,
+        .kernel = attn_table_attention(cache->table),
+    };
+    if (args->rotary) {
+        size_t item = b * cache->config.kv_heads + head;
+        int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0;
+        rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
+        rows.rotated = cache->rotated + item * ATTN_STRETCH_UNIT * cache->config.head_size;
     }
+    attn_store_append(&cache->store, b, head, cache->lengths[b], count, &rows);
 }
 
-void attn_op_cache_append(struct attn_cache *cache, size_t len, const attn_tensor *k, const attn_tensor *v,
-                          const attn_parallel *parallel) {
-    struct work work = {.cache = cache, .len = len, .k = k, .v = v};
+static void append_task(void *arg, size_t index) {
+    struct work *work = arg;
+    size_t kv_heads = work->cache->config.kv_heads;
+    (void)index;
+    for (size_t item; attn_queue_take(&work->queue, &item);)
+        append_head(work, item / kv_heads, item % kv_heads);
+}
+
+void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args) {
+    struct work work = {.cache = cache, .args = args};
     const attn_cache_config *config = &cache->config;
-    size_t items = config->batch * config->kv_heads, threads = attn_threads(parallel);
-    if ((double)items * (double)len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
+    size_t items = config->batch * config->kv_heads, threads = attn_threads(args->parallel), row;
+    if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
         threads = 1;
     attn_queue_init(&work.queue, items);
-    attn_run(parallel, threads < items ? threads : items, run_task, &work);
-    cache->length += len;
+    attn_run(args->parallel, threads < items ? threads : items, append_task, &work);
+    for (size_t b = 0; b < config->batch; b++)
+        put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
+    find_longest(cache);
+}
+
+/* ---- Fork ---- */
+
+/* The keys between the last border and `len`: one panel's worth, copied as it is packed. */
+static void copy_border(const struct attn_store *store, size_t b, size_t head, size_t len) {
+    size_t cols = store->kernel->cols, rest = len - store->shared;
+    struct attn_stretch to = attn_store_at(store, b, head, store->shared);
+    struct attn_stretch from = attn_store_at(store->parent, store->sources[b], head, store->shared);
+    for (size_t j = 0; j < rest; j += cols)
+        memcpy(to.keys + j / cols * to.key_panel_stride, from.keys + j / cols * from.key_panel_stride,
+               to.key_panel_stride * sizeof(float));
+    for (size_t c = 0; c < store->value_size; c += cols)
+        memcpy(to.values + c / cols * to.value_panel_stride, from.values + c / cols * from.value_panel_stride,
+               rest * cols * sizeof(float));
+}
+
+void attn_op_cache_fork(struct attn_cache *fork, size_t len) {
+    const attn_cache_config *config = &fork->config;
+    for (size_t b = 0; b < config->batch; b++) {
+        for (size_t head = 0; head < config->kv_heads && len > fork->store.shared; head++)
+            copy_border(&fork->store, b, head, len);
+        fork->lengths[b] = len;
+        fork->kept[b] = 0;
+    }
+    fork->length = len;
 }

@@ -1,11 +1,43 @@
 #include "ops/layer.h"
 
-static float *take_rows(struct attn_carve *carve, size_t batch, size_t len, size_t width) {
-    size_t rows, bytes;
-    if (!attn_mul(batch, len, &rows) || !attn_mul(width, sizeof(float), &bytes)) {
+#include "ops/visible.h"
+
+/* ---- Rows of sequences, one after the other ---- */
+
+/* [batch, len] rows of a tensor numbered through: row i of sequence b is b * len + i, or cu[b] + i where they are packed. */
+struct rows {
+    const float *data;
+    size_t batch_stride, row_stride, len;
+    const int64_t *cu;
+};
+
+static size_t row_number(const struct rows *x, size_t b, size_t i) {
+    return x->cu ? (size_t)x->cu[b] + i : b * x->len + i;
+}
+
+/* Floats before row number `n`. */
+static size_t row_offset(const struct rows *x, size_t n) {
+    return x->cu ? n * x->row_stride : n / x->len * x->batch_stride + n % x->len * x->row_stride;
+}
+
+/* Whether row `n` follows row n - 1 at one row's distance. */
+static bool row_follows(const struct rows *x, size_t n) {
+    return x->cu || n % x->len != 0 || x->batch_stride == x->len * x->row_stride;
+}
+
+static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struct attn_carve *carve) {
+    size_t rows = 0;
+    if (cu->cu)
+        return cu->total;
+    if (!attn_mul(batch, len, &rows))
         carve->overflow = true;
-        return NULL;
-    }
+    return rows;
+}
+
+static float *take_rows(struct attn_carve *carve, size_t rows, size_t width) {
+    size_t bytes = 0;
+    if (!attn_mul(width, sizeof(float), &bytes))
+        carve->overflow = true;
     return attn_carve_take(carve, rows, bytes);
 }
 
@@ -14,17 +46,69 @@ static attn_tensor split_heads(const float *rows, size_t len, size_t width, size
     return (attn_tensor){.data = rows, .batch_stride = len * width, .head_stride = head_size, .row_stride = width};
 }
 
+/* ---- Projections ---- */
+
+/* Neighbouring rows, in one product as far as they lie at one distance: begin .. end - 1, which may be none. */
+struct pending {
+    size_t begin, end;
+};
+
+/* y row n = x row n times w. */
+static void project_pending(const struct attn_packed *w, const struct rows *x, const struct pending *rows, float *y,
+                            const attn_parallel *parallel) {
+    if (rows->begin < rows->end) /* without rows there need be no pointer to them */
+        attn_op_gemm(w, rows->end - rows->begin, x->data + row_offset(x, rows->begin), x->row_stride,
+                     y + rows->begin * w->n, w->n, parallel);
+}
+
+static void project(const struct attn_packed *w, const struct rows *x, size_t batch,
+                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, float *y,
+                    const attn_parallel *parallel) {
+    struct pending rows = {0, 0};
+    for (size_t b = 0; b < batch; b++) {
+        struct attn_interval used = interval(context, b);
+        size_t begin = row_number(x, b, used.begin), end = row_number(x, b, used.end);
+        if (begin == end)
+            continue;
+        if (rows.begin == rows.end || begin != rows.end || !row_follows(x, begin)) {
+            project_pending(w, x, &rows, y, parallel);
+            rows.begin = begin;
+        }
+        rows.end = end;
+    }
+    project_pending(w, x, &rows, y, parallel);
+}
+
+static struct attn_interval query_rows(const void *context, size_t b) {
+    return (struct attn_interval){0, attn_sequence_of(context, b).q_len};
+}
+
+/* Keys and values that no row sees are neither projected nor read. */
+static struct attn_interval visible_keys(const void *context, size_t b) {
+    struct attn_sequence sequence = attn_sequence_of(context, b);
+    return attn_sequence_interval(context, &sequence, b);
+}
+
+static struct attn_interval new_keys(const void *context, size_t b) {
+    size_t row;
+    return (struct attn_interval){0, attn_cache_new_keys(context, b, &row)};
+}
+
+/* ---- Forward ---- */
+
 void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
                            size_t kv_len, struct attn_carve *carve) {
-    size_t hidden = layer->w_q.n, kv_width = layer->w_k.n;
+    size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
+    size_t q_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
-    run->q = take_rows(carve, args->batch, args->q_len, hidden);
-    run->o = take_rows(carve, args->batch, args->q_len, hidden);
+    run->q = take_rows(carve, q_rows, hidden);
+    run->o = take_rows(carve, q_rows, hidden);
     if (!args->cache) {
-        run->k = take_rows(carve, args->batch, kv_len, kv_width);
-        run->v = take_rows(carve, args->batch, kv_len, kv_width);
+        size_t kv_rows = total_rows(&args->kv_cu, args->batch, kv_len, carve);
+        run->k = take_rows(carve, kv_rows, kv_width);
+        run->v = take_rows(carve, kv_rows, kv_width);
     }
-    attn_tensor o = split_heads(run->o, args->q_len, hidden, layer->head_size);
+    attn_tensor o = split_heads(run->o, args->q_len, hidden, head_size);
     run->problem = (struct attn_problem){
         .table = layer->table,
         .batch = args->batch,
@@ -33,72 +117,84 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
         .group = layer->heads / layer->kv_heads,
         .q_len = args->q_len,
         .kv_len = kv_len,
-        .head_size = layer->head_size,
-        .value_size = layer->head_size,
+        .head_size = head_size,
+        .value_size = head_size,
         .scale = layer->scale,
-        .q = split_heads(run->q, args->q_len, hidden, layer->head_size),
-        .k = split_heads(run->k, kv_len, kv_width, layer->head_size),
-        .v = split_heads(run->v, kv_len, kv_width, layer->head_size),
+        .q = split_heads(run->q, args->q_len, hidden, head_size),
+        .k = split_heads(run->k, kv_len, kv_width, head_size),
+        .v = split_heads(run->v, kv_len, kv_width, head_size),
         .o = {run->o, o.batch_stride, o.head_stride, o.row_stride},
+        .q_cu = args->q_cu.cu,
+        .kv_cu = args->kv_cu.cu,
+        .cache = args->cache,
         .options = &args->options,
     };
-    attn_problem_layout(&run->problem, args->cache, carve);
+    attn_problem_layout(&run->problem, carve);
 }
 
-/* y[b * len + i] = x row i of sequence b, times w, for the first `used` rows of each of the sequences b .. b + batch - 1. */
-static void project(const struct attn_packed *w, const attn_rows *x, size_t b, size_t batch, size_t len, size_t used,
-                    float *y, const attn_parallel *parallel) {
-    if (used == 0) /* without rows there need be no pointer to them */
-        return;
-    const float *data = x->data + b * x->batch_stride;
-    y += b * len * w->n;
-    if (used == len && (batch == 1 || x->batch_stride == len * x->row_stride)) {
-        attn_op_gemm(w, batch * len, data, x->row_stride, y, w->n, parallel);
-        return;
-    }
-    for (size_t i = 0; i < batch; i++)
-        attn_op_gemm(w, used, data + i * x->batch_stride, x->row_stride, y + i * len * w->n, w->n, parallel);
+static struct rows rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
+    return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
 }
 
-/* Keys and values that no row sees are neither projected nor read. Sequences of equal length go together. */
-static void project_visible(const struct attn_layer_run *run) {
-    const attn_layer_args *args = run->args;
+/* y = heads merged, times W_o. */
+static void project_output(const struct attn_layer_run *run) {
     const struct attn_problem *problem = &run->problem;
-    for (size_t b = 0; b < args->batch;) {
-        size_t visible = attn_problem_visible(problem, b), end = b + 1;
-        while (end < args->batch && attn_problem_visible(problem, end) == visible)
-            end++;
-        project(&run->layer->w_k, &args->k, b, end - b, problem->kv_len, visible, run->k, args->options.parallel);
-        project(&run->layer->w_v, &args->v, b, end - b, problem->kv_len, visible, run->v, args->options.parallel);
-        b = end;
+    const struct attn_packed *w = &run->layer->w_o;
+    const attn_rows_out *y = &run->args->y;
+    struct rows to = {NULL, y->batch_stride, y->row_stride, problem->q_len, problem->q_cu};
+    for (size_t b = 0, end; b < problem->batch; b = end) {
+        size_t first = row_number(&to, b, 0), last = row_number(&to, b, attn_sequence_of(problem, b).q_len);
+        for (end = b + 1; end < problem->batch && (to.cu || row_follows(&to, last)); end++)
+            last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
+        if (first < last)
+            attn_op_gemm(w, last - first, run->o + first * w->k, w->k, y->data + row_offset(&to, first), y->row_stride,
+                         problem->options->parallel);
     }
 }
 
 void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
+    const struct attn_problem *problem = &run->problem;
     const attn_parallel *parallel = args->options.parallel;
-    project(&layer->w_q, &args->q, 0, args->batch, args->q_len, args->q_len, run->q, parallel);
-    if (!args->cache)
-        project_visible(run);
-    attn_op_attention(&run->problem);
-
-    const attn_rows_out *y = &args->y;
-    size_t rows = args->q_len, sequences = args->batch;
-    if (sequences > 1 && y->batch_stride == rows * y->row_stride) {
-        rows *= sequences;
-        sequences = 1;
+    struct rows q = rows_of(&args->q, args->q_len, args->q_cu.cu);
+    project(&layer->w_q, &q, args->batch, query_rows, problem, run->q, parallel);
+    if (!args->cache) {
+        struct rows k = rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
+        struct rows v = rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
+        project(&layer->w_k, &k, args->batch, visible_keys, problem, run->k, parallel);
+        project(&layer->w_v, &v, args->batch, visible_keys, problem, run->v, parallel);
     }
-    for (size_t b = 0; b < sequences; b++)
-        attn_op_gemm(&layer->w_o, rows, run->o + b * rows * layer->w_o.k, layer->w_o.k, y->data + b * y->batch_stride,
-                     y->row_stride, parallel);
+    attn_op_attention(&run->problem);
+    project_output(run);
+}
+
+/* ---- Append ---- */
+
+void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
+                              struct attn_carve *carve) {
+    size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, carve);
+    *k = take_rows(carve, rows, layer->w_k.n);
+    *v = take_rows(carve, rows, layer->w_v.n);
+}
+
+attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
+                                                  const float *k, const float *v) {
+    return (attn_cache_append_args){.len = args->len,
+                                    .lens = args->lens,
+                                    .cu = args->cu,
+                                    .k = split_heads(k, args->len, layer->w_k.n, layer->head_size),
+                                    .v = split_heads(v, args->len, layer->w_v.n, layer->head_size),
+                                    .rotary = args->rotary,
+                                    .rotary_offsets = args->rotary_offsets,
+                                    .parallel = args->parallel};
 }
 
 void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args, float *k, float *v) {
-    size_t batch = args->cache->config.batch, width = layer->w_k.n;
-    project(&layer->w_k, &args->k, 0, batch, args->len, args->len, k, args->parallel);
-    project(&layer->w_v, &args->v, 0, batch, args->len, args->len, v, args->parallel);
-    attn_tensor keys = split_heads(k, args->len, width, layer->head_size);
-    attn_tensor values = split_heads(v, args->len, width, layer->head_size);
-    attn_op_cache_append(args->cache, args->len, &keys, &values, args->parallel);
+    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
+    size_t batch = args->cache->config.batch;
+    struct rows k_rows = rows_of(&args->k, args->len, args->cu.cu), v_rows = rows_of(&args->v, args->len, args->cu.cu);
+    project(&layer->w_k, &k_rows, batch, new_keys, &append, k, args->parallel);
+    project(&layer->w_v, &v_rows, batch, new_keys, &append, v, args->parallel);
+    attn_op_cache_append(args->cache, &append);
 }

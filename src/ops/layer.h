@@ -17,8 +17,8 @@ struct attn_layer {
 struct attn_layer_run {
     const struct attn_layer *layer;
     const attn_layer_args *args;
-    float *q, *k, *v; /* projected: [batch * len][width]; k and v NULL with a cache */
-    float *o;         /* heads merged: [batch * q_len][hidden] */
+    float *q, *k, *v; /* projected: [rows][width]; k and v NULL with a cache */
+    float *o;         /* heads merged: [rows][hidden] */
     struct attn_problem problem;
 };
 
@@ -28,7 +28,15 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 
-/* Projects args' keys and values into k and v, [batch * len][width], and appends them. */
+/* Lays the workspace of an append out: room for projected keys and values. */
+void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
+                              struct attn_carve *carve);
+
+/* What the cache is asked to append, once k and v are projected. */
+attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
+                                                  const float *k, const float *v);
+
+/* Projects args' keys and values into k and v and appends them. */
 void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args, float *k, float *v);
 
 #endif

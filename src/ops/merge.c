@@ -1,0 +1,57 @@
+#include "ops/merge.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/parallel.h"
+
+/* Below this many floats waking another thread costs more than it saves. */
+#define PARALLEL_WORK (1u << 16)
+
+struct work {
+    const attn_merge_args *args;
+    const struct attn_attention_kernel *attention;
+    const struct attn_elementary_kernel *elementary;
+    struct attn_queue queue;
+};
+
+/* A part is a span whose maximum is its log-sum-exp and whose sum is 1. */
+static void merge_row(const struct work *work, size_t b, size_t h, size_t i) {
+    const attn_merge_args *args = work->args;
+    const attn_tensor_out *to = &args->merged;
+    float *out = to->data + b * to->batch_stride + h * to->head_stride + i * to->row_stride;
+    size_t row = (b * args->heads + h) * args->q_len + i;
+    float max = -INFINITY, sum = 0.0f, one = 1.0f, log;
+    memset(out, 0, args->value_size * sizeof *out);
+    for (size_t p = 0; p < args->parts; p++) {
+        const attn_tensor *o = &args->o[p];
+        const float *part = o->data + b * o->batch_stride + h * o->head_stride + i * o->row_stride;
+        const float *log_sum_exp = &args->log_sum_exp[p][row];
+        if (*log_sum_exp != -INFINITY)
+            work->attention->merge(1, args->value_size, &max, &sum, out, log_sum_exp, &one, part, 0);
+    }
+    work->attention->finish(out, sum == 0.0f ? 0.0f : 1.0f / sum, out, args->value_size);
+    if (args->merged_log_sum_exp) {
+        work->elementary->log(&sum, &log, 1);
+        args->merged_log_sum_exp[row] = sum == 0.0f ? -INFINITY : max + log;
+    }
+}
+
+static void run_task(void *arg, size_t index) {
+    struct work *work = arg;
+    const attn_merge_args *args = work->args;
+    (void)index;
+    for (size_t head; attn_queue_take(&work->queue, &head);)
+        for (size_t i = 0; i < args->q_len; i++)
+            merge_row(work, head / args->heads, head % args->heads, i);
+}
+
+void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args) {
+    struct work work = {
+        .args = args, .attention = attn_table_attention(table), .elementary = attn_table_elementary(table)};
+    size_t heads = args->batch * args->heads, threads = attn_threads(args->parallel);
+    if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < PARALLEL_WORK)
+        threads = 1;
+    attn_queue_init(&work.queue, heads);
+    attn_run(args->parallel, threads < heads ? threads : heads, run_task, &work);
+}

@@ -1,0 +1,63 @@
+/* Keys and values packed as the right-hand sides of the two products of attention: where they lie, and packing them.
+ *
+ * Keys are columns of head_size elements, key j in panel j / cols; values are rows, each panel holding `cols` of their columns
+ * for every key of a stretch. A stretch is what lies contiguous: a head's whole storage, a page, a ring up to its end. */
+#ifndef ATTN_OPS_PANELS_H
+#define ATTN_OPS_PANELS_H
+
+#include "checked.h"
+#include "kernels.h"
+#include "ops/rotary.h"
+
+/* Stretches begin and end at multiples of this many keys: a multiple of every kernel's `cols`. */
+#define ATTN_STRETCH_UNIT ATTN_LANES
+
+/* Packed keys and values of some heads of some sequences. */
+struct attn_store {
+    const struct attn_gemm_kernel *kernel;
+    size_t kv_heads, head_size, value_size;
+    size_t capacity;                 /* keys of a stretch, a multiple of ATTN_STRETCH_UNIT */
+    size_t key_floats, value_floats; /* of one stretch of one head */
+    float *keys, *values;
+    bool ring; /* key j lies at j % capacity */
+
+    int32_t *pages; /* NULL, or [sequence][pages_per_sequence], -1 where not set; a stretch is a page */
+    size_t pages_per_sequence, page_count;
+
+    const struct attn_store *parent; /* NULL, or holds the first `shared` keys, */
+    const size_t *sources;           /* those of this sequence of its own for each */
+    size_t shared;                   /* a multiple of ATTN_STRETCH_UNIT */
+};
+
+/* Sizes of a store whose stretches hold `keys` keys, rounded up. False where a product of sizes does not fit. */
+bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
+                     size_t value_size, size_t keys);
+
+/* Takes room for `stretches` stretches of one head each. */
+void attn_store_take(struct attn_store *store, size_t stretches, struct attn_carve *carve);
+
+/* Keys from a multiple of ATTN_STRETCH_UNIT on that lie one after the other. */
+struct attn_stretch {
+    float *keys;   /* their first panel */
+    float *values; /* their first row in the first panel */
+    size_t count;
+    size_t key_panel_stride, value_panel_stride;
+};
+
+struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequence, size_t head, size_t key);
+
+/* The rows of keys and values of one head. */
+struct attn_key_rows {
+    const float *k, *v;
+    size_t k_stride, v_stride;
+    const struct attn_rotary *rotary; /* NULL, or turns keys: the first to `position` */
+    size_t position;
+    const struct attn_attention_kernel *kernel; /* with rotary: what turns them, */
+    float *rotated;                             /* into [ATTN_STRETCH_UNIT][head_size] */
+};
+
+/* Packs `count` rows as keys first .. first + count - 1. */
+void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
+                       const struct attn_key_rows *rows);
+
+#endif

@@ -1,0 +1,67 @@
+/* Attention with every default resolved and every size judged: what the operators below it share. */
+#ifndef ATTN_OPS_PROBLEM_H
+#define ATTN_OPS_PROBLEM_H
+
+#include "ops/cache.h"
+#include "ops/parallel.h"
+
+/* Where the packed keys and values of a problem come from. */
+enum attn_source {
+    ATTN_SOURCE_CACHE,   /* packed long ago */
+    ATTN_SOURCE_PACKED,  /* packed into the workspace, a head at a time or all before the first tile */
+    ATTN_SOURCE_STREAMED /* packed block by block under the one tile of query rows that reads them */
+};
+
+/* One task's working memory, for one tile of query rows. */
+struct attn_scratch {
+    float *query;                /* [rows][head_size], scaled */
+    float *scores;               /* [rows][score stride] */
+    float *lanes;                /* [rows][ATTN_LANES] */
+    float *output, *span_output; /* [rows][output stride]: of all spans so far, of this one */
+    float *rotated;              /* with rotary: see attn_key_rows */
+    struct attn_store block;     /* of one block of keys, where streamed */
+};
+
+/* A tile's state after one span of keys, where spans are shared out among tasks. */
+struct attn_partial {
+    float *max, *sum; /* [rows] */
+    float *output;    /* [rows][output stride] */
+};
+
+struct attn_problem {
+    const struct attn_kernels *table;
+    size_t batch, heads, kv_heads, group; /* group = heads / kv_heads query heads share a kv head */
+    size_t q_len, kv_len, head_size, value_size;
+    float scale;
+    attn_tensor q, k, v;
+    attn_tensor_out o;
+    const int64_t *q_cu, *kv_cu; /* NULL, or where packed sequences begin */
+    const struct attn_cache *cache;
+    const attn_options *options;
+
+    enum attn_source source;
+    struct attn_store store; /* of the cache, of packed heads, or of a streamed block */
+    bool all_packed;         /* every head has its own panels: they are packed before the first tile */
+    size_t tiles;            /* of query rows, per kv head, at most */
+    size_t spans;            /* into how many items a tile is cut; 1 where it is not */
+    size_t tasks;
+    struct attn_scratch *scratch; /* [tasks] */
+    float *partials;              /* where spans > 1: see attn_partial_at */
+};
+
+/* Floats between two rows of output in the workspace. */
+static inline size_t attn_output_stride(const struct attn_problem *problem) {
+    return (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
+}
+
+/* Floats of one partial: maxima and sums in ATTN_MAX_ROWS each, then the outputs. */
+static inline size_t attn_partial_floats(const struct attn_problem *problem) {
+    return 2 * ATTN_MAX_ROWS + attn_table_gemm(problem->table)->rows * attn_output_stride(problem);
+}
+
+static inline struct attn_partial attn_partial_at(const struct attn_problem *problem, size_t index) {
+    float *base = problem->partials + index * attn_partial_floats(problem);
+    return (struct attn_partial){base, base + ATTN_MAX_ROWS, base + (size_t)2 * ATTN_MAX_ROWS};
+}
+
+#endif

@@ -1,0 +1,58 @@
+#include "ops/rotary.h"
+
+#include <math.h>
+#include <string.h>
+
+double attn_rotary_frequency(const attn_rotary_config *config, size_t i) {
+    return config->frequencies ? config->frequencies[i] : pow(config->base, -2.0 * (double)i / (double)config->dims);
+}
+
+/* The angle less whole turns, 2 pi in two words: a float of it is exact to half a unit, where the angle itself as a float
+ * would have lost a radian's thousandth at position 32768. */
+static float reduced(double angle) {
+    double turns = rint(angle * 0x1.45f306dc9c883p-3);
+    return (float)fma(-turns, 0x1.1a62633145c07p-52, fma(-turns, 0x1.921fb54442d18p+2, angle));
+}
+
+/* Cosines and sines of one position: pair i's, then spread to its two elements. */
+static void fill_position(const struct attn_elementary_kernel *kernel, const struct attn_rotary *rotary,
+                          size_t position, float *cosines, float *sines) {
+    size_t half = rotary->dims / 2;
+    float *angles = cosines + half, *sine = sines + half; /* the upper halves, until then */
+    for (size_t i = 0; i < half; i++)
+        angles[i] = reduced((double)position * rotary->frequencies[i]);
+    kernel->sin(angles, sine, half);
+    kernel->cos(angles, cosines, half);
+    if (!rotary->interleaved) {
+        memcpy(cosines + half, cosines, half * sizeof *cosines);
+        for (size_t i = 0; i < half; i++)
+            sines[i] = -sine[i];
+        return;
+    }
+    for (size_t i = 0; i < half; i++) { /* upwards: what is read lies above what is written */
+        float s = sine[i];
+        sines[2 * i] = -s;
+        sines[2 * i + 1] = s;
+    }
+    for (size_t i = half; i-- > 0;) { /* downwards: below */
+        float c = cosines[i];
+        cosines[2 * i] = cosines[2 * i + 1] = c;
+    }
+}
+
+void attn_op_rotary_fill(const struct attn_elementary_kernel *kernel, struct attn_rotary *rotary) {
+    for (size_t p = 0; p < rotary->positions; p++) {
+        float *cosines = rotary->table + p * 2 * rotary->dims;
+        fill_position(kernel, rotary, p, cosines, cosines + rotary->dims);
+    }
+}
+
+void attn_rotary_turn(const struct attn_attention_kernel *kernel, const struct attn_rotary *rotary, size_t position,
+                      const float *row, size_t size, float *out) {
+    size_t turned = position < rotary->positions ? rotary->dims : 0;
+    const float *cosines = rotary->table + position * 2 * turned;
+    if (turned)
+        kernel->rotate(row, cosines, cosines + turned, turned, rotary->interleaved, out);
+    if (out != row && size > turned)
+        memcpy(out + turned, row + turned, (size - turned) * sizeof *row);
+}

@@ -1,0 +1,502 @@
+#include "ops/tile.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/dropout.h"
+
+static size_t min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static size_t max_size(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* ---- Rows ---- */
+
+size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
+    size_t rows = q_len * problem->group, height = attn_table_gemm(problem->table)->rows;
+    return rows / height + (rows % height != 0);
+}
+
+void attn_tile_take_head(struct attn_tile *tile, size_t head, bool own) {
+    const struct attn_problem *problem = tile->problem;
+    tile->head = head;
+    tile->b = head / problem->kv_heads;
+    tile->kv_head = head % problem->kv_heads;
+    tile->sequence = attn_sequence_of(problem, tile->b);
+    tile->tiles = attn_tile_count(problem, tile->sequence.q_len);
+    tile->alike = attn_rows_alike(problem->options);
+    if (tile->alike)
+        tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
+    tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+    if (problem->source == ATTN_SOURCE_PACKED)
+        tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
+    tile->store = problem->source == ATTN_SOURCE_STREAMED ? &tile->scratch->block : &problem->store;
+    tile->store_sequence = own ? tile->b : 0;
+    tile->store_head = own ? tile->kv_head : 0;
+}
+
+static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    row->keys = tile->alike ? tile->first : attn_row_interval(problem, &tile->sequence, tile->b, row->row);
+    row->mean = false;
+    row->masks = (struct attn_row_masks){NULL, NULL};
+    if (options->mask.data || options->bias.data)
+        row->masks = attn_row_masks_of(problem, tile->b, row->head, row->row);
+    if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
+        return;
+    for (size_t key = row->keys.begin; key < row->keys.end; key++)
+        if (attn_masks_leave(&row->masks, key))
+            return;
+    row->mean = true;
+    row->keys = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+}
+
+/* Tiles of nearly equal height, so that the last is not a sliver. */
+void attn_tile_begin(struct attn_tile *tile, size_t index) {
+    const struct attn_problem *problem = tile->problem;
+    size_t total = tile->sequence.q_len * problem->group, tiles = tile->tiles;
+    size_t begin = index * (total / tiles) + min_size(index, total % tiles);
+    size_t query = begin / problem->group, member = begin % problem->group;
+    tile->rows = total / tiles + (index < total % tiles);
+    tile->keys = (struct attn_interval){0, 0};
+    for (size_t r = 0; r < tile->rows; r++) {
+        struct attn_tile_row *row = &tile->row[r];
+        row->row = query;
+        row->head = tile->kv_head * problem->group + member;
+        if (++member == problem->group) {
+            member = 0;
+            query++;
+        }
+        describe_row(tile, row);
+        if (row->keys.begin == row->keys.end)
+            continue;
+        bool first = tile->keys.begin == tile->keys.end;
+        tile->keys.begin = first ? row->keys.begin : min_size(tile->keys.begin, row->keys.begin);
+        tile->keys.end = max_size(tile->keys.end, row->keys.end);
+    }
+}
+
+/* Rotated, then scaled; rows that see nothing need no position that the table has. */
+static void take_queries(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    const attn_tensor *q = &problem->q;
+    int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        const float *x = q->data + (problem->q_cu ? 0 : tile->b) * q->batch_stride + row->head * q->head_stride +
+                         (tile->sequence.q_row + row->row) * q->row_stride;
+        float *query = tile->scratch->query + r * problem->head_size;
+        if (options->rotary && !row->mean && row->keys.begin < row->keys.end) {
+            size_t position = (size_t)(tile->sequence.position + (int64_t)row->row + offset);
+            attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
+            x = query;
+        }
+        tile->attention->scale(x, problem->scale, query, problem->head_size);
+    }
+}
+
+/* ---- A block ---- */
+
+/* Keys begin .. begin + n - 1, a column each. */
+struct block {
+    size_t begin;
+    size_t first, last; /* columns first .. last - 1 are seen by some row */
+    uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
+    const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
+    const float *bias[ATTN_MAX_ROWS];
+    bool holes; /* a row may not see all of its columns lo .. hi - 1 */
+};
+
+static float *scores_of(const struct attn_tile *tile, size_t r) {
+    return tile->scratch->scores + r * ATTN_SCORE_STRIDE;
+}
+
+/* What the masks leave of row r's columns. */
+static void look_at_masks(const struct attn_tile *tile, struct block *block, size_t r) {
+    const struct attn_row_masks *masks = &tile->row[r].masks;
+    size_t key = block->begin + block->lo[r], n = block->hi[r] - block->lo[r];
+    enum attn_seen seen = masks->mask ? attn_mask_sees(masks->mask + key, n) : ATTN_SEES_ALL;
+    if (seen == ATTN_SEES_NONE || (masks->bias && attn_bias_hides_all(masks->bias + key, n))) {
+        block->lo[r] = block->hi[r] = 0;
+        return;
+    }
+    if (seen == ATTN_SEES_SOME)
+        block->mask[r] = masks->mask + block->begin;
+    if (masks->bias)
+        block->bias[r] = masks->bias + block->begin;
+    block->holes |= seen == ATTN_SEES_SOME || masks->bias;
+}
+
+static void describe_block(const struct attn_tile *tile, struct block *block, size_t n) {
+    const attn_options *options = tile->problem->options;
+    bool masked = options->mask.data || options->bias.data;
+    block->first = n;
+    block->last = 0;
+    block->holes = false;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        size_t lo = row->keys.begin > block->begin ? min_size(row->keys.begin - block->begin, n) : 0;
+        size_t hi = row->keys.end > block->begin ? min_size(row->keys.end - block->begin, n) : 0;
+        block->lo[r] = (uint32_t)lo;
+        block->hi[r] = (uint32_t)hi;
+        block->mask[r] = NULL;
+        block->bias[r] = NULL;
+        if (lo < hi && masked && !row->mean)
+            look_at_masks(tile, block, r);
+        if (block->lo[r] < block->hi[r]) {
+            block->first = min_size(block->first, block->lo[r]);
+            block->last = max_size(block->last, block->hi[r]);
+        }
+    }
+}
+
+static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) {
+    return attn_store_at(tile->store, tile->store_sequence, tile->store_head, key - tile->store_first);
+}
+
+/* Stretches whose panels happen to follow each other are one product. */
+static void score(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+    const struct attn_problem *problem = tile->problem;
+    while (begin < end) {
+        struct attn_stretch stretch = stretch_at(tile, begin);
+        size_t n = stretch.count;
+        while (begin + n < end) {
+            struct attn_stretch next = stretch_at(tile, begin + n);
+            if (next.keys != stretch.keys + n * problem->head_size)
+                break;
+            n += next.count;
+        }
+        n = min_size(n, end - begin);
+        tile->gemm->run(&(struct attn_gemm_args){.m = tile->rows,
+                                                 .n = n,
+                                                 .k = problem->head_size,
+                                                 .a = tile->scratch->query,
+                                                 .a_stride = problem->head_size,
+                                                 .b = stretch.keys,
+                                                 .panel_stride = stretch.key_panel_stride,
+                                                 .c = scores,
+                                                 .c_stride = ATTN_SCORE_STRIDE});
+        begin += n;
+        scores += n;
+    }
+}
+
+/* Logits of keys that rows see, to dense [batch, heads, q_len, kv_len]; -inf stays for the others. Rows that take the mean see
+ * none, but have weights. */
+static void copy_scores(const struct attn_tile *tile, const struct block *block, float *to, bool mean) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        size_t index = (tile->b * problem->heads + row->head) * problem->q_len + row->row;
+        float *logits = to + index * problem->kv_len + block->begin;
+        for (size_t c = block->lo[r]; c < block->hi[r]; c++)
+            if (row->mean ? mean : attn_masks_leave(&row->masks, block->begin + c))
+                logits[c] = scores_of(tile, r)[c];
+    }
+}
+
+static void copy_stage(const struct attn_tile *tile, const struct block *block, attn_score_stage stage) {
+    const attn_options *options = tile->problem->options;
+    if (options->scores && options->score_stage == stage)
+        copy_scores(tile, block, options->scores, false);
+}
+
+static void add_bias(const struct attn_tile *tile, const struct block *block, size_t r) {
+    const struct attn_tile_row *row = &tile->row[r];
+    const float *slopes = tile->problem->options->alibi;
+    struct attn_bias_args args = {.x = scores_of(tile, r),
+                                  .lo = block->lo[r],
+                                  .hi = block->hi[r],
+                                  .add = block->bias[r],
+                                  .visible = block->mask[r]};
+    if (slopes) {
+        args.slope = slopes[row->head];
+        args.distance = (int32_t)((int64_t)block->begin - tile->sequence.position - (int64_t)row->row);
+    }
+    if (args.lo < args.hi && (args.slope != 0.0f || args.add || args.visible))
+        tile->attention->bias(&args);
+}
+
+/* From products to what the softmax sees. */
+static void finish_scores(const struct attn_tile *tile, const struct block *block) {
+    const attn_options *options = tile->problem->options;
+    copy_stage(tile, block, ATTN_SCORE_RAW);
+    if (options->soft_cap > 0.0f)
+        for (size_t r = 0; r < tile->rows; r++)
+            tile->attention->soft_cap(scores_of(tile, r) + block->first, block->last - block->first, options->soft_cap,
+                                      1.0f / options->soft_cap);
+    copy_stage(tile, block, ATTN_SCORE_CAPPED);
+    for (size_t r = 0; r < tile->rows; r++) {
+        if (tile->row[r].mean)
+            memset(scores_of(tile, r) + block->first, 0, (block->last - block->first) * sizeof(float));
+        else
+            add_bias(tile, block, r);
+    }
+    copy_stage(tile, block, ATTN_SCORE_MASKED);
+    if (options->weights)
+        copy_scores(tile, block, options->weights, true);
+}
+
+static void drop(const struct attn_tile *tile, const struct block *block) {
+    const attn_options *options = tile->problem->options;
+    struct attn_dropout dropout = {.probability = options->dropout, .seed = options->dropout_seed};
+    for (size_t r = 0; r < tile->rows; r++)
+        attn_dropout_apply(&dropout, tile->b * tile->problem->heads + tile->row[r].head, tile->row[r].row,
+                           block->begin + block->first, scores_of(tile, r) + block->first, block->last - block->first);
+}
+
+/* output[rows from `first`] += probabilities[.., begin .. end - 1] values. */
+static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end) {
+    const struct attn_problem *problem = tile->problem;
+    size_t stride = attn_output_stride(problem);
+    for (size_t c = begin, n; c < end; c += n) {
+        size_t offset = (base + c - tile->store_first) % ATTN_STRETCH_UNIT;
+        struct attn_stretch stretch = stretch_at(tile, base + c - offset);
+        n = min_size(stretch.count - offset, end - c);
+        tile->gemm->run(&(struct attn_gemm_args){.m = rows,
+                                                 .n = problem->value_size,
+                                                 .k = n,
+                                                 .a = scores_of(tile, first) + c,
+                                                 .a_stride = ATTN_SCORE_STRIDE,
+                                                 .b = stretch.values + offset * tile->gemm->cols,
+                                                 .panel_stride = stretch.value_panel_stride,
+                                                 .accumulate = 1,
+                                                 .c = tile->scratch->span_output + first * stride,
+                                                 .c_stride = stride});
+    }
+}
+
+static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    size_t cols = tile->gemm->cols;
+    for (size_t n; begin < end; begin += n) {
+        size_t offset = (begin - tile->store_first) % ATTN_STRETCH_UNIT;
+        struct attn_stretch stretch = stretch_at(tile, begin - offset);
+        n = min_size(stretch.count - offset, end - begin);
+        for (size_t c = 0; c < tile->problem->value_size; c += cols)
+            if (!tile->attention->all_finite(stretch.values + c / cols * stretch.value_panel_stride + offset * cols,
+                                             n * cols))
+                return false;
+    }
+    return true;
+}
+
+/* Whether the values of a block's columns are: tiles of a head that share them look once. */
+static bool values_finite(struct attn_tile *tile, const struct block *block) {
+    struct attn_finite *found = &tile->finite;
+    size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
+    if (tile->problem->source == ATTN_SOURCE_STREAMED || index >= 64)
+        return are_finite(tile, begin, end);
+    if (found->head != tile->head)
+        *found = (struct attn_finite){.head = tile->head};
+    uint64_t bit = (uint64_t)1 << index;
+    if (!(found->known & bit)) {
+        begin = max_size(block->begin, tile->packed.begin);
+        end = min_size(block->begin + ATTN_BLOCK, tile->packed.end);
+        found->known |= bit;
+        found->finite |= are_finite(tile, begin, end) ? bit : 0;
+    }
+    return found->finite & bit;
+}
+
+/* One row, value after value that it sees. */
+static void accumulate_seen(const struct attn_tile *tile, const struct block *block, size_t r) {
+    size_t hi = block->hi[r];
+    for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
+        const struct attn_tile_row *row = &tile->row[r];
+        for (end = c; end < hi && (row->mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
+            ;
+        accumulate(tile, block->begin, r, 1, c, end);
+    }
+}
+
+/* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
+ * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
+static void add_values(struct attn_tile *tile, const struct block *block) {
+    bool ragged = block->holes;
+    for (size_t r = 0; r < tile->rows; r++)
+        ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
+    if (!ragged || values_finite(tile, block)) {
+        accumulate(tile, block->begin, 0, tile->rows, block->first, block->last);
+        return;
+    }
+    for (size_t r = 0; r < tile->rows; r++)
+        accumulate_seen(tile, block, r);
+}
+
+/* One block's keys and values, packed under the tile that alone reads them. */
+static void stream(struct attn_tile *tile, const struct block *block) {
+    const struct attn_problem *problem = tile->problem;
+    size_t begin = block->begin + block->first;
+    struct attn_key_rows rows = attn_problem_key_rows(problem, &tile->sequence, tile->b, tile->kv_head, begin);
+    rows.rotated = tile->scratch->rotated;
+    tile->store_first = block->begin;
+    attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
+}
+
+static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
+    const struct attn_problem *problem = tile->problem;
+    struct block block = {.begin = begin};
+    describe_block(tile, &block, n);
+    if (block.first >= block.last)
+        return;
+    if (problem->source == ATTN_SOURCE_STREAMED)
+        stream(tile, &block);
+    size_t aligned = block.first / ATTN_STRETCH_UNIT * ATTN_STRETCH_UNIT;
+    score(tile, begin + aligned, begin + block.last, tile->scratch->scores + aligned);
+    finish_scores(tile, &block);
+    tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
+                                                     .scores = tile->scratch->scores,
+                                                     .score_stride = ATTN_SCORE_STRIDE,
+                                                     .lo = block.lo,
+                                                     .hi = block.hi,
+                                                     .begin = aligned,
+                                                     .end = (block.last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
+                                                     .max = tile->span_max,
+                                                     .lanes = tile->scratch->lanes,
+                                                     .output = tile->scratch->span_output,
+                                                     .output_stride = attn_output_stride(problem),
+                                                     .size = problem->value_size});
+    if (problem->options->dropout > 0.0f)
+        drop(tile, &block);
+    add_values(tile, &block);
+}
+
+/* ---- Spans ---- */
+
+/* Span number `span` from nothing: into span_max, span_sum and span_output. */
+static void run_span(struct attn_tile *tile, size_t span) {
+    struct attn_scratch *scratch = tile->scratch;
+    size_t begin = max_size(span * ATTN_SPAN, tile->keys.begin / ATTN_BLOCK * ATTN_BLOCK);
+    size_t end = min_size(span * ATTN_SPAN + ATTN_SPAN, tile->keys.end);
+    for (size_t r = 0; r < tile->rows; r++)
+        tile->span_max[r] = -INFINITY;
+    memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof(float));
+    memset(scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
+    for (size_t block = begin; block < end; block += ATTN_BLOCK)
+        run_block(tile, block, min_size(end - block, ATTN_BLOCK));
+    tile->attention->sum(tile->rows, scratch->lanes, tile->span_sum);
+}
+
+/* The first span's result is the total so far; a later one's is merged into it. */
+static void take_span(struct attn_tile *tile, bool first, const struct attn_partial *partial) {
+    struct attn_scratch *scratch = tile->scratch;
+    size_t stride = attn_output_stride(tile->problem);
+    if (!first) {
+        tile->attention->merge(tile->rows, tile->problem->value_size, tile->max, tile->sum, scratch->output,
+                               partial->max, partial->sum, partial->output, stride);
+        return;
+    }
+    memcpy(tile->max, partial->max, tile->rows * sizeof(float));
+    memcpy(tile->sum, partial->sum, tile->rows * sizeof(float));
+    if (partial->output == scratch->span_output) {
+        scratch->span_output = scratch->output;
+        scratch->output = partial->output;
+    } else {
+        memcpy(scratch->output, partial->output, tile->rows * stride * sizeof(float));
+    }
+}
+
+/* A sink is a span of one key with a value of zero. */
+static void add_sinks(struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    size_t stride = attn_output_stride(problem);
+    for (size_t r = 0; r < tile->rows; r++) {
+        tile->span_max[r] = problem->options->sinks[tile->row[r].head];
+        tile->span_sum[r] = 1.0f;
+    }
+    memset(tile->scratch->span_output, 0, tile->rows * stride * sizeof(float));
+    tile->attention->merge(tile->rows, problem->value_size, tile->max, tile->sum, tile->scratch->output, tile->span_max,
+                           tile->span_sum, tile->scratch->span_output, stride);
+}
+
+/* ---- Outputs ---- */
+
+/* Index of row r in [batch, heads, q_len]. */
+static size_t dense_row(const struct attn_tile *tile, size_t r) {
+    const struct attn_problem *problem = tile->problem;
+    return (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
+}
+
+/* Before the blocks fill in what rows see. */
+static void hide_scores(const struct attn_tile *tile, size_t begin, size_t end) {
+    const struct attn_problem *problem = tile->problem;
+    float *outputs[] = {problem->options->scores, problem->options->weights};
+    for (int which = 0; which < 2; which++)
+        for (size_t r = 0; outputs[which] && r < tile->rows; r++) {
+            float *row = outputs[which] + dense_row(tile, r) * problem->kv_len;
+            for (size_t key = begin; key < end; key++)
+                row[key] = -INFINITY;
+        }
+}
+
+static void store_log_sum_exp(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    float logs[ATTN_MAX_ROWS];
+    attn_table_elementary(problem->table)->log(tile->sum, logs, tile->rows);
+    for (size_t r = 0; r < tile->rows; r++)
+        problem->options->log_sum_exp[dense_row(tile, r)] = tile->sum[r] == 0.0f ? -INFINITY : tile->max[r] + logs[r];
+}
+
+static void store(struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_tensor_out *o = &problem->o;
+    if (problem->options->sinks)
+        add_sinks(tile);
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        float inverse = tile->sum[r] == 0.0f ? 0.0f : 1.0f / tile->sum[r];
+        tile->attention->finish(tile->scratch->output + r * attn_output_stride(problem), inverse,
+                                o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
+                                    (tile->sequence.q_row + row->row) * o->row_stride,
+                                problem->value_size);
+        if (problem->options->weights) {
+            float *weights = problem->options->weights + dense_row(tile, r) * problem->kv_len;
+            float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
+            tile->attention->weights(weights, row->keys.begin, row->keys.end, tile->sequence.kv_len, shift, inverse,
+                                     weights);
+        }
+    }
+    if (problem->options->log_sum_exp)
+        store_log_sum_exp(tile);
+}
+
+/* ---- A tile ---- */
+
+void attn_tile_run(struct attn_tile *tile) {
+    take_queries(tile);
+    hide_scores(tile, 0, tile->sequence.kv_len);
+    size_t first = tile->keys.begin / ATTN_SPAN, span = first;
+    do {
+        run_span(tile, span);
+        take_span(tile, span == first,
+                  &(struct attn_partial){tile->span_max, tile->span_sum, tile->scratch->span_output});
+    } while (++span * ATTN_SPAN < tile->keys.end);
+    store(tile);
+}
+
+void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
+    struct attn_partial partial = attn_partial_at(tile->problem, index);
+    size_t begin = span * ATTN_SPAN, end = begin + ATTN_SPAN;
+    hide_scores(tile, min_size(begin, tile->sequence.kv_len), min_size(end, tile->sequence.kv_len));
+    take_queries(tile);
+    float *own = tile->scratch->span_output;
+    tile->scratch->span_output = partial.output;
+    run_span(tile, span);
+    tile->scratch->span_output = own;
+    memcpy(partial.max, tile->span_max, tile->rows * sizeof(float));
+    memcpy(partial.sum, tile->span_sum, tile->rows * sizeof(float));
+}
+
+void attn_tile_merge(struct attn_tile *tile, size_t index) {
+    size_t first = tile->keys.begin / ATTN_SPAN, span = first;
+    do {
+        struct attn_partial partial = attn_partial_at(tile->problem, index + span);
+        take_span(tile, span == first, &partial);
+    } while (++span * ATTN_SPAN < tile->keys.end);
+    store(tile);
+}

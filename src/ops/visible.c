@@ -1,0 +1,179 @@
+#include "ops/visible.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Beyond any position that a size can reach; sums of two do not overflow. */
+#define FAR ((int64_t)1 << 61)
+
+static int64_t limited(int64_t x) {
+    return x < -FAR ? -FAR : x > FAR ? FAR : x;
+}
+
+static size_t clamped(int64_t x, size_t most) {
+    return x <= 0 ? 0 : (uint64_t)x < most ? (size_t)x : most;
+}
+
+static int64_t first_position(const attn_options *options, size_t q_len, size_t kv_len) {
+    if (options->causal == ATTN_CAUSAL_TOP_LEFT)
+        return 0;
+    if (options->causal == ATTN_CAUSAL_OFFSET)
+        return limited(options->causal_offset);
+    return limited((int64_t)kv_len) - limited((int64_t)q_len);
+}
+
+struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b) {
+    struct attn_sequence s = {.q_len = problem->q_len, .kv_len = problem->kv_len};
+    if (problem->q_cu) {
+        s.q_row = (size_t)problem->q_cu[b];
+        s.q_len = (size_t)problem->q_cu[b + 1] - s.q_row;
+    }
+    if (problem->kv_cu) {
+        s.kv_row = (size_t)problem->kv_cu[b];
+        s.kv_len = (size_t)problem->kv_cu[b + 1] - s.kv_row;
+    }
+    if (problem->cache) {
+        s.kv_len = problem->cache->lengths[b];
+        s.kept = problem->cache->kept[b];
+    }
+    s.position = first_position(problem->options, s.q_len, s.kv_len);
+    return s;
+}
+
+static size_t valid_end(const attn_options *options, const struct attn_problem *problem, size_t b, size_t i,
+                        size_t kv_len) {
+    if (options->valid.kind == ATTN_VALID_ALL)
+        return kv_len;
+    size_t index = options->valid.kind == ATTN_VALID_PER_ROW ? b * problem->q_len + i : b;
+    return clamped(options->valid.lens[index], kv_len);
+}
+
+struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
+                                       size_t b, size_t i) {
+    const attn_options *options = problem->options;
+    int64_t position = sequence->position + (int64_t)i;
+    size_t begin = sequence->kept, end = valid_end(options, problem, b, i, sequence->kv_len);
+    if (options->starts) {
+        size_t start = clamped(options->starts[b], sequence->kv_len);
+        begin = start > begin ? start : begin;
+    }
+    if (options->causal != ATTN_CAUSAL_NONE)
+        end = clamped(position + 1, end);
+    if (options->window_left > 0 && options->window_left < (size_t)FAR) {
+        size_t left = clamped(position - (int64_t)options->window_left + 1, sequence->kv_len);
+        begin = left > begin ? left : begin;
+    }
+    if (options->window_right > 0 && options->window_right < (size_t)FAR)
+        end = clamped(position + (int64_t)options->window_right, end);
+    return begin < end ? (struct attn_interval){begin, end} : (struct attn_interval){0, 0};
+}
+
+bool attn_rows_alike(const attn_options *options) {
+    return options->valid.kind != ATTN_VALID_PER_ROW && options->causal == ATTN_CAUSAL_NONE &&
+           options->window_left == 0 && options->window_right == 0;
+}
+
+static struct attn_interval enclosing(struct attn_interval a, struct attn_interval b) {
+    if (a.begin == a.end)
+        return b;
+    if (b.begin == b.end)
+        return a;
+    return (struct attn_interval){a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
+}
+
+struct attn_interval attn_sequence_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
+                                            size_t b) {
+    const attn_options *options = problem->options;
+    struct attn_interval all = {0, 0};
+    if (options->empty == ATTN_EMPTY_MEAN && !options->sinks)
+        return (struct attn_interval){sequence->kept, sequence->kv_len};
+    if (sequence->q_len == 0)
+        return all;
+    /* Without a window all rows begin at the same key, and the last one sees the most, unless each has its own length. */
+    bool last = options->valid.kind != ATTN_VALID_PER_ROW && options->window_left == 0;
+    for (size_t i = last ? sequence->q_len - 1 : 0; i < sequence->q_len; i++)
+        all = enclosing(all, attn_row_interval(problem, sequence, b, i));
+    return all;
+}
+
+/* Positions first .. last, moved by an offset. */
+static bool range_exists(const attn_rotary *rotary, int64_t first, int64_t last, int64_t offset) {
+    int64_t most = limited((int64_t)rotary->positions) - 1;
+    return first + limited(offset) >= 0 && last + limited(offset) <= most;
+}
+
+bool attn_positions_exist(const struct attn_problem *problem) {
+    const attn_options *options = problem->options;
+    for (size_t b = 0; b < problem->batch; b++) {
+        struct attn_sequence s = attn_sequence_of(problem, b);
+        int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
+        for (size_t i = 0; i < s.q_len; i++) {
+            struct attn_interval seen = attn_row_interval(problem, &s, b, i);
+            int64_t position = s.position + (int64_t)i;
+            if (seen.begin == seen.end)
+                continue;
+            if (!range_exists(options->rotary, position, position, offset))
+                return false;
+            if (!problem->cache && !range_exists(options->rotary, (int64_t)seen.begin, (int64_t)seen.end - 1, offset))
+                return false;
+        }
+    }
+    return true;
+}
+
+struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, const struct attn_sequence *sequence,
+                                           size_t b, size_t kv_head, size_t begin) {
+    const attn_options *options = problem->options;
+    const attn_tensor *k = &problem->k, *v = &problem->v;
+    size_t batch = problem->kv_cu ? 0 : b, row = sequence->kv_row + begin;
+    int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
+    return (struct attn_key_rows){
+        .k = k->data + batch * k->batch_stride + kv_head * k->head_stride + row * k->row_stride,
+        .v = v->data + batch * v->batch_stride + kv_head * v->head_stride + row * v->row_stride,
+        .k_stride = k->row_stride,
+        .v_stride = v->row_stride,
+        .rotary = options->rotary,
+        .position = (size_t)((int64_t)begin + offset),
+        .kernel = attn_table_attention(problem->table)};
+}
+
+struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size_t b, size_t head, size_t i) {
+    const attn_mask *mask = &problem->options->mask;
+    const attn_tensor *bias = &problem->options->bias;
+    struct attn_row_masks masks = {NULL, NULL};
+    if (mask->data)
+        masks.mask = mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
+    if (bias->data)
+        masks.bias = bias->data + b * bias->batch_stride + head * bias->head_stride + i * bias->row_stride;
+    return masks;
+}
+
+/* Sixteen bytes a step, so that the compiler sees whole registers. */
+enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n) {
+    enum { STEP = 16 };
+    unsigned char any[STEP] = {0}, none[STEP] = {0};
+    size_t c = 0;
+    for (; c + STEP <= n; c += STEP)
+        for (size_t i = 0; i < STEP; i++) {
+            any[i] = (unsigned char)(any[i] | mask[c + i]);
+            none[i] = (unsigned char)(none[i] | (mask[c + i] == 0));
+        }
+    for (; c < n; c++) {
+        any[0] = (unsigned char)(any[0] | mask[c]);
+        none[0] = (unsigned char)(none[0] | (mask[c] == 0));
+    }
+    bool sees = false, hides = false;
+    for (size_t i = 0; i < STEP; i++) {
+        sees |= any[i] != 0;
+        hides |= none[i] != 0;
+    }
+    return !sees ? ATTN_SEES_NONE : hides ? ATTN_SEES_SOME : ATTN_SEES_ALL;
+}
+
+/* Reads no further than the first key that it leaves. */
+bool attn_bias_hides_all(const float *bias, size_t n) {
+    size_t c = 0;
+    while (c < n && bias[c] == -INFINITY)
+        c++;
+    return c == n;
+}

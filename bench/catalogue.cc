@@ -5,7 +5,8 @@ namespace bench {
 
 catalogue all_subjects() {
     using add_operation = void (*)(catalogue & to, attn_isa isa);
-    const add_operation operations[] = {add_gemm, add_attention, add_layer, add_softmax, add_transposes, add_exp};
+    const add_operation operations[] = {add_gemm,       add_attention, add_layer,   add_softmax,
+                                        add_transposes, add_exp,       add_features};
     catalogue all;
     for (const add_operation add : operations)
         for (const attn_isa isa : isas_of_architecture())

@@ -43,6 +43,8 @@ END = "<!-- to here -->"
 
 
 def label(variant):
+    if variant.startswith("without_"):
+        return "without the feature"
     return "SLEEF" if variant.startswith("sleef_") else LABELS.get(variant, variant)
 
 

@@ -40,6 +40,9 @@ ISA_ENVIRONMENT = {
 COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_cache)?/dec_)")
 
 
+# Of what is written for each instruction set, the one that is measured is compared with.
+PER_ISA = ("sleef_", "without_")
+
 # Of these one slice of every peer is a minute.
 SLOW_SHAPES = ("long_8k", "seq_8192")
 
@@ -125,8 +128,9 @@ class Bench:
         for of in same:
             for name in self.names:
                 its_operation, variant, its_shape = name.split("/")
-                of_isa = variant in ISA_ENVIRONMENT or variant == "scalar" or variant.startswith("sleef_")
-                if its_operation == of and its_shape == shape and (not of_isa or variant == "sleef_" + self.isa):
+                of_isa = variant in ISA_ENVIRONMENT or variant == "scalar" or variant.startswith(PER_ISA)
+                ours = variant in [prefix + self.isa for prefix in PER_ISA]
+                if its_operation == of and its_shape == shape and (not of_isa or ours):
                     found.setdefault(variant, name)
             for variant, program in (("torch", "torch"), ("d2l_torch", "torch"), ("onnxruntime", "onnxruntime")):
                 knows = of == "layer" or (of == "attention" and variant != "d2l_torch")

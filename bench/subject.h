@@ -54,6 +54,7 @@ void add_transposes(catalogue &to, attn_isa isa);
 void add_attention(catalogue &to, attn_isa isa);
 void add_layer(catalogue &to, attn_isa isa);
 void add_exp(catalogue &to, attn_isa isa);
+void add_features(catalogue &to, attn_isa isa);
 
 /* The peers run on the best ISA, or the one below that ATTN_MAX_ISA names. */
 void add_libc(catalogue &to);

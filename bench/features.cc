@@ -1,0 +1,201 @@
+/* What a feature costs: each beside the same attention without it, variant "without_<isa>". */
+#include "inputs.h"
+#include "subject.h"
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+namespace bench {
+namespace {
+
+/* What is switched on. */
+enum class feature {
+    bool_mask,
+    additive_mask,
+    grouped, /* 8 query heads per kv head; without: one */
+    window,  /* causal, the last 256 keys; without: each row sees 256 keys, all rows the same */
+    paged,   /* pages of 16 keys in random order */
+    log_sum_exp,
+    alibi,
+    soft_cap,
+    sinks
+};
+
+struct feature_shape {
+    attention_shape shape; /* its heads are kv heads where grouped */
+    feature what;
+};
+
+constexpr feature_shape features[] = {
+    {{"bool_mask_256", 1, 256, 256, 12, 64, false, 0, false, 0}, feature::bool_mask},
+    {{"bool_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::bool_mask},
+    {{"additive_mask_256", 1, 256, 256, 12, 64, false, 0, false, 0}, feature::additive_mask},
+    {{"additive_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::additive_mask},
+    {{"gqa_8_dec_4k", 1, 1, 4096, 4, 128, false, 0, true, 0}, feature::grouped},
+    {{"gqa_8_dec_32k", 1, 1, 32768, 4, 128, false, 0, true, 0}, feature::grouped},
+    {{"window_256_8k", 1, 8192, 8192, 8, 64, true, 0, false, 0}, feature::window},
+    {{"paged_16_dec_1k", 1, 1, 1024, 12, 64, false, 0, true, 0}, feature::paged},
+    {{"paged_16_dec_4k", 1, 1, 4096, 32, 128, false, 0, true, 0}, feature::paged},
+    {{"log_sum_exp_128", 1, 128, 128, 12, 64, false, 0, false, 0}, feature::log_sum_exp},
+    {{"alibi_512", 1, 512, 512, 12, 64, true, 0, false, 0}, feature::alibi},
+    {{"soft_cap_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::soft_cap},
+    {{"sinks_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::sinks},
+};
+
+constexpr std::size_t group = 8, window_keys = 256, page_size = 16;
+
+/* One key in eight is hidden, so that no block is skipped and none is whole. */
+constexpr std::size_t hidden_of = 8;
+
+class featured_attention {
+  public:
+    featured_attention(attn_isa isa, const feature_shape &feature, bool with)
+        : shape(resolve(feature, with)), in(shape), what(feature.what), heads(query_heads(feature, with)),
+          q(random_normal(heads * in.q_head, 1)), o(heads * in.q_head), per_head(heads, 0.125f) {
+        args.isa = isa;
+        args.batch = 1;
+        args.heads = heads;
+        args.kv_heads = shape.heads;
+        args.q_len = shape.q_len;
+        args.kv_len = shape.kv_len;
+        args.head_size = shape.head_size;
+        args.q = {q.data(), 0, in.q_head, shape.head_size};
+        args.k = {in.k.data(), 0, in.kv_head, shape.head_size};
+        args.v = {in.v.data(), 0, in.kv_head, shape.head_size};
+        args.o = {o.data(), 0, in.q_head, shape.head_size};
+        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        if (shape.over_cache)
+            fill_cache(with);
+        if (with)
+            switch_on();
+        const char *field = nullptr;
+        check(attn_attention_workspace(&args, &workspace_bytes, &field), field);
+        workspace = buffer<char>(workspace_bytes);
+    }
+
+    attn_status operator()(const char **field) {
+        return attn_attention(&args, workspace.data(), workspace_bytes, field);
+    }
+
+  private:
+    attention_shape shape;
+    attention_data in;
+    feature what;
+    std::size_t heads;
+    buffer<float> q, o;
+    std::vector<float> per_head;
+    std::vector<std::uint8_t> mask;
+    buffer<float> bias{0}, log_sum_exp{0};
+    attn_attention_args args = {};
+    buffer<char> cache_memory{0}, workspace{0};
+    std::size_t workspace_bytes = 0;
+
+    static attention_shape resolve(const feature_shape &feature, bool with) {
+        attention_shape shape = feature.shape;
+        if (feature.what == feature::window && !with) {
+            shape.kv_len = window_keys;
+            shape.causal = false;
+        }
+        return shape;
+    }
+
+    static std::size_t query_heads(const feature_shape &feature, bool with) {
+        return feature.shape.heads * (feature.what == feature::grouped && with ? group : 1);
+    }
+
+    /* Every key of one row hides somewhere, the same for all heads. */
+    void hide_some() {
+        const std::size_t count = shape.q_len * shape.kv_len;
+        random_bits bits(7);
+        mask.resize(count);
+        for (std::uint8_t &seen : mask)
+            seen = bits.next() % hidden_of != 0;
+        bias = buffer<float>(count);
+        for (std::size_t i = 0; i < count; i++)
+            bias.data()[i] = mask[i] ? 0.5f : -INFINITY;
+    }
+
+    void switch_on() {
+        attn_options &options = args.options;
+        switch (what) {
+        case feature::bool_mask:
+            hide_some();
+            options.mask = {mask.data(), 0, 0, shape.kv_len};
+            break;
+        case feature::additive_mask:
+            hide_some();
+            options.bias = {bias.data(), 0, 0, shape.kv_len};
+            break;
+        case feature::window:
+            options.window_left = window_keys;
+            break;
+        case feature::log_sum_exp:
+            log_sum_exp = buffer<float>(heads * shape.q_len);
+            options.log_sum_exp = log_sum_exp.data();
+            break;
+        case feature::alibi:
+            options.alibi = per_head.data();
+            break;
+        case feature::soft_cap:
+            options.soft_cap = 30;
+            break;
+        case feature::sinks:
+            options.sinks = per_head.data();
+            break;
+        case feature::grouped:
+        case feature::paged:
+            break;
+        }
+    }
+
+    void fill_cache(bool with) {
+        attn_cache_config config = {};
+        config.isa = args.isa;
+        config.batch = 1;
+        config.kv_heads = shape.heads;
+        config.head_size = shape.head_size;
+        config.capacity = shape.kv_len;
+        const bool paged = what == feature::paged && with;
+        if (paged) {
+            config.page_size = page_size;
+            config.pages = shape.kv_len / page_size;
+        }
+        attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
+        const char *field = nullptr;
+        if (paged)
+            scatter_pages(cache, config.pages);
+        attn_cache_append_args append = {};
+        append.len = shape.kv_len;
+        append.k = args.k;
+        append.v = args.v;
+        check(attn_cache_append(cache, &append, &field), field);
+        args.cache = cache;
+    }
+
+    static void scatter_pages(attn_cache *cache, std::size_t count) {
+        std::vector<std::int32_t> pages(count);
+        std::iota(pages.begin(), pages.end(), 0);
+        random_bits bits(9);
+        for (std::size_t i = count; i > 1; i--)
+            std::swap(pages[i - 1], pages[bits.next() % i]);
+        const char *field = nullptr;
+        check(attn_cache_set_pages(cache, 0, 0, count, pages.data(), &field), field);
+    }
+};
+
+} /* namespace */
+
+void add_features(catalogue &to, attn_isa isa) {
+    for (const feature_shape &feature : features) {
+        if (!worth_measuring(isa, feature.shape.attention_flops()))
+            continue;
+        const std::string name = attn_isa_name(isa);
+        for (const bool with : {true, false})
+            to.push_back({"feature", with ? name : "without_" + name, feature.shape.name, isa, [isa, &feature, with] {
+                              return make_subject<featured_attention>(least_work(feature.shape), isa, feature, with);
+                          }});
+    }
+}
+
+} /* namespace bench */

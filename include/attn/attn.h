@@ -415,6 +415,15 @@ ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void 
 /* y = attention(q W_q, k W_k, v W_v) W_o, heads split and merged in between. */
 typedef struct attn_layer attn_layer;
 
+/* Weights are given where they lie; packing is the only copy. Of nn.Linear's [out, in] weights:
+ *
+ *   d2l's MultiHeadAttention            w_q = { W_q.weight, 1, query_size, NULL }, w_k with key_size, w_v with value_size,
+ *                                       w_o = { W_o.weight, 1, hidden, NULL }
+ *   nn.MultiheadAttention(E, heads)     w_q = { in_proj_weight,             1, E, in_proj_bias }
+ *                                       w_k = { in_proj_weight +     E * E, 1, E, in_proj_bias + E }
+ *                                       w_v = { in_proj_weight + 2 * E * E, 1, E, in_proj_bias + 2 * E }
+ *                                       w_o = { out_proj.weight,            1, E, out_proj.bias }
+ *                                       with all widths and hidden = E */
 typedef struct attn_layer_config {
     attn_isa isa;
     size_t query_size, key_size, value_size; /* widths of q, k and v; each at least 1 */

@@ -148,26 +148,25 @@ struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size
     return masks;
 }
 
-/* Sixteen bytes a step, so that the compiler sees whole registers. */
+/* The high bit of bytes that are 0; of others too, but only above one that is. */
+static uint64_t zero_bytes(uint64_t word) {
+    return (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
+}
+
+/* Eight keys a step: a row's block is looked at before each of its products. */
 enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n) {
-    enum { STEP = 16 };
-    unsigned char any[STEP] = {0}, none[STEP] = {0};
+    uint64_t any = 0, none = 0, word;
     size_t c = 0;
-    for (; c + STEP <= n; c += STEP)
-        for (size_t i = 0; i < STEP; i++) {
-            any[i] = (unsigned char)(any[i] | mask[c + i]);
-            none[i] = (unsigned char)(none[i] | (mask[c + i] == 0));
-        }
+    for (; c + sizeof word <= n; c += sizeof word) {
+        memcpy(&word, mask + c, sizeof word);
+        any |= word;
+        none |= zero_bytes(word);
+    }
     for (; c < n; c++) {
-        any[0] = (unsigned char)(any[0] | mask[c]);
-        none[0] = (unsigned char)(none[0] | (mask[c] == 0));
+        any |= mask[c];
+        none |= mask[c] == 0;
     }
-    bool sees = false, hides = false;
-    for (size_t i = 0; i < STEP; i++) {
-        sees |= any[i] != 0;
-        hides |= none[i] != 0;
-    }
-    return !sees ? ATTN_SEES_NONE : hides ? ATTN_SEES_SOME : ATTN_SEES_ALL;
+    return !any ? ATTN_SEES_NONE : none ? ATTN_SEES_SOME : ATTN_SEES_ALL;
 }
 
 /* Reads no further than the first key that it leaves. */

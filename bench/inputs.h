@@ -56,6 +56,11 @@ inline std::size_t query_elements(const attention_shape &shape) {
     return shape.batch * shape.q_len * shape.heads * shape.head_size;
 }
 
+/* What there are heads to split of. */
+inline bool has_transposes(const attention_shape &shape) {
+    return shape.heads > 1 && shape.valid == 0 && !shape.over_cache;
+}
+
 inline work transpose_work(const attention_shape &shape) {
     return {0, 2 * sizeof(float) * static_cast<double>(query_elements(shape)), 0};
 }

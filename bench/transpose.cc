@@ -33,7 +33,7 @@ class transpose {
 
 void add_transpose(catalogue &to, const char *operation, attn_isa isa, transpose_function function) {
     for (const attention_shape &shape : attention_shapes)
-        if (shape.hidden != 0)
+        if (has_transposes(shape))
             to.push_back({operation, attn_isa_name(isa), shape.name, isa, [isa, &shape, function] {
                               return make_subject<transpose>(transpose_work(shape), isa, shape, function);
                           }});

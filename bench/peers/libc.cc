@@ -45,7 +45,7 @@ void add_libc(catalogue &to) {
                       [&shape] { return make_subject<libm_exp>(least_work(shape), shape); }});
     for (const char *operation : {"transpose_qkv", "transpose_output"})
         for (const attention_shape &shape : attention_shapes)
-            if (shape.hidden != 0)
+            if (has_transposes(shape))
                 to.push_back({operation, "memcpy", shape.name, ATTN_ISA_SCALAR,
                               [&shape] { return make_subject<copy>(transpose_work(shape), query_elements(shape)); }});
 }

@@ -26,6 +26,10 @@
 /* Keys between two span borders, counted from key 0: spans are independent of each other and merged in ascending order. */
 #define ATTN_SPAN 4096
 
+/* The most keys and the largest head that attn_small_kernel takes: what it packs lies on the stack. */
+#define ATTN_SMALL_KEYS 32
+#define ATTN_SMALL_SIZE 128
+
 /* Upper bound on attn_gemm_kernel.rows of every ISA, for arrays in operators. */
 #define ATTN_MAX_ROWS 16
 
@@ -149,6 +153,37 @@ struct attn_attention_kernel {
     int (*all_finite)(const float *x, size_t n);
 };
 
+/* ---- Attention over few keys ---- */
+
+/* The heads of one sequence, in one call. Query row i of head h reads the first hi[i] keys and values of kv head h / group,
+ * and not one byte of those from keys on. Row i of head h of a tensor begins at data + h * head_stride + i * row_stride. */
+struct attn_small_args {
+    size_t heads, group;          /* query heads, a multiple of group */
+    size_t rows;                  /* of each head */
+    size_t keys;                  /* 1 to ATTN_SMALL_KEYS */
+    const uint32_t *hi;           /* [rows], each at most keys; NULL: every row sees every key */
+    size_t head_size, value_size; /* each at least 1; head_size at most ATTN_SMALL_SIZE */
+    float scale;
+    const float *q, *k, *v;
+    size_t q_head_stride, q_row_stride;
+    size_t k_head_stride, k_row_stride;
+    size_t v_head_stride, v_row_stride;
+    float *o;
+    size_t o_head_stride, o_row_stride;
+    float *max, *sum; /* [heads][rows], state_stride between heads; both NULL, or both given */
+    size_t state_stride;
+};
+
+struct attn_small_kernel {
+    const char *name;
+    /* What scale, gemm, block, gemm again, sum and finish leave of one block, to the bit:
+     *   logit[c] = chain over ascending d of (q[d] * scale) * k[c][d], from +0
+     *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none; shift = max, or +0 for -inf
+     *   p[c] = exp(logit[c] - shift); sum = the lane sum of p
+     *   o[j] = (chain over ascending visible c of p[c] * v[c][j], from +0) * (1 / sum, or 0 where sum is 0) + 0 */
+    void (*run)(const struct attn_small_args *args);
+};
+
 /* ---- Splitting and merging heads ---- */
 
 /* y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < size. */
@@ -167,6 +202,7 @@ struct attn_kernels {
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;
+    const struct attn_small_kernel *small;
     const struct attn_copy_kernel *copy;
 };
 
@@ -184,6 +220,7 @@ ATTN_TABLE_GROUP(gemm)
 ATTN_TABLE_GROUP(softmax)
 ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)
+ATTN_TABLE_GROUP(small)
 ATTN_TABLE_GROUP(copy)
 #undef ATTN_TABLE_GROUP
 

@@ -249,6 +249,7 @@ static void tables_are_complete(void **state) {
         assert_non_null(attn_table_softmax(table)->name);
         assert_non_null(attn_table_elementary(table)->name);
         assert_non_null(attn_table_attention(table)->name);
+        assert_non_null(attn_table_small(table)->name);
         assert_non_null(attn_table_copy(table)->name);
     }
     assert_null(attn_kernels_scalar.lower);

@@ -24,6 +24,7 @@ Limit = namedtuple("Limit", "isa function gcc clang why")
 LIMITS = [
     Limit("avx2", "block", 4, 12, "two exp at once: a dozen constants, the shift and two sums leave no register"),
     Limit("avx2", "softmax_row", 1, 3, "as in block; it is constants and the shift that are read back"),
+    Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 2, "as in softmax_row, and one more factor"),
     Limit("avx2", "exp_array", 0, 1, "a constant, next to one more for the upper bound"),
     Limit("neon", "block", 2, 0, "four exp at once: gcc keeps one of the four sums on the stack"),
@@ -369,7 +370,7 @@ def tile_size(function):
 
 def is_checked(isa, function):
     """A GEMM tile, or part of attention, softmax or elementary functions; not what packs, copies or drives."""
-    files = [f"{isa}_{file}.c.o" for file in ("attention", "softmax", "elementary")]
+    files = [f"{isa}_{name}.c.o" for name in ("attention", "small", "softmax", "elementary")]
     return tile_size(function) is not None or function.file in files
 
 

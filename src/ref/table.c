@@ -5,6 +5,7 @@ extern const struct attn_gemm_kernel attn_ref_gemm;
 extern const struct attn_softmax_kernel attn_ref_softmax;
 extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
+extern const struct attn_small_kernel attn_ref_small;
 extern const struct attn_copy_kernel attn_ref_copy;
 
 const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
@@ -13,4 +14,5 @@ const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .softmax = &attn_ref_softmax,
                                                  .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,
+                                                 .small = &attn_ref_small,
                                                  .copy = &attn_ref_copy};

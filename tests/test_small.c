@@ -1,0 +1,323 @@
+/* Attention over few keys: one ISA against the reference kernels that the general path is made of. */
+#include "support.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct attn_small_kernel *kernel(void) {
+    return attn_table_small(test_table());
+}
+
+struct shape {
+    size_t heads, group, rows, keys, head_size, value_size;
+    size_t row_gap, head_gap; /* floats after each row and each head */
+    bool heads_inside;        /* rows of one head lie heads apart: [rows][heads][size] */
+    enum flush flush;
+};
+
+/* One tensor, [heads][rows][size] or [rows][heads][size], exactly as large as described. */
+struct tensor {
+    float *data;
+    size_t heads, rows, size, head_stride, row_stride;
+};
+
+static struct tensor new_tensor(const struct shape *s, size_t heads, size_t rows, size_t size) {
+    struct tensor t = {.heads = heads, .rows = rows, .size = size};
+    if (s->heads_inside) {
+        t.head_stride = size + s->row_gap;
+        t.row_stride = heads * t.head_stride + s->head_gap;
+    } else {
+        t.row_stride = size + s->row_gap;
+        t.head_stride = rows * t.row_stride + s->head_gap;
+    }
+    t.data = guarded_floats((heads - 1) * t.head_stride + (rows - 1) * t.row_stride + size, s->flush);
+    return t;
+}
+
+static float *row_of(const struct tensor *t, size_t head, size_t row) {
+    return t->data + head * t->head_stride + row * t->row_stride;
+}
+
+static void fill(struct test_random *random, const struct tensor *t, enum test_values values) {
+    for (size_t h = 0; h < t->heads; h++)
+        for (size_t i = 0; i < t->rows; i++)
+            random_fill(random, values, row_of(t, h, i), t->size);
+}
+
+struct problem {
+    struct shape shape;
+    float scale;
+    struct tensor q, k, v;
+    uint32_t *hi; /* NULL: every row sees every key */
+};
+
+static struct problem new_problem(struct test_random *random, const struct shape *s, enum test_values values) {
+    struct problem p = {.shape = *s, .scale = values == TEST_NORMAL ? 1.0f / sqrtf((float)s->head_size) : 0.37f};
+    p.q = new_tensor(s, s->heads, s->rows, s->head_size);
+    p.k = new_tensor(s, s->heads / s->group, s->keys, s->head_size);
+    p.v = new_tensor(s, s->heads / s->group, s->keys, s->value_size);
+    fill(random, &p.q, values);
+    fill(random, &p.k, values);
+    fill(random, &p.v, values);
+    return p;
+}
+
+static void free_problem(struct problem *p) {
+    guarded_free(p->q.data);
+    guarded_free(p->k.data);
+    guarded_free(p->v.data);
+    guarded_free(p->hi);
+}
+
+static size_t visible(const struct problem *p, size_t row) {
+    return p->hi ? p->hi[row] : p->shape.keys;
+}
+
+/* ---- The general path, one row at a time ---- */
+
+struct expected {
+    float max, sum;
+    float *o; /* [value_size] */
+};
+
+/* out[n] = a[k] times element [p][j] of b at p * k_stride + j * n_stride. */
+static void reference_product(size_t n, size_t k, const float *a, const float *b, size_t k_stride, size_t n_stride,
+                              float *out) {
+    const struct attn_gemm_kernel *gemm = attn_table_gemm(&attn_kernels_scalar);
+    float *packed = malloc((n * k + 1) * sizeof *packed);
+    assert_non_null(packed);
+    gemm->pack(&(struct attn_pack_args){
+        .k = k, .n = n, .b = b, .k_stride = k_stride, .n_stride = n_stride, .packed = packed, .panel_stride = k});
+    gemm->run(&(struct attn_gemm_args){
+        .m = 1, .n = n, .k = k, .a = a, .a_stride = k, .b = packed, .panel_stride = k, .c = out, .c_stride = n});
+    free(packed);
+}
+
+static void expect_row(const struct problem *p, size_t h, size_t row, struct expected *expected) {
+    const struct attn_attention_kernel *attention = attn_table_attention(&attn_kernels_scalar);
+    const struct shape *s = &p->shape;
+    size_t n = visible(p, row), kv_head = h / s->group;
+    uint32_t lo = 0, hi = (uint32_t)n;
+    float q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0}, scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
+    attention->scale(row_of(&p->q, h, row), p->scale, q, s->head_size);
+    reference_product(n, s->head_size, q, row_of(&p->k, kv_head, 0), 1, p->k.row_stride, scores);
+    expected->max = -INFINITY;
+    memset(expected->o, 0, s->value_size * sizeof *expected->o);
+    attention->block(&(struct attn_block_args){.rows = 1,
+                                               .scores = scores,
+                                               .score_stride = sizeof scores / sizeof *scores,
+                                               .lo = &lo,
+                                               .hi = &hi,
+                                               .begin = 0,
+                                               .end = sizeof scores / sizeof *scores,
+                                               .max = &expected->max,
+                                               .lanes = lanes,
+                                               .output = expected->o,
+                                               .output_stride = s->value_size,
+                                               .size = s->value_size});
+    reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, expected->o);
+    attention->sum(1, lanes, &expected->sum);
+    attention->finish(expected->o, expected->sum == 0.0f ? 0.0f : 1.0f / expected->sum, expected->o, s->value_size);
+}
+
+/* ---- The check ---- */
+
+static void check(const struct problem *p, bool with_state) {
+    const struct shape *s = &p->shape;
+    struct tensor o = new_tensor(s, s->heads, s->rows, s->value_size);
+    size_t state_stride = s->rows + s->head_gap, states = (s->heads - 1) * state_stride + s->rows;
+    float *max = with_state ? guarded_floats(states, s->flush) : NULL;
+    float *sum = with_state ? guarded_floats(states, s->flush) : NULL;
+    kernel()->run(&(struct attn_small_args){.heads = s->heads,
+                                            .group = s->group,
+                                            .rows = s->rows,
+                                            .keys = s->keys,
+                                            .hi = p->hi,
+                                            .head_size = s->head_size,
+                                            .value_size = s->value_size,
+                                            .scale = p->scale,
+                                            .q = p->q.data,
+                                            .k = p->k.data,
+                                            .v = p->v.data,
+                                            .q_head_stride = p->q.head_stride,
+                                            .q_row_stride = p->q.row_stride,
+                                            .k_head_stride = p->k.head_stride,
+                                            .k_row_stride = p->k.row_stride,
+                                            .v_head_stride = p->v.head_stride,
+                                            .v_row_stride = p->v.row_stride,
+                                            .o = o.data,
+                                            .o_head_stride = o.head_stride,
+                                            .o_row_stride = o.row_stride,
+                                            .max = max,
+                                            .sum = sum,
+                                            .state_stride = state_stride});
+    struct expected expected = {.o = malloc(s->value_size * sizeof(float))};
+    assert_non_null(expected.o);
+    for (size_t h = 0; h < s->heads; h++)
+        for (size_t i = 0; i < s->rows; i++) {
+            expect_row(p, h, i, &expected);
+            assert_same_bits(expected.o, row_of(&o, h, i), s->value_size);
+            size_t gap = s->heads_inside ? h + 1 < s->heads : i + 1 < s->rows;
+            for (size_t j = 0; gap && j < s->row_gap; j++)
+                assert_true(is_untouched(row_of(&o, h, i) + s->value_size + j));
+            if (with_state) {
+                assert_same_bits(&expected.max, &max[h * state_stride + i], 1);
+                assert_same_bits(&expected.sum, &sum[h * state_stride + i], 1);
+            }
+        }
+    free(expected.o);
+    guarded_free(max);
+    guarded_free(sum);
+    guarded_free(o.data);
+}
+
+static void say(const struct shape *s, enum test_values values) {
+    test_case(
+        "heads=%zu group=%zu rows=%zu keys=%zu head_size=%zu value_size=%zu gaps=%zu,%zu inside=%d flush=%d values=%d",
+        s->heads, s->group, s->rows, s->keys, s->head_size, s->value_size, s->row_gap, s->head_gap,
+        (int)s->heads_inside, (int)s->flush, (int)values);
+}
+
+/* Ascending as under causality, or any, empty rows among them. */
+static void hide_keys(struct test_random *random, struct problem *p, bool causal) {
+    size_t rows = p->shape.rows, keys = p->shape.keys;
+    p->hi = guarded_alloc(rows * sizeof *p->hi, sizeof *p->hi, p->shape.flush);
+    for (size_t i = 0; i < rows; i++)
+        p->hi[i] = (uint32_t)(causal ? (i + 1) * keys / rows : random_below(random, keys + 1));
+}
+
+static void equals_the_general_path_on_every_rows_and_keys(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t keys = 1; keys <= ATTN_SMALL_KEYS; keys++)
+        for (size_t rows = 1; rows <= 35; rows += test_quick() ? random_between(&random, 1, 12) : 1) {
+            struct shape s = {.heads = 2,
+                              .group = 1 + keys % 2,
+                              .rows = rows,
+                              .keys = keys,
+                              .head_size = 5,
+                              .value_size = 3,
+                              .flush = rows % 2 ? FLUSH_START : FLUSH_END};
+            say(&s, TEST_NORMAL);
+            struct problem p = new_problem(&random, &s, TEST_NORMAL);
+            check(&p, true);
+            free_problem(&p);
+        }
+}
+
+static void equals_the_general_path_on_every_size(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t size = 1; size <= ATTN_SMALL_SIZE; size += test_quick() ? random_between(&random, 1, 6) : 1)
+        for (size_t i = 0; i < 4; i++) {
+            struct shape s = {.heads = 2,
+                              .group = 1,
+                              .rows = random_between(&random, 1, 9),
+                              .keys = random_between(&random, 1, ATTN_SMALL_KEYS),
+                              .head_size = i % 2 ? size : random_between(&random, 1, ATTN_SMALL_SIZE),
+                              .value_size = i % 2 ? random_between(&random, 1, 300) : size,
+                              .row_gap = i / 2 * random_below(&random, 20),
+                              .flush = (size + i) % 2 ? FLUSH_START : FLUSH_END};
+            say(&s, TEST_NORMAL);
+            struct problem p = new_problem(&random, &s, TEST_NORMAL);
+            if (i == 3)
+                hide_keys(&random, &p, true);
+            check(&p, i % 2);
+            free_problem(&p);
+        }
+}
+
+static struct shape random_shape(struct test_random *random) {
+    size_t group = random_between(random, 1, 3);
+    return (struct shape){.heads = group * random_between(random, 1, 3),
+                          .group = group,
+                          .rows = random_between(random, 1, 20),
+                          .keys = random_between(random, 1, ATTN_SMALL_KEYS),
+                          .head_size = random_between(random, 1, 40),
+                          .value_size = random_between(random, 1, 40),
+                          .row_gap = random_below(random, 2) * random_below(random, 20),
+                          .head_gap = random_below(random, 2) * random_below(random, 20),
+                          .heads_inside = random_below(random, 2),
+                          .flush = random_below(random, 2) ? FLUSH_START : FLUSH_END};
+}
+
+static void equals_the_general_path_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const enum test_values values[] = {TEST_NORMAL, TEST_NASTY, TEST_WILD};
+    for (size_t i = 0; i < (test_quick() ? 60 : 3000); i++) {
+        struct shape s = random_shape(&random);
+        say(&s, values[i % 3]);
+        struct problem p = new_problem(&random, &s, values[i % 3]);
+        if (i % 4)
+            hide_keys(&random, &p, i % 4 == 1);
+        check(&p, i % 2);
+        free_problem(&p);
+    }
+}
+
+/* Logits of one special value each: every query is 1, every key has one element. */
+static void equals_the_general_path_on_special_logits(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float values[] = {-INFINITY, INFINITY, NAN, -FLT_MAX, FLT_MAX, 0.0f, -0.0f, -103.5f, 88.0f};
+    size_t count = sizeof values / sizeof *values;
+    for (size_t pair = 0; pair < count * count; pair++) {
+        struct shape s = {.heads = 1,
+                          .group = 1,
+                          .rows = 5,
+                          .keys = random_between(&random, 1, ATTN_SMALL_KEYS),
+                          .head_size = 1,
+                          .value_size = 7,
+                          .flush = FLUSH_END};
+        struct problem p = new_problem(&random, &s, TEST_NORMAL);
+        test_case("logits of %g and %g, keys=%zu", (double)values[pair / count], (double)values[pair % count], s.keys);
+        p.scale = 1.0f;
+        for (size_t i = 0; i < s.rows; i++)
+            *row_of(&p.q, 0, i) = 1.0f;
+        for (size_t c = 0; c < s.keys; c++)
+            *row_of(&p.k, 0, c) = values[random_below(&random, 2) ? pair / count : pair % count];
+        check(&p, true);
+        free_problem(&p);
+    }
+}
+
+/* What a row does not see may be NaN: no bit of it changes. What nobody sees may lie on a page that is not there. */
+static void hidden_keys_reach_no_row(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 20 : 300); i++) {
+        struct shape s = random_shape(&random);
+        s.group = s.heads;
+        say(&s, TEST_NORMAL);
+        struct problem p = new_problem(&random, &s, TEST_NORMAL);
+        hide_keys(&random, &p, false);
+        size_t odd = random_below(&random, s.keys);
+        row_of(&p.k, 0, odd)[random_below(&random, s.head_size)] = NAN;
+        row_of(&p.v, 0, odd)[random_below(&random, s.value_size)] = i % 2 ? INFINITY : NAN;
+        check(&p, true);
+        for (size_t row = 0; row < s.rows; row++) {
+            struct expected expected = {.o = malloc(s.value_size * sizeof(float))};
+            assert_non_null(expected.o);
+            expect_row(&p, 0, row, &expected);
+            for (size_t j = 0; j < s.value_size; j++)
+                assert_true(isnan(expected.o[j]) == (p.hi[row] > odd));
+            free(expected.o);
+        }
+        free_problem(&p);
+    }
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_the_general_path_on_every_rows_and_keys),
+        cmocka_unit_test(equals_the_general_path_on_every_size),
+        cmocka_unit_test(equals_the_general_path_on_any_values),
+        cmocka_unit_test(equals_the_general_path_on_special_logits),
+        cmocka_unit_test(hidden_keys_reach_no_row),
+    };
+    return test_run(tests);
+}

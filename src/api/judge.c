@@ -1,23 +1,5 @@
 #include "api/judge.h"
 
-attn_status judge_fail(attn_status status, const char *name, const char **field) {
-    if (field)
-        *field = name;
-    return status;
-}
-
-attn_status judge_pointer(const void *pointer, const char *name, const char **field) {
-    return pointer ? ATTN_OK : judge_fail(ATTN_NULL_POINTER, name, field);
-}
-
-attn_status judge_size(size_t size, size_t least, const char *name, const char **field) {
-    return size < least || size > PTRDIFF_MAX ? judge_fail(ATTN_BAD_SIZE, name, field) : ATTN_OK;
-}
-
-attn_status judge_enum(int value, int high, const char *name, const char **field) {
-    return value < 0 || value > high ? judge_fail(ATTN_BAD_VALUE, name, field) : ATTN_OK;
-}
-
 attn_status judge_memory(const void *memory, size_t bytes, size_t needed, const char *name, const char **field) {
     if (needed == 0)
         return ATTN_OK;

@@ -29,7 +29,9 @@ attn_status judge_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, cons
 }
 
 attn_status judge_scale(float scale, size_t head_size, float *resolved, const char **field) {
-    *resolved = scale != 0.0f ? scale : (float)(1.0 / sqrt((double)head_size));
+    *resolved = scale;
+    if (scale == 0.0f)
+        *resolved = (float)(1.0 / sqrt((double)head_size));
     return isfinite(scale) ? ATTN_OK : judge_fail(ATTN_BAD_VALUE, "scale", field);
 }
 

@@ -1,5 +1,6 @@
 #include "ops/attention.h"
 
+#include "ops/small.h"
 #include "ops/tile.h"
 
 /* Below this many multiply-adds waking another thread costs more than it saves. */
@@ -89,6 +90,10 @@ static void layout_spans(struct attn_problem *problem, size_t tiles, struct attn
 
 void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve) {
     size_t rows, heads, items;
+    /* Up to 16 keys it needs no memory for any number of rows; above, fewer rows may. */
+    problem->small = attn_is_small(problem) && task_count(problem, SIZE_MAX) == 1;
+    if (problem->small && problem->kv_len <= ATTN_LANES)
+        return;
     if (!attn_mul(problem->q_len, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads)) {
         carve->overflow = true;
         return;
@@ -196,6 +201,10 @@ static void run_items(struct attn_problem *problem, size_t items, void (*task)(v
 
 void attn_op_attention(struct attn_problem *problem) {
     size_t heads = problem->batch * problem->kv_heads, tiles = heads * problem->tiles;
+    if (problem->small) {
+        attn_op_small(problem);
+        return;
+    }
     if (problem->all_packed)
         run_items(problem, heads, pack_task);
     if (problem->spans == 1) {

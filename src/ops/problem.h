@@ -39,6 +39,7 @@ struct attn_problem {
     const struct attn_cache *cache;
     const attn_options *options;
 
+    bool small; /* one kernel call per sequence does it all: see ops/small.h */
     enum attn_source source;
     struct attn_store store; /* of the cache, of packed heads, or of a streamed block */
     bool all_packed;         /* every head has its own panels: they are packed before the first tile */

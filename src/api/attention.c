@@ -42,6 +42,8 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
     JUDGE(judge_size(args->kv_len, 0, "kv_len", field));
     JUDGE(judge_size(args->head_size, 1, "head_size", field));
     JUDGE(judge_size(args->value_size, 0, "value_size", field));
+    JUDGE(judge_cu_total(&args->q_cu, "q_cu.total", field));
+    JUDGE(judge_cu_total(&args->kv_cu, "kv_cu.total", field));
     JUDGE(judge_options(&args->options, field));
     JUDGE(judge_rotary_dims(args->options.rotary, args->head_size, "options.rotary", field));
     *problem = (struct attn_problem){.batch = args->batch,
@@ -99,8 +101,8 @@ static attn_status judge_data(const struct attn_problem *problem, const attn_att
     struct judge_range range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
     size_t dims[JUDGE_DIMS], o_dims[JUDGE_DIMS];
     v.width = out.width = problem->value_size;
-    JUDGE(judge_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", "q_cu.total", field));
-    JUDGE(judge_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", "kv_cu.total", field));
+    JUDGE(judge_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
+    JUDGE(judge_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", field));
     JUDGE(judge_tensor(&problem->q, &q, dims, &range[1], "q.data", field));
     JUDGE(judge_tensor(&problem->k, &k, dims, &range[2], "k.data", field));
     JUDGE(judge_tensor(&problem->v, &v, dims, &range[3], "v.data", field));

@@ -155,7 +155,8 @@ attn_status judge_cache_lens(const attn_cache *cache, const attn_cache_append_ar
     size_t batch = cache->config.batch;
     JUDGE(judge_size(args->len, 0, "len", field));
     JUDGE(judge_parallel(args->parallel, "parallel.run", field));
-    JUDGE(judge_cu_lens(&args->cu, batch, args->len, "cu.cu", "cu.total", field));
+    JUDGE(judge_cu_total(&args->cu, "cu.total", field));
+    JUDGE(judge_cu_lens(&args->cu, batch, args->len, "cu.cu", field));
     if (args->lens && args->cu.cu)
         return judge_fail(ATTN_MISMATCH, "lens", field);
     for (size_t b = 0; args->lens && b < batch; b++)

@@ -96,6 +96,8 @@ static attn_status resolve(const attn_layer *layer, const attn_layer_args *args,
     JUDGE(judge_size(args->batch, 0, "batch", field));
     JUDGE(judge_size(args->q_len, 0, "q_len", field));
     JUDGE(judge_size(args->kv_len, 0, "kv_len", field));
+    JUDGE(judge_cu_total(&args->q_cu, "q_cu.total", field));
+    JUDGE(judge_cu_total(&args->kv_cu, "kv_cu.total", field));
     JUDGE(judge_options(&args->options, field));
     JUDGE(judge_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
     *kv_len = args->kv_len;
@@ -153,8 +155,8 @@ static attn_status judge_data(const attn_layer *layer, const attn_layer_args *ar
     struct judge_range range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
     size_t new_keys = args->cache ? 0 : problem->kv_len;
     attn_rows y = {args->y.data, args->y.batch_stride, args->y.row_stride};
-    JUDGE(judge_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", "q_cu.total", field));
-    JUDGE(judge_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", "kv_cu.total", field));
+    JUDGE(judge_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
+    JUDGE(judge_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", field));
     JUDGE(judge_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data", "q.row_stride",
                      "q.batch_stride", field));
     JUDGE(judge_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data", "k.row_stride",
@@ -208,6 +210,7 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     JUDGE(judge_pointer(args, "args", field));
     JUDGE(judge_pointer(args->cache, "cache", field));
     JUDGE(judge_size(args->len, 0, "len", field));
+    JUDGE(judge_cu_total(&args->cu, "cu.total", field));
     JUDGE(judge_cache(layer, args->cache, field));
     JUDGE(judge_rotary_dims(args->rotary, layer->head_size, "rotary", field));
     attn_layer_append_layout(layer, args, k, v, carve);

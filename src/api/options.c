@@ -39,18 +39,20 @@ attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const
     return rotary && rotary->dims > head_size ? judge_fail(ATTN_MISMATCH, name, field) : ATTN_OK;
 }
 
-attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *cu_name,
-                          const char *total_name, const char **field) {
+attn_status judge_cu_total(const attn_cu_lens *cu, const char *name, const char **field) {
+    return cu->cu ? judge_size(cu->total, 0, name, field) : ATTN_OK;
+}
+
+attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field) {
     if (!cu->cu)
         return ATTN_OK;
-    JUDGE(judge_size(cu->total, 0, total_name, field));
     int64_t begin = cu->cu[0];
     if (begin < 0)
-        return judge_fail(ATTN_BAD_VALUE, cu_name, field);
+        return judge_fail(ATTN_BAD_VALUE, name, field);
     for (size_t b = 0; b < batch; b++) {
         int64_t end = cu->cu[b + 1];
         if (end < begin || (uint64_t)(end - begin) > most || (uint64_t)end > cu->total)
-            return judge_fail(ATTN_BAD_VALUE, cu_name, field);
+            return judge_fail(ATTN_BAD_VALUE, name, field);
         begin = end;
     }
     return ATTN_OK;

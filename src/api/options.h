@@ -16,9 +16,11 @@ attn_status judge_scale(float scale, size_t head_size, float *resolved, const ch
 /* A rotary table, which may be NULL, turns no more elements than a head has. */
 attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
 
+/* How many rows packed sequences lie in. Without them nothing is judged. */
+attn_status judge_cu_total(const attn_cu_lens *cu, const char *name, const char **field);
+
 /* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is judged. */
-attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *cu_name,
-                          const char *total_name, const char **field);
+attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field);
 
 /* A named range of bytes. */
 struct judge_range {

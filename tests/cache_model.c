@@ -1,0 +1,369 @@
+#include "cache_model.h"
+
+#include "random_options.h"
+
+/* ---- The model ---- */
+
+struct model model_new(struct test_random *random, size_t batch, size_t most) {
+    static const size_t sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 20, 33, 64};
+    struct model m = {.batch = batch, .most = most, .kv_heads = random_between(random, 1, 3)};
+    m.heads = m.kv_heads * random_between(random, 1, 3);
+    m.head_size = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
+    m.value_size = random_below(random, 2) ? m.head_size : sizes[random_below(random, sizeof sizes / sizeof *sizes)];
+    m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
+    m.v = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.value_size, FLUSH_END);
+    for (size_t b = 0; b < batch; b++)
+        m.offsets[b] = (int64_t)random_between(random, MODEL_ROWS, MODEL_ROWS + 20);
+    if (random_below(random, 3) == 0)
+        m.rotary = draw_rotary(random, most + 3 * MODEL_ROWS, m.head_size, &m.rotary_memory);
+    return m;
+}
+
+static void copy_rows(const struct tensor *to, size_t b, size_t first, const struct tensor *from, size_t from_b,
+                      size_t from_first, size_t count) {
+    for (size_t h = 0; h < to->heads; h++)
+        for (size_t i = 0; i < count; i++)
+            memcpy(tensor_row(to, b, h, first + i), tensor_row(from, from_b, h, from_first + i),
+                   to->size * sizeof(float));
+}
+
+struct model model_continue(const struct model *parent, size_t batch, const size_t *sources, size_t len, size_t most) {
+    struct model m = *parent;
+    m.batch = batch;
+    m.most = most;
+    m.rotary_memory = NULL; /* the parent's */
+    m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
+    m.v = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.value_size, FLUSH_END);
+    for (size_t b = 0; b < batch; b++) {
+        size_t source = sources ? sources[b] : b;
+        m.lens[b] = len;
+        m.offsets[b] = parent->offsets[source];
+        copy_rows(&m.k, b, 0, &parent->k, source, 0, len);
+        copy_rows(&m.v, b, 0, &parent->v, source, 0, len);
+    }
+    return m;
+}
+
+void model_free(struct model *model) {
+    tensor_free(&model->k);
+    tensor_free(&model->v);
+    guarded_free(model->rotary_memory);
+}
+
+attn_cache_config model_config(const struct model *model, size_t capacity) {
+    return (attn_cache_config){.isa = test_isa(),
+                               .batch = model->batch,
+                               .kv_heads = model->kv_heads,
+                               .head_size = model->head_size,
+                               .value_size = model->value_size,
+                               .capacity = capacity};
+}
+
+size_t model_longest(const struct model *model) {
+    size_t longest = 0;
+    for (size_t b = 0; b < model->batch; b++)
+        longest = model->lens[b] > longest ? model->lens[b] : longest;
+    return longest;
+}
+
+static void check_lengths(const struct model *model, const attn_cache *cache) {
+    for (size_t b = 0; b < model->batch; b++)
+        assert_int_equal(model->lens[b], attn_cache_length(cache, b));
+    assert_int_equal(model_longest(model), attn_cache_length(cache, ATTN_ALL_SEQUENCES));
+    assert_int_equal(0, attn_cache_length(cache, model->batch));
+}
+
+/* ---- Appending ---- */
+
+static size_t maximum(const size_t *x, size_t count) {
+    size_t most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+static int all_equal(const size_t *x, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (x[i] != x[0])
+            return 0;
+    return 1;
+}
+
+static enum layout random_layout(struct test_random *random) {
+    return (enum layout)random_below(random, LAYOUT_OUTPUTS);
+}
+
+/* [batch, heads, len, size] with the rows of the model beyond its lengths; what is beyond lens[b] holds the canary, a
+ * NaN. */
+static struct tensor new_rows(struct test_random *random, const struct model *m, const struct tensor *from,
+                              const size_t *lens) {
+    struct tensor t = tensor_new(random_layout(random), m->batch, from->heads, maximum(lens, m->batch), from->size,
+                                 random_below(random, 2) ? FLUSH_END : FLUSH_START);
+    for (size_t b = 0; b < m->batch; b++)
+        copy_rows(&t, b, 0, from, b, m->lens[b], lens[b]);
+    return t;
+}
+
+/* The same rows one sequence after the other, [1, heads, total, size], from row cu[0] on. */
+static struct tensor new_packed_rows(struct test_random *random, const struct model *m, const struct tensor *from,
+                                     const attn_cu_lens *cu) {
+    struct tensor t = tensor_new(random_layout(random), 1, from->heads, cu->total, from->size, FLUSH_END);
+    for (size_t b = 0; b < m->batch; b++)
+        copy_rows(&t, 0, (size_t)cu->cu[b], from, b, m->lens[b], (size_t)(cu->cu[b + 1] - cu->cu[b]));
+    return t;
+}
+
+/* Cumulative lengths, now and then with rows before the first and after the last sequence. */
+static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, size_t batch, int64_t *cu) {
+    cu[0] = (int64_t)(random_below(random, 2) * random_below(random, 4));
+    for (size_t b = 0; b < batch; b++)
+        cu[b + 1] = cu[b] + (int64_t)lens[b];
+    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
+}
+
+void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
+                  const size_t *lens) {
+    int64_t each[MODEL_BATCH], cu[MODEL_BATCH + 1];
+    attn_cache_append_args args = {.len = maximum(lens, model->batch) + random_below(random, 3)};
+    const char *field = "none";
+    struct tensor k, v;
+    for (size_t b = 0; b < model->batch; b++) {
+        each[b] = (int64_t)lens[b];
+        for (size_t h = 0; h < model->kv_heads; h++)
+            for (size_t i = model->lens[b]; i < model->lens[b] + lens[b]; i++) {
+                random_fill(random, values, tensor_row(&model->k, b, h, i), model->head_size);
+                random_fill(random, values, tensor_row(&model->v, b, h, i), model->value_size);
+            }
+    }
+    if (random_below(random, 2)) {
+        args.cu = cumulate(random, lens, model->batch, cu);
+        k = new_packed_rows(random, model, &model->k, &args.cu);
+        v = new_packed_rows(random, model, &model->v, &args.cu);
+    } else {
+        if (all_equal(lens, model->batch) && random_below(random, 2))
+            args.len = lens[0];
+        else
+            args.lens = each;
+        k = new_rows(random, model, &model->k, lens);
+        v = new_rows(random, model, &model->v, lens);
+    }
+    args.k = tensor_in(&k);
+    args.v = tensor_in(&v);
+    args.rotary = model->rotary;
+    args.rotary_offsets = model->rotary ? model->offsets : NULL;
+    assert_ok(attn_cache_append(cache, &args, &field));
+    assert_string_equal("none", field);
+    for (size_t b = 0; b < model->batch; b++)
+        model->lens[b] += lens[b];
+    check_lengths(model, cache);
+    tensor_free(&k);
+    tensor_free(&v);
+}
+
+void model_append_some(struct test_random *random, struct model *model, attn_cache *cache, size_t most) {
+    size_t lens[MODEL_BATCH], alike = random_below(random, 3) ? SIZE_MAX : random_below(random, most + 1);
+    for (size_t b = 0; b < model->batch; b++) {
+        size_t room = model->most - model->lens[b], len = alike == SIZE_MAX ? random_below(random, most + 1) : alike;
+        lens[b] = len < room ? len : room;
+    }
+    model_append(random, model, cache, TEST_NORMAL, lens);
+}
+
+void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len) {
+    const char *field = "none";
+    assert_ok(attn_cache_truncate(cache, sequence, len, &field));
+    assert_string_equal("none", field);
+    for (size_t b = 0; b < model->batch; b++)
+        if ((sequence == b || sequence == ATTN_ALL_SEQUENCES) && model->lens[b] > len)
+            model->lens[b] = len;
+    check_lengths(model, cache);
+}
+
+void model_forget(struct model *model, size_t capacity) {
+    size_t held = (capacity + 15) / 16 * 16;
+    for (size_t b = 0; b < model->batch; b++)
+        if (model->lens[b] > held && model->lens[b] - held > model->gone[b])
+            model->gone[b] = model->lens[b] - held;
+}
+
+/* ---- Comparing ---- */
+
+struct outputs {
+    struct tensor o; /* [1, heads, total, value_size] where queries are packed */
+    float *weights, *scores, *log_sum_exp;
+};
+
+/* A run with every output, and one with the first alone. */
+static struct outputs run(const attn_attention_args *args, enum layout layout) {
+    size_t batch = args->q_cu.cu ? 1 : args->batch, len = args->q_cu.cu ? args->q_cu.total : args->q_len;
+    size_t kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len;
+    size_t rows = args->batch * args->heads * args->q_len, bytes = 0;
+    struct tensor alone = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END);
+    struct outputs r = {.o = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END)};
+    attn_attention_args full = *args;
+    const char *field = "none";
+    full.o = tensor_out(&alone);
+    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    guarded_free(workspace);
+    full.o = tensor_out(&r.o);
+    full.options.weights = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.scores = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.log_sum_exp = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
+    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    assert_string_equal("none", field);
+    guarded_free(workspace);
+    assert_same_tensor(&r.o, &alone);
+    tensor_free(&alone);
+    return r;
+}
+
+static void outputs_free(struct outputs *r) {
+    tensor_free(&r->o);
+    guarded_free(r->weights);
+    guarded_free(r->scores);
+    guarded_free(r->log_sum_exp);
+}
+
+/* Sequence `b` of a run over the cache. */
+struct part {
+    size_t b, row; /* its first query row in packed outputs */
+    size_t q_len, kv_len;
+    size_t most_rows, most_keys; /* of weights */
+};
+
+static void check_untouched(const float *x, size_t count, const char *what) {
+    for (size_t i = 0; i < count; i++)
+        if (!is_untouched(x + i))
+            test_fail("%s beyond the rows and keys of a sequence were written", what);
+}
+
+static void compare_part(const struct outputs *expected, const struct outputs *actual, const struct part *part,
+                         size_t heads) {
+    for (size_t h = 0; h < heads; h++)
+        for (size_t i = 0; i < part->most_rows; i++) {
+            size_t at = (part->b * heads + h) * part->most_rows + i, one = h * part->q_len + i;
+            const float *weights = actual->weights + at * part->most_keys,
+                        *scores = actual->scores + at * part->most_keys;
+            size_t own = i < part->q_len ? part->kv_len : 0;
+            check_untouched(weights + own, part->most_keys - own, "weights");
+            check_untouched(scores + own, part->most_keys - own, "scores");
+            if (i >= part->q_len) {
+                check_untouched(actual->log_sum_exp + at, 1, "log-sum-exps");
+                continue;
+            }
+            assert_same_bits(tensor_row(&expected->o, 0, h, i),
+                             tensor_row(&actual->o, actual->o.batch == 1 ? 0 : part->b, h, part->row + i),
+                             expected->o.size);
+            assert_same_bits(expected->log_sum_exp + one, actual->log_sum_exp + at, 1);
+            assert_same_bits(expected->weights + one * own, weights, own);
+            assert_same_bits(expected->scores + one * own, scores, own);
+        }
+}
+
+/* The sequence by itself, from the model's tensors. */
+static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
+                               const struct part *part) {
+    attn_attention_args args = *whole;
+    int64_t start = whole->options.starts ? whole->options.starts[part->b] : 0;
+    args.isa = test_isa();
+    args.cache = NULL;
+    args.batch = 1;
+    args.q_cu = (attn_cu_lens){0};
+    args.q_len = part->q_len;
+    args.kv_len = part->kv_len;
+    args.q.data = tensor_row(q, q->batch == 1 ? 0 : part->b, 0, part->row);
+    args.k = tensor_in(&model->k);
+    args.k.data = tensor_row(&model->k, part->b, 0, 0);
+    args.v = tensor_in(&model->v);
+    args.v.data = tensor_row(&model->v, part->b, 0, 0);
+    args.options = options_of_sequence(&whole->options, part->b, whole->q_len);
+    if (model->gone[part->b]) {
+        start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
+        args.options.starts = &start;
+    }
+    return run(&args, LAYOUT_BHSD);
+}
+
+/* A call over the cache, with what it points to. */
+struct question {
+    attn_attention_args args;
+    struct drawn_options drawn;
+    struct tensor q;
+    size_t q_lens[MODEL_BATCH];
+    int64_t cu[MODEL_BATCH + 1];
+};
+
+static attn_options options_over(const struct model *model, const attn_options *drawn) {
+    attn_options options = *drawn;
+    options.rotary = model->rotary;
+    options.rotary_offsets = model->rotary ? model->offsets : NULL;
+    if (maximum(model->gone, model->batch) > 0) /* the mean of values that are gone cannot be had */
+        options.empty = ATTN_EMPTY_ZERO;
+    return options;
+}
+
+/* Queries of the same or of different lengths. */
+static void draw_queries(struct test_random *random, struct question *question) {
+    attn_attention_args *args = &question->args;
+    int packed = random_below(random, 2) != 0;
+    for (size_t b = 0; b < args->batch; b++)
+        question->q_lens[b] = packed ? random_below(random, args->q_len + 1) : args->q_len;
+    if (packed)
+        args->q_cu = cumulate(random, question->q_lens, args->batch, question->cu);
+    question->q = tensor_random(random, TEST_NORMAL, random_layout(random), packed ? 1 : args->batch, args->heads,
+                                packed ? args->q_cu.total : args->q_len, args->head_size, FLUSH_END);
+    args->q = tensor_in(&question->q);
+}
+
+static void question_draw(struct test_random *random, struct question *question, const struct model *model,
+                          const attn_cache *cache) {
+    size_t longest = model_longest(model), q_len = random_between(random, 1, random_below(random, 4) ? 6 : MODEL_ROWS);
+    attn_attention_args *args = &question->args;
+    question->drawn = draw_options(random, model->batch, model->heads, q_len, longest);
+    *args = (attn_attention_args){.batch = model->batch, .heads = model->heads, .kv_heads = model->kv_heads};
+    args->isa = random_below(random, 2) ? ATTN_ISA_BEST : test_isa();
+    args->q_len = q_len;
+    args->kv_len = random_below(random, 2) ? longest : 0;
+    args->head_size = model->head_size;
+    args->value_size = model->value_size;
+    args->cache = cache;
+    args->options = options_over(model, &question->drawn.options);
+    draw_queries(random, question);
+    test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu%s longest=%zu sizes=%zu,%zu %s", model->batch, model->heads,
+              model->kv_heads, q_len, args->q_cu.cu ? " (packed)" : "", longest, model->head_size, model->value_size,
+              options_text(&args->options));
+}
+
+/* Packed rows that belong to no sequence. */
+static void check_other_rows(const struct question *question, const struct outputs *r) {
+    const attn_cu_lens *cu = &question->args.q_cu;
+    for (size_t row = 0; cu->cu && row < cu->total; row++)
+        for (size_t h = 0; h < r->o.heads; h++)
+            if ((int64_t)row < cu->cu[0] || (int64_t)row >= cu->cu[question->args.batch])
+                check_untouched(tensor_row(&r->o, 0, h, row), r->o.size, "rows");
+}
+
+void model_compare(struct test_random *random, const struct model *model, const attn_cache *cache) {
+    struct question question;
+    check_lengths(model, cache);
+    question_draw(random, &question, model, cache);
+    int packed = question.args.q_cu.cu != NULL;
+    struct outputs whole = run(&question.args, random_layout(random));
+    for (size_t b = 0; b < model->batch; b++) {
+        struct part part = {.b = b, .row = packed ? (size_t)question.cu[b] : 0, .q_len = question.q_lens[b]};
+        part.kv_len = model->lens[b];
+        part.most_rows = question.args.q_len;
+        part.most_keys = model_longest(model);
+        struct outputs alone = run_part(model, &question.args, &question.q, &part);
+        compare_part(&alone, &whole, &part, model->heads);
+        outputs_free(&alone);
+    }
+    check_other_rows(&question, &whole);
+    outputs_free(&whole);
+    tensor_free(&question.q);
+    drawn_options_free(&question.drawn);
+}

@@ -338,6 +338,110 @@ static void test_cache(void **state) {
     }
 }
 
+/* Decoding where only the keys can be divided: one sequence, one kv head, a row or two, spans of keys. Output and
+ * log-sum-exp alone: weights on request could be what is divided. */
+static void run_decode(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_attention_args args = *(const attn_attention_args *)problem;
+    size_t rows = args.heads * args.q_len, bytes = 0;
+    args.options.parallel = parallel;
+    args.o = (attn_tensor_out){out, 0, args.q_len * args.value_size, args.value_size};
+    args.options.log_sum_exp = out + rows * args.value_size;
+    assert_ok(attn_attention_workspace(&args, &bytes, NULL));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_attention(&args, workspace, bytes, NULL));
+    guarded_free(workspace);
+}
+
+/* Lengths at the borders of spans and within them, and masks that begin and end anywhere. */
+static void test_decode_split_by_keys(void **state) {
+    (void)state;
+    static const size_t lengths[] = {8193, 3 * 4096, 5 * 4096 + 300};
+    struct test_random random = test_random(__func__);
+    enum { MOST = 5 * 4096 + 300, GROUP = 4, SIZE = 24, VALUES = 16 };
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .value_size = VALUES};
+    config.capacity = MOST;
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, MOST, SIZE, FLUSH_END);
+    struct tensor v = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, MOST, VALUES, FLUSH_END);
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, GROUP, 2, SIZE, FLUSH_END);
+    void *memory;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        size_t held = attn_cache_length(cache, 0);
+        int64_t start = (int64_t)(i * 4000);
+        attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = GROUP, .kv_heads = 1, .q_len = 1 + i % 2};
+        cache_append(cache, lengths[i] - held, tensor_from(&k, held), tensor_from(&v, held), NULL);
+        args.head_size = SIZE;
+        args.value_size = VALUES;
+        args.q = tensor_in(&q);
+        args.cache = cache;
+        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.starts = i ? &start : NULL;
+        args.options.soft_cap = i == 1 ? 20.0f : 0;
+        check(&random, "decode", &(struct operation){run_decode, &args, GROUP * args.q_len * (VALUES + 1), 0});
+    }
+    guarded_free(memory);
+    tensor_free(&q);
+    tensor_free(&k);
+    tensor_free(&v);
+}
+
+/* Sequences of different lengths, in pages that lie about, and the rest of the options: what is cut differently. */
+static void test_paged_cache(void **state) {
+    (void)state;
+    enum { PAGE = 32, PAGES = 160, SEQUENCES = 3, SIZE = 24 };
+    static const int64_t lens[] = {4500, 33, 500};
+    struct test_random random = test_random(__func__);
+    attn_cache_config config = {.isa = test_isa(), .batch = SEQUENCES, .kv_heads = 2, .head_size = SIZE};
+    config.capacity = (size_t)PAGE * 141;
+    config.page_size = PAGE;
+    config.pages = PAGES;
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_ONE_SEQUENCE, SEQUENCES, 2, 4500, SIZE, FLUSH_END);
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, SEQUENCES, 4, 3, SIZE, FLUSH_END);
+    attn_cache_append_args append = {.len = 4500, .lens = lens, .k = tensor_in(&k), .v = tensor_in(&k)};
+    int32_t pages[PAGES];
+    void *memory;
+    for (int32_t i = 0; i < PAGES; i++)
+        pages[i] = i * 7 % PAGES;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    assert_ok(attn_cache_set_pages(cache, 0, 0, 141, pages, NULL));
+    assert_ok(attn_cache_set_pages(cache, 1, 0, 2, pages + 141, NULL));
+    assert_ok(attn_cache_set_pages(cache, 2, 0, 17, pages + 143, NULL));
+    assert_ok(attn_cache_append(cache, &append, NULL));
+    attn_attention_args args = {.isa = test_isa(), .batch = SEQUENCES, .heads = 4, .kv_heads = 2, .q_len = 3};
+    args.head_size = SIZE;
+    args.q = tensor_in(&q);
+    args.cache = cache;
+    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    check(&random, "pages", &(struct operation){run_attention, &args, attention_outputs(&args, 4500), 0});
+    guarded_free(memory);
+    tensor_free(&q);
+    tensor_free(&k);
+}
+
+/* A ring that has been given far more keys than it holds. */
+static void test_ring(void **state) {
+    (void)state;
+    enum { CAPACITY = 1000, LEN = 9500, SIZE = 24 };
+    struct test_random random = test_random(__func__);
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 2, .head_size = SIZE, .capacity = CAPACITY};
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, LEN, SIZE, FLUSH_END);
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 4, 9, SIZE, FLUSH_END);
+    void *memory;
+    config.ring = 1;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    for (size_t begin = 0; begin < LEN; begin += CAPACITY / 2)
+        cache_append(cache, CAPACITY / 2, tensor_from(&k, begin), tensor_from(&k, begin), NULL);
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 4, .kv_heads = 2, .q_len = 9};
+    args.head_size = SIZE;
+    args.q = tensor_in(&q);
+    args.cache = cache;
+    args.options.window_left = 900;
+    check(&random, "ring", &(struct operation){run_attention, &args, attention_outputs(&args, LEN), 0});
+    guarded_free(memory);
+    tensor_free(&q);
+    tensor_free(&k);
+}
+
 /* An append alone, large enough to be cut, and what one row per head then makes of the keys and values. */
 struct append_problem {
     attn_cache_config config;
@@ -450,9 +554,11 @@ static void test_layer(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),      cmocka_unit_test(test_softmax), cmocka_unit_test(test_transposes),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_cache),   cmocka_unit_test(test_cache_append),
-        cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_gemm),        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_transposes),  cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cache),       cmocka_unit_test(test_decode_split_by_keys),
+        cmocka_unit_test(test_paged_cache), cmocka_unit_test(test_cache_append),
+        cmocka_unit_test(test_ring),        cmocka_unit_test(test_layer),
     };
     return test_run(tests);
 }

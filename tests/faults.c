@@ -41,11 +41,28 @@ static attn_layer_config layer_config(void) {
     return config;
 }
 
+static attn_rotary_config rotary_config(size_t dims) {
+    return (attn_rotary_config){.positions = POSITIONS, .dims = dims};
+}
+
 attn_cache_config cache_config(void) {
     attn_cache_config config = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .kv_heads = KV_HEADS, .head_size = HEAD_SIZE};
     config.value_size = VALUE_SIZE;
     config.capacity = CAPACITY;
     return config;
+}
+
+attn_cu_lens packed(int64_t first, int64_t second, int64_t third, size_t total) {
+    arena.cu[0] = first;
+    arena.cu[1] = second;
+    arena.cu[2] = third;
+    return (attn_cu_lens){arena.cu, total};
+}
+
+const int64_t *two_lens(int64_t first, int64_t second) {
+    arena.lens[0] = first;
+    arena.lens[1] = second;
+    return arena.lens;
 }
 
 static attn_softmax_args softmax_args(void) {
@@ -75,8 +92,16 @@ static attn_tensor values(void) {
 }
 
 static attn_options options(void) {
-    return (attn_options){
-        .valid = {ATTN_VALID_PER_SEQUENCE, arena.lens}, .weights = arena.weights, .log_sum_exp = arena.log_sum_exp};
+    attn_options options = {.valid = {ATTN_VALID_PER_SEQUENCE, arena.lens}, .starts = arena.starts};
+    options.mask = (attn_mask){arena.mask, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    options.soft_cap = 10;
+    options.alibi = arena.alibi;
+    options.bias = (attn_tensor){arena.bias, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    options.sinks = arena.sinks;
+    options.weights = arena.weights;
+    options.scores = arena.scores;
+    options.log_sum_exp = arena.log_sum_exp;
+    return options;
 }
 
 static attn_attention_args attention_args(void) {
@@ -102,6 +127,16 @@ static attn_layer_args layer_args(void) {
     return args;
 }
 
+static attn_merge_args merge_args(void) {
+    attn_merge_args args = {.isa = ATTN_ISA_SCALAR, .parts = PARTS, .batch = BATCH, .heads = HEADS, .q_len = Q_LEN};
+    args.value_size = VALUE_SIZE;
+    args.o = arena.parts;
+    args.log_sum_exp = arena.part_log_sum_exp;
+    args.merged = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
+    args.merged_log_sum_exp = arena.log_sum_exp;
+    return args;
+}
+
 void base(struct arguments *a) {
     *a = (struct arguments){
         .bytes_out = &arena.bytes, .memory = arena.memory, .workspace = arena.workspace, .bytes = BYTES};
@@ -112,6 +147,9 @@ void base(struct arguments *a) {
     a->transpose = transpose_args();
     a->attention = attention_args();
     a->forward = layer_args();
+    a->merge = merge_args();
+    a->rotary_config_value = rotary_config(HEAD_SIZE);
+    a->fork = (attn_cache_fork_config){arena.cache, BATCH, arena.sources, KV_LEN, CAPACITY};
     a->keys = (attn_cache_append_args){.len = 1, .k = keys(), .v = values()};
     a->parallel_value = (attn_parallel){must_not_run, NULL, 2};
     a->append = (attn_layer_append_args){.len = 1, .k = a->forward.k, .v = a->forward.v, .cache = arena.layer_cache};
@@ -123,6 +161,9 @@ void base(struct arguments *a) {
     a->attention_args = &a->attention;
     a->layer_args = &a->forward;
     a->keys_args = &a->keys;
+    a->fork_config = &a->fork;
+    a->rotary_config = &a->rotary_config_value;
+    a->merge_args = &a->merge;
     a->append_args = &a->append;
     a->gemm = arena.gemm;
     a->layer = arena.layer;
@@ -130,6 +171,7 @@ void base(struct arguments *a) {
     a->new_gemm = &arena.new_gemm;
     a->new_layer = &arena.new_layer;
     a->new_cache = &arena.new_cache;
+    a->new_rotary = &arena.new_rotary;
     a->new_config = &arena.new_config;
     a->m = GEMM_M;
     a->x = arena.q;
@@ -138,6 +180,8 @@ void base(struct arguments *a) {
     a->y_stride = GEMM_N;
     a->sequence = ATTN_ALL_SEQUENCES;
     a->len = 1;
+    a->count = 1;
+    a->pages = arena.pages;
 }
 
 /* ---- The functions ---- */
@@ -174,6 +218,18 @@ attn_status attention(struct arguments *a, const char **field) {
     return attn_attention(a->attention_args, a->workspace, a->bytes, field);
 }
 
+attn_status merge(struct arguments *a, const char **field) {
+    return attn_merge(a->merge_args, field);
+}
+
+attn_status rotary_size(struct arguments *a, const char **field) {
+    return attn_rotary_size(a->rotary_config, a->bytes_out, field);
+}
+
+attn_status rotary_create(struct arguments *a, const char **field) {
+    return attn_rotary_create(a->rotary_config, a->memory, a->bytes, a->new_rotary, field);
+}
+
 attn_status cache_size(struct arguments *a, const char **field) {
     return attn_cache_size(a->cache_config, a->bytes_out, field);
 }
@@ -188,6 +244,22 @@ attn_status cache_append(struct arguments *a, const char **field) {
 
 attn_status cache_truncate(struct arguments *a, const char **field) {
     return attn_cache_truncate(a->cache, a->sequence, a->len, field);
+}
+
+attn_status cache_set_pages(struct arguments *a, const char **field) {
+    return attn_cache_set_pages(a->cache, a->sequence, a->first, a->count, a->pages, field);
+}
+
+attn_status cache_adopt(struct arguments *a, const char **field) {
+    return attn_cache_adopt(a->cache, a->sequence, a->len, field);
+}
+
+attn_status fork_size(struct arguments *a, const char **field) {
+    return attn_cache_fork_size(a->fork_config, a->bytes_out, field);
+}
+
+attn_status fork_create(struct arguments *a, const char **field) {
+    return attn_cache_fork(a->fork_config, a->memory, a->bytes, a->new_cache, field);
 }
 
 attn_status layer_size(struct arguments *a, const char **field) {
@@ -237,24 +309,65 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
     provoked |= 1u << status;
 }
 
-int set_up(void **state) {
-    (void)state;
-    struct arguments a;
+static void fill_arrays(void) {
     memset(&arena, 0x5a, sizeof arena);
-    for (size_t i = 0; i < FLOATS; i++)
-        arena.q[i] = arena.k[i] = arena.v[i] = arena.w[i] = (float)(i % 17) / 16;
+    for (size_t i = 0; i < FLOATS; i++) {
+        arena.q[i] = arena.k[i] = arena.v[i] = arena.w[i] = arena.bias[i] = (float)(i % 17) / 16;
+        arena.mask[i] = i % 3 != 0;
+    }
     for (size_t i = 0; i < BATCH * Q_LEN; i++)
         arena.lens[i] = KV_LEN;
-    attn_layer_config config = layer_config();
-    attn_cache_config heads = cache_config(), of_layer;
-    attn_gemm_config gemm = {ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    for (size_t h = 0; h < HEADS; h++)
+        arena.alibi[h] = arena.sinks[h] = (float)h / 4;
+    for (size_t i = 0; i < HEAD_SIZE / 2; i++)
+        arena.frequencies[i] = 1;
+    for (size_t b = 0; b < BATCH; b++) {
+        arena.starts[b] = arena.offsets[b] = 0;
+        arena.sources[b] = BATCH - 1 - b;
+    }
+    for (size_t b = 0; b <= BATCH; b++)
+        arena.cu[b] = (int64_t)b;
+    for (int32_t i = 0; i < PAGES; i++)
+        arena.pages[i] = i;
+    for (size_t p = 0; p < PARTS; p++) {
+        arena.parts[p] =
+            (attn_tensor){p ? arena.k : arena.v, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
+        arena.part_log_sum_exp[p] = arena.q + p * BATCH * HEADS * Q_LEN;
+    }
+}
+
+static void create_caches(void) {
+    attn_cache_config config = cache_config(), of_layer;
     attn_cache_append_args append = {.len = KV_LEN, .k = keys(), .v = values()};
-    assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));
-    assert_ok(attn_layer_create(&config, arena.layer_memory, BYTES, &arena.layer, NULL));
-    assert_ok(attn_cache_create(&heads, arena.cache_memory, BYTES, &arena.cache, NULL));
+    assert_ok(attn_cache_create(&config, arena.cache_memory, BYTES, &arena.cache, NULL));
     assert_ok(attn_cache_append(arena.cache, &append, NULL));
     assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
     assert_ok(attn_cache_create(&of_layer, arena.layer_cache_memory, BYTES, &arena.layer_cache, NULL));
+    config.ring = 1;
+    assert_ok(attn_cache_create(&config, arena.ring_memory, BYTES, &arena.ring, NULL));
+    for (size_t i = 0; i < RING_LEN / KV_LEN; i++)
+        assert_ok(attn_cache_append(arena.ring, &append, NULL));
+    config.ring = 0;
+    config.page_size = PAGE;
+    config.pages = PAGES;
+    config.capacity = PAGES * PAGE;
+    assert_ok(attn_cache_create(&config, arena.paged_memory, BYTES, &arena.paged, NULL));
+    for (size_t b = 0; b < BATCH; b++)
+        assert_ok(attn_cache_set_pages(arena.paged, b, 0, 1, arena.pages + b, NULL));
+}
+
+int set_up(void **state) {
+    (void)state;
+    struct arguments a;
+    attn_layer_config config = layer_config();
+    attn_gemm_config gemm = {ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    attn_rotary_config rotary = rotary_config(HEAD_SIZE), wide = rotary_config(HEAD_SIZE + 2);
+    fill_arrays();
+    assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));
+    assert_ok(attn_layer_create(&config, arena.layer_memory, BYTES, &arena.layer, NULL));
+    assert_ok(attn_rotary_create(&rotary, arena.rotary_memory, BYTES, &arena.rotary, NULL));
+    assert_ok(attn_rotary_create(&wide, arena.wide_rotary_memory, BYTES, &arena.wide_rotary, NULL));
+    create_caches();
     base(&a);
     a.append.len = KV_LEN;
     assert_ok(layer_append(&a, NULL));

@@ -34,6 +34,11 @@ enum {
     Q_LEN = 3,
     KV_LEN = 5,
     CAPACITY = 8,
+    PAGE = 16,
+    PAGES = 3,
+    PARTS = 2,
+    POSITIONS = 12,
+    RING_LEN = 4 * KV_LEN,
     HEAD_SIZE = 4,
     VALUE_SIZE = 6,
     QUERY_WIDTH = 5,
@@ -55,11 +60,25 @@ struct arena {
     alignas(ATTN_ALIGNMENT) unsigned char layer_memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char cache_memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char layer_cache_memory[BYTES];
-    float q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], w[FLOATS], weights[FLOATS], log_sum_exp[FLOATS];
-    int64_t lens[BATCH * Q_LEN];
+    alignas(ATTN_ALIGNMENT) unsigned char ring_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char paged_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char rotary_memory[BYTES], wide_rotary_memory[BYTES];
+    float q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], w[FLOATS];
+    float weights[FLOATS], scores[FLOATS], log_sum_exp[FLOATS];
+    float bias[FLOATS], alibi[HEADS], sinks[HEADS];
+    uint8_t mask[FLOATS];
+    double frequencies[HEAD_SIZE / 2];
+    int64_t lens[BATCH * Q_LEN], starts[BATCH], offsets[BATCH], cu[BATCH + 1];
+    int32_t pages[PAGES];
+    size_t sources[BATCH];
+    attn_tensor parts[PARTS];
+    const float *part_log_sum_exp[PARTS];
     attn_gemm *gemm, *new_gemm;
     attn_layer *layer, *new_layer;
-    attn_cache *cache, *layer_cache, *new_cache; /* the first two hold KV_LEN keys */
+    attn_cache *cache, *layer_cache, *ring; /* hold KV_LEN keys, the ring RING_LEN */
+    attn_cache *paged;                      /* empty; of each sequence the first page is set */
+    attn_cache *new_cache;
+    attn_rotary *rotary, *wide_rotary, *new_rotary; /* of HEAD_SIZE and of more dims */
     attn_cache_config new_config;
     size_t bytes;
     attn_isa isa;
@@ -78,6 +97,9 @@ struct arguments {
     const attn_attention_args *attention_args;
     const attn_layer_args *layer_args;
     const attn_cache_append_args *keys_args;
+    const attn_cache_fork_config *fork_config;
+    const attn_rotary_config *rotary_config;
+    const attn_merge_args *merge_args;
     const attn_layer_append_args *append_args;
     const attn_gemm *gemm;
     const attn_layer *layer;
@@ -88,8 +110,10 @@ struct arguments {
     attn_gemm **new_gemm;
     attn_layer **new_layer;
     attn_cache **new_cache;
+    attn_rotary **new_rotary;
     attn_cache_config *new_config;
-    size_t m, x_stride, y_stride, sequence, len;
+    size_t m, x_stride, y_stride, sequence, len, first, count;
+    const int32_t *pages;
     const float *x;
     float *y;
     const attn_parallel *parallel;
@@ -102,12 +126,19 @@ struct arguments {
     attn_attention_args attention;
     attn_layer_args forward;
     attn_cache_append_args keys;
+    attn_cache_fork_config fork;
+    attn_rotary_config rotary_config_value;
+    attn_merge_args merge;
     attn_layer_append_args append;
     attn_parallel parallel_value;
 };
 
 /* Every call of these succeeds. */
 void base(struct arguments *a);
+
+/* Lengths for the BATCH sequences, stored in the arena: cumulative ones of a tensor of `total` rows, or one by one. */
+attn_cu_lens packed(int64_t first, int64_t second, int64_t third, size_t total);
+const int64_t *two_lens(int64_t first, int64_t second);
 
 /* The config of arena.cache. */
 attn_cache_config cache_config(void);
@@ -122,8 +153,9 @@ int set_up(void **state);
 typedef attn_status function(struct arguments *a, const char **field);
 
 function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
-    attention, cache_size, cache_create_, cache_append, cache_truncate, layer_size, layer_create_, layer_workspace,
-    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
+    attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append, cache_truncate,
+    cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace, layer_forward,
+    layer_cache_config, layer_append_workspace, layer_append;
 
 /* ---- The check ---- */
 
@@ -178,6 +210,17 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
     do {                                                                                                               \
         BAD(call, ATTN_BAD_SIZE, name, a.member = 0);                                                                  \
         BAD_SIZE(call, name, member);                                                                                  \
+    } while (0)
+
+/* Memory `member` for which `size_call` says how much it takes. */
+#define BAD_MEMORY(call, size_call, name, member)                                                                      \
+    do {                                                                                                               \
+        BAD(call, ATTN_NULL_POINTER, name, a.member = NULL);                                                           \
+        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + 4);                                             \
+        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + ATTN_ALIGNMENT / 2);                            \
+        BAD(call, ATTN_TOO_SMALL, "bytes", a.bytes = 0);                                                               \
+        BAD(call, ATTN_TOO_SMALL, "bytes", size_call(&a, NULL); a.bytes = arena.bytes - 1);                            \
+        GOOD(call, size_call(&a, NULL); a.bytes = arena.bytes);                                                        \
     } while (0)
 
 #endif

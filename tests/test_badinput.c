@@ -1,5 +1,5 @@
-/* Bad input at every function: the status, its sentence, the name of the argument that is wrong, and not a byte
- * written. */
+/* Bad input at every function but those of caches (test_badinput_cache.c): the status, its sentence, the name of the
+ * argument that is wrong, and not a byte written. */
 #include "faults.h"
 
 #include <math.h>
@@ -35,16 +35,6 @@ static void gemm_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = (size_t)1 << 31;
         a.gemm_config_value.n = (size_t)1 << 30);
 }
-
-#define BAD_MEMORY(call, size_call, name, member)                                                                      \
-    do {                                                                                                               \
-        BAD(call, ATTN_NULL_POINTER, name, a.member = NULL);                                                           \
-        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + 4);                                             \
-        BAD(call, ATTN_MISALIGNED, name, a.member = (char *)a.member + ATTN_ALIGNMENT / 2);                            \
-        BAD(call, ATTN_TOO_SMALL, "bytes", a.bytes = 0);                                                               \
-        BAD(call, ATTN_TOO_SMALL, "bytes", size_call(&a, NULL); a.bytes = arena.bytes - 1);                            \
-        GOOD(call, size_call(&a, NULL); a.bytes = arena.bytes);                                                        \
-    } while (0)
 
 static void test_gemm(void **state) {
     (void)state;
@@ -152,38 +142,109 @@ static void test_transposes(void **state) {
 
 /* ---- Attention ---- */
 
+static void put_offset(attn_options *options, int64_t offset) {
+    options->causal = ATTN_CAUSAL_OFFSET;
+    options->causal_offset = offset;
+}
+
 /* The options of attention and of the layer. */
 #define BAD_OPTIONS(call, member)                                                                                      \
     do {                                                                                                               \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
+        BAD_SIZE(call, "options.window_left", member.window_left);                                                     \
+        BAD_SIZE(call, "options.window_right", member.window_right);                                                   \
+        BAD(call, ATTN_BAD_VALUE, "options.soft_cap", a.member.soft_cap = NAN);                                        \
+        BAD(call, ATTN_BAD_VALUE, "options.soft_cap", a.member.soft_cap = INFINITY);                                   \
+        BAD(call, ATTN_BAD_VALUE, "options.soft_cap", a.member.soft_cap = -1.0f);                                      \
         BAD(call, ATTN_BAD_VALUE, "options.empty", a.member.empty = (attn_empty_rows)2);                               \
+        BAD(call, ATTN_MISMATCH, "options.rotary", a.member.rotary = arena.wide_rotary);                               \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = NAN);                                          \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = 1.0f);                                         \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = -0.25f);                                       \
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = INFINITY);                                     \
+        BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)3);                  \
+        BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)-1);                 \
         BAD(call, ATTN_NULL_POINTER, "options.parallel.run", a.parallel_value.run = NULL;                              \
             a.member.parallel = &a.parallel_value);                                                                    \
+        GOOD(call, put_offset(&a.member, INT64_MIN); a.member.alibi = NULL);                                           \
+        GOOD(call, put_offset(&a.member, INT64_MAX); a.member.alibi = NULL);                                           \
+        GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
+        GOOD(call, a.member.rotary = arena.rotary);                                                                    \
     } while (0)
 
-/* The optional outputs, given where the main output is and how many floats it has. */
+/* An optional output on top of whatever else the call reads or writes, `o_floats` of main output among it. */
+#define BAD_OPTION_OUTPUT(call, name, options, output, o_floats)                                                       \
+    do {                                                                                                               \
+        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.o + (o_floats)-1);                                      \
+        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.q);                                                     \
+        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.k);                                                     \
+        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.v);                                                     \
+        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.bias);                                                  \
+        BAD(call, ATTN_OVERLAP, name, a.options.mask.data = (const uint8_t *)a.options.output);                        \
+    } while (0)
+
+enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
+
+/* What options point to, given how many floats the main output has. */
 #define BAD_OPTION_DATA(call, member, o_floats)                                                                        \
     do {                                                                                                               \
         BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens = NULL);                                \
-        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.o + (o_floats)-1);                         \
-        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.q);                                        \
-        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.k);                                        \
-        BAD(call, ATTN_OVERLAP, "options.weights", a.member.weights = arena.v);                                        \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.o + (o_floats)-1);                 \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.q);                                \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.k);                                \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = arena.v);                                \
+        BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.batch_stride = SIZE_MAX);                               \
+        BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.head_stride = SIZE_MAX / 2);                            \
+        BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.row_stride = PTRDIFF_MAX);                              \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.batch_stride = SIZE_MAX);                               \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.head_stride = SIZE_MAX / 8);                            \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.row_stride = PTRDIFF_MAX / 4);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.alibi", arena.alibi[HEADS - 1] = NAN);                                      \
+        arena.alibi[HEADS - 1] = 0;                                                                                    \
+        BAD(call, ATTN_BAD_VALUE, "options.alibi", arena.alibi[0] = -INFINITY);                                        \
+        arena.alibi[0] = 0;                                                                                            \
+        BAD_OPTION_OUTPUT(call, "options.weights", member, weights, o_floats);                                         \
+        BAD_OPTION_OUTPUT(call, "options.scores", member, scores, o_floats);                                           \
+        BAD_OPTION_OUTPUT(call, "options.log_sum_exp", member, log_sum_exp, o_floats);                                 \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights);                                 \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights + WEIGHTS - 1);                   \
         BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights);                       \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp",                                                                 \
-            a.member.log_sum_exp = a.member.weights + BATCH * HEADS * Q_LEN * KV_LEN - 1);                             \
-        GOOD(call, a.member.weights = NULL; a.member.log_sum_exp = NULL);                                              \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights + WEIGHTS - 1);         \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.scores + WEIGHTS - 1);          \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
+            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN + 1);               \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
+            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = -(KV_LEN - Q_LEN) - 1);                \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
+            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
+            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                            \
+        arena.offsets[BATCH - 1] = 0;                                                                                  \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
+            put_offset(&a.member, POSITIONS - Q_LEN + 1));                                                             \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary; a.member.alibi = NULL;             \
+            put_offset(&a.member, INT64_MAX));                                                                         \
+        GOOD(call, a.member.rotary = arena.rotary; put_offset(&a.member, POSITIONS - Q_LEN));                          \
+        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MIN));                          \
+        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MAX));                          \
+        GOOD(call, put_offset(&a.member, INT32_MIN / 4));                                                              \
+        GOOD(call, a.member.weights = NULL; a.member.scores = NULL; a.member.log_sum_exp = NULL);                      \
         GOOD(call, a.member.valid = (attn_valid_lens){0});                                                             \
+        GOOD(call, a.member.mask.batch_stride = a.member.mask.head_stride = a.member.mask.row_stride = 0);             \
+        GOOD(call, a.member.bias.batch_stride = a.member.bias.head_stride = a.member.bias.row_stride = 0);             \
+    } while (0)
+
+/* Cumulative lengths of `member`, sequences of at most `most` rows. */
+#define BAD_CU(call, name, member, most)                                                                               \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(0, 2, 1, 4));                                                \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(-1, 1, 2, 4));                                               \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(0, 1, 3, 2));                                                \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(0, 0, (most) + 1, 99));                                      \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(INT64_MIN, 0, 1, 4));                                        \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(0, 1, INT64_MAX, 4));                                        \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = packed(INT64_MAX, INT64_MIN, 1, 4));                                \
+        GOOD(call, a.member = packed(0, 0, (most), (most)));                                                           \
+        GOOD(call, a.member = packed(1, 2, 2, 3));                                                                     \
     } while (0)
 
 static void attention_sizes(function *call) {
@@ -206,6 +267,11 @@ static void attention_sizes(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.attention.kv_len = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.attention.head_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.attention.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.attention.q_cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.attention.q_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.attention.kv_cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.attention.kv_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_MISMATCH, "kv_cu.cu", a.attention.cache = arena.cache; a.attention.kv_cu = packed(0, 1, 2, KV_LEN));
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.kv_heads = 4);
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.batch = BATCH + 1);
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.head_size = HEAD_SIZE + 1);
@@ -242,79 +308,87 @@ static void test_attention(void **state) {
     BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.q);
     BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.k + 1);
     BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.v + BATCH * KV_HEADS * KV_LEN * VALUE_SIZE - 1);
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.o.data = arena.bias);
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.options.mask.data = (const uint8_t *)(arena.o + 1));
+    BAD_CU(attention, "q_cu.cu", attention.q_cu, Q_LEN);
+    BAD_CU(attention, "kv_cu.cu", attention.kv_cu, KV_LEN);
+    GOOD(attention, a.attention.q_cu = packed(0, 1, 2, 2); a.attention.q.batch_stride = SIZE_MAX;
+         a.attention.o.batch_stride = 0);
+    GOOD(attention, a.attention.kv_cu = packed(0, 1, 2, 2);
+         a.attention.k.batch_stride = a.attention.v.batch_stride = SIZE_MAX);
     BAD_OPTION_DATA(attention, attention.options, o_floats);
     BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
     GOOD(attention, a.attention.q.batch_stride = a.attention.k.head_stride = a.attention.v.row_stride = 0);
 }
 
-/* A cache of another ISA, whose panels another kernel reads. */
-static void test_other_isa(void **state) {
+static void test_merge(void **state) {
     (void)state;
-    if (!attn_isa_supported(ATTN_ISA_AVX2))
-        skip();
-    alignas(ATTN_ALIGNMENT) static unsigned char memory[BYTES], layer_memory[BYTES];
-    attn_cache *cache, *layer_cache;
-    attn_cache_config config = cache_config(), of_layer;
-    config.isa = ATTN_ISA_AVX2;
-    assert_ok(attn_cache_create(&config, memory, BYTES, &cache, NULL));
-    assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
-    of_layer.isa = ATTN_ISA_AVX2;
-    assert_ok(attn_cache_create(&of_layer, layer_memory, BYTES, &layer_cache, NULL));
-    BAD(attention_workspace, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
-    BAD(attention, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
-    BAD(layer_workspace, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
-    BAD(layer_forward, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
-    BAD(layer_append_workspace, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
-    BAD(layer_append, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+    size_t o_floats = BATCH * HEADS * Q_LEN * VALUE_SIZE, rows = BATCH * HEADS * Q_LEN;
+    BAD(merge, ATTN_NULL_POINTER, "args", a.merge_args = NULL);
+    BAD_ISA(merge, merge.isa);
+    ZERO_OR_BAD_SIZE(merge, "parts", merge.parts);
+    BAD_SIZE(merge, "batch", merge.batch);
+    BAD_SIZE(merge, "heads", merge.heads);
+    BAD_SIZE(merge, "q_len", merge.q_len);
+    BAD_SIZE(merge, "value_size", merge.value_size);
+    BAD(merge, ATTN_NULL_POINTER, "o", a.merge.o = NULL);
+    BAD(merge, ATTN_NULL_POINTER, "o", arena.parts[PARTS - 1].data = NULL);
+    arena.parts[PARTS - 1].data = arena.k;
+    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", a.merge.log_sum_exp = NULL);
+    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", arena.part_log_sum_exp[PARTS - 1] = NULL);
+    arena.part_log_sum_exp[PARTS - 1] = arena.q;
+    BAD(merge, ATTN_NULL_POINTER, "merged.data", a.merge.merged.data = NULL);
+    BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.row_stride = VALUE_SIZE - 1);
+    BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.head_stride = 0);
+    BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.batch_stride = HEADS * Q_LEN * VALUE_SIZE - 1);
+    BAD(merge, ATTN_OVERFLOW, "o", arena.parts[0].head_stride = SIZE_MAX / 3);
+    arena.parts[0].head_stride = Q_LEN * VALUE_SIZE;
+    BAD(merge, ATTN_OVERFLOW, "merged", a.merge.merged.batch_stride = SIZE_MAX);
+    BAD(merge, ATTN_OVERFLOW, any_name, a.merge.batch = PTRDIFF_MAX);
+    BAD(merge, ATTN_OVERFLOW, any_name, a.merge.q_len = PTRDIFF_MAX);
+    BAD(merge, ATTN_OVERFLOW, any_name, a.merge.value_size = PTRDIFF_MAX);
+    BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.v);
+    BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.k + o_floats - 1);
+    BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.q);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.o + o_floats - 1);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.k);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.q + rows - 1);
+    BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
+    GOOD(merge, a.merge.merged_log_sum_exp = NULL);
+    GOOD(merge, a.merge.parts = 1);
+    GOOD(merge, a.merge.batch = 0; a.merge.merged.data = NULL);
+    GOOD(merge, a.merge.q_len = 0; a.merge.merged.data = NULL);
 }
 
-/* ---- Cache ---- */
-
-static void cache_configs(function *call) {
-    BAD(call, ATTN_NULL_POINTER, "config", a.cache_config = NULL);
-    BAD_ISA(call, cache_config_value.isa);
-    ZERO_OR_BAD_SIZE(call, "batch", cache_config_value.batch);
-    ZERO_OR_BAD_SIZE(call, "kv_heads", cache_config_value.kv_heads);
-    ZERO_OR_BAD_SIZE(call, "head_size", cache_config_value.head_size);
-    BAD_SIZE(call, "value_size", cache_config_value.value_size);
-    ZERO_OR_BAD_SIZE(call, "capacity", cache_config_value.capacity);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.kv_heads = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.head_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.value_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.capacity = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = (size_t)1 << 32);
-    GOOD(call, a.cache_config_value.value_size = 0);
+static void rotary_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.rotary_config = NULL);
+    ZERO_OR_BAD_SIZE(call, "positions", rotary_config_value.positions);
+    ZERO_OR_BAD_SIZE(call, "dims", rotary_config_value.dims);
+    BAD(call, ATTN_BAD_SIZE, "dims", a.rotary_config_value.dims = 1);
+    BAD(call, ATTN_BAD_SIZE, "dims", a.rotary_config_value.dims = 7);
+    BAD(call, ATTN_BAD_VALUE, "pairs", a.rotary_config_value.pairs = (attn_rotary_pairs)2);
+    BAD(call, ATTN_BAD_VALUE, "pairs", a.rotary_config_value.pairs = (attn_rotary_pairs)-1);
+    BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = (double)NAN);
+    BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = (double)INFINITY);
+    BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = -10000);
+    BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.dims = PTRDIFF_MAX - 1);
+    BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = a.rotary_config_value.dims = (size_t)1 << 32);
 }
 
-static void test_cache(void **state) {
+static void test_rotary(void **state) {
     (void)state;
-    cache_configs(cache_size);
-    cache_configs(cache_create_);
-    BAD(cache_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
-    BAD(cache_create_, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
-    BAD_MEMORY(cache_create_, cache_size, "memory", memory);
-
-    BAD(cache_append, ATTN_NULL_POINTER, "cache", a.cache = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "args", a.keys_args = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "k.data", a.keys.k.data = NULL);
-    BAD(cache_append, ATTN_NULL_POINTER, "v.data", a.keys.v.data = NULL);
-    BAD_SIZE(cache_append, "len", keys.len);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN + 1);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = PTRDIFF_MAX);
-    BAD(cache_append, ATTN_OVERFLOW, "k", a.keys.k.batch_stride = SIZE_MAX);
-    BAD(cache_append, ATTN_OVERFLOW, "v", a.keys.v.head_stride = SIZE_MAX / 2);
-    BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
-        a.keys.parallel = &a.parallel_value);
-    BAD(cache_truncate, ATTN_NULL_POINTER, "cache", a.cache = NULL);
-    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = KV_LEN + 1);
-    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = SIZE_MAX);
-    GOOD(cache_append, a.keys.len = 0; a.keys.k.data = a.keys.v.data = NULL);
-    GOOD(cache_append, a.keys.len = CAPACITY - KV_LEN);
-    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = 1);
-    GOOD(cache_truncate, a.len = 0);
-    assert_int_equal(0, attn_cache_length(arena.cache, ATTN_ALL_SEQUENCES));
-    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
+    rotary_configs(rotary_size);
+    rotary_configs(rotary_create);
+    BAD(rotary_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(rotary_create, ATTN_NULL_POINTER, "rotary", a.new_rotary = NULL);
+    BAD(rotary_create, ATTN_BAD_VALUE, "frequencies", a.rotary_config_value.frequencies = arena.frequencies;
+        arena.frequencies[HEAD_SIZE / 2 - 1] = (double)NAN);
+    BAD(rotary_create, ATTN_BAD_VALUE, "frequencies", a.rotary_config_value.frequencies = arena.frequencies;
+        arena.frequencies[HEAD_SIZE / 2 - 1] = (double)-INFINITY);
+    arena.frequencies[HEAD_SIZE / 2 - 1] = -3;
+    GOOD(rotary_create, a.rotary_config_value.frequencies = arena.frequencies);
+    BAD_MEMORY(rotary_create, rotary_size, "memory", memory);
 }
 
 /* ---- Layer ---- */
@@ -380,6 +454,12 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.q_len = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.kv_len = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = a.forward.q_len = (size_t)1 << 32);
+    BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.forward.q_cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.forward.q_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.forward.kv_cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.forward.kv_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_MISMATCH, "kv_cu.cu", a.forward.cache = arena.layer_cache;
+        a.forward.kv_cu = packed(0, 1, 2, KV_LEN));
     BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);
     BAD(call, ATTN_MISMATCH, "batch", a.forward.cache = arena.layer_cache; a.forward.batch = 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.forward.cache = arena.layer_cache; a.forward.kv_len = KV_LEN - 1);
@@ -410,36 +490,16 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.q);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.k + BATCH * KV_LEN * KEY_WIDTH - 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.v + 1);
+    BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.bias);
+    BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.options.mask.data = (const uint8_t *)(arena.o + 1));
+    BAD_CU(layer_forward, "q_cu.cu", forward.q_cu, Q_LEN);
+    BAD_CU(layer_forward, "kv_cu.cu", forward.kv_cu, KV_LEN);
+    GOOD(layer_forward, a.forward.q_cu = packed(0, 1, 2, 2); a.forward.q.batch_stride = SIZE_MAX;
+         a.forward.y.batch_stride = 0);
+    GOOD(layer_forward, a.forward.kv_cu = packed(0, 1, 2, 2);
+         a.forward.k.batch_stride = a.forward.v.batch_stride = SIZE_MAX);
     BAD_OPTION_DATA(layer_forward, forward.options, BATCH * Q_LEN * HIDDEN);
     BAD_MEMORY(layer_forward, layer_workspace, "workspace", workspace);
-}
-
-static void layer_appends(function *call) {
-    BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
-    BAD(call, ATTN_NULL_POINTER, "args", a.append_args = NULL);
-    BAD(call, ATTN_NULL_POINTER, "cache", a.append.cache = NULL);
-    BAD_SIZE(call, "len", append.len);
-    BAD(call, ATTN_OVERFLOW, "len", a.append.len = PTRDIFF_MAX);
-    BAD(call, ATTN_MISMATCH, "cache", a.append.cache = arena.cache);
-    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.append.parallel = &a.parallel_value);
-}
-
-static void test_layer_append(void **state) {
-    (void)state;
-    layer_appends(layer_append_workspace);
-    layer_appends(layer_append);
-    BAD(layer_append_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
-    BAD(layer_append, ATTN_TOO_SMALL, "len", a.append.len = CAPACITY - KV_LEN + 1);
-    BAD(layer_append, ATTN_NULL_POINTER, "k.data", a.append.k.data = NULL);
-    BAD(layer_append, ATTN_NULL_POINTER, "v.data", a.append.v.data = NULL);
-    BAD(layer_append, ATTN_BAD_STRIDE, "k.row_stride", a.append.len = 2; a.append.k.row_stride = KEY_WIDTH - 1);
-    BAD(layer_append, ATTN_BAD_STRIDE, "v.row_stride", a.append.len = 2; a.append.v.row_stride = VALUE_WIDTH - 1);
-    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.k.batch_stride = SIZE_MAX);
-    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.v.batch_stride = SIZE_MAX / 2);
-    GOOD(layer_append, a.append.len = 0; a.append.k.data = a.append.v.data = NULL);
-    BAD_MEMORY(layer_append, layer_append_workspace, "workspace", workspace);
-    GOOD(layer_append, a.append.len = CAPACITY - KV_LEN - 1);
-    BAD(layer_append, ATTN_TOO_SMALL, "len", (void)a);
 }
 
 /* ---- Sizes at random ---- */
@@ -533,6 +593,50 @@ static void test_runs_at_random(void **state) {
     }
 }
 
+/* Whether these are lengths of sequences of at most `most` rows in a tensor of `total`. */
+static bool are_cumulative(const attn_cu_lens *cu, size_t most) {
+    int64_t last = 0;
+    for (size_t b = 0; b <= BATCH; b++) {
+        if (cu->cu[b] < last || cu->cu[b] > (int64_t)cu->total)
+            return false;
+        if (b > 0 && cu->cu[b] - last > (int64_t)most)
+            return false;
+        last = cu->cu[b];
+    }
+    return true;
+}
+
+static int64_t cu_at_random(struct test_random *random) {
+    static const int64_t values[] = {-1,           0, 0, 1, 2, 2, 3, 3, 4, 5, 6, INT64_MIN, INT64_MIN + 1, INT64_MAX,
+                                     INT64_MAX - 1};
+    return values[random_below(random, sizeof values / sizeof *values)];
+}
+
+/* Cumulative lengths are an untrusted input: those of a tensor are taken, any others refused. */
+static void test_cu_at_random(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    size_t taken = 0;
+    for (size_t i = 0; i < (test_quick() ? 2000 : 20000); i++) {
+        struct arguments a;
+        base(&a);
+        attn_cu_lens cu =
+            packed(cu_at_random(&random), cu_at_random(&random), cu_at_random(&random), random_below(&random, 7));
+        int of_keys = random_below(&random, 2) != 0;
+        a.attention.o.head_stride = a.attention.o.batch_stride = 10 * VALUE_SIZE;
+        a.attention.o.batch_stride *= HEADS;
+        *(of_keys ? &a.attention.kv_cu : &a.attention.q_cu) = cu;
+        *(of_keys ? &a.forward.kv_cu : &a.forward.q_cu) = cu;
+        test_case("%s %jd %jd %jd of %zu", of_keys ? "kv_cu" : "q_cu", (intmax_t)cu.cu[0], (intmax_t)cu.cu[1],
+                  (intmax_t)cu.cu[2], cu.total);
+        attn_status expected = are_cumulative(&cu, of_keys ? KV_LEN : Q_LEN) ? ATTN_OK : ATTN_BAD_VALUE;
+        assert_status(expected, attention(&a, NULL));
+        assert_status(expected, layer_forward(&a, NULL));
+        taken += expected == ATTN_OK;
+    }
+    assert_in_range(taken, 20, 20000);
+}
+
 /* ---- Statuses ---- */
 
 static void test_status_strings(void **state) {
@@ -569,13 +673,13 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(test_masked_softmax, set_up),
         cmocka_unit_test_setup(test_transposes, set_up),
         cmocka_unit_test_setup(test_attention, set_up),
-        cmocka_unit_test_setup(test_other_isa, set_up),
-        cmocka_unit_test_setup(test_cache, set_up),
+        cmocka_unit_test_setup(test_merge, set_up),
+        cmocka_unit_test_setup(test_rotary, set_up),
         cmocka_unit_test_setup(test_layer_creation, set_up),
         cmocka_unit_test_setup(test_layer_forward, set_up),
-        cmocka_unit_test_setup(test_layer_append, set_up),
         cmocka_unit_test_setup(test_size_queries_at_random, set_up),
         cmocka_unit_test_setup(test_runs_at_random, set_up),
+        cmocka_unit_test_setup(test_cu_at_random, set_up),
         cmocka_unit_test(test_status_strings),
         cmocka_unit_test(test_every_status_was_provoked),
     };

@@ -1,0 +1,305 @@
+/* Bad input at the functions of caches, of the layer's too: the status, the name of the argument that is wrong, and not a
+ * byte written. */
+#include "faults.h"
+
+/* A cache of another ISA, whose panels another kernel reads. */
+static void test_other_isa(void **state) {
+    (void)state;
+    if (!attn_isa_supported(ATTN_ISA_AVX2))
+        skip();
+    alignas(ATTN_ALIGNMENT) static unsigned char memory[BYTES], layer_memory[BYTES];
+    attn_cache *cache, *layer_cache;
+    attn_cache_config config = cache_config(), of_layer;
+    config.isa = ATTN_ISA_AVX2;
+    assert_ok(attn_cache_create(&config, memory, BYTES, &cache, NULL));
+    assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
+    of_layer.isa = ATTN_ISA_AVX2;
+    assert_ok(attn_cache_create(&of_layer, layer_memory, BYTES, &layer_cache, NULL));
+    BAD(attention_workspace, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
+    BAD(attention, ATTN_MISMATCH, "isa", a.attention.cache = cache; a.attention.kv_len = 0);
+    BAD(layer_workspace, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
+    BAD(layer_forward, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
+    BAD(layer_append_workspace, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+    BAD(layer_append, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+}
+
+/* ---- Creation ---- */
+
+static void put_pages(attn_cache_config *config, size_t page_size, size_t pages) {
+    config->page_size = config->capacity = page_size;
+    config->pages = pages;
+}
+
+static void cache_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.cache_config = NULL);
+    BAD_ISA(call, cache_config_value.isa);
+    ZERO_OR_BAD_SIZE(call, "batch", cache_config_value.batch);
+    ZERO_OR_BAD_SIZE(call, "kv_heads", cache_config_value.kv_heads);
+    ZERO_OR_BAD_SIZE(call, "head_size", cache_config_value.head_size);
+    BAD_SIZE(call, "value_size", cache_config_value.value_size);
+    ZERO_OR_BAD_SIZE(call, "capacity", cache_config_value.capacity);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.kv_heads = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.head_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.capacity = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = (size_t)1 << 32);
+    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 8);
+    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 40);
+    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = SIZE_MAX - 15);
+    BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, 0));
+    BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, (size_t)INT32_MAX + 1));
+    BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, SIZE_MAX));
+    BAD(call, ATTN_BAD_SIZE, "capacity", put_pages(&a.cache_config_value, PAGE, PAGES);
+        a.cache_config_value.capacity = PAGE + 1);
+    BAD(call, ATTN_MISMATCH, "ring", put_pages(&a.cache_config_value, PAGE, PAGES); a.cache_config_value.ring = 1);
+    BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, (size_t)1 << 40, INT32_MAX));
+    BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
+        a.cache_config_value.head_size = (size_t)1 << 30);
+    GOOD(call, a.cache_config_value.value_size = 0);
+    GOOD(call, a.cache_config_value.ring = 1);
+    GOOD(call, put_pages(&a.cache_config_value, PAGE, 1));
+}
+
+static void test_creation(void **state) {
+    (void)state;
+    cache_configs(cache_size);
+    cache_configs(cache_create_);
+    BAD(cache_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(cache_create_, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
+    BAD_MEMORY(cache_create_, cache_size, "memory", memory);
+}
+
+static void fork_configs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "config", a.fork_config = NULL);
+    BAD(call, ATTN_NULL_POINTER, "parent", a.fork.parent = NULL);
+    BAD(call, ATTN_MISMATCH, "parent", a.fork.parent = arena.ring);
+    BAD(call, ATTN_MISMATCH, "parent", a.fork.parent = arena.paged);
+    ZERO_OR_BAD_SIZE(call, "batch", fork.batch);
+    BAD(call, ATTN_BAD_SIZE, "batch", a.fork.batch = BATCH + 1; a.fork.sources = NULL);
+    BAD(call, ATTN_BAD_SIZE, "sources", arena.sources[BATCH - 1] = BATCH);
+    BAD(call, ATTN_BAD_SIZE, "sources", arena.sources[BATCH - 1] = ATTN_ALL_SEQUENCES);
+    arena.sources[BATCH - 1] = 0;
+    BAD_SIZE(call, "len", fork.len);
+    BAD(call, ATTN_BAD_SIZE, "len", a.fork.len = KV_LEN + 1);
+    ZERO_OR_BAD_SIZE(call, "capacity", fork.capacity);
+    BAD(call, ATTN_BAD_SIZE, "capacity", a.fork.capacity = KV_LEN - 1);
+    BAD(call, ATTN_OVERFLOW, any_name, a.fork.capacity = PTRDIFF_MAX);
+    GOOD(call, a.fork.sources = NULL);
+    GOOD(call, a.fork.batch = 1; a.fork.sources = NULL);
+    GOOD(call, a.fork.capacity = KV_LEN);
+    GOOD(call, a.fork.len = 0);
+}
+
+static void test_fork(void **state) {
+    (void)state;
+    fork_configs(fork_size);
+    fork_configs(fork_create);
+    BAD(fork_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(fork_create, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
+    BAD_MEMORY(fork_create, fork_size, "memory", memory);
+}
+
+/* ---- Appending ---- */
+
+/* How many rows each sequence is given, and where they stand; there is room for 3 in each. */
+#define BAD_APPEND_LENGTHS(call, member)                                                                               \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(0, -1));                                            \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(0, INT64_MIN));                                     \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(2, 1));                                             \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(1, INT64_MAX));                                     \
+        BAD(call, ATTN_TOO_SMALL, "len", a.member.lens = two_lens(1, 4); a.member.len = 4);                            \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 0, 2));                                          \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(-1, 0, 1, 2));                                         \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 2, 1));                                          \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 2, 3, 3));                                          \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, INT64_MAX, INT64_MIN, 3));                          \
+        BAD(call, ATTN_TOO_SMALL, "len", a.member.cu = packed(0, 0, 4, 4); a.member.len = 4);                          \
+        BAD(call, ATTN_BAD_SIZE, "cu.total", a.member.cu = packed(0, 1, 2, SIZE_MAX));                                 \
+        BAD(call, ATTN_MISMATCH, "lens", a.member.lens = two_lens(1, 1); a.member.cu = packed(0, 1, 2, 2));            \
+        BAD(call, ATTN_MISMATCH, "rotary", a.member.rotary = arena.wide_rotary);                                       \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
+            arena.offsets[BATCH - 1] = POSITIONS - KV_LEN - 1; a.member.len = 2);                                      \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
+            arena.offsets[BATCH - 1] = POSITIONS - KV_LEN);                                                            \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
+            arena.offsets[BATCH - 1] = -KV_LEN - 1);                                                                   \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
+            arena.offsets[BATCH - 1] = INT64_MAX);                                                                     \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
+            arena.offsets[BATCH - 1] = INT64_MIN);                                                                     \
+        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets; a.member.len = 0;          \
+             arena.offsets[BATCH - 1] = INT64_MIN);                                                                    \
+        arena.offsets[BATCH - 1] = 0;                                                                                  \
+        GOOD(call, a.member.len = 0; a.member.rotary = arena.rotary; a.member.k.data = a.member.v.data = NULL);        \
+        GOOD(call, a.member.lens = two_lens(0, 0); a.member.len = 9);                                                  \
+        GOOD(call, a.member.cu = packed(2, 2, 2, 2); a.member.len = 9);                                                \
+    } while (0)
+
+static void test_append(void **state) {
+    (void)state;
+    BAD(cache_append, ATTN_NULL_POINTER, "cache", a.cache = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "args", a.keys_args = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "k.data", a.keys.k.data = NULL);
+    BAD(cache_append, ATTN_NULL_POINTER, "v.data", a.keys.v.data = NULL);
+    BAD_SIZE(cache_append, "len", keys.len);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN + 1);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = PTRDIFF_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "k", a.keys.k.batch_stride = SIZE_MAX);
+    BAD(cache_append, ATTN_OVERFLOW, "v", a.keys.v.head_stride = SIZE_MAX / 2);
+    BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
+        a.keys.parallel = &a.parallel_value);
+    BAD_APPEND_LENGTHS(cache_append, keys);
+    GOOD(cache_append, a.keys.len = 0; a.keys.k.data = a.keys.v.data = NULL);
+    GOOD(cache_append, a.keys.cu = packed(1, 2, 2, 4); a.keys.k.batch_stride = SIZE_MAX);
+    assert_int_equal(KV_LEN + 1, attn_cache_length(arena.cache, 0));
+    assert_int_equal(KV_LEN, attn_cache_length(arena.cache, 1));
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN);
+    GOOD(cache_append, a.keys.len = CAPACITY - KV_LEN - 1);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = 1);
+    GOOD(cache_append, a.keys.lens = two_lens(0, 1));
+}
+
+/* One table entry too few for what is appended. */
+static void test_append_to_pages(void **state) {
+    (void)state;
+    GOOD(cache_append, a.cache = arena.paged);
+    GOOD(cache_append, a.cache = arena.paged; a.keys.len = PAGE - 1; a.keys.k.row_stride = a.keys.v.row_stride = 0);
+    BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged);
+    GOOD(cache_set_pages, a.cache = arena.paged; a.sequence = 0; a.first = 1; a.pages += 2);
+    BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged);
+    GOOD(cache_append, a.cache = arena.paged; a.keys.lens = two_lens(1, 0));
+    BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged; a.keys.lens = two_lens(PAGE, 0);
+        a.keys.len = PAGE; a.keys.k.row_stride = a.keys.v.row_stride = 0);
+    BAD(cache_append, ATTN_TOO_SMALL, "len", a.cache = arena.paged; a.keys.len = PAGES * PAGE;
+        a.keys.k.row_stride = a.keys.v.row_stride = 0);
+}
+
+static void layer_appends(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
+    BAD(call, ATTN_NULL_POINTER, "args", a.append_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "cache", a.append.cache = NULL);
+    BAD_SIZE(call, "len", append.len);
+    BAD(call, ATTN_OVERFLOW, "len", a.append.len = PTRDIFF_MAX);
+    BAD(call, ATTN_BAD_SIZE, "cu.total", a.append.cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_MISMATCH, "rotary", a.append.rotary = arena.wide_rotary);
+    BAD(call, ATTN_MISMATCH, "cache", a.append.cache = arena.cache);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.append.parallel = &a.parallel_value);
+}
+
+static void test_layer_append(void **state) {
+    (void)state;
+    layer_appends(layer_append_workspace);
+    layer_appends(layer_append);
+    BAD(layer_append_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD(layer_append, ATTN_TOO_SMALL, "len", a.append.len = CAPACITY - KV_LEN + 1);
+    BAD(layer_append, ATTN_NULL_POINTER, "k.data", a.append.k.data = NULL);
+    BAD(layer_append, ATTN_NULL_POINTER, "v.data", a.append.v.data = NULL);
+    BAD(layer_append, ATTN_BAD_STRIDE, "k.row_stride", a.append.len = 2; a.append.k.row_stride = KEY_WIDTH - 1);
+    BAD(layer_append, ATTN_BAD_STRIDE, "v.row_stride", a.append.len = 2; a.append.v.row_stride = VALUE_WIDTH - 1);
+    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.k.batch_stride = SIZE_MAX);
+    BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.v.batch_stride = SIZE_MAX / 2);
+    BAD_APPEND_LENGTHS(layer_append, append);
+    GOOD(layer_append, a.append.len = 0; a.append.k.data = a.append.v.data = NULL);
+    BAD_MEMORY(layer_append, layer_append_workspace, "workspace", workspace);
+    GOOD(layer_append, a.append.len = CAPACITY - KV_LEN - 1);
+    BAD(layer_append, ATTN_TOO_SMALL, "len", (void)a);
+}
+
+/* ---- Lengths and pages ---- */
+
+static void test_truncate(void **state) {
+    (void)state;
+    BAD(cache_truncate, ATTN_NULL_POINTER, "cache", a.cache = NULL);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "sequence", a.sequence = BATCH);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "sequence", a.sequence = PTRDIFF_MAX);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = KV_LEN + 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = SIZE_MAX);
+    GOOD(cache_truncate, a.sequence = 0; a.len = 2);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.sequence = 0; a.len = 3);
+    GOOD(cache_truncate, a.len = 3);
+    assert_int_equal(2, attn_cache_length(arena.cache, 0));
+    assert_int_equal(3, attn_cache_length(arena.cache, 1));
+    GOOD(cache_truncate, a.len = 0);
+    assert_int_equal(0, attn_cache_length(arena.cache, ATTN_ALL_SEQUENCES));
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN + 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN - 16 - 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = 0);
+    GOOD(cache_truncate, a.cache = arena.ring; a.len = RING_LEN - 1);
+}
+
+static void test_lengths(void **state) {
+    (void)state;
+    assert_int_equal(0, attn_cache_length(NULL, 0));
+    assert_int_equal(0, attn_cache_length(arena.cache, BATCH));
+    assert_int_equal(0, attn_cache_length(arena.cache, PTRDIFF_MAX));
+    assert_int_equal(KV_LEN, attn_cache_length(arena.cache, BATCH - 1));
+    assert_int_equal(RING_LEN, attn_cache_length(arena.ring, ATTN_ALL_SEQUENCES));
+}
+
+#define BAD_PAGED_SEQUENCE(call)                                                                                       \
+    do {                                                                                                               \
+        BAD(call, ATTN_NULL_POINTER, "cache", a.cache = NULL);                                                         \
+        BAD(call, ATTN_BAD_SIZE, "cache", a.sequence = 0);                                                             \
+        BAD(call, ATTN_BAD_SIZE, "cache", a.sequence = 0; a.cache = arena.ring);                                       \
+        BAD(call, ATTN_BAD_SIZE, "sequence", a.cache = arena.paged; a.sequence = BATCH);                               \
+        BAD(call, ATTN_BAD_SIZE, "sequence", a.cache = arena.paged; a.sequence = ATTN_ALL_SEQUENCES);                  \
+    } while (0)
+
+#define BAD_PAGES(expected, name, spoil)                                                                               \
+    BAD(cache_set_pages, expected, name, a.cache = arena.paged; a.sequence = 0; spoil)
+#define GOOD_PAGES(spoil) GOOD(cache_set_pages, a.cache = arena.paged; a.sequence = 0; spoil)
+
+static void test_set_pages(void **state) {
+    (void)state;
+    BAD_PAGED_SEQUENCE(cache_set_pages);
+    BAD_PAGES(ATTN_BAD_SIZE, "first", a.first = PAGES + 1);
+    BAD_PAGES(ATTN_BAD_SIZE, "first", a.first = SIZE_MAX);
+    BAD_PAGES(ATTN_BAD_SIZE, "count", a.count = PAGES + 1);
+    BAD_PAGES(ATTN_BAD_SIZE, "count", a.first = 1; a.count = PAGES);
+    BAD_PAGES(ATTN_BAD_SIZE, "count", a.first = 1; a.count = SIZE_MAX);
+    BAD_PAGES(ATTN_BAD_SIZE, "count", a.first = PAGES);
+    BAD_PAGES(ATTN_NULL_POINTER, "pages", a.pages = NULL);
+    BAD_PAGES(ATTN_BAD_VALUE, "pages", a.count = PAGES; arena.pages[PAGES - 1] = PAGES);
+    BAD_PAGES(ATTN_BAD_VALUE, "pages", a.count = PAGES; arena.pages[PAGES - 1] = -1);
+    BAD_PAGES(ATTN_BAD_VALUE, "pages", a.count = PAGES; arena.pages[PAGES - 1] = INT32_MIN);
+    BAD_PAGES(ATTN_BAD_VALUE, "pages", a.count = PAGES; arena.pages[PAGES - 1] = INT32_MAX);
+    arena.pages[PAGES - 1] = PAGES - 1;
+    GOOD_PAGES(a.count = PAGES);
+    GOOD_PAGES(a.first = PAGES - 1);
+    GOOD_PAGES(a.count = 0; a.pages = NULL);
+    GOOD_PAGES(a.first = PAGES; a.count = 0);
+}
+
+static void test_adopt(void **state) {
+    (void)state;
+    BAD_PAGED_SEQUENCE(cache_adopt);
+    BAD(cache_adopt, ATTN_BAD_SIZE, "len", a.cache = arena.paged; a.sequence = 0; a.len = PAGES * PAGE + 1);
+    BAD(cache_adopt, ATTN_BAD_SIZE, "len", a.cache = arena.paged; a.sequence = 0; a.len = SIZE_MAX);
+    BAD(cache_adopt, ATTN_BAD_VALUE, "pages", a.cache = arena.paged; a.sequence = 0; a.len = PAGE + 1);
+    GOOD(cache_adopt, a.cache = arena.paged; a.sequence = 0; a.len = PAGE);
+    GOOD(cache_adopt, a.cache = arena.paged; a.sequence = 1; a.len = PAGE - 3);
+    assert_int_equal(PAGE, attn_cache_length(arena.paged, 0));
+    assert_int_equal(PAGE - 3, attn_cache_length(arena.paged, 1));
+    GOOD(cache_adopt, a.cache = arena.paged; a.sequence = 0; a.len = 0);
+    assert_int_equal(0, attn_cache_length(arena.paged, 0));
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_other_isa, set_up),
+        cmocka_unit_test_setup(test_creation, set_up),
+        cmocka_unit_test_setup(test_fork, set_up),
+        cmocka_unit_test_setup(test_append, set_up),
+        cmocka_unit_test_setup(test_append_to_pages, set_up),
+        cmocka_unit_test_setup(test_layer_append, set_up),
+        cmocka_unit_test_setup(test_truncate, set_up),
+        cmocka_unit_test_setup(test_lengths, set_up),
+        cmocka_unit_test_setup(test_set_pages, set_up),
+        cmocka_unit_test_setup(test_adopt, set_up),
+    };
+    return test_run(tests);
+}

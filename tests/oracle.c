@@ -3,11 +3,18 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* Sizes with their defaults filled in. */
+/* Positions are sums of an offset and window sizes, any of which may be the largest of their type. */
+__extension__ typedef __int128 wide;
+
+/* Sizes with their defaults filled in, and what is done to logits. */
 struct shape {
     size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;
+    const int64_t *q_cu, *kv_cu; /* NULL: not packed */
     double scale;
+    const attn_options *options;
+    const attn_rotary_config *rotary; /* NULL: none */
 };
 
 /* A dense matrix and what its elements' errors are proportional to. */
@@ -33,177 +40,308 @@ static void matrix_free(struct matrix m) {
     free(m.magnitude);
 }
 
-/* visible[b][i][j] is 1 where row i of sequence b sees key j. */
-static unsigned char *visible_keys(const struct shape *s, const attn_options *options) {
-    size_t count = s->batch * s->q_len * s->kv_len;
-    unsigned char *visible = calloc(count ? count : 1, 1);
-    if (!visible) {
-        perror("oracle");
-        exit(EXIT_FAILURE);
+/* ---- Sequences ---- */
+
+static size_t own_len(const int64_t *cu, size_t b, size_t len) {
+    return cu ? (size_t)(cu[b + 1] - cu[b]) : len;
+}
+
+static size_t own_rows(const struct shape *s, size_t b) {
+    return own_len(s->q_cu, b, s->q_len);
+}
+
+static size_t own_keys(const struct shape *s, size_t b) {
+    return own_len(s->kv_cu, b, s->kv_len);
+}
+
+/* Where row `row` of sequence `b` is in a tensor's data, not counting its head. */
+static size_t row_offset(const int64_t *cu, size_t b, size_t row, size_t batch_stride, size_t row_stride) {
+    return cu ? ((size_t)cu[b] + row) * row_stride : b * batch_stride + row * row_stride;
+}
+
+/* Where a query row stands among the keys. */
+static wide position(const struct shape *s, size_t b, size_t row) {
+    if (s->options->causal == ATTN_CAUSAL_TOP_LEFT)
+        return (wide)row;
+    if (s->options->causal == ATTN_CAUSAL_OFFSET)
+        return (wide)row + s->options->causal_offset;
+    return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
+}
+
+/* ---- Which keys a row sees ---- */
+
+static int within_lengths(const struct shape *s, size_t b, size_t row, size_t key) {
+    const attn_options *options = s->options;
+    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= options->valid.lens[b])
+        return 0;
+    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= options->valid.lens[b * s->q_len + row])
+        return 0;
+    return !options->starts || (wide)key >= options->starts[b];
+}
+
+static int within_window(const struct shape *s, size_t b, size_t row, size_t key) {
+    const attn_options *options = s->options;
+    wide at = position(s, b, row);
+    if (options->causal != ATTN_CAUSAL_NONE && (wide)key > at)
+        return 0;
+    if (options->window_left && (wide)key <= at - (wide)options->window_left)
+        return 0;
+    return !options->window_right || (wide)key < at + (wide)options->window_right;
+}
+
+static double bias_at(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
+    const attn_tensor *bias = &options->bias;
+    return !bias->data
+               ? 0
+               : (double)bias->data[b * bias->batch_stride + head * bias->head_stride + row * bias->row_stride + key];
+}
+
+static int within_mask(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
+    const attn_mask *mask = &options->mask;
+    if (mask->data && !mask->data[b * mask->batch_stride + head * mask->head_stride + row * mask->row_stride + key])
+        return 0;
+    return bias_at(options, b, head, row, key) != -INFINITY;
+}
+
+static int sees(const struct shape *s, size_t b, size_t head, size_t row, size_t key) {
+    return within_lengths(s, b, row, key) && within_window(s, b, row, key) &&
+           within_mask(s->options, b, head, row, key);
+}
+
+/* ---- Rotary embedding ---- */
+
+static double frequency(const attn_rotary_config *rotary, size_t pair) {
+    if (rotary->frequencies)
+        return rotary->frequencies[pair];
+    return pow(rotary->base != 0 ? rotary->base : 10000, -2.0 * (double)pair / (double)rotary->dims);
+}
+
+/* Both elements of a pair may be as wrong as the larger of them. */
+static void rotate(const attn_rotary_config *rotary, double at, double *value, double *magnitude) {
+    for (size_t pair = 0; pair < rotary->dims / 2; pair++) {
+        int halves = rotary->pairs == ATTN_ROTARY_HALVES;
+        size_t i = halves ? pair : 2 * pair, partner = halves ? pair + rotary->dims / 2 : 2 * pair + 1;
+        double angle = at * frequency(rotary, pair), x = value[i], y = value[partner];
+        value[i] = x * cos(angle) - y * sin(angle);
+        value[partner] = x * sin(angle) + y * cos(angle);
+        magnitude[i] = magnitude[partner] = magnitude[i] + magnitude[partner];
     }
-    for (size_t b = 0; b < s->batch; b++)
-        for (size_t i = 0; i < s->q_len; i++)
-            for (size_t j = 0; j < s->kv_len; j++) {
-                int64_t row = (int64_t)i, key = (int64_t)j;
-                int seen = 1;
-                if (options->valid.kind == ATTN_VALID_PER_SEQUENCE)
-                    seen = key < options->valid.lens[b];
-                if (options->valid.kind == ATTN_VALID_PER_ROW)
-                    seen = key < options->valid.lens[b * s->q_len + i];
-                if (options->causal == ATTN_CAUSAL_TOP_LEFT && key > row)
-                    seen = 0;
-                if (options->causal == ATTN_CAUSAL_BOTTOM_RIGHT && key > row + (int64_t)s->kv_len - (int64_t)s->q_len)
-                    seen = 0;
-                visible[(b * s->q_len + i) * s->kv_len + j] = (unsigned char)seen;
+}
+
+/* Queries at their positions, keys at their indices. */
+static void rotate_all(const struct shape *s, const struct matrix *q, const struct matrix *k) {
+    if (!s->rotary)
+        return;
+    for (size_t b = 0; b < s->batch; b++) {
+        double offset = s->options->rotary_offsets ? (double)s->options->rotary_offsets[b] : 0;
+        for (size_t h = 0; h < s->heads; h++)
+            for (size_t i = 0; i < own_rows(s, b); i++) {
+                size_t start = ((b * s->heads + h) * s->q_len + i) * s->head_size;
+                rotate(s->rotary, (double)position(s, b, i) + offset, q->value + start, q->magnitude + start);
             }
-    return visible;
-}
-
-static int row_is_empty(const unsigned char *visible, size_t kv_len) {
-    for (size_t j = 0; j < kv_len; j++)
-        if (visible[j])
-            return 0;
-    return 1;
-}
-
-/* used[b][j] is 1 where any row of sequence b sees key j or averages over it. */
-static unsigned char *used_keys(const struct shape *s, const unsigned char *visible, attn_empty_rows empty) {
-    unsigned char *used = calloc(s->batch * s->kv_len + 1, 1);
-    if (!used) {
-        perror("oracle");
-        exit(EXIT_FAILURE);
+        for (size_t h = 0; h < s->kv_heads; h++)
+            for (size_t j = 0; j < own_keys(s, b); j++) {
+                size_t start = ((b * s->kv_heads + h) * s->kv_len + j) * s->head_size;
+                rotate(s->rotary, (double)j + offset, k->value + start, k->magnitude + start);
+            }
     }
-    for (size_t row = 0; row < s->batch * s->q_len; row++) {
-        const unsigned char *seen = visible + row * s->kv_len;
-        int mean = empty == ATTN_EMPTY_MEAN && row_is_empty(seen, s->kv_len);
-        for (size_t j = 0; j < s->kv_len; j++)
-            if (seen[j] || mean)
-                used[row / s->q_len * s->kv_len + j] = 1;
-    }
-    return used;
 }
 
-/* Logits of one row; the magnitude is the largest of the visible ones. */
-static double row_logits(const struct shape *s, const double *q, const double *k, const unsigned char *seen,
-                         double *logits) {
-    double largest = 0;
-    for (size_t j = 0; j < s->kv_len; j++) {
+/* ---- One row ---- */
+
+/* A row, and what is computed for each key. */
+struct row {
+    size_t b, head, i, keys;
+    unsigned char *seen;
+    int empty;
+    struct matrix logits[ATTN_SCORE_MASKED + 1];
+};
+
+static void row_logits(const struct shape *s, const struct matrix *q, size_t q_start, const struct matrix *k,
+                       size_t k_start, struct row *row) {
+    const attn_options *options = s->options;
+    struct matrix *raw = &row->logits[ATTN_SCORE_RAW], *capped = &row->logits[ATTN_SCORE_CAPPED];
+    struct matrix *masked = &row->logits[ATTN_SCORE_MASKED];
+    double cap = (double)options->soft_cap, slope = options->alibi ? (double)options->alibi[row->head] : 0;
+    row->empty = 1;
+    for (size_t j = 0; j < row->keys; j++) {
         double sum = 0, magnitude = 0;
-        logits[j] = -INFINITY;
-        if (!seen[j])
+        raw->value[j] = capped->value[j] = masked->value[j] = -INFINITY;
+        raw->magnitude[j] = capped->magnitude[j] = masked->magnitude[j] = 0;
+        row->seen[j] = (unsigned char)sees(s, row->b, row->head, row->i, j);
+        if (!row->seen[j])
             continue;
+        row->empty = 0;
         for (size_t d = 0; d < s->head_size; d++) {
-            sum += q[d] * k[j * s->head_size + d];
-            magnitude += fabs(q[d] * k[j * s->head_size + d]);
+            size_t at = k_start + j * s->head_size + d;
+            sum += q->value[q_start + d] * k->value[at];
+            magnitude += q->magnitude[q_start + d] * k->magnitude[at];
         }
-        logits[j] = sum * s->scale;
-        largest = fmax(largest, magnitude * fabs(s->scale));
+        raw->value[j] = sum * s->scale;
+        raw->magnitude[j] = magnitude * fabs(s->scale);
+        capped->value[j] = cap > 0 ? cap * tanh(raw->value[j] / cap) : raw->value[j];
+        /* tanh is nowhere steeper than 1: errors of the raw logit do not grow, and it adds a few of its own. */
+        capped->magnitude[j] = raw->magnitude[j] + (cap > 0 ? fabs(capped->value[j]) : 0);
+        double distance = fabs((double)(position(s, row->b, row->i) - (wide)j));
+        double bias = bias_at(options, row->b, row->head, row->i, j);
+        masked->value[j] = capped->value[j] - slope * distance + bias;
+        masked->magnitude[j] = capped->magnitude[j] + fabs(slope * distance) + fabs(bias);
     }
-    return largest;
 }
 
-/* Softmax over the visible keys; returns log-sum-exp. */
-static double row_weights(const double *logits, const unsigned char *seen, size_t kv_len, attn_empty_rows empty,
-                          double *weights) {
-    double max = -INFINITY, sum = 0;
-    if (row_is_empty(seen, kv_len)) {
-        for (size_t j = 0; j < kv_len; j++)
-            weights[j] = empty == ATTN_EMPTY_MEAN ? 1.0 / (double)kv_len : 0;
-        return -INFINITY;
+/* Softmax over the visible keys and the sink; returns log-sum-exp. */
+static double row_weights(const struct shape *s, const struct row *row, double *weights) {
+    const double *logits = row->logits[ATTN_SCORE_MASKED].value;
+    double sink = s->options->sinks ? (double)s->options->sinks[row->head] : -INFINITY, max = sink;
+    if (row->empty && s->options->sinks)
+        return sink;
+    if (row->empty) {
+        int mean = s->options->empty == ATTN_EMPTY_MEAN && row->keys > 0;
+        for (size_t j = 0; mean && j < row->keys; j++)
+            weights[j] = 1 / (double)row->keys;
+        return mean ? log((double)row->keys) : -INFINITY;
     }
-    for (size_t j = 0; j < kv_len; j++)
-        if (seen[j])
+    for (size_t j = 0; j < row->keys; j++)
+        if (row->seen[j])
             max = fmax(max, logits[j]);
-    for (size_t j = 0; j < kv_len; j++)
-        if (seen[j])
+    double sum = exp(sink - max);
+    for (size_t j = 0; j < row->keys; j++)
+        if (row->seen[j])
             sum += exp(logits[j] - max);
-    for (size_t j = 0; j < kv_len; j++)
-        weights[j] = seen[j] ? exp(logits[j] - max) / sum : 0;
+    for (size_t j = 0; j < row->keys; j++)
+        if (row->seen[j])
+            weights[j] = exp(logits[j] - max) / sum;
     return max + log(sum);
 }
 
 /* A value that the row does not see is not multiplied by 0 but left out: it may be NaN. */
-static void row_output(const struct shape *s, const double *weights, const unsigned char *seen, const struct matrix *v,
+static void row_output(const struct shape *s, const struct row *row, const double *weights, const struct matrix *v,
                        size_t v_start, struct matrix *o, size_t o_start) {
-    int mean = row_is_empty(seen, s->kv_len) && s->kv_len && weights[0] > 0;
-    for (size_t j = 0; j < s->kv_len; j++)
-        for (size_t c = 0; c < s->value_size && (seen[j] || mean); c++) {
+    for (size_t j = 0; j < row->keys; j++) {
+        int averaged = row->empty && weights[j] > 0;
+        for (size_t c = 0; c < s->value_size && (row->seen[j] || averaged); c++) {
             o->value[o_start + c] += weights[j] * v->value[v_start + j * s->value_size + c];
             o->magnitude[o_start + c] += weights[j] * v->magnitude[v_start + j * s->value_size + c];
         }
+    }
+}
+
+/* The errors of keys so light that all of them together vanish are not looked at. */
+static double heaviest_magnitude(const struct row *row, const double *weights) {
+    double largest = 0;
+    for (size_t j = 0; j < row->keys; j++)
+        if (row->seen[j] && weights[j] >= 0x1p-40)
+            largest = fmax(largest, row->logits[ATTN_SCORE_MASKED].magnitude[j]);
+    return largest;
+}
+
+/* ---- Attention ---- */
+
+static void attend_row(const struct shape *s, const struct matrix *q, const struct matrix *k, const struct matrix *v,
+                       struct row *row, struct matrix *o, struct oracle *result) {
+    size_t at = (row->b * s->heads + row->head) * s->q_len + row->i;
+    size_t kv_start = (row->b * s->kv_heads + row->head / (s->heads / s->kv_heads)) * s->kv_len;
+    size_t bytes = row->keys * sizeof(double);
+    double *weights = result->weights + at * s->kv_len;
+    const struct matrix *asked = &row->logits[s->options->score_stage];
+    row_logits(s, q, at * s->head_size, k, kv_start * s->head_size, row);
+    memcpy(result->scores + at * s->kv_len, asked->value, bytes);
+    memcpy(result->scores_magnitude + at * s->kv_len, asked->magnitude, bytes);
+    memcpy(result->logit_magnitude + at * s->kv_len, row->logits[ATTN_SCORE_MASKED].magnitude, bytes);
+    result->log_sum_exp[at] = row_weights(s, row, weights);
+    result->score_magnitude[at] = heaviest_magnitude(row, weights);
+    row_output(s, row, weights, v, kv_start * s->value_size, o, at * s->value_size);
 }
 
 /* Attention over dense matrices; fills everything of `result` but output and magnitude, which go to `o`. */
-static void attend(const struct shape *s, const double *q, const double *k, const struct matrix *v,
-                   const unsigned char *visible, attn_empty_rows empty, struct matrix *o, struct oracle *result) {
+static void attend(const struct shape *s, const struct matrix *q, const struct matrix *k, const struct matrix *v,
+                   struct matrix *o, struct oracle *result) {
     size_t rows = s->batch * s->heads * s->q_len;
-    double *logits = doubles(s->kv_len);
+    struct row row = {.seen = calloc(s->kv_len + 1, 1)};
+    if (!row.seen) {
+        perror("oracle");
+        exit(EXIT_FAILURE);
+    }
+    for (size_t stage = 0; stage <= ATTN_SCORE_MASKED; stage++)
+        row.logits[stage] = matrix(s->kv_len);
     result->weights = doubles(rows * s->kv_len);
+    result->scores = doubles(rows * s->kv_len);
+    result->scores_magnitude = doubles(rows * s->kv_len);
+    result->logit_magnitude = doubles(rows * s->kv_len);
     result->log_sum_exp = doubles(rows);
     result->score_magnitude = doubles(rows);
-    for (size_t b = 0; b < s->batch; b++)
-        for (size_t h = 0; h < s->heads; h++)
-            for (size_t i = 0; i < s->q_len; i++) {
-                size_t row = (b * s->heads + h) * s->q_len + i;
-                size_t kv_start = (b * s->kv_heads + h / (s->heads / s->kv_heads)) * s->kv_len;
-                const unsigned char *seen = visible + (b * s->q_len + i) * s->kv_len;
-                double *weights = result->weights + row * s->kv_len;
-                result->score_magnitude[row] =
-                    row_logits(s, q + row * s->head_size, k + kv_start * s->head_size, seen, logits);
-                result->log_sum_exp[row] = row_weights(logits, seen, s->kv_len, empty, weights);
-                row_output(s, weights, seen, v, kv_start * s->value_size, o, row * s->value_size);
-            }
-    free(logits);
+    rotate_all(s, q, k);
+    for (row.b = 0; row.b < s->batch; row.b++) {
+        row.keys = own_keys(s, row.b);
+        for (row.head = 0; row.head < s->heads; row.head++)
+            for (row.i = 0; row.i < own_rows(s, row.b); row.i++)
+                attend_row(s, q, k, v, &row, o, result);
+    }
+    for (size_t stage = 0; stage <= ATTN_SCORE_MASKED; stage++)
+        matrix_free(row.logits[stage]);
+    free(row.seen);
 }
 
-/* used is NULL, or per [batch, len] whether the element may be read. */
-static struct matrix dense(const attn_tensor *t, size_t batch, size_t heads, size_t len, size_t size,
-                           const unsigned char *used) {
+static struct matrix dense(const attn_tensor *t, const int64_t *cu, size_t batch, size_t heads, size_t len,
+                           size_t size) {
     struct matrix m = matrix(batch * heads * len * size);
     for (size_t b = 0; b < batch; b++)
         for (size_t h = 0; h < heads; h++)
-            for (size_t i = 0; i < len; i++)
-                for (size_t c = 0; c < size && (!used || used[b * len + i]); c++) {
+            for (size_t i = 0; i < own_len(cu, b, len); i++) {
+                const float *row = t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
+                for (size_t c = 0; c < size; c++) {
                     size_t at = ((b * heads + h) * len + i) * size + c;
-                    m.value[at] = (double)t->data[b * t->batch_stride + h * t->head_stride + i * t->row_stride + c];
+                    m.value[at] = (double)row[c];
                     m.magnitude[at] = fabs(m.value[at]);
                 }
+            }
     return m;
 }
 
-void oracle_attention(const attn_attention_args *args, struct oracle *result) {
-    struct shape s = {args->batch,
-                      args->heads,
-                      args->kv_heads ? args->kv_heads : args->heads,
-                      args->q_len,
-                      args->kv_len,
-                      args->head_size,
-                      args->value_size ? args->value_size : args->head_size,
-                      args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size)};
-    unsigned char *visible = visible_keys(&s, &args->options);
-    unsigned char *used = used_keys(&s, visible, args->options.empty);
-    struct matrix q = dense(&args->q, s.batch, s.heads, s.q_len, s.head_size, NULL);
-    struct matrix k = dense(&args->k, s.batch, s.kv_heads, s.kv_len, s.head_size, used);
-    struct matrix v = dense(&args->v, s.batch, s.kv_heads, s.kv_len, s.value_size, used);
+static struct shape attention_shape(const attn_attention_args *args, const attn_rotary_config *rotary) {
+    return (struct shape){.batch = args->batch,
+                          .heads = args->heads,
+                          .kv_heads = args->kv_heads ? args->kv_heads : args->heads,
+                          .q_len = args->q_len,
+                          .kv_len = args->kv_len,
+                          .head_size = args->head_size,
+                          .value_size = args->value_size ? args->value_size : args->head_size,
+                          .q_cu = args->q_cu.cu,
+                          .kv_cu = args->kv_cu.cu,
+                          .scale = args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size),
+                          .options = &args->options,
+                          .rotary = args->options.rotary ? rotary : NULL};
+}
+
+void oracle_attention(const attn_attention_args *args, const attn_rotary_config *rotary, struct oracle *result) {
+    struct shape s = attention_shape(args, rotary);
+    struct matrix q = dense(&args->q, s.q_cu, s.batch, s.heads, s.q_len, s.head_size);
+    struct matrix k = dense(&args->k, s.kv_cu, s.batch, s.kv_heads, s.kv_len, s.head_size);
+    struct matrix v = dense(&args->v, s.kv_cu, s.batch, s.kv_heads, s.kv_len, s.value_size);
     struct matrix o = matrix(s.batch * s.heads * s.q_len * s.value_size);
-    attend(&s, q.value, k.value, &v, visible, args->options.empty, &o, result);
+    attend(&s, &q, &k, &v, &o, result);
     result->output = o.value;
     result->magnitude = o.magnitude;
     matrix_free(q);
     matrix_free(k);
     matrix_free(v);
-    free(visible);
-    free(used);
 }
 
+int oracle_sees(const attn_attention_args *args, size_t b, size_t head, size_t row, size_t key) {
+    struct shape s = attention_shape(args, NULL);
+    return sees(&s, b, head, row, key);
+}
+
+/* ---- The layer ---- */
+
 /* x W + b with the columns split: element [b][h][i][c] is column h * head_size + c of row i of sequence b. */
-static struct matrix project(const attn_rows *x, size_t batch, size_t len, size_t in, const attn_linear *w,
-                             size_t heads, size_t head_size, const unsigned char *used) {
+static struct matrix project(const attn_rows *x, const int64_t *cu, size_t batch, size_t len, size_t in,
+                             const attn_linear *w, size_t heads, size_t head_size) {
     struct matrix m = matrix(batch * len * heads * head_size);
     for (size_t b = 0; b < batch; b++)
-        for (size_t i = 0; i < len; i++)
-            for (size_t n = 0; n < heads * head_size && (!used || used[b * len + i]); n++) {
-                const float *row = x->data + b * x->batch_stride + i * x->row_stride;
+        for (size_t i = 0; i < own_len(cu, b, len); i++)
+            for (size_t n = 0; n < heads * head_size; n++) {
+                const float *row = x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
                 size_t at = ((b * heads + n / head_size) * len + i) * head_size + n % head_size;
                 m.value[at] = w->bias ? (double)w->bias[n] : 0;
                 m.magnitude[at] = fabs(m.value[at]);
@@ -216,12 +354,18 @@ static struct matrix project(const attn_rows *x, size_t batch, size_t len, size_
     return m;
 }
 
+/* Projected queries and keys as if they were given: the magnitudes of logits then start there. */
+static void forget_magnitude(const struct matrix *m, size_t count) {
+    for (size_t at = 0; at < count; at++)
+        m->magnitude[at] = fabs(m->value[at]);
+}
+
 /* Merges the heads of o and multiplies by W_o. */
 static struct matrix project_output(const struct shape *s, const struct matrix *o, const attn_linear *w) {
     size_t hidden = s->heads * s->head_size;
     struct matrix y = matrix(s->batch * s->q_len * hidden);
     for (size_t b = 0; b < s->batch; b++)
-        for (size_t i = 0; i < s->q_len; i++)
+        for (size_t i = 0; i < own_rows(s, b); i++)
             for (size_t n = 0; n < hidden; n++) {
                 size_t at = (b * s->q_len + i) * hidden + n;
                 y.value[at] = w->bias ? (double)w->bias[n] : 0;
@@ -236,24 +380,30 @@ static struct matrix project_output(const struct shape *s, const struct matrix *
     return y;
 }
 
-void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, struct oracle *result) {
+void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, const attn_rotary_config *rotary,
+                  struct oracle *result) {
     size_t head_size = config->hidden / config->heads;
-    struct shape s = {args->batch,
-                      config->heads,
-                      config->kv_heads ? config->kv_heads : config->heads,
-                      args->q_len,
-                      args->kv_len,
-                      head_size,
-                      head_size,
-                      config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size)};
-    unsigned char *visible = visible_keys(&s, &args->options);
-    unsigned char *used = used_keys(&s, visible, args->options.empty);
-    struct matrix q = project(&args->q, s.batch, s.q_len, config->query_size, &config->w_q, s.heads, head_size, NULL);
-    struct matrix k = project(&args->k, s.batch, s.kv_len, config->key_size, &config->w_k, s.kv_heads, head_size, used);
+    struct shape s = {.batch = args->batch,
+                      .heads = config->heads,
+                      .kv_heads = config->kv_heads ? config->kv_heads : config->heads,
+                      .q_len = args->q_len,
+                      .kv_len = args->kv_len,
+                      .head_size = head_size,
+                      .value_size = head_size,
+                      .q_cu = args->q_cu.cu,
+                      .kv_cu = args->kv_cu.cu,
+                      .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
+                      .options = &args->options,
+                      .rotary = args->options.rotary ? rotary : NULL};
+    struct matrix q = project(&args->q, s.q_cu, s.batch, s.q_len, config->query_size, &config->w_q, s.heads, head_size);
+    struct matrix k =
+        project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_size, &config->w_k, s.kv_heads, head_size);
     struct matrix v =
-        project(&args->v, s.batch, s.kv_len, config->value_size, &config->w_v, s.kv_heads, head_size, used);
+        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_size, &config->w_v, s.kv_heads, head_size);
     struct matrix o = matrix(s.batch * s.heads * s.q_len * head_size);
-    attend(&s, q.value, k.value, &v, visible, args->options.empty, &o, result);
+    forget_magnitude(&q, s.batch * s.heads * s.q_len * head_size);
+    forget_magnitude(&k, s.batch * s.kv_heads * s.kv_len * head_size);
+    attend(&s, &q, &k, &v, &o, result);
     struct matrix y = project_output(&s, &o, &config->w_o);
     result->output = y.value;
     result->magnitude = y.magnitude;
@@ -261,14 +411,15 @@ void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, 
     matrix_free(k);
     matrix_free(v);
     matrix_free(o);
-    free(visible);
-    free(used);
 }
 
 void oracle_free(struct oracle *result) {
     free(result->output);
     free(result->magnitude);
     free(result->weights);
+    free(result->scores);
+    free(result->scores_magnitude);
+    free(result->logit_magnitude);
     free(result->log_sum_exp);
     free(result->score_magnitude);
     *result = (struct oracle){0};

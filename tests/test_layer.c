@@ -172,7 +172,7 @@ static void test_within_bound_of_oracle(void **state) {
         struct problem p = problem_new(&random, i);
         struct layer_result r = layer_run(p.layer, &p.weights.config, &p.args, LAYOUT_BHSD, FLUSH_END);
         struct oracle oracle;
-        oracle_layer(&p.weights.config, &p.args, &oracle);
+        oracle_layer(&p.weights.config, &p.args, NULL, &oracle);
         for (size_t j = 0; j < tensor_count(&r.y); j++)
             assert_near(oracle.output[j], (double)r.y.data[j],
                         OUTPUT_UNITS * FLT_EPSILON * oracle.magnitude[j] + FLT_MIN);

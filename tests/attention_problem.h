@@ -1,33 +1,109 @@
-/* Attention problems at random, and results held against the oracle: what the tests of attention's bits and those of
- * its semantics share. Link with oracle.c. */
+/* Attention problems at random, and results held against the oracle: what the tests of attention share. Link with
+ * oracle.c. */
 #ifndef ATTN_TESTS_ATTENTION_PROBLEM_H
 #define ATTN_TESTS_ATTENTION_PROBLEM_H
 
 #include "problem.h"
 
-/* Arguments with the tensors and lengths that they point to. */
+/* What decides over keys and logits, to be combined. */
+enum kind {
+    KIND_VALID_SEQUENCE,
+    KIND_VALID_ROW,
+    KIND_STARTS,
+    KIND_BOTTOM_RIGHT,
+    KIND_TOP_LEFT,
+    KIND_OFFSET,
+    KIND_WINDOW_LEFT,
+    KIND_WINDOW_RIGHT,
+    KIND_MASK,
+    KIND_BIAS,
+    KIND_ALIBI,
+    KIND_SOFT_CAP,
+    KIND_SINKS,
+    KIND_GROUPS, /* several query heads to a kv head */
+    KIND_ROTARY,
+    KINDS
+};
+
+#define KIND(name) (1u << KIND_##name)
+/* Those that are an interval of keys for each row. */
+#define KINDS_OF_INTERVALS                                                                                             \
+    (KIND(VALID_SEQUENCE) | KIND(VALID_ROW) | KIND(STARTS) | KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET) |      \
+     KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT))
+#define KINDS_OF_CAUSALITY (KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET))
+/* Those that a query row's position matters to. */
+#define KINDS_OF_POSITIONS (KINDS_OF_CAUSALITY | KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT) | KIND(ALIBI) | KIND(ROTARY))
+
+/* 0 where two kinds exclude each other: of lengths, and of causality, there is one at most. */
+int kinds_agree(unsigned kinds);
+/* Each of `among` as often as not, less what does not agree. */
+unsigned random_kinds(struct test_random *random, unsigned among);
+
+/* Arguments with what they point to. */
 struct problem {
     attn_attention_args args;
     struct tensor q, k, v;
-    int64_t *lens;
+    int64_t *lens, *starts, *rotary_offsets;
+    uint8_t *mask;
+    struct tensor bias;
+    float *alibi, *sinks;
+    attn_rotary_config rotary;
+    void *rotary_memory;
 };
 
 /* `quick` where ATTN_TEST_QUICK=1 asks for a fraction of each sweep, else `full`. */
 size_t sweep(size_t full, size_t quick);
 
-/* Sizes, scale and mask; pointers are left NULL. `index` counts the problems of a sweep. */
+/* Sizes, scale, causality and the kind of lengths; pointers are left NULL. `index` counts the problems of a sweep. */
 attn_attention_args random_args(struct test_random *random, size_t index);
+
+/* Sizes for many kinds at once: small, now and then longer than a block and, rarely, than a span. */
+attn_attention_args masked_args(struct test_random *random, size_t index);
 
 enum flush random_flush(struct test_random *random);
 
 /* Inputs for `args`, in layouts at random. */
 struct problem problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args);
+/* The same with these kinds of options, broadcast or not at random, and no others. `values` are also those of the bias. */
+struct problem masked_problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args,
+                                  unsigned kinds);
 void problem_free(struct problem *p);
+
+/* A boolean mask or an additive one with gaps after its rows; bit 0 of `broadcast` makes the batch stride 0, bit 1 that of
+ * heads, bit 2 that of rows. */
+attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
+struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush);
 
 /* Names the problem as the current case. */
 void describe(const attn_attention_args *a);
 
+/* ---- Parts of a problem ---- */
+
+/* Sequence `b` by itself, not packed. */
+attn_attention_args one_sequence(const attn_attention_args *args, size_t b);
+/* Query head `head` of the only sequence by itself. */
+attn_attention_args one_head(const attn_attention_args *args, size_t head);
+/* Query rows [begin, end) of the only sequence, at the positions that they have. Where positions matter there must be
+ * causality: a chunk says its position by ATTN_CAUSAL_OFFSET. */
+attn_attention_args some_rows(const attn_attention_args *args, size_t begin, size_t end);
+
+/* Result of dense tensors, one sequence and one head at a time, by the scalar reference. */
+struct attention_result reference_run(const struct problem *p);
+
+/* Query rows from `begin` on of a head of sequence `b` of a result. */
+struct rows_of {
+    const attn_attention_args *args;
+    const struct attention_result *result;
+    size_t b, head, begin;
+};
+
+/* `count` rows are the same in everything, as far as the first `keys` keys go. */
+#define assert_same_rows(expected, actual, count, keys)                                                                \
+    test_same_rows(expected, actual, count, keys, __FILE__, __LINE__)
+void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count, size_t keys, const char *file,
+                    int line);
+
 /* Every output within its bound of the oracle's. `exact_scores` says that no score rounds, and narrows the bounds. */
-void check_against_oracle(const attn_attention_args *args, const struct attention_result *r, int exact_scores);
+void check_against_oracle(const struct problem *p, const struct attention_result *r, int exact_scores);
 
 #endif

@@ -141,37 +141,60 @@ PROBLEM_API void test_same_tensor(const struct tensor *expected, const struct te
 /* Everything that attention gives. */
 struct attention_result {
     struct tensor o;
-    float *weights, *log_sum_exp;
+    float *weights, *scores, *log_sum_exp;
     size_t rows, kv_len;
 };
 
-/* The layout must be one for outputs. Sizes are those of `args`, with a cache its length. */
-PROBLEM_API struct attention_result attention_run(const attn_attention_args *args, enum layout layout,
-                                                  enum flush flush) {
+/* Room for it. The layout must be one for outputs. Sizes are those of `args`, with a cache its length; packed sequences
+ * make a tensor of one sequence. */
+PROBLEM_API struct attention_result attention_result_new(const attn_attention_args *args, enum layout layout,
+                                                         enum flush flush) {
     struct attention_result r = {.rows = args->batch * args->heads * args->q_len,
                                  .kv_len =
                                      args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
-    size_t size = args->value_size ? args->value_size : args->head_size, bytes = 0;
-    const char *field = "none";
-    attn_attention_args full = *args;
-    r.o = tensor_new(layout, args->batch, args->heads, args->q_len, size, flush);
+    size_t size = args->value_size ? args->value_size : args->head_size;
+    r.o = args->q_cu.cu ? tensor_new(layout, 1, args->heads, args->q_cu.total, size, flush)
+                        : tensor_new(layout, args->batch, args->heads, args->q_len, size, flush);
     r.weights = guarded_floats(r.rows * r.kv_len, flush);
+    r.scores = guarded_floats(r.rows * r.kv_len, flush);
     r.log_sum_exp = guarded_floats(r.rows, flush);
-    full.o = tensor_out(&r.o);
-    full.options.weights = r.weights;
-    full.options.log_sum_exp = r.log_sum_exp;
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    return r;
+}
+
+/* Runs with a workspace of exactly the size that was asked for. */
+PROBLEM_API void attention_run_into(const attn_attention_args *args, enum flush flush) {
+    size_t bytes = 0;
+    const char *field = "none";
+    assert_ok(attn_attention_workspace(args, &bytes, &field));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
-    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    assert_ok(attn_attention(args, workspace, bytes, &field));
     assert_string_equal(field, "none");
     guarded_free(workspace);
+}
+
+PROBLEM_API struct attention_result attention_run(const attn_attention_args *args, enum layout layout,
+                                                  enum flush flush) {
+    struct attention_result r = attention_result_new(args, layout, flush);
+    attn_attention_args full = *args;
+    full.o = tensor_out(&r.o);
+    full.options.weights = r.weights;
+    full.options.scores = r.scores;
+    full.options.log_sum_exp = r.log_sum_exp;
+    attention_run_into(&full, flush);
     return r;
 }
 
 PROBLEM_API void attention_free(struct attention_result *r) {
     tensor_free(&r->o);
     guarded_free(r->weights);
+    guarded_free(r->scores);
     guarded_free(r->log_sum_exp);
+}
+
+/* The output of query row `row` of a head of sequence `b`. */
+PROBLEM_API float *attention_row(const attn_attention_args *args, const struct attention_result *r, size_t b,
+                                 size_t head, size_t row) {
+    return args->q_cu.cu ? tensor_row(&r->o, 0, head, (size_t)args->q_cu.cu[b] + row) : tensor_row(&r->o, b, head, row);
 }
 
 #define assert_same_result(expected, actual) test_same_result(expected, actual, __FILE__, __LINE__)
@@ -180,6 +203,7 @@ PROBLEM_API void test_same_result(const struct attention_result *expected, const
     test_same_tensor(&expected->o, &actual->o, file, line);
     test_same_bits(expected->log_sum_exp, actual->log_sum_exp, expected->rows, file, line);
     test_same_bits(expected->weights, actual->weights, expected->rows * expected->kv_len, file, line);
+    test_same_bits(expected->scores, actual->scores, expected->rows * expected->kv_len, file, line);
 }
 
 /* ---- Lengths ---- */

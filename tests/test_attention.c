@@ -4,42 +4,7 @@
 
 #include <math.h>
 
-/* ---- The reference ---- */
-
-/* The same problem with dense tensors, one sequence and one head at a time, by the scalar reference. */
-static struct attention_result reference_run(const struct problem *p) {
-    const attn_attention_args *a = &p->args;
-    struct tensor q = tensor_copy(&p->q, LAYOUT_BHSD, FLUSH_END), k = tensor_copy(&p->k, LAYOUT_BHSD, FLUSH_END);
-    struct tensor v = tensor_copy(&p->v, LAYOUT_BHSD, FLUSH_END);
-    struct attention_result all = {.o = tensor_new(LAYOUT_BHSD, a->batch, a->heads, a->q_len, p->v.size, FLUSH_END),
-                                   .rows = a->batch * a->heads * a->q_len,
-                                   .kv_len = a->kv_len};
-    all.weights = guarded_floats(all.rows * all.kv_len, FLUSH_END);
-    all.log_sum_exp = guarded_floats(all.rows, FLUSH_END);
-    for (size_t head = 0; head < a->batch * a->heads; head++) {
-        size_t b = head / a->heads, kv_head = head % a->heads / (a->heads / p->k.heads), row = head * a->q_len;
-        attn_attention_args one = *a;
-        one.isa = ATTN_ISA_SCALAR;
-        one.batch = one.heads = 1;
-        one.kv_heads = 0;
-        one.q.data = tensor_row(&q, b, head % a->heads, 0);
-        one.k.data = tensor_row(&k, b, kv_head, 0);
-        one.v.data = tensor_row(&v, b, kv_head, 0);
-        one.q.row_stride = one.k.row_stride = a->head_size;
-        one.v.row_stride = p->v.size;
-        if (a->options.valid.kind != ATTN_VALID_ALL)
-            one.options.valid.lens += a->options.valid.kind == ATTN_VALID_PER_ROW ? b * a->q_len : b;
-        struct attention_result r = attention_run(&one, LAYOUT_BHSD, FLUSH_END);
-        memcpy(tensor_row(&all.o, b, head % a->heads, 0), r.o.data, a->q_len * p->v.size * sizeof(float));
-        memcpy(all.weights + row * a->kv_len, r.weights, a->q_len * a->kv_len * sizeof(float));
-        memcpy(all.log_sum_exp + row, r.log_sum_exp, a->q_len * sizeof(float));
-        attention_free(&r);
-    }
-    tensor_free(&q);
-    tensor_free(&k);
-    tensor_free(&v);
-    return all;
-}
+/* ---- Bits ---- */
 
 static void check_against_reference(struct test_random *random, enum test_values values,
                                     const attn_attention_args *args) {
@@ -53,8 +18,6 @@ static void check_against_reference(struct test_random *random, enum test_values
     attention_free(&expected);
     problem_free(&p);
 }
-
-/* ---- Bits ---- */
 
 static void test_same_bits_as_reference(void **state) {
     (void)state;
@@ -188,7 +151,7 @@ static void test_within_bound_of_oracle(void **state) {
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        check_against_oracle(&p.args, &r, 0);
+        check_against_oracle(&p, &r, 0);
         attention_free(&r);
         problem_free(&p);
     }
@@ -212,7 +175,7 @@ static void test_within_8_units_where_scores_are_exact(void **state) {
         round_to_integers(&p.q);
         round_to_integers(&p.k);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        check_against_oracle(&p.args, &r, 1);
+        check_against_oracle(&p, &r, 1);
         attention_free(&r);
         problem_free(&p);
     }
@@ -224,12 +187,12 @@ static void test_grouped_heads_as_repeated_ones(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < 12; i++) {
-        attn_attention_args args = random_args(&random, random_below(&random, 1000));
+        attn_attention_args args = masked_args(&random, i);
         args.heads = 6;
         args.kv_heads = 1 + i % 3;
-        args.q_len = random_between(&random, 1, 20);
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, random_kinds(&random, ~KIND(GROUPS)));
+        args = p.args;
         describe(&args);
-        struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct tensor k = tensor_new(LAYOUT_BHSD, args.batch, 6, args.kv_len, p.k.size, FLUSH_END);
         struct tensor v = tensor_new(LAYOUT_BHSD, args.batch, 6, args.kv_len, p.v.size, FLUSH_END);
         for (size_t row = 0; row < args.batch * 6 * args.kv_len; row++) {
@@ -250,6 +213,73 @@ static void test_grouped_heads_as_repeated_ones(void **state) {
         tensor_free(&k);
         tensor_free(&v);
         problem_free(&p);
+    }
+}
+
+/* Queries, keys, values and output in every layout at once. */
+static void test_every_layout(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 4, .kv_heads = 2, .q_len = 5, .kv_len = 19};
+    args.head_size = 17;
+    args.value_size = 9;
+    describe(&args);
+    for (size_t i = 0; i < LAYOUT_COUNT * LAYOUT_COUNT * LAYOUT_COUNT; i++) {
+        enum layout q_layout = (enum layout)(i % LAYOUT_COUNT),
+                    k_layout = (enum layout)(i / LAYOUT_COUNT % LAYOUT_COUNT);
+        enum layout v_layout = (enum layout)(i / LAYOUT_COUNT / LAYOUT_COUNT);
+        struct problem p = {.args = args};
+        p.q = tensor_random(&random, TEST_NORMAL, q_layout, 2, 4, 5, 17, random_flush(&random));
+        p.k = tensor_random(&random, TEST_NORMAL, k_layout, 2, 2, 19, 17, random_flush(&random));
+        p.v = tensor_random(&random, TEST_NORMAL, v_layout, 2, 2, 19, 9, random_flush(&random));
+        p.args.q = tensor_in(&p.q);
+        p.args.k = tensor_in(&p.k);
+        p.args.v = tensor_in(&p.v);
+        struct attention_result expected = reference_run(&p);
+        for (enum layout o_layout = LAYOUT_BHSD; o_layout < LAYOUT_OUTPUTS; o_layout++) {
+            struct attention_result actual = attention_run(&p.args, o_layout, random_flush(&random));
+            assert_same_result(&expected, &actual);
+            attention_free(&actual);
+        }
+        attention_free(&expected);
+        problem_free(&p);
+    }
+}
+
+/* Some heads, rows and columns of larger tensors. */
+static void test_slices(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { BATCH = 2, HEADS = 7, LEN = 50, SIZE = 40, SLICE_HEADS = 3, SLICE_SIZE = 20 };
+    for (size_t i = 0; i < sweep(20, 4); i++) {
+        struct tensor whole[3];
+        struct problem p = {.args = {.isa = test_isa(), .batch = BATCH, .heads = SLICE_HEADS, .head_size = SLICE_SIZE}};
+        struct tensor *part[3] = {&p.q, &p.k, &p.v};
+        for (size_t t = 0; t < 3; t++) {
+            size_t step = random_between(&random, 1, 3), head = random_below(&random, HEADS - SLICE_HEADS + 1);
+            size_t column = random_below(&random, SIZE - SLICE_SIZE + 1), first = random_below(&random, 20);
+            whole[t] = tensor_random(&random, TEST_NORMAL, (enum layout)random_below(&random, LAYOUT_OUTPUTS), BATCH,
+                                     HEADS, LEN, SIZE, FLUSH_END);
+            *part[t] = whole[t];
+            part[t]->data = tensor_row(&whole[t], 0, head, first) + column;
+            part[t]->heads = SLICE_HEADS;
+            part[t]->size = SLICE_SIZE;
+            part[t]->row_stride *= step;
+            part[t]->len = (LEN - first + step - 1) / step;
+        }
+        p.v.len = p.k.len = p.k.len < p.v.len ? p.k.len : p.v.len;
+        p.args.q_len = p.q.len;
+        p.args.kv_len = p.k.len;
+        p.args.q = tensor_in(&p.q);
+        p.args.k = tensor_in(&p.k);
+        p.args.v = tensor_in(&p.v);
+        describe(&p.args);
+        struct attention_result expected = reference_run(&p), actual = attention_run(&p.args, LAYOUT_GAPS, FLUSH_END);
+        assert_same_result(&expected, &actual);
+        attention_free(&expected);
+        attention_free(&actual);
+        for (size_t t = 0; t < 3; t++)
+            tensor_free(&whole[t]);
     }
 }
 
@@ -282,28 +312,30 @@ static void test_outputs_are_independent(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 9); i++) {
-        attn_attention_args args = random_args(&random, random_below(&random, 1000));
+        attn_attention_args args = masked_args(&random, i);
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, i % 3 ? random_kinds(&random, ~0u) : 0);
+        args = p.args;
         describe(&args);
-        struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct attention_result full = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        for (int asked = 0; asked < 3; asked++) {
+        for (int asked = 0; asked < 4; asked++) {
             struct tensor o = tensor_new(LAYOUT_GAPS, args.batch, args.heads, args.q_len, p.v.size, FLUSH_END);
             float *weights = asked == 1 ? guarded_floats(full.rows * full.kv_len, FLUSH_END) : NULL;
             float *log_sum_exp = asked == 2 ? guarded_floats(full.rows, FLUSH_END) : NULL;
-            size_t bytes = 0;
+            float *scores = asked == 3 ? guarded_floats(full.rows * full.kv_len, FLUSH_END) : NULL;
             p.args.o = tensor_out(&o);
             p.args.options.weights = weights;
             p.args.options.log_sum_exp = log_sum_exp;
-            assert_ok(attn_attention_workspace(&p.args, &bytes, NULL));
-            void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-            assert_ok(attn_attention(&p.args, workspace, bytes, NULL));
+            p.args.options.scores = scores;
+            attention_run_into(&p.args, FLUSH_END);
             assert_same_tensor(&full.o, &o);
             if (weights)
                 assert_same_bits(full.weights, weights, full.rows * full.kv_len);
             if (log_sum_exp)
                 assert_same_bits(full.log_sum_exp, log_sum_exp, full.rows);
-            guarded_free(workspace);
+            if (scores)
+                assert_same_bits(full.scores, scores, full.rows * full.kv_len);
             guarded_free(weights);
+            guarded_free(scores);
             guarded_free(log_sum_exp);
             tensor_free(&o);
         }
@@ -322,6 +354,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_within_bound_of_oracle),
         cmocka_unit_test(test_within_8_units_where_scores_are_exact),
         cmocka_unit_test(test_grouped_heads_as_repeated_ones),
+        cmocka_unit_test(test_every_layout),
+        cmocka_unit_test(test_slices),
         cmocka_unit_test(test_packed_qkv),
         cmocka_unit_test(test_outputs_are_independent),
     };

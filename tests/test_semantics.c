@@ -452,7 +452,7 @@ static void test_empty_rows(void **state) {
         for (size_t row = 0; row < 10; row++) /* one row that sees something among those that do not */
             p.lens[row] = row == 3 ? 1 : -(int64_t)(row % 2);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        check_against_oracle(&p.args, &r, 0);
+        check_against_oracle(&p, &r, 0);
         for (size_t row = 0; row < r.rows; row++) {
             if ((row < 20 && row % 5 == 3 && args.kv_len) || (args.options.empty == ATTN_EMPTY_MEAN && args.kv_len))
                 continue;
@@ -477,7 +477,7 @@ static void test_nothing_to_do(void **state) {
         args.head_size = 8;
         args.q = args.k = args.v = (attn_tensor){nowhere, 40, 40, 8};
         args.o = (attn_tensor_out){nowhere, 40, 40, 8};
-        args.options.weights = args.options.log_sum_exp = nowhere;
+        args.options.weights = args.options.scores = args.options.log_sum_exp = nowhere;
         size_t bytes = 12345;
         test_case("zero %d", zero);
         assert_ok(attn_attention_workspace(&args, &bytes, NULL));

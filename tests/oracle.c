@@ -226,11 +226,13 @@ static void row_output(const struct shape *s, const struct row *row, const doubl
     }
 }
 
-/* The errors of keys so light that all of them together vanish are not looked at. */
+/* The errors of keys so light beside others that all of them together vanish are not looked at. */
 static double heaviest_magnitude(const struct row *row, const double *weights) {
-    double largest = 0;
+    double largest = 0, heaviest = 0;
     for (size_t j = 0; j < row->keys; j++)
-        if (row->seen[j] && weights[j] >= 0x1p-40)
+        heaviest = fmax(heaviest, weights[j]);
+    for (size_t j = 0; j < row->keys; j++)
+        if (row->seen[j] && weights[j] >= 0x1p-40 * heaviest)
             largest = fmax(largest, row->logits[ATTN_SCORE_MASKED].magnitude[j]);
     return largest;
 }

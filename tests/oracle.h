@@ -15,7 +15,7 @@ struct oracle {
     double *scores_magnitude; /* shaped as weights: the sum of the absolute values of all that a logit is made of */
     double *logit_magnitude;  /* the same after the last stage */
     double *log_sum_exp;      /* [batch, heads, q_len] */
-    double *score_magnitude;  /* [batch, heads, q_len]: the largest logit_magnitude among keys that count in the output */
+    double *score_magnitude;  /* [batch, heads, q_len]: the largest logit_magnitude of keys that count in the output */
 };
 
 /* Neither caches nor dropout: give keys and values as tensors. `rotary` is what options.rotary was made of, or NULL. A key

@@ -329,7 +329,7 @@ static void test_empty_rows(void **state) {
         test_case("kv_len=%zu empty=%d", args.kv_len, (int)args.options.empty);
         struct layer_result r = layer_run(layer, &config, &args, LAYOUT_BHSD, FLUSH_END);
         struct oracle oracle;
-        oracle_layer(&weights.config, &args, &oracle);
+        oracle_layer(&weights.config, &args, NULL, &oracle);
         for (size_t at = 0; at < tensor_count(&r.y); at++) {
             float bias = weights.bias[LAYER_O] ? weights.bias[LAYER_O][at % config.hidden] : 0;
             if (args.options.empty == ATTN_EMPTY_ZERO || args.kv_len == 0)

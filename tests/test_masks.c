@@ -1,8 +1,13 @@
 /* Everything that decides which keys a query row sees and what is done to its logits, alone and in every combination: against
  * the oracle, against the scalar reference bit by bit, and against other ways to say the same. */
+/* For mmap, which C11 does not have. */
+#define _GNU_SOURCE 1
+
 #include "attention_problem.h"
 
 #include <math.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "oracle.h"
 
@@ -238,15 +243,37 @@ static void visible_range(const attn_attention_args *args, size_t *lo, size_t *h
         *lo = *hi = 0;
 }
 
-/* Keys lo .. hi - 1 of one sequence where they would be if the others had pages too. */
-static float *copy_range(const struct tensor *t, size_t lo, size_t hi, enum flush flush, attn_tensor *copy) {
+/* A copy of a tensor of one sequence in which keys lo .. hi - 1 alone have pages that do not fault. */
+struct range {
+    attn_tensor in;
+    char *map;
+    size_t bytes;
+};
+
+static size_t whole_pages(size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+/* The range ends with a page or starts with one. Before and after it there are as many pages as the other keys would need. */
+static struct range range_copy(const struct tensor *t, size_t lo, size_t hi, enum flush flush) {
     struct tensor dense = tensor_copy(t, LAYOUT_BSHD, FLUSH_END);
-    float *range = guarded_floats((hi - lo) * dense.row_stride, flush);
-    memcpy(range, dense.data + lo * dense.row_stride, (hi - lo) * dense.row_stride * sizeof(float));
-    *copy = tensor_in(&dense);
-    copy->data = (const float *)((uintptr_t)range - lo * dense.row_stride * sizeof(float));
+    size_t row = dense.row_stride * sizeof(float), open = whole_pages((hi - lo) * row);
+    size_t before = whole_pages(lo * row) + whole_pages(1), after = whole_pages((t->len - hi) * row) + whole_pages(1);
+    struct range range = {.in = tensor_in(&dense), .bytes = before + open + after};
+    range.map = mmap(NULL, range.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(range.map != MAP_FAILED);
+    if (open)
+        assert_int_equal(0, mprotect(range.map + before, open, PROT_READ | PROT_WRITE));
+    char *begin = range.map + before + (flush == FLUSH_END ? open - (hi - lo) * row : 0);
+    memcpy(begin, tensor_row(&dense, 0, 0, lo), (hi - lo) * row);
+    range.in.data = (const float *)(void *)(begin - lo * row);
     tensor_free(&dense);
     return range;
+}
+
+static void range_free(struct range *range) {
+    assert_int_equal(0, munmap(range->map, range->bytes));
 }
 
 /* What is known as an interval bounds what is read: keys outside of it lie in pages that fault. */
@@ -260,20 +287,21 @@ static void test_keys_outside_intervals_are_not_read(void **state) {
         args.kv_len += 1;
         args.q_len = i % 4 ? args.q_len : random_between(&random, 1, 60);
         args.options.empty = ATTN_EMPTY_ZERO; /* the mean is over all keys */
-        unsigned intervals = random_kinds(&random, KINDS_OF_INTERVALS);
-        struct problem p =
-            masked_problem_new(&random, TEST_NORMAL, &args, intervals | (i % 2 ? KIND(SINKS) | KIND(GROUPS) : 0));
+        unsigned kinds = random_kinds(&random, KINDS_OF_INTERVALS) | (i % 2 ? KIND(SINKS) | KIND(GROUPS) : 0);
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
         visible_range(&p.args, &lo, &hi);
         describe(&p.args);
         struct attention_result expected = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++) {
-            float *k = copy_range(&p.k, lo, hi, flush, &p.args.k), *v = copy_range(&p.v, lo, hi, flush, &p.args.v);
+            struct range k = range_copy(&p.k, lo, hi, flush), v = range_copy(&p.v, lo, hi, flush);
+            p.args.k = k.in;
+            p.args.v = v.in;
             struct attention_result actual = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
             assert_same_result(&expected, &actual);
             attention_free(&actual);
             check_output_alone(&p, &expected);
-            guarded_free(k);
-            guarded_free(v);
+            range_free(&k);
+            range_free(&v);
         }
         attention_free(&expected);
         problem_free(&p);

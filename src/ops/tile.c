@@ -92,7 +92,7 @@ static void take_queries(const struct attn_tile *tile) {
                          (tile->sequence.q_row + row->row) * q->row_stride;
         float *query = tile->scratch->query + r * problem->head_size;
         if (options->rotary && !row->mean && row->keys.begin < row->keys.end) {
-            size_t position = (size_t)(tile->sequence.position + (int64_t)row->row + offset);
+            size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
             attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
             x = query;
         }

@@ -3,11 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-/* Beyond any position that a size can reach; sums of two do not overflow. */
-#define FAR ((int64_t)1 << 61)
-
-static int64_t limited(int64_t x) {
-    return x < -FAR ? -FAR : x > FAR ? FAR : x;
+/* a + b, or the end of the type that it lies beyond. */
+static int64_t sum(int64_t a, int64_t b) {
+    int64_t result;
+    if (__builtin_add_overflow(a, b, &result))
+        return a < 0 ? INT64_MIN : INT64_MAX;
+    return result;
 }
 
 static size_t clamped(int64_t x, size_t most) {
@@ -18,8 +19,8 @@ static int64_t first_position(const attn_options *options, size_t q_len, size_t 
     if (options->causal == ATTN_CAUSAL_TOP_LEFT)
         return 0;
     if (options->causal == ATTN_CAUSAL_OFFSET)
-        return limited(options->causal_offset);
-    return limited((int64_t)kv_len) - limited((int64_t)q_len);
+        return options->causal_offset;
+    return (int64_t)kv_len - (int64_t)q_len;
 }
 
 struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b) {
@@ -51,20 +52,21 @@ static size_t valid_end(const attn_options *options, const struct attn_problem *
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                        size_t b, size_t i) {
     const attn_options *options = problem->options;
-    int64_t position = sequence->position + (int64_t)i;
+    int64_t position = sum(sequence->position, (int64_t)i);
     size_t begin = sequence->kept, end = valid_end(options, problem, b, i, sequence->kv_len);
     if (options->starts) {
         size_t start = clamped(options->starts[b], sequence->kv_len);
         begin = start > begin ? start : begin;
     }
     if (options->causal != ATTN_CAUSAL_NONE)
-        end = clamped(position + 1, end);
-    if (options->window_left > 0 && options->window_left < (size_t)FAR) {
-        size_t left = clamped(position - (int64_t)options->window_left + 1, sequence->kv_len);
+        end = clamped(sum(position, 1), end);
+    if (options->window_left > 0) { /* the row comes last: it moves no sum back from beyond the end of the type */
+        size_t left =
+            clamped(sum(sum(sequence->position, 1 - (int64_t)options->window_left), (int64_t)i), sequence->kv_len);
         begin = left > begin ? left : begin;
     }
-    if (options->window_right > 0 && options->window_right < (size_t)FAR)
-        end = clamped(position + (int64_t)options->window_right, end);
+    if (options->window_right > 0)
+        end = clamped(sum(position, (int64_t)options->window_right), end);
     return begin < end ? (struct attn_interval){begin, end} : (struct attn_interval){0, 0};
 }
 
@@ -96,10 +98,9 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
     return all;
 }
 
-/* Positions first .. last, moved by an offset. */
-static bool range_exists(const attn_rotary *rotary, int64_t first, int64_t last, int64_t offset) {
-    int64_t most = limited((int64_t)rotary->positions) - 1;
-    return first + limited(offset) >= 0 && last + limited(offset) <= most;
+/* Positions first .. last. */
+static bool range_exists(const attn_rotary *rotary, int64_t first, int64_t last) {
+    return first >= 0 && (uint64_t)last < rotary->positions;
 }
 
 bool attn_positions_exist(const struct attn_problem *problem) {
@@ -109,12 +110,13 @@ bool attn_positions_exist(const struct attn_problem *problem) {
         int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
         for (size_t i = 0; i < s.q_len; i++) {
             struct attn_interval seen = attn_row_interval(problem, &s, b, i);
-            int64_t position = s.position + (int64_t)i;
+            int64_t position = sum(sum(s.position, offset), (int64_t)i);
             if (seen.begin == seen.end)
                 continue;
-            if (!range_exists(options->rotary, position, position, offset))
+            if (!range_exists(options->rotary, position, position))
                 return false;
-            if (!problem->cache && !range_exists(options->rotary, (int64_t)seen.begin, (int64_t)seen.end - 1, offset))
+            if (!problem->cache &&
+                !range_exists(options->rotary, sum((int64_t)seen.begin, offset), sum((int64_t)seen.end - 1, offset)))
                 return false;
         }
     }
@@ -133,7 +135,7 @@ struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, c
         .k_stride = k->row_stride,
         .v_stride = v->row_stride,
         .rotary = options->rotary,
-        .position = (size_t)((int64_t)begin + offset),
+        .position = begin + (size_t)offset,
         .kernel = attn_table_attention(problem->table)};
 }
 

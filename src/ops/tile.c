@@ -442,6 +442,13 @@ static void store_log_sum_exp(const struct attn_tile *tile) {
         problem->options->log_sum_exp[dense_row(tile, r)] = tile->sum[r] == 0.0f ? -INFINITY : tile->max[r] + logs[r];
 }
 
+/* In a row of NaN the weight of a key that a mask hides would be one too. */
+static void hide_weights(const struct attn_tile_row *row, float *weights) {
+    for (size_t key = row->keys.begin; key < row->keys.end; key++)
+        if (!attn_masks_leave(&row->masks, key))
+            weights[key] = 0.0f;
+}
+
 static void store(struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
     const attn_tensor_out *o = &problem->o;
@@ -459,6 +466,8 @@ static void store(struct attn_tile *tile) {
             float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
             tile->attention->weights(weights, row->keys.begin, row->keys.end, tile->sequence.kv_len, shift, inverse,
                                      weights);
+            if (isnan(inverse))
+                hide_weights(row, weights);
         }
     }
     if (problem->options->log_sum_exp)

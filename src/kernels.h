@@ -110,7 +110,7 @@ struct attn_block_args {
 
 /* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
  *   slope:    x[c] = fma(-slope, abs((float)(distance + c)), x[c]), distance + c in integers; skipped where slope is 0
- *   add:      x[c] = x[c] + add[c]; NULL for none
+ *   add:      x[c] = x[c] + add[c], -inf where add[c] is -inf, also for x[c] of +inf or NaN; NULL for none
  *   visible:  x[c] = -inf where visible[c] is 0; NULL for none
  * Other columns of x, add and visible are neither read nor written. */
 struct attn_bias_args {

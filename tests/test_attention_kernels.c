@@ -406,7 +406,7 @@ static float biased(const struct attn_bias_args *args, size_t c) {
     if (args->slope != 0.0f)
         x = fmaf(-args->slope, (float)llabs((long long)args->distance + (long long)c), x);
     if (args->add)
-        x = x + args->add[c];
+        x = args->add[c] == -INFINITY ? -INFINITY : x + args->add[c];
     return args->visible && args->visible[c] == 0 ? -INFINITY : x;
 }
 

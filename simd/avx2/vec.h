@@ -89,6 +89,10 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(mask));
 }
+/* Lanes where a is b. */
+INLINE vec_mask vec_equal(vec a, vec b) {
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
 
 /* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
 INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {

@@ -53,13 +53,19 @@ static void bias_slope(float *x, size_t n, float slope, int32_t distance) {
     }
 }
 
+/* -inf hides, whatever the logit is. */
+INLINE vec add_bias(vec x, vec add) {
+    vec hidden = vec_set(-INFINITY);
+    return vec_select(vec_equal(add, hidden), hidden, vec_add(x, add));
+}
+
 static void bias_add(float *x, size_t n, const float *add) {
     size_t c = 0;
     for (; c + VEC_LANES <= n; c += VEC_LANES)
-        vec_store(x + c, vec_add(vec_load(x + c), vec_load(add + c)));
+        vec_store(x + c, add_bias(vec_load(x + c), vec_load(add + c)));
     if (c < n) {
         vec_mask mask = below(c, n);
-        vec_store_mask(mask, x + c, vec_add(vec_load_mask(mask, x + c), vec_load_mask(mask, add + c)));
+        vec_store_mask(mask, x + c, add_bias(vec_load_mask(mask, x + c), vec_load_mask(mask, add + c)));
     }
 }
 

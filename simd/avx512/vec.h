@@ -68,6 +68,10 @@ INLINE void vec_store_mask(vec_mask mask, float *p, vec x) {
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm512_mask_mov_ps(other, mask, x);
 }
+/* Lanes where a is b. */
+INLINE vec_mask vec_equal(vec a, vec b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
 
 /* Lanes in the mask whose byte is 0; bytes outside it are not read. */
 INLINE vec_mask vec_zero_bytes(vec_mask mask, const uint8_t *p) {

@@ -91,6 +91,10 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return vbslq_f32(mask, x, other);
 }
+/* Lanes where a is b. */
+INLINE vec_mask vec_equal(vec a, vec b) {
+    return vceqq_f32(a, b);
+}
 
 /* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
 INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {

@@ -169,8 +169,8 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)-1);                 \
         BAD(call, ATTN_NULL_POINTER, "options.parallel.run", a.parallel_value.run = NULL;                              \
             a.member.parallel = &a.parallel_value);                                                                    \
-        GOOD(call, put_offset(&a.member, INT64_MIN); a.member.alibi = NULL);                                           \
-        GOOD(call, put_offset(&a.member, INT64_MAX); a.member.alibi = NULL);                                           \
+        GOOD(call, put_offset(&a.member, INT64_MIN));                                                                  \
+        GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \
     } while (0)
@@ -224,8 +224,6 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary; a.member.alibi = NULL;             \
             put_offset(&a.member, INT64_MAX));                                                                         \
         GOOD(call, a.member.rotary = arena.rotary; put_offset(&a.member, POSITIONS - Q_LEN));                          \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MIN));                          \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MAX));                          \
         GOOD(call, put_offset(&a.member, INT32_MIN / 4));                                                              \
         GOOD(call, a.member.weights = NULL; a.member.scores = NULL; a.member.log_sum_exp = NULL);                      \
         GOOD(call, a.member.valid = (attn_valid_lens){0});                                                             \

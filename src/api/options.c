@@ -4,9 +4,6 @@
 
 #include "ops/visible.h"
 
-/* ALiBi's distances are 32-bit integers: positions and lengths up to here leave room for their differences. */
-#define ALIBI_MOST ((int64_t)1 << 29)
-
 attn_status judge_options(const attn_options *options, const char **field) {
     JUDGE(judge_enum((int)options->valid.kind, ATTN_VALID_PER_ROW, "options.valid.kind", field));
     JUDGE(judge_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
@@ -86,13 +83,6 @@ static attn_status judge_alibi(const struct attn_problem *problem, const char **
     const attn_options *options = problem->options;
     if (!options->alibi)
         return ATTN_OK;
-    if (problem->q_len > (size_t)ALIBI_MOST)
-        return judge_fail(ATTN_BAD_SIZE, "q_len", field);
-    if (problem->kv_len > (size_t)ALIBI_MOST)
-        return judge_fail(ATTN_BAD_SIZE, "kv_len", field);
-    if (options->causal == ATTN_CAUSAL_OFFSET &&
-        (options->causal_offset > ALIBI_MOST || options->causal_offset < -ALIBI_MOST))
-        return judge_fail(ATTN_BAD_VALUE, "options.causal_offset", field);
     for (size_t h = 0; h < problem->heads; h++)
         if (!isfinite(options->alibi[h]))
             return judge_fail(ATTN_BAD_VALUE, "options.alibi", field);

@@ -184,18 +184,68 @@ class featured_attention {
     }
 };
 
+/* Rotary embedding is measured where it is used: in a layer, whose queries and keys it turns. */
+constexpr attention_shape rotary_layers[] = {{"rotary_layer_128", 1, 128, 128, 12, 64, true, 768, false, 0},
+                                             {"rotary_layer_512", 1, 512, 512, 12, 64, true, 768, false, 0}};
+
+class rotary_layer {
+  public:
+    rotary_layer(attn_isa isa, const attention_shape &shape, bool with)
+        : x(random_normal(shape.q_len * shape.hidden, 1)), y(shape.q_len * shape.hidden) {
+        const std::size_t hidden = shape.hidden;
+        const buffer<float> weight = random_normal(hidden * hidden, 2, 1 / std::sqrt(static_cast<double>(hidden)));
+        attn_layer_config config = {};
+        config.isa = isa;
+        config.query_size = config.key_size = config.value_size = config.hidden = hidden;
+        config.heads = shape.heads;
+        config.w_q = config.w_k = config.w_v = config.w_o = {weight.data(), hidden, 1, nullptr};
+        layer = create(config, attn_layer_size, attn_layer_create, memory);
+
+        attn_rotary_config angles = {};
+        angles.positions = shape.q_len;
+        angles.dims = shape.head_size;
+        args.batch = 1;
+        args.q_len = args.kv_len = shape.q_len;
+        args.q = args.k = args.v = {x.data(), 0, hidden};
+        args.y = {y.data(), 0, hidden};
+        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        if (with)
+            args.options.rotary = create(angles, attn_rotary_size, attn_rotary_create, rotary_memory);
+        const char *field = nullptr;
+        check(attn_layer_workspace(layer, &args, &workspace_bytes, &field), field);
+        workspace = buffer<char>(workspace_bytes);
+    }
+
+    attn_status operator()(const char **field) {
+        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, field);
+    }
+
+  private:
+    buffer<float> x, y;
+    buffer<char> memory{0}, rotary_memory{0}, workspace{0};
+    const attn_layer *layer = nullptr;
+    attn_layer_args args = {};
+    std::size_t workspace_bytes = 0;
+};
+
+/* Subject `name` with and without its feature. */
+template <class T, class Shape>
+void add_pair(catalogue &to, attn_isa isa, const char *name, const work &work, const Shape &shape) {
+    const std::string isa_name = attn_isa_name(isa);
+    for (const bool with : {true, false})
+        to.push_back({"feature", with ? isa_name : "without_" + isa_name, name, isa,
+                      [isa, work, &shape, with] { return make_subject<T>(work, isa, shape, with); }});
+}
+
 } /* namespace */
 
 void add_features(catalogue &to, attn_isa isa) {
-    for (const feature_shape &feature : features) {
-        if (!worth_measuring(isa, feature.shape.attention_flops()))
-            continue;
-        const std::string name = attn_isa_name(isa);
-        for (const bool with : {true, false})
-            to.push_back({"feature", with ? name : "without_" + name, feature.shape.name, isa, [isa, &feature, with] {
-                              return make_subject<featured_attention>(least_work(feature.shape), isa, feature, with);
-                          }});
-    }
+    for (const feature_shape &feature : features)
+        if (worth_measuring(isa, feature.shape.attention_flops()))
+            add_pair<featured_attention>(to, isa, feature.shape.name, least_work(feature.shape), feature);
+    for (const attention_shape &shape : rotary_layers)
+        if (worth_measuring(isa, shape.layer_flops()))
+            add_pair<rotary_layer>(to, isa, shape.name, {shape.layer_flops(), 0, 0}, shape);
 }
 
 } /* namespace bench */

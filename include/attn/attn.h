@@ -300,8 +300,8 @@ typedef struct attn_attention_args {
  * is not looked at. What serves these sizes serves smaller batches and lengths too.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
-/* batch, heads, q_len of 0: nothing is touched. Of packed sequences, outputs beyond a sequence's own rows and keys are not
- * touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
+/* batch, heads, q_len of 0: nothing is touched. Where sequences differ in length, outputs beyond a sequence's own rows and keys
+ * are not touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field);
 
 /* Attention over a set of keys from attention over its parts: o = sum of o_p exp(lse_p) / sum of exp(lse_p), parts taken in
@@ -351,7 +351,8 @@ typedef struct attn_cache_config {
     attn_isa isa;
     size_t batch, kv_heads, head_size, value_size; /* each at least 1; value_size 0 stands for head_size */
     size_t capacity;                               /* keys per sequence, at least 1; of pages a multiple of page_size */
-    int ring; /* not 0: each sequence keeps its last `capacity` keys (rounded up to 16), older ones count as hidden */
+    int ring; /* not 0: each sequence keeps its last `capacity` keys (rounded up to 16), older ones count as hidden,
+                         also from the mean of ATTN_EMPTY_MEAN */
     size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
     size_t pages;     /* with a page_size, how many there are for all sequences, at least 1, at most INT32_MAX */
 } attn_cache_config;

@@ -11,7 +11,9 @@
 
 static attn_status judge_frequencies(const attn_rotary_config *config, const char **field) {
     const char *name = config->frequencies ? "frequencies" : "base";
-    for (size_t i = 0; i < config->dims / 2; i++)
+    size_t pairs = config->dims / 2, step = config->frequencies || pairs == 1 ? 1 : pairs - 1;
+    /* Powers of a base are largest at one end. */
+    for (size_t i = 0; i < pairs; i += step)
         if (!(fabs(attn_rotary_frequency(config, i)) <= MOST_FREQUENCY))
             return judge_fail(ATTN_BAD_VALUE, name, field);
     return ATTN_OK;
@@ -63,7 +65,7 @@ attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, s
     const struct attn_kernels *table;
     attn_status status = attn_table_for(ATTN_ISA_BEST, &table);
     if (status != ATTN_OK)
-        return status;
+        return judge_fail(status, "config", field);
     struct attn_carve carve = {.base = memory};
     struct attn_rotary filled;
     attn_rotary_config resolved;

@@ -22,6 +22,7 @@ class attention {
         args.k = {in.k.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
         args.v = {in.v.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
         args.o = {in.o.data(), shape.heads * in.q_head, in.q_head, shape.head_size};
+        args.options.parallel = parallel_of_subjects();
         args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
         if (shape.visible_keys() < shape.kv_len)
             args.options.valid = {ATTN_VALID_PER_SEQUENCE, lens.data()};

@@ -31,6 +31,7 @@ class whole_layer {
         args.q = {x.data(), shape.q_len * hidden, hidden};
         args.k = args.v = {self(shape) ? x.data() : other.data(), shape.kv_len * hidden, hidden};
         args.y = {y.data(), shape.q_len * hidden, hidden};
+        args.options.parallel = parallel_of_subjects();
         args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
 
         const char *field = nullptr;

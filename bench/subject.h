@@ -34,6 +34,12 @@ template <class T, class... Args> subject make_subject(const work &work, Args &&
     return {work, [state](const char **field) { return (*state)(field); }};
 }
 
+/* Who computes attention and layers that are made from now on; NULL for the calling thread. */
+inline const attn_parallel *&parallel_of_subjects() {
+    static const attn_parallel *parallel = nullptr;
+    return parallel;
+}
+
 /* A subject's name is operation/variant/shape. The variant is an ISA of ours, or a peer. */
 struct entry {
     std::string operation, variant, shape;

@@ -186,6 +186,37 @@ static void test_windows_as_lengths(void **state) {
     }
 }
 
+/* Offsets and windows whose sums no integer type holds: row i stands at INT64_MAX + i and sees the keys above i. */
+static void test_ends_of_the_type(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = 9, .kv_len = 40, .head_size = 8};
+    struct problem p = problem_new(&random, TEST_NORMAL, &args);
+    p.args.options.causal = ATTN_CAUSAL_OFFSET;
+    p.args.options.causal_offset = INT64_MAX;
+    p.args.options.window_left = p.args.options.window_right = PTRDIFF_MAX;
+    describe(&p.args);
+    struct attention_result all = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+    check_against_oracle(&p, &all, 0);
+    for (size_t i = 0; i < args.q_len; i++) {
+        int64_t start = (int64_t)i + 1;
+        attn_attention_args row = some_rows(&p.args, i, i + 1);
+        row.options = (attn_options){.starts = &start};
+        struct attention_result one = attention_run(&row, LAYOUT_BHSD, FLUSH_END);
+        for (size_t head = 0; head < args.heads; head++)
+            assert_same_rows(((struct rows_of){&row, &one, 0, head, 0}), ((struct rows_of){&args, &all, 0, head, i}), 1,
+                             args.kv_len);
+        attention_free(&one);
+    }
+    p.args.options.causal_offset = INT64_MIN;
+    struct attention_result none = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+    for (size_t row = 0; row < none.rows; row++)
+        assert_true(none.log_sum_exp[row] == -INFINITY);
+    attention_free(&all);
+    attention_free(&none);
+    problem_free(&p);
+}
+
 /* A mask and a bias of which nothing is broadcast. */
 static void expand(const struct problem *p, uint8_t **mask_memory, struct tensor *bias, attn_options *options) {
     const attn_attention_args *args = &p->args;
@@ -575,6 +606,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_same_bits_of_wild_values),
         cmocka_unit_test(test_intervals_as_masks),
         cmocka_unit_test(test_windows_as_lengths),
+        cmocka_unit_test(test_ends_of_the_type),
         cmocka_unit_test(test_broadcast_as_expanded),
         cmocka_unit_test(test_keys_outside_intervals_are_not_read),
         cmocka_unit_test(test_hidden_keys_have_no_effect),

@@ -277,6 +277,41 @@ static void test_base_as_frequencies(void **state) {
     assert_same_bits(rotated[0], rotated[1], ROWS * SIZE);
 }
 
+/* Of a query over a cache the sum of position and offset matters, however large both are. */
+static void test_offsets_that_cancel(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { SIZE = 20, KEYS = 6, ROWS = 3 };
+    static const int64_t positions[] = {KEYS, 1000, (int64_t)1 << 62, INT64_MAX};
+    struct table t = table_new(&random, 0, KEYS + ROWS, SIZE);
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, ROWS, SIZE, FLUSH_END);
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
+    void *memory;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    cache_append(cache, KEYS, tensor_in(&k), tensor_in(&k), NULL);
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .head_size = SIZE};
+    args.q = tensor_in(&q);
+    args.cache = cache;
+    args.options.causal = ATTN_CAUSAL_OFFSET; /* all keys are seen from KEYS on */
+    args.options.rotary = t.rotary;
+    struct attention_result result[sizeof positions / sizeof *positions];
+    for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
+        int64_t offset = KEYS - positions[i];
+        test_case("position %lld, offset %lld", (long long)positions[i], (long long)offset);
+        args.options.causal_offset = positions[i];
+        args.options.rotary_offsets = &offset;
+        result[i] = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_result(&result[0], &result[i]);
+    }
+    for (size_t i = 0; i < sizeof positions / sizeof *positions; i++)
+        attention_free(&result[i]);
+    guarded_free(memory);
+    tensor_free(&q);
+    tensor_free(&k);
+    table_free(&t);
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -284,6 +319,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_keys_as_queries),
         cmocka_unit_test(test_as_rotated_before),
         cmocka_unit_test(test_base_as_frequencies),
+        cmocka_unit_test(test_offsets_that_cancel),
     };
     return test_run(tests);
 }

@@ -4,7 +4,7 @@
 /* For pthread barriers, which C11 does not have. */
 #define _GNU_SOURCE 1
 
-#include "problem.h"
+#include "attention_problem.h"
 
 #include <pthread.h>
 
@@ -288,6 +288,83 @@ static void test_attention(void **state) {
     }
 }
 
+/* Output, weights, scores and log-sum-exp. */
+static void run_masked(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_attention_args args = *(const attn_attention_args *)problem;
+    args.options.parallel = parallel;
+    struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
+    memcpy(out, r.o.data, o * sizeof *out);
+    memcpy(out + o, r.weights, weights * sizeof *out);
+    memcpy(out + o + weights, r.scores, weights * sizeof *out);
+    memcpy(out + o + 2 * weights, r.log_sum_exp, r.rows * sizeof *out);
+    attention_free(&r);
+}
+
+/* Many kinds of masks at once, sequences packed or not. */
+static void test_masked_attention(void **state) {
+    (void)state;
+    static const int64_t q_cu[] = {0, 60, 60, 130}, kv_cu[] = {1, 91, 120, 180};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 3 * SHAPES; i++) {
+        const struct shape *s = &shapes[i % SHAPES];
+        attn_attention_args args = {.isa = test_isa(), .batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads};
+        int packed = i / SHAPES == 1 && i % SHAPES == 0;
+        args.q_len = s->q_len;
+        args.kv_len = s->kv_len;
+        args.head_size = s->head_size;
+        args.value_size = s->value_size;
+        args.options.score_stage = (attn_score_stage)(i % 3);
+        if (packed) {
+            args.batch = 3;
+            args.q_cu = (attn_cu_lens){q_cu, 130};
+            args.kv_cu = (attn_cu_lens){kv_cu, 200};
+        }
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, random_kinds(&random, ~KIND(GROUPS)));
+        size_t rows = args.batch * args.heads * args.q_len;
+        size_t outputs = (packed ? args.heads * 130 : rows) * p.v.size + rows * (2 * args.kv_len + 1);
+        check(&random, "masked attention", &(struct operation){run_masked, &p.args, outputs, is_small(s)});
+        problem_free(&p);
+    }
+}
+
+/* ---- Merge ---- */
+
+static void run_merge_parts(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_merge_args args = *(const attn_merge_args *)problem;
+    args.merged.data = out;
+    args.merged_log_sum_exp = out + args.batch * args.heads * args.q_len * args.value_size;
+    args.parallel = parallel;
+    assert_ok(attn_merge(&args, NULL));
+}
+
+static void test_merge(void **state) {
+    (void)state;
+    enum { PARTS = 3, SIZE = 65, LEN = 70 };
+    struct test_random random = test_random(__func__);
+    for (size_t heads = 1; heads <= 9; heads += 8) {
+        size_t rows = heads * LEN;
+        struct tensor o[PARTS];
+        attn_tensor in[PARTS];
+        float *log_sum_exp = guarded_floats(rows, FLUSH_END);
+        const float *log_sum_exps[PARTS] = {log_sum_exp, log_sum_exp, log_sum_exp};
+        random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
+        for (size_t part = 0; part < PARTS; part++) {
+            o[part] = tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, 1, heads, LEN, SIZE, FLUSH_END);
+            in[part] = tensor_in(&o[part]);
+        }
+        attn_merge_args args = {.isa = test_isa(), .parts = PARTS, .batch = 1, .heads = heads, .q_len = LEN};
+        args.value_size = SIZE;
+        args.o = in;
+        args.log_sum_exp = log_sum_exps;
+        args.merged = (attn_tensor_out){NULL, rows * SIZE, LEN * SIZE, SIZE};
+        check(&random, "merge", &(struct operation){run_merge_parts, &args, rows * (SIZE + 1), heads == 1});
+        guarded_free(log_sum_exp);
+        for (size_t part = 0; part < PARTS; part++)
+            tensor_free(&o[part]);
+    }
+}
+
 /* ---- Cache ---- */
 
 struct cache_problem {
@@ -554,11 +631,18 @@ static void test_layer(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),        cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_transposes),  cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_cache),       cmocka_unit_test(test_decode_split_by_keys),
-        cmocka_unit_test(test_paged_cache), cmocka_unit_test(test_cache_append),
-        cmocka_unit_test(test_ring),        cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_transposes),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_masked_attention),
+        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_decode_split_by_keys),
+        cmocka_unit_test(test_paged_cache),
+        cmocka_unit_test(test_cache_append),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_layer),
     };
     return test_run(tests);
 }

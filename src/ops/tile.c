@@ -206,6 +206,12 @@ static void copy_stage(const struct attn_tile *tile, const struct block *block, 
         copy_scores(tile, block, options->scores, false);
 }
 
+/* ALiBi at distances that the kernel's integers do not hold: for rows far from all keys. */
+static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double distance) {
+    for (size_t c = lo; c < hi; c++)
+        x[c] = fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);
+}
+
 static void add_bias(const struct attn_tile *tile, const struct block *block, size_t r) {
     const struct attn_tile_row *row = &tile->row[r];
     const float *slopes = tile->problem->options->alibi;
@@ -214,9 +220,14 @@ static void add_bias(const struct attn_tile *tile, const struct block *block, si
                                   .hi = block->hi[r],
                                   .add = block->bias[r],
                                   .visible = block->mask[r]};
-    if (slopes) {
-        args.slope = slopes[row->head];
-        args.distance = (int32_t)((int64_t)block->begin - tile->sequence.position - (int64_t)row->row);
+    if (slopes && slopes[row->head] != 0.0f) {
+        double distance = (double)block->begin - (double)row->row - (double)tile->sequence.position;
+        if (fabs(distance) < INT32_MAX - ATTN_BLOCK) {
+            args.slope = slopes[row->head];
+            args.distance = (int32_t)distance;
+        } else {
+            add_far_slope(args.x, args.lo, args.hi, slopes[row->head], distance);
+        }
     }
     if (args.lo < args.hi && (args.slope != 0.0f || args.add || args.visible))
         tile->attention->bias(&args);

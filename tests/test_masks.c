@@ -57,14 +57,14 @@ static void test_every_pair_of_kinds(void **state) {
     for (size_t round = 0; round < sweep(4, 1); round++)
         for (unsigned one = 0; one < KINDS; one++)
             for (unsigned other = one + 1; other < KINDS; other++)
-                if (kinds_agree(1u << one | 1u << other))
+                if (kinds_agree(1u << one | 1u << other) && random_below(&random, sweep(1, 3)) == 0)
                     check_kinds(&random, index++, 1u << one | 1u << other);
 }
 
 static void test_many_kinds(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(300, 24); i++)
+    for (size_t i = 0; i < sweep(300, 16); i++)
         check_kinds(&random, i, random_kinds(&random, ~0u));
 }
 
@@ -72,7 +72,7 @@ static void test_many_kinds(void **state) {
 static void test_same_bits_of_wild_values(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(200, 24); i++) {
+    for (size_t i = 0; i < sweep(200, 16); i++) {
         attn_attention_args args = masked_args(&random, i);
         enum test_values values = i % 2 ? TEST_WILD : TEST_NASTY;
         struct problem p = masked_problem_new(&random, values, &args, random_kinds(&random, ~0u));
@@ -200,8 +200,9 @@ static void test_ends_of_the_type(void **state) {
     check_against_oracle(&p, &all, 0);
     for (size_t i = 0; i < args.q_len; i++) {
         int64_t start = (int64_t)i + 1;
-        attn_attention_args row = some_rows(&p.args, i, i + 1);
+        attn_attention_args row = p.args;
         row.options = (attn_options){.starts = &start};
+        row = some_rows(&row, i, i + 1);
         struct attention_result one = attention_run(&row, LAYOUT_BHSD, FLUSH_END);
         for (size_t head = 0; head < args.heads; head++)
             assert_same_rows(((struct rows_of){&row, &one, 0, head, 0}), ((struct rows_of){&args, &all, 0, head, i}), 1,

@@ -159,19 +159,47 @@ static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) 
     return attn_store_at(tile->store, tile->store_sequence, tile->store_head, key - tile->store_first);
 }
 
-/* Stretches whose panels happen to follow each other are one product. */
+/* Panels that one product can take, from key `begin` on: those of a stretch, of stretches that follow each other in memory, or
+ * of two stretches of one panel each, whose distance then is the panel stride. */
+static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_stretch *stretch) {
+    size_t n = stretch->count;
+    while (begin + n < end) {
+        struct attn_stretch next = stretch_at(tile, begin + n);
+        if (next.keys == stretch->keys + n * tile->problem->head_size) {
+            n += next.count;
+            continue;
+        }
+        if (n == tile->gemm->cols && next.keys > stretch->keys) {
+            stretch->key_panel_stride = (size_t)(next.keys - stretch->keys);
+            n += tile->gemm->cols;
+        }
+        break;
+    }
+    return min_size(n, end - begin);
+}
+
+/* Stretches of up to this many keys end before the processor's own prefetching gets far. */
+enum { SHORT = 64 };
+
+/* A page that will be needed soon, which the processor does not foresee. One row waits for memory alone: the beginnings of
+ * several pages start as many of its own prefetchers. More rows have time for every line. */
+static void prefetch(const struct attn_tile *tile, const float *page, size_t floats) {
+    enum { LINE = 16, REACH = 1024, HEAD = 64 }; /* floats: prefetchers stop at 4 KiB */
+    size_t taken = tile->rows > 1 ? REACH : HEAD;
+    for (size_t i = 0; i < floats; i += REACH)
+        for (size_t j = 0; j < taken && i + j < floats; j += LINE)
+            __builtin_prefetch(page + i + j);
+}
+
 static void score(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
     const struct attn_problem *problem = tile->problem;
-    while (begin < end) {
+    for (size_t n; begin < end; begin += n, scores += n) {
         struct attn_stretch stretch = stretch_at(tile, begin);
-        size_t n = stretch.count;
-        while (begin + n < end) {
-            struct attn_stretch next = stretch_at(tile, begin + n);
-            if (next.keys != stretch.keys + n * problem->head_size)
-                break;
-            n += next.count;
-        }
-        n = min_size(n, end - begin);
+        n = join_panels(tile, begin, end, &stretch);
+        size_t ahead = tile->rows > 1 ? n : 3 * n;
+        if (stretch.count <= SHORT)
+            for (size_t i = ahead; i < ahead + n && begin + i < end; i += ATTN_STRETCH_UNIT)
+                prefetch(tile, stretch_at(tile, begin + i).keys, ATTN_STRETCH_UNIT * problem->head_size);
         tile->gemm->run(&(struct attn_gemm_args){.m = tile->rows,
                                                  .n = n,
                                                  .k = problem->head_size,
@@ -181,8 +209,6 @@ static void score(const struct attn_tile *tile, size_t begin, size_t end, float 
                                                  .panel_stride = stretch.key_panel_stride,
                                                  .c = scores,
                                                  .c_stride = ATTN_SCORE_STRIDE});
-        begin += n;
-        scores += n;
     }
 }
 
@@ -269,6 +295,9 @@ static void accumulate(const struct attn_tile *tile, size_t base, size_t first, 
         size_t offset = (base + c - tile->store_first) % ATTN_STRETCH_UNIT;
         struct attn_stretch stretch = stretch_at(tile, base + c - offset);
         n = min_size(stretch.count - offset, end - c);
+        size_t ahead = tile->rows > 1 ? n : 3 * n;
+        if (stretch.count <= SHORT && c + ahead < end)
+            prefetch(tile, stretch_at(tile, base + c + ahead).values, n * problem->value_size);
         tile->gemm->run(&(struct attn_gemm_args){.m = rows,
                                                  .n = problem->value_size,
                                                  .k = n,

@@ -173,8 +173,8 @@ static void choose_scalars(struct test_random *random, attn_attention_args *args
                       : kinds & KIND(TOP_LEFT)   ? ATTN_CAUSAL_TOP_LEFT
                       : kinds & KIND(OFFSET)     ? ATTN_CAUSAL_OFFSET
                                                  : ATTN_CAUSAL_NONE;
-    if (kinds &
-        KIND(OFFSET)) /* a rotation's positions must be in its table; ALiBi's logits would be all rounding error */
+    /* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+    if (kinds & KIND(OFFSET))
         do
             options->causal_offset = random_offset(random, args->q_len, args->kv_len);
         while (kinds & (KIND(ROTARY) | KIND(ALIBI)) &&

@@ -5,6 +5,7 @@
 
 #include "attention_problem.h"
 
+#include <float.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -216,6 +217,35 @@ static void test_ends_of_the_type(void **state) {
     attention_free(&all);
     attention_free(&none);
     problem_free(&p);
+}
+
+/* ALiBi where distances outgrow 32 bits, from the first key on or from some key on: logits and log-sum-exp, which is off by
+ * no more than the logits are. Differences between such logits are rounding error, and so are weights. */
+static void test_alibi_far_from_all_keys(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const int64_t offsets[] = {INT32_MAX - 300,        INT32_MAX,        (int64_t)INT32_MAX + 700,
+                                      ((int64_t)1 << 32) + 3, (int64_t)1 << 40, INT64_MAX};
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 3, .q_len = 5, .kv_len = 900};
+        args.head_size = 8;
+        args.options.score_stage = ATTN_SCORE_MASKED;
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(OFFSET) | KIND(ALIBI));
+        p.args.options.causal_offset = offsets[i];
+        describe(&p.args);
+        struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        struct oracle oracle;
+        oracle_attention(&p.args, NULL, &oracle);
+        for (size_t at = 0; at < r.rows * r.kv_len; at++)
+            assert_near(oracle.scores[at], (double)r.scores[at], 5 * FLT_EPSILON * oracle.scores_magnitude[at]);
+        for (size_t row = 0; row < r.rows; row++)
+            assert_near(oracle.log_sum_exp[row], (double)r.log_sum_exp[row],
+                        6 * FLT_EPSILON * oracle.scores_magnitude[row * r.kv_len]);
+        check_bits(&random, &p, &r);
+        oracle_free(&oracle);
+        attention_free(&r);
+        problem_free(&p);
+    }
 }
 
 /* A mask and a bias of which nothing is broadcast. */
@@ -609,6 +639,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_intervals_as_masks),
         cmocka_unit_test(test_windows_as_lengths),
         cmocka_unit_test(test_ends_of_the_type),
+        cmocka_unit_test(test_alibi_far_from_all_keys),
         cmocka_unit_test(test_broadcast_as_expanded),
         cmocka_unit_test(test_keys_outside_intervals_are_not_read),
         cmocka_unit_test(test_hidden_keys_have_no_effect),

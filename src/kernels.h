@@ -53,6 +53,7 @@ struct attn_gemm_args {
     size_t a_stride; /* >= k, or any where m <= 1 */
     const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
     size_t panel_stride;
+    size_t b_stride;   /* of run_rows and run_columns, in place of panel_stride */
     const float *bias; /* the start of the chains: bias[j], or +0 where NULL */
     int accumulate;    /* the start is c[i][j] instead */
     float *c;
@@ -66,6 +67,9 @@ struct attn_gemm_kernel {
     size_t cols;        /* of a panel; a divisor of ATTN_LANES */
     void (*pack)(const struct attn_pack_args *args);
     void (*run)(const struct attn_gemm_args *args);
+    /* For m <= rows, the same of b as the caller has it: element [p][j] at b[p * b_stride + j], or at b[j * b_stride + p]. */
+    void (*run_rows)(const struct attn_gemm_args *args);
+    void (*run_columns)(const struct attn_gemm_args *args);
 };
 
 /* ---- Masked softmax ---- */

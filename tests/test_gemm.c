@@ -173,32 +173,83 @@ struct run_case {
     enum flush flush;
 };
 
+/* Which function takes b from where. */
+enum side { SIDE_PACKED, SIDE_ROWS, SIDE_COLUMNS, SIDE_COUNT };
+
+static const char *const side_names[] = {"packed", "rows", "columns"};
+
+/* The first n columns of the problem's b, once for each side. */
+struct right {
+    struct packed packed;
+    struct test_matrix rows, columns; /* [k][n], [n][k] */
+};
+
+static struct right new_right(const struct problem *problem, size_t n, enum layout layout, size_t gap,
+                              enum flush flush) {
+    struct right right = {.packed = pack(problem, n, layout, gap, flush),
+                          .rows = corner(problem->b, problem->n, problem->k, n, gap, flush),
+                          .columns = test_matrix(n, problem->k, problem->k + gap, flush)};
+    for (size_t j = 0; j < n; j++)
+        for (size_t p = 0; p < problem->k; p++)
+            right.columns.data[j * right.columns.stride + p] = problem->b[p * problem->n + j];
+    return right;
+}
+
+static void free_right(struct right *right) {
+    guarded_free(right->packed.data);
+    test_matrix_free(&right->rows);
+    test_matrix_free(&right->columns);
+}
+
+static void run_side(struct attn_gemm_args *args, const struct right *right, enum side side) {
+    if (side == SIDE_PACKED) {
+        args->b = right->packed.data;
+        args->panel_stride = right->packed.panel_stride;
+        kernel()->run(args);
+    } else if (side == SIDE_ROWS) {
+        args->b = right->rows.data;
+        args->b_stride = right->rows.stride;
+        kernel()->run_rows(args);
+    } else {
+        args->b = right->columns.data;
+        args->b_stride = right->columns.stride;
+        kernel()->run_columns(args);
+    }
+}
+
 /* The top left m x n of the problem, all memory guarded and exactly as large as described. */
-static void check_run(const struct problem *problem, const struct run_case *run, const struct packed *packed) {
-    test_case("m=%zu n=%zu k=%zu start=%s gap=%zu flush=%d", run->m, run->n, problem->k, start_names[run->start],
-              run->gap, (int)run->flush);
+static void check_side(const struct problem *problem, const struct run_case *run, const struct right *right,
+                       enum side side) {
+    test_case("m=%zu n=%zu k=%zu start=%s gap=%zu flush=%d %s", run->m, run->n, problem->k, start_names[run->start],
+              run->gap, (int)run->flush, side_names[side]);
     struct test_matrix a = corner(problem->a, problem->k, run->m, problem->k, run->gap, run->flush);
     struct test_matrix expected =
         corner(problem->expected[run->start], problem->n, run->m, run->n, run->gap, run->flush);
     struct test_matrix c = run->start == START_C ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
                                                  : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
     float *bias = run->start == START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
-    kernel()->run(&(struct attn_gemm_args){.m = run->m,
-                                           .n = run->n,
-                                           .k = problem->k,
-                                           .a = a.data,
-                                           .a_stride = a.stride,
-                                           .b = packed->data,
-                                           .panel_stride = packed->panel_stride,
-                                           .bias = bias,
-                                           .accumulate = run->start == START_C,
-                                           .c = c.data,
-                                           .c_stride = c.stride});
+    run_side(&(struct attn_gemm_args){.m = run->m,
+                                      .n = run->n,
+                                      .k = problem->k,
+                                      .a = a.data,
+                                      .a_stride = a.stride,
+                                      .bias = bias,
+                                      .accumulate = run->start == START_C,
+                                      .c = c.data,
+                                      .c_stride = c.stride},
+             right, side);
     assert_same_matrix(&expected, &c);
     guarded_free(bias);
     test_matrix_free(&c);
     test_matrix_free(&expected);
     test_matrix_free(&a);
+}
+
+/* In place for few rows only. */
+static void check_run(const struct problem *problem, const struct run_case *run, const struct right *right) {
+    for (enum side side = 0; side < SIDE_COUNT; side++)
+        if (side == SIDE_PACKED || run->m <= kernel()->rows)
+            check_side(problem, run, right, side);
 }
 
 static size_t max_m(void) {
@@ -219,10 +270,10 @@ static void check_all_tails(struct test_random *random, const struct problem *pr
                                    .start = (enum start)(round % START_COUNT),
                                    .gap = gaps[round / START_COUNT % GAPS],
                                    .flush = round >= ROUNDS / 2 ? FLUSH_START : FLUSH_END};
-            struct packed packed = pack(problem, n, (enum layout)(n % LAYOUT_COUNT), run.gap, run.flush);
+            struct right right = new_right(problem, n, (enum layout)(n % LAYOUT_COUNT), run.gap, run.flush);
             for (run.m = 0; run.m <= problem->m; run.m++)
-                check_run(problem, &run, &packed);
-            guarded_free(packed.data);
+                check_run(problem, &run, &right);
+            free_right(&right);
         }
 }
 
@@ -235,9 +286,9 @@ static void check_some_tails(struct test_random *random, const struct problem *p
                                .flush = i % 2 ? FLUSH_START : FLUSH_END};
         if (i == 0)
             run.m = problem->m, run.n = problem->n;
-        struct packed packed = pack(problem, run.n, (enum layout)(i % LAYOUT_COUNT), run.gap, run.flush);
-        check_run(problem, &run, &packed);
-        guarded_free(packed.data);
+        struct right right = new_right(problem, run.n, (enum layout)(i % LAYOUT_COUNT), run.gap, run.flush);
+        check_run(problem, &run, &right);
+        free_right(&right);
     }
 }
 
@@ -266,7 +317,8 @@ static void equals_reference_on_large_sizes(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const size_t sizes[][3] = {{37, 300, 100}, {16, 100, 255}, {15, 65, 256},  {29, 33, 257},
-                               {17, 70, 511},  {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100}};
+                               {17, 70, 511},  {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100},
+                               {1, 300, 100},  {2, 200, 130},  {4, 130, 200},  {6, 128, 256}};
     size_t count = sizeof sizes / sizeof *sizes;
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(&random, TEST_NORMAL, sizes[i][0], sizes[i][1], sizes[i][2]);

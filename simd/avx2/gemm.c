@@ -13,13 +13,19 @@ enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 14 };
 /* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
 enum { K_BLOCK = 256, ROW_BLOCK = 144 };
 
-/* A tile's place: rows from a and c, columns from panel b; the last register of each row ends at `tail` lanes. */
+/* Rows or columns in place that are fetched ahead: the processor does not foresee them where they lie far apart. */
+enum { PREFETCH = 16, LINE = 16 };
+
+/* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
+enum { DEPTH = 4, PANEL_DEPTH = 64 };
+
+/* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
     const float *a;
     size_t a_stride;
     const float *b;
-    size_t panel_stride;
+    size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
     const float *bias;
     int accumulate;
     float *c;
@@ -27,12 +33,10 @@ struct tile {
     size_t tail;
 };
 
-/* Compile-time rows and registers of B per step, which may come from several panels. The smaller side of the outer product
- * stays in registers while the larger passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width) {
-    vec acc[14];
+/* Where the chains start: compile-time rows and registers. */
+INLINE void tile_begin(const struct tile *t, size_t tail, vec *acc, const int rows, const int width) {
     UNROLL for (int j = 0; j < width; j++) {
-        size_t lanes = j == width - 1 ? t->tail : VEC_LANES;
+        size_t lanes = j == width - 1 ? tail : VEC_LANES;
         vec start = t->bias ? vec_load_first(lanes, t->bias + j * VEC_LANES) : vec_zero();
         UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
     }
@@ -40,30 +44,58 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         UNROLL for (int i = 0; i < rows; i++) {
             const float *c = t->c + (size_t)i * t->c_stride;
             UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_load(c + j * VEC_LANES);
-            acc[i * width + width - 1] = vec_load_first(t->tail, c + (width - 1) * VEC_LANES);
+            acc[i * width + width - 1] = vec_load_first(tail, c + (width - 1) * VEC_LANES);
         }
     }
+}
 
-    /* One pointer for every four rows, and panels: what the addressing modes reach with the stride and its multiples. */
-    const float *b[2], *a[2];
-    size_t k = t->k, stride = t->a_stride, panel_stride = t->panel_stride;
-    UNROLL for (int q = 0; q < 2; q++) {
-        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
-        b[q] = t->b + (size_t)(q * 4 * VECS < width ? q * 4 : 0) * panel_stride;
-        __asm__("" : "+r"(a[q]), "+r"(b[q])); /* or the compiler derives each from the first again, through the stack */
+INLINE void tile_end(const struct tile *t, size_t tail, const vec *acc, const int rows, const int width) {
+    float *c = t->c;
+    size_t c_stride = t->c_stride;
+    UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
+        UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
+        vec_store_first(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
     }
+}
+
+/* One pointer for every four rows, or panels: what the addressing modes reach with the stride and its multiples. */
+INLINE void pointers(const float *p[2], const float *first, size_t stride, const int rows) {
+    UNROLL for (int q = 0; q < 2; q++) {
+        p[q] = first + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
+        __asm__("" : "+r"(p[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+}
+
+/* Register j of a step of B. */
+INLINE vec load_b(const float *const b[2], size_t b_stride, const int j, const int in_place) {
+    if (in_place)
+        return vec_load(b[0] + j * VEC_LANES);
+    return vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * b_stride + j % VECS * VEC_LANES);
+}
+
+/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
+ * place. The smaller side of the outer product stays in registers while the larger passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
+    size_t tail = in_place ? VEC_LANES : t->tail;
+    vec acc[14];
+    tile_begin(t, tail, acc, rows, width);
+    const float *b[2], *a[2];
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride, step = in_place ? b_stride : COLS;
+    pointers(a, t->a, stride, rows);
+    pointers(b, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
+        if (in_place)
+            UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * panel_stride + j % VECS * VEC_LANES);
+                vec bv = load_b(b, b_stride, j, in_place);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
             vec bv[MAX_WIDTH];
-            UNROLL for (int j = 0; j < width; j++) bv[j] =
-                vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * panel_stride + j % VECS * VEC_LANES);
+            UNROLL for (int j = 0; j < width; j++) bv[j] = load_b(b, b_stride, j, in_place);
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
@@ -71,58 +103,97 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         }
         UNROLL for (int q = 0; q < 2; q++) {
             a[q]++;
-            b[q] += COLS;
+            b[q] += step;
         }
         __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
     }
+    tile_end(t, tail, acc, rows, width);
+}
 
-    float *c = t->c;
-    size_t c_stride = t->c_stride, tail = t->tail;
-    UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
-        UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        vec_store_first(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
+ * while the rows of A pass by. That takes 8 shuffles a register next to 4 multiply-adds a row. Meanwhile a line of some columns
+ * further on is fetched, so that in 16 elements it is the turn of each. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width) {
+    vec acc[6];
+    tile_begin(t, VEC_LANES, acc, rows, width);
+    const float *b = t->b, *a[2];
+    const size_t turns = (size_t)width * VEC_LANES * DEPTH / LINE;
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    pointers(a, t->a, stride, rows);
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
+        size_t turn = PREFETCH + p % LINE / DEPTH * turns;
+        UNROLL for (size_t i = 0; i < turns; i++) vec_prefetch(b, (turn + i) * b_stride);
+        __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv[DEPTH];
+            vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
+            UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) {
+                vec *sum = &acc[i * width + j];
+                *sum = vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
+                __asm__ volatile("" : "+x"(*sum) : : "memory"); /* or more is begun than there are registers for */
+            }
+        }
+        UNROLL for (int q = 0; q < 2; q++) a[q] += DEPTH;
     }
+    tile_end(t, VEC_LANES, acc, rows, width);
 }
 
 typedef void tile_function(const struct tile *t);
 
 /* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
- * in 16. */
+ * in 16; one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width);                                                                                      \
+        tile_run(t, rows, width, 0);                                                                                   \
+    }                                                                                                                  \
+    static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
+        tile_run(t, rows, width, 1);                                                                                   \
     }
-#define ENTRY(rows, width)    tile_##rows##_##width,
-#define UP_TO_2(X, rows)      X(rows, 1) X(rows, 2)
-#define UP_TO_3(X, rows)      UP_TO_2(X, rows) X(rows, 3)
-#define UP_TO_4(X, rows)      UP_TO_3(X, rows) X(rows, 4)
-#define UP_TO_6(X, rows)      UP_TO_4(X, rows) X(rows, 5) X(rows, 6)
-#define UP_TO_10(X, rows)     UP_TO_6(X, rows) X(rows, 7) X(rows, 8) X(rows, 9) X(rows, 10)
-#define UP_TO_14(X, rows)     UP_TO_10(X, rows) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
-#define EACH_ROW_COUNT(X)     X(1, 14) X(2, 6) X(3, 4) X(4, 3) X(5, 2) X(6, 2)
+#define TILE_COLUMNS(rows, width)                                                                                      \
+    static void tile_columns_##rows##_##width##_4(const struct tile *t) {                                              \
+        tile_columns_run(t, rows, width);                                                                              \
+    }
+#define ENTRY(rows, width)           tile_##rows##_##width,
+#define ROWS_ENTRY(rows, width)      tile_rows_##rows##_##width,
+#define UP_TO_2(X, rows)             X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)             UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)             UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_6(X, rows)             UP_TO_4(X, rows) X(rows, 5) X(rows, 6)
+#define UP_TO_10(X, rows)            UP_TO_6(X, rows) X(rows, 7) X(rows, 8) X(rows, 9) X(rows, 10)
+#define UP_TO_14(X, rows)            UP_TO_10(X, rows) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
+#define EACH_ROW_COUNT(X)            X(1, 14, 2) X(2, 6, 2) X(3, 4, 2) X(4, 3, 1) X(5, 2, 1) X(6, 2, 1)
 
-#define TILES(rows, widest)   UP_TO_##widest(TILE, rows)
-#define ENTRIES(rows, widest) {widest, {UP_TO_##widest(ENTRY, rows)}},
+#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_COLUMNS(rows, columns)
+#define ENTRIES(rows, widest, columns)                                                                                 \
+    {widest,                                                                                                           \
+     {UP_TO_##widest(ENTRY, rows)},                                                                                    \
+     {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
+     columns * VEC_LANES,                                                                                              \
+     tile_columns_##rows##_##columns##_4},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH];
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH];
+    size_t columns;
+    tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels: as many registers at once as fit, in whole panels but for the last. The last two steps share
+/* One row tile over n columns: as many registers at once as fit, in whole panels but for the last. The last two steps share
  * what is left, or one of them may have too few chains. */
-static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
+INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
+                     const int in_place) {
+    tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
     size_t widest = tiles[rows - 1].widest, step = widest / VECS * COLS;
     float *c = t->c;
-    for (size_t j = 0, taken; j < args->n; j += taken) {
-        size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
+    for (size_t j = 0, taken; j < n; j += taken) {
+        size_t left = n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
         taken = vecs <= widest ? left : left < 2 * step ? (left / COLS + 1) / 2 * COLS : step;
         vecs = (taken + VEC_LANES - 1) / VEC_LANES;
-        t->b = b + j / COLS * args->panel_stride;
+        t->b = b + (in_place ? j : j / COLS * args->panel_stride);
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
         t->tail = taken - (vecs - 1) * VEC_LANES;
-        tiles[rows - 1].run[vecs - 1](t);
+        run[vecs - 1](t);
     }
 }
 
@@ -141,7 +212,7 @@ static void one_panel(struct tile *t, size_t m, size_t cols) {
 static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
                      .a_stride = args->a_stride,
-                     .panel_stride = args->panel_stride,
+                     .b_stride = args->panel_stride,
                      .accumulate = args->accumulate || p > 0,
                      .c_stride = args->c_stride};
     const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
@@ -149,7 +220,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     if (m <= ROWS) {
         t.a = a;
         t.c = c;
-        few_rows(&t, m, args, b);
+        few_rows(&t, m, args->n, args, b, 0);
         return;
     }
     for (size_t j = 0; j < args->n; j += COLS) {
@@ -230,5 +301,83 @@ static void pack(const struct attn_pack_args *args) {
     }
 }
 
-const struct attn_gemm_kernel attn_avx2_gemm = {
-    .name = "avx2_6x16", .rows = ROWS, .cols = COLS, .width = COLS, .pack = pack, .run = run};
+static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
+    return (struct tile){.k = k,
+                         .a = args->a,
+                         .a_stride = args->a_stride,
+                         .b_stride = args->b_stride,
+                         .accumulate = args->accumulate,
+                         .c = args->c,
+                         .c_stride = args->c_stride};
+}
+
+/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill registers. */
+static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p, size_t k_stride,
+                              size_t n_stride) {
+    float panel[PANEL_DEPTH * COLS];
+    do {
+        size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;
+        pack(&(struct attn_pack_args){.k = k,
+                                      .n = n,
+                                      .b = args->b + p * k_stride + j * n_stride,
+                                      .k_stride = k_stride,
+                                      .n_stride = n_stride,
+                                      .packed = panel,
+                                      .panel_stride = PANEL_DEPTH * COLS});
+        run(&(struct attn_gemm_args){.m = args->m,
+                                     .n = n,
+                                     .k = k,
+                                     .a = args->a + p,
+                                     .a_stride = args->a_stride,
+                                     .b = panel,
+                                     .panel_stride = PANEL_DEPTH * COLS,
+                                     .bias = args->bias ? args->bias + j : NULL,
+                                     .accumulate = args->accumulate || p > 0,
+                                     .c = args->c + j,
+                                     .c_stride = args->c_stride});
+        p += k;
+    } while (p < args->k);
+}
+
+/* Where one tile is not as wide as a row, PREFETCH rows at a time: what was fetched with them waits in L1 for the next tile. */
+static void run_rows(const struct attn_gemm_args *args) {
+    size_t whole = args->n / VEC_LANES * VEC_LANES, p = 0;
+    if (args->m == 0)
+        return;
+    size_t depth = whole > tiles[args->m - 1].widest * VEC_LANES ? PREFETCH : args->k;
+    do {
+        struct tile t = tile_in_place(args, args->k - p < depth ? args->k - p : depth);
+        t.a += p;
+        t.accumulate |= p > 0;
+        few_rows(&t, args->m, whole, args, args->b + p * args->b_stride, 1);
+        p += t.k;
+    } while (p < args->k);
+    if (whole < args->n)
+        run_through_panel(args, whole, args->n - whole, 0, args->b_stride, 1);
+}
+
+static void run_columns(const struct attn_gemm_args *args) {
+    size_t k = args->k / DEPTH * DEPTH, j = 0;
+    struct tile t = tile_in_place(args, k);
+    if (args->m == 0)
+        return;
+    for (size_t cols = tiles[args->m - 1].columns; args->n - j >= cols; j += cols) {
+        t.b = args->b + j * args->b_stride;
+        t.bias = args->bias ? args->bias + j : NULL;
+        t.c = args->c + j;
+        tiles[args->m - 1].run_columns(&t);
+        if (k < args->k)
+            run_through_panel(args, j, cols, k, 1, args->b_stride);
+    }
+    if (j < args->n)
+        run_through_panel(args, j, args->n - j, 0, 1, args->b_stride);
+}
+
+const struct attn_gemm_kernel attn_avx2_gemm = {.name = "avx2_6x16",
+                                                .rows = ROWS,
+                                                .cols = COLS,
+                                                .width = COLS,
+                                                .pack = pack,
+                                                .run = run,
+                                                .run_rows = run_rows,
+                                                .run_columns = run_columns};

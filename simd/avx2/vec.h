@@ -33,6 +33,10 @@ INLINE vec vec_load(const float *p) {
 INLINE void vec_store(float *p, vec x) {
     _mm256_storeu_ps(p, x);
 }
+/* Fetches the line of p[offset], which need not exist. */
+INLINE void vec_prefetch(const float *p, size_t offset) {
+    _mm_prefetch((const char *)(p + offset), _MM_HINT_T0);
+}
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return _mm256_fmadd_ps(a, b, c);
 }
@@ -167,6 +171,19 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
         t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
     }
     UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+/* Four floats from each of 8 columns: element l of all of them in register l. */
+INLINE void vec_load_columns(const float *p, size_t stride, vec r[4]) {
+    vec t[4];
+    UNROLL for (size_t i = 0; i < 4; i++) t[i] =
+        _mm256_set_m128(_mm_loadu_ps(p + (i + 4) * stride), _mm_loadu_ps(p + i * stride));
+    vec t0 = _mm256_unpacklo_ps(t[0], t[1]), t1 = _mm256_unpackhi_ps(t[0], t[1]);
+    vec t2 = _mm256_unpacklo_ps(t[2], t[3]), t3 = _mm256_unpackhi_ps(t[2], t[3]);
+    r[0] = _mm256_shuffle_ps(t0, t2, 0x44);
+    r[1] = _mm256_shuffle_ps(t0, t2, 0xee);
+    r[2] = _mm256_shuffle_ps(t1, t3, 0x44);
+    r[3] = _mm256_shuffle_ps(t1, t3, 0xee);
 }
 
 #endif

@@ -13,16 +13,20 @@ enum { ROWS = 14, COLS = VEC_LANES, WIDTH = 2, MAX_WIDTH = 8 };
  * but their 9 bytes a cycle come from L2 in time, and each block more is a round trip of C. */
 enum { K_BLOCK = 768, ROW_BLOCK = 256 };
 
-/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. */
-enum { PREFETCH = 16 };
+/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns, which
+ * the processor does not foresee where they lie far apart. */
+enum { PREFETCH = 16, LINE = 16 };
 
-/* A tile's place: rows from a and c, columns from panel b; the last register of each row ends at `tail` lanes. */
+/* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
+enum { DEPTH = 8, PANEL_DEPTH = 64 };
+
+/* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
     const float *a;
     size_t a_stride;
     const float *b;
-    size_t panel_stride;
+    size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
     const float *bias;
     int accumulate;
     float *c;
@@ -30,10 +34,8 @@ struct tile {
     vec_mask tail;
 };
 
-/* Compile-time rows and panels. The smaller side of the outer product
- * stays in registers while the larger passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width) {
-    vec acc[28];
+/* Where the chains start: compile-time rows and registers. */
+INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int width) {
     UNROLL for (int j = 0; j < width; j++) {
         vec_mask mask = j == width - 1 ? t->tail : (vec_mask)-1;
         vec start = t->bias ? vec_load_mask(mask, t->bias + j * VEC_LANES) : vec_zero();
@@ -46,36 +48,9 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
             acc[i * width + width - 1] = vec_load_mask(t->tail, c + (width - 1) * VEC_LANES);
         }
     }
+}
 
-    /* One pointer for every four rows: what the addressing modes reach with the stride and its multiples. */
-    const float *b = t->b, *a[4];
-    size_t stride = t->a_stride, panel_stride = t->panel_stride;
-    UNROLL for (int q = 0; q < 4; q++) {
-        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
-        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
-    }
-    for (size_t p = 0; p < t->k; p++, b += COLS) {
-        if (rows < width) {
-            vec av[ROWS];
-            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
-            UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load(b + (size_t)j * panel_stride);
-                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
-            }
-        } else {
-            vec bv[MAX_WIDTH];
-            UNROLL for (int j = 0; j < width; j++) bv[j] = vec_load(b + (size_t)j * panel_stride);
-            UNROLL for (int i = 0; i < rows; i++) {
-                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
-                UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
-            }
-        }
-        if (width <= WIDTH)
-            UNROLL for (int j = 0; j < width; j++)
-                _mm_prefetch((const char *)(b + PREFETCH * COLS + (size_t)j * panel_stride), _MM_HINT_T0);
-        UNROLL for (int q = 0; q < 4; q++) a[q]++;
-    }
-
+INLINE void tile_end(const struct tile *t, const vec *acc, const int rows, const int width) {
     float *c = t->c;
     size_t c_stride = t->c_stride;
     vec_mask tail = t->tail;
@@ -85,45 +60,119 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     }
 }
 
+/* One pointer for every four rows: what the addressing modes reach with the stride and its multiples. */
+INLINE void pointers(const float *p[4], const float *first, size_t stride, const int rows) {
+    UNROLL for (int q = 0; q < 4; q++) {
+        p[q] = first + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
+        __asm__("" : "+r"(p[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+}
+
+/* Compile-time rows and registers of B per step: a panel each, or one after the other in a row of B in place. The smaller side
+ * of the outer product stays in registers while the larger passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
+    vec acc[28];
+    tile_begin(t, acc, rows, width);
+    const float *b = t->b, *a[4];
+    size_t k = t->k, stride = t->a_stride;
+    size_t step = in_place ? t->b_stride : COLS, next = in_place ? VEC_LANES : t->b_stride;
+    vec_mask tail = in_place ? t->tail : (vec_mask)-1; /* panels are full */
+    pointers(a, t->a, stride, rows);
+    for (size_t p = 0; p < k; p++, b += step) {
+        if (rows < width) {
+            vec av[ROWS];
+            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
+            UNROLL for (int j = 0; j < width; j++) {
+                vec bv = vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + (size_t)j * next);
+                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+            }
+        } else {
+            vec bv[MAX_WIDTH];
+            UNROLL for (int j = 0; j < width; j++) bv[j] =
+                vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + (size_t)j * next);
+            UNROLL for (int i = 0; i < rows; i++) {
+                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
+                UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+            }
+        }
+        if (in_place || width <= WIDTH)
+            UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, PREFETCH * step + (size_t)j * next);
+        UNROLL for (int q = 0; q < 4; q++) a[q]++;
+    }
+    tile_end(t, acc, rows, width);
+}
+
+/* Compile-time rows and one register of columns in place, DEPTH elements of each at a time: transposed they stay in registers
+ * while the rows of A pass by. That takes 24 shuffles, all of one port, next to 8 multiply-adds a row. Meanwhile a line of some
+ * columns further on is fetched, so that in 16 elements it is the turn of each. */
+INLINE void tile_columns_run(const struct tile *t, const int rows) {
+    vec acc[ROWS];
+    tile_begin(t, acc, rows, 1);
+    const float *b = t->b, *a[4];
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    pointers(a, t->a, stride, rows);
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b, (PREFETCH + p % LINE + i) * b_stride);
+        vec bv[DEPTH];
+        vec_load_columns(b, b_stride, bv);
+        __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+        UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) acc[i] =
+            vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], acc[i]);
+        UNROLL for (int q = 0; q < 4; q++) a[q] += DEPTH;
+    }
+    tile_end(t, acc, rows, 1);
+}
+
 typedef void tile_function(const struct tile *t);
 
 /* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
- * in 32. */
+ * in 32; one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width);                                                                                      \
+        tile_run(t, rows, width, 0);                                                                                   \
+    }                                                                                                                  \
+    static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
+        tile_run(t, rows, width, 1);                                                                                   \
     }
-#define ENTRY(rows, width) tile_##rows##_##width,
-#define UP_TO_2(X, rows)   X(rows, 1) X(rows, 2)
-#define UP_TO_3(X, rows)   UP_TO_2(X, rows) X(rows, 3)
-#define UP_TO_4(X, rows)   UP_TO_3(X, rows) X(rows, 4)
-#define UP_TO_5(X, rows)   UP_TO_4(X, rows) X(rows, 5)
-#define UP_TO_6(X, rows)   UP_TO_5(X, rows) X(rows, 6)
-#define UP_TO_8(X, rows)   UP_TO_6(X, rows) X(rows, 7) X(rows, 8)
+#define TILE_COLUMNS(rows)                                                                                             \
+    static void tile_columns_##rows##_8(const struct tile *t) {                                                        \
+        tile_columns_run(t, rows);                                                                                     \
+    }
+#define ENTRY(rows, width)      tile_##rows##_##width,
+#define ROWS_ENTRY(rows, width) tile_rows_##rows##_##width,
+#define UP_TO_2(X, rows)        X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)        UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)        UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_5(X, rows)        UP_TO_4(X, rows) X(rows, 5)
+#define UP_TO_6(X, rows)        UP_TO_5(X, rows) X(rows, 6)
+#define UP_TO_8(X, rows)        UP_TO_6(X, rows) X(rows, 7) X(rows, 8)
 #define EACH_ROW_COUNT(X)                                                                                              \
     X(1, 8) X(2, 8) X(3, 8) X(4, 6) X(5, 5) X(6, 4) X(7, 3) X(8, 3) X(9, 3) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
-#define TILES(rows, widest)   UP_TO_##widest(TILE, rows)
-#define ENTRIES(rows, widest) {widest, {UP_TO_##widest(ENTRY, rows)}},
+#define TILES(rows, widest) UP_TO_##widest(TILE, rows) TILE_COLUMNS(rows)
+#define ENTRIES(rows, widest)                                                                                          \
+    {widest, {UP_TO_##widest(ENTRY, rows)}, {UP_TO_##widest(ROWS_ENTRY, rows)}, tile_columns_##rows##_8},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH];
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
-/* One row tile over all panels, as many at once as fit. */
-static void few_rows(struct tile *t, size_t rows, const struct attn_gemm_args *args, const float *b) {
+/* One row tile over n columns, as many registers at once as fit. */
+INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
+                     const int in_place) {
+    tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
     size_t widest = tiles[rows - 1].widest, step = widest * COLS;
     float *c = t->c;
-    for (size_t j = 0, taken; j < args->n; j += taken) {
-        size_t left = args->n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
+    for (size_t j = 0, taken; j < n; j += taken) {
+        size_t left = n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
         taken = vecs <= widest ? left : step;
         vecs = vecs <= widest ? vecs : widest;
-        t->b = b + j / COLS * args->panel_stride;
+        t->b = b + (in_place ? j : j / COLS * args->panel_stride);
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
         t->tail = vec_lanes(0, taken - (vecs - 1) * VEC_LANES);
-        tiles[rows - 1].run[vecs - 1](t);
+        run[vecs - 1](t);
     }
 }
 
@@ -142,7 +191,7 @@ static void some_panels(struct tile *t, size_t m, size_t cols) {
 static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
                      .a_stride = args->a_stride,
-                     .panel_stride = args->panel_stride,
+                     .b_stride = args->panel_stride,
                      .accumulate = args->accumulate || p > 0,
                      .c_stride = args->c_stride};
     const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
@@ -150,7 +199,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     if (m <= ROWS) {
         t.a = a;
         t.c = c;
-        few_rows(&t, m, args, b);
+        few_rows(&t, m, args->n, args, b, 0);
         return;
     }
     for (size_t j = 0; j < args->n; j += WIDTH * COLS) {
@@ -226,5 +275,72 @@ static void pack(const struct attn_pack_args *args) {
     }
 }
 
-const struct attn_gemm_kernel attn_avx512_gemm = {
-    .name = "avx512_14x32", .rows = ROWS, .cols = COLS, .width = WIDTH * COLS, .pack = pack, .run = run};
+static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
+    return (struct tile){.k = k,
+                         .a = args->a,
+                         .a_stride = args->a_stride,
+                         .b_stride = args->b_stride,
+                         .accumulate = args->accumulate,
+                         .c = args->c,
+                         .c_stride = args->c_stride,
+                         .tail = (vec_mask)-1};
+}
+
+/* n columns from j on, at most a panel's, their elements from p on: what does not fill a transposition. */
+static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p) {
+    float panel[PANEL_DEPTH * COLS];
+    do {
+        size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;
+        pack(&(struct attn_pack_args){.k = k,
+                                      .n = n,
+                                      .b = args->b + j * args->b_stride + p,
+                                      .k_stride = 1,
+                                      .n_stride = args->b_stride,
+                                      .packed = panel,
+                                      .panel_stride = PANEL_DEPTH * COLS});
+        run(&(struct attn_gemm_args){.m = args->m,
+                                     .n = n,
+                                     .k = k,
+                                     .a = args->a + p,
+                                     .a_stride = args->a_stride,
+                                     .b = panel,
+                                     .panel_stride = PANEL_DEPTH * COLS,
+                                     .bias = args->bias ? args->bias + j : NULL,
+                                     .accumulate = args->accumulate || p > 0,
+                                     .c = args->c + j,
+                                     .c_stride = args->c_stride});
+        p += k;
+    } while (p < args->k);
+}
+
+static void run_rows(const struct attn_gemm_args *args) {
+    struct tile t = tile_in_place(args, args->k);
+    if (args->m > 0)
+        few_rows(&t, args->m, args->n, args, args->b, 1);
+}
+
+static void run_columns(const struct attn_gemm_args *args) {
+    size_t k = args->k / DEPTH * DEPTH, j = 0;
+    struct tile t = tile_in_place(args, k);
+    if (args->m == 0)
+        return;
+    for (; args->n - j >= COLS; j += COLS) {
+        t.b = args->b + j * args->b_stride;
+        t.bias = args->bias ? args->bias + j : NULL;
+        t.c = args->c + j;
+        tiles[args->m - 1].run_columns(&t);
+        if (k < args->k)
+            run_through_panel(args, j, COLS, k);
+    }
+    if (j < args->n)
+        run_through_panel(args, j, args->n - j, 0);
+}
+
+const struct attn_gemm_kernel attn_avx512_gemm = {.name = "avx512_14x32",
+                                                  .rows = ROWS,
+                                                  .cols = COLS,
+                                                  .width = WIDTH * COLS,
+                                                  .pack = pack,
+                                                  .run = run,
+                                                  .run_rows = run_rows,
+                                                  .run_columns = run_columns};

@@ -31,6 +31,10 @@ INLINE vec vec_load(const float *p) {
 INLINE void vec_store(float *p, vec x) {
     _mm512_storeu_ps(p, x);
 }
+/* Fetches the line of p[offset], which need not exist. */
+INLINE void vec_prefetch(const float *p, size_t offset) {
+    _mm_prefetch((const char *)(p + offset), _MM_HINT_T0);
+}
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return _mm512_fmadd_ps(a, b, c);
 }
@@ -131,6 +135,30 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
         r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
     }
+}
+
+/* Eight floats from each of 16 columns: element l of all of them in register l. */
+INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
+    vec t[8];
+    UNROLL for (int i = 0; i < 8; i++) {
+        const float *low = p + (size_t)(i / 4 * 8 + i % 4) * stride;
+        r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(low + 4 * stride), 1);
+    }
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
 #endif

@@ -33,6 +33,10 @@ INLINE vec vec_load(const float *p) {
 INLINE void vec_store(float *p, vec x) {
     vst1q_f32(p, x);
 }
+/* Fetches the line of p[offset], which need not exist. */
+INLINE void vec_prefetch(const float *p, size_t offset) {
+    __builtin_prefetch(p + offset);
+}
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return vfmaq_f32(c, a, b);
 }
@@ -150,6 +154,12 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
     r[1] = vreinterpretq_f32_f64(vtrn1q_f64(t1, t3));
     r[2] = vreinterpretq_f32_f64(vtrn2q_f64(t0, t2));
     r[3] = vreinterpretq_f32_f64(vtrn2q_f64(t1, t3));
+}
+
+/* Four floats from each of 4 columns: element l of all of them in register l. */
+INLINE void vec_load_columns(const float *p, size_t stride, vec r[4]) {
+    UNROLL for (size_t i = 0; i < 4; i++) r[i] = vec_load(p + i * stride);
+    vec_transpose(r);
 }
 
 #endif

@@ -15,17 +15,35 @@ static float start(const struct attn_gemm_args *args, size_t i, size_t j) {
     return args->bias ? args->bias[j] : 0.0f;
 }
 
-static void run(const struct attn_gemm_args *args) {
+static void run_strided(const struct attn_gemm_args *args, size_t k_stride, size_t n_stride) {
     for (size_t i = 0; i < args->m; i++) {
         for (size_t j = 0; j < args->n; j++) {
-            const float *a = args->a + i * args->a_stride, *b = args->b + j * args->panel_stride;
+            const float *a = args->a + i * args->a_stride, *b = args->b + j * n_stride;
             float acc = start(args, i, j);
             for (size_t p = 0; p < args->k; p++)
-                acc = fmaf(a[p], b[p], acc);
+                acc = fmaf(a[p], b[p * k_stride], acc);
             args->c[i * args->c_stride + j] = acc;
         }
     }
 }
 
-const struct attn_gemm_kernel attn_ref_gemm = {
-    .name = "scalar_1x1", .rows = 1, .cols = 1, .width = 1, .pack = pack, .run = run};
+static void run(const struct attn_gemm_args *args) {
+    run_strided(args, 1, args->panel_stride);
+}
+
+static void run_rows(const struct attn_gemm_args *args) {
+    run_strided(args, args->b_stride, 1);
+}
+
+static void run_columns(const struct attn_gemm_args *args) {
+    run_strided(args, 1, args->b_stride);
+}
+
+const struct attn_gemm_kernel attn_ref_gemm = {.name = "scalar_1x1",
+                                               .rows = 1,
+                                               .cols = 1,
+                                               .width = 1,
+                                               .pack = pack,
+                                               .run = run,
+                                               .run_rows = run_rows,
+                                               .run_columns = run_columns};

@@ -52,7 +52,9 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
         problem->store = problem->cache->store;
         return;
     }
-    problem->source = problem->tiles <= 1 ? ATTN_SOURCE_STREAMED : ATTN_SOURCE_PACKED;
+    problem->source = ATTN_SOURCE_PACKED;
+    if (problem->tiles <= 1)
+        problem->source = problem->options->rotary ? ATTN_SOURCE_STREAMED : ATTN_SOURCE_IN_PLACE;
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->all_packed = packed && problem->tasks > 1;
     if (!attn_store_init(&problem->store, attn_table_gemm(problem->table), problem->kv_heads, problem->head_size,

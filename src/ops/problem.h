@@ -5,11 +5,12 @@
 #include "ops/cache.h"
 #include "ops/parallel.h"
 
-/* Where the packed keys and values of a problem come from. */
+/* Where a tile finds its keys and values. */
 enum attn_source {
-    ATTN_SOURCE_CACHE,   /* packed long ago */
-    ATTN_SOURCE_PACKED,  /* packed into the workspace, a head at a time or all before the first tile */
-    ATTN_SOURCE_STREAMED /* packed block by block under the one tile of query rows that reads them */
+    ATTN_SOURCE_CACHE,    /* packed long ago */
+    ATTN_SOURCE_PACKED,   /* packed into the workspace, a head at a time or all before the first tile */
+    ATTN_SOURCE_STREAMED, /* packed block by block, keys rotated, under the one tile of query rows that reads them */
+    ATTN_SOURCE_IN_PLACE  /* as the caller has them, for one tile of query rows likewise */
 };
 
 /* One task's working memory, for one tile of query rows. */

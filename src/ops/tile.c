@@ -155,6 +155,11 @@ static void describe_block(const struct attn_tile *tile, struct block *block, si
     }
 }
 
+/* The rows of keys and values from `key` on, as the caller has them. */
+static struct attn_key_rows rows_at(const struct attn_tile *tile, size_t key) {
+    return attn_problem_key_rows(tile->problem, &tile->sequence, tile->b, tile->kv_head, key);
+}
+
 static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) {
     return attn_store_at(tile->store, tile->store_sequence, tile->store_head, key - tile->store_first);
 }
@@ -191,7 +196,7 @@ static void prefetch(const struct attn_tile *tile, const float *page, size_t flo
             __builtin_prefetch(page + i + j);
 }
 
-static void score(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+static void score_packed(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
     const struct attn_problem *problem = tile->problem;
     for (size_t n; begin < end; begin += n, scores += n) {
         struct attn_stretch stretch = stretch_at(tile, begin);
@@ -210,6 +215,31 @@ static void score(const struct attn_tile *tile, size_t begin, size_t end, float 
                                                  .c = scores,
                                                  .c_stride = ATTN_SCORE_STRIDE});
     }
+}
+
+static void score_in_place(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+    const struct attn_problem *problem = tile->problem;
+    struct attn_key_rows rows = rows_at(tile, begin);
+    tile->gemm->run_columns(&(struct attn_gemm_args){.m = tile->rows,
+                                                     .n = end - begin,
+                                                     .k = problem->head_size,
+                                                     .a = tile->scratch->query,
+                                                     .a_stride = problem->head_size,
+                                                     .b = rows.k,
+                                                     .b_stride = rows.k_stride,
+                                                     .c = scores,
+                                                     .c_stride = ATTN_SCORE_STRIDE});
+}
+
+/* The logits of a block's columns, for all rows. */
+static void score(const struct attn_tile *tile, const struct block *block) {
+    size_t first = block->first, end = block->begin + block->last;
+    if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
+        score_in_place(tile, block->begin + first, end, tile->scratch->scores + first);
+        return;
+    }
+    first -= first % ATTN_STRETCH_UNIT;
+    score_packed(tile, block->begin + first, end, tile->scratch->scores + first);
 }
 
 /* Logits of keys that rows see, to dense [batch, heads, q_len, kv_len]; -inf stays for the others. Rows that take the mean see
@@ -287,8 +317,25 @@ static void drop(const struct attn_tile *tile, const struct block *block) {
                            block->begin + block->first, scores_of(tile, r) + block->first, block->last - block->first);
 }
 
-/* output[rows from `first`] += probabilities[.., begin .. end - 1] values. */
-static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end) {
+static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
+                                size_t end) {
+    const struct attn_problem *problem = tile->problem;
+    size_t stride = attn_output_stride(problem);
+    struct attn_key_rows values = rows_at(tile, base + begin);
+    tile->gemm->run_rows(&(struct attn_gemm_args){.m = rows,
+                                                  .n = problem->value_size,
+                                                  .k = end - begin,
+                                                  .a = scores_of(tile, first) + begin,
+                                                  .a_stride = ATTN_SCORE_STRIDE,
+                                                  .b = values.v,
+                                                  .b_stride = values.v_stride,
+                                                  .accumulate = 1,
+                                                  .c = tile->scratch->span_output + first * stride,
+                                                  .c_stride = stride});
+}
+
+static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
+                              size_t end) {
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     for (size_t c = begin, n; c < end; c += n) {
@@ -311,7 +358,23 @@ static void accumulate(const struct attn_tile *tile, size_t base, size_t first, 
     }
 }
 
-static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+/* output[rows from `first`] += probabilities[.., begin .. end - 1] values. */
+static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end) {
+    if (tile->problem->source == ATTN_SOURCE_IN_PLACE)
+        accumulate_in_place(tile, base, first, rows, begin, end);
+    else
+        accumulate_packed(tile, base, first, rows, begin, end);
+}
+
+static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    struct attn_key_rows rows = rows_at(tile, begin);
+    for (size_t i = 0; i < end - begin; i++)
+        if (!tile->attention->all_finite(rows.v + i * rows.v_stride, tile->problem->value_size))
+            return false;
+    return true;
+}
+
+static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     size_t cols = tile->gemm->cols;
     for (size_t n; begin < end; begin += n) {
         size_t offset = (begin - tile->store_first) % ATTN_STRETCH_UNIT;
@@ -329,8 +392,10 @@ static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
 static bool values_finite(struct attn_tile *tile, const struct block *block) {
     struct attn_finite *found = &tile->finite;
     size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
+    if (tile->problem->source == ATTN_SOURCE_IN_PLACE)
+        return rows_finite(tile, begin, end);
     if (tile->problem->source == ATTN_SOURCE_STREAMED || index >= 64)
-        return are_finite(tile, begin, end);
+        return panels_finite(tile, begin, end);
     if (found->head != tile->head)
         *found = (struct attn_finite){.head = tile->head};
     uint64_t bit = (uint64_t)1 << index;
@@ -338,7 +403,7 @@ static bool values_finite(struct attn_tile *tile, const struct block *block) {
         begin = max_size(block->begin, tile->packed.begin);
         end = min_size(block->begin + ATTN_BLOCK, tile->packed.end);
         found->known |= bit;
-        found->finite |= are_finite(tile, begin, end) ? bit : 0;
+        found->finite |= panels_finite(tile, begin, end) ? bit : 0;
     }
     return found->finite & bit;
 }
@@ -370,9 +435,8 @@ static void add_values(struct attn_tile *tile, const struct block *block) {
 
 /* One block's keys and values, packed under the tile that alone reads them. */
 static void stream(struct attn_tile *tile, const struct block *block) {
-    const struct attn_problem *problem = tile->problem;
     size_t begin = block->begin + block->first;
-    struct attn_key_rows rows = attn_problem_key_rows(problem, &tile->sequence, tile->b, tile->kv_head, begin);
+    struct attn_key_rows rows = rows_at(tile, begin);
     rows.rotated = tile->scratch->rotated;
     tile->store_first = block->begin;
     attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
@@ -386,15 +450,14 @@ static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
         return;
     if (problem->source == ATTN_SOURCE_STREAMED)
         stream(tile, &block);
-    size_t aligned = block.first / ATTN_STRETCH_UNIT * ATTN_STRETCH_UNIT;
-    score(tile, begin + aligned, begin + block.last, tile->scratch->scores + aligned);
+    score(tile, &block);
     finish_scores(tile, &block);
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
                                                      .scores = tile->scratch->scores,
                                                      .score_stride = ATTN_SCORE_STRIDE,
                                                      .lo = block.lo,
                                                      .hi = block.hi,
-                                                     .begin = aligned,
+                                                     .begin = block.first / ATTN_LANES * ATTN_LANES,
                                                      .end = (block.last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
                                                      .max = tile->span_max,
                                                      .lanes = tile->scratch->lanes,

@@ -9,6 +9,9 @@
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
 
+/* Up to so many tiles packing keys and values costs more than reading them as they lie for each. */
+#define MOST_IN_PLACE 2
+
 static size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;
 }
@@ -53,8 +56,10 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
         return;
     }
     problem->source = ATTN_SOURCE_PACKED;
-    if (problem->tiles <= 1)
-        problem->source = problem->options->rotary ? ATTN_SOURCE_STREAMED : ATTN_SOURCE_IN_PLACE;
+    if (problem->tiles <= MOST_IN_PLACE && !problem->options->rotary)
+        problem->source = ATTN_SOURCE_IN_PLACE;
+    else if (problem->tiles <= 1)
+        problem->source = ATTN_SOURCE_STREAMED;
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->all_packed = packed && problem->tasks > 1;
     if (!attn_store_init(&problem->store, attn_table_gemm(problem->table), problem->kv_heads, problem->head_size,

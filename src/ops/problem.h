@@ -10,7 +10,7 @@ enum attn_source {
     ATTN_SOURCE_CACHE,    /* packed long ago */
     ATTN_SOURCE_PACKED,   /* packed into the workspace, a head at a time or all before the first tile */
     ATTN_SOURCE_STREAMED, /* packed block by block, keys rotated, under the one tile of query rows that reads them */
-    ATTN_SOURCE_IN_PLACE  /* as the caller has them, for one tile of query rows likewise */
+    ATTN_SOURCE_IN_PLACE  /* as the caller has them, for few tiles of query rows */
 };
 
 /* One task's working memory, for one tile of query rows. */

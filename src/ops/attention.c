@@ -10,7 +10,7 @@
 #define TILES_PER_THREAD 4
 
 /* Up to so many tiles packing keys and values costs more than reading them as they lie for each. */
-#define MOST_IN_PLACE 2
+#define MOST_IN_PLACE 3
 
 static size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;

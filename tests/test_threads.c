@@ -462,6 +462,22 @@ static void test_decode_split_by_keys(void **state) {
     tensor_free(&v);
 }
 
+/* Several spans of keys, but too little work to share out: heads of one element. */
+static void test_many_keys_little_work(void **state) {
+    (void)state;
+    enum { ROWS = 24, KEYS = 4200 };
+    struct test_random random = test_random(__func__);
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, ROWS, 1, FLUSH_END);
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, KEYS, 1, FLUSH_END);
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .kv_len = KEYS};
+    args.head_size = args.value_size = 1;
+    args.q = tensor_in(&q);
+    args.k = args.v = tensor_in(&k);
+    check(&random, "light", &(struct operation){run_decode, &args, ROWS * 2, 1});
+    tensor_free(&q);
+    tensor_free(&k);
+}
+
 /* Sequences of different lengths, in pages that lie about, and the rest of the options: what is cut differently. */
 static void test_paged_cache(void **state) {
     (void)state;
@@ -639,6 +655,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_cache),
         cmocka_unit_test(test_decode_split_by_keys),
+        cmocka_unit_test(test_many_keys_little_work),
         cmocka_unit_test(test_paged_cache),
         cmocka_unit_test(test_cache_append),
         cmocka_unit_test(test_ring),

@@ -9,7 +9,7 @@
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
 
-/* Up to so many tiles packing keys and values costs more than reading them as they lie for each. */
+/* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
 
 static size_t min_size(size_t a, size_t b) {
@@ -19,7 +19,7 @@ static size_t min_size(size_t a, size_t b) {
 /* ---- Workspace ---- */
 
 static void layout_scratch(const struct attn_problem *problem, struct attn_scratch *scratch, struct attn_carve *carve) {
-    size_t rows = attn_table_gemm(problem->table)->rows, row = sizeof(float) * rows;
+    size_t row = sizeof(float) * attn_tile_height(problem);
     scratch->query = attn_carve_take(carve, problem->head_size, row);
     scratch->scores = attn_carve_take(carve, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_carve_take(carve, ATTN_LANES, row);
@@ -55,15 +55,17 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
         problem->store = problem->cache->store;
         return;
     }
+    const struct attn_gemm_kernel *gemm = attn_table_gemm(problem->table);
+    size_t rows = problem->q_len * problem->group;
     problem->source = ATTN_SOURCE_PACKED;
-    if (problem->tiles <= MOST_IN_PLACE && !problem->options->rotary)
+    if (rows <= MOST_IN_PLACE * gemm->rows && !problem->options->rotary)
         problem->source = ATTN_SOURCE_IN_PLACE;
-    else if (problem->tiles <= 1)
+    else if (rows <= gemm->rows)
         problem->source = ATTN_SOURCE_STREAMED;
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->all_packed = packed && problem->tasks > 1;
-    if (!attn_store_init(&problem->store, attn_table_gemm(problem->table), problem->kv_heads, problem->head_size,
-                         problem->value_size, packed ? problem->kv_len : min_size(problem->kv_len, ATTN_BLOCK)))
+    if (!attn_store_init(&problem->store, gemm, problem->kv_heads, problem->head_size, problem->value_size,
+                         packed ? problem->kv_len : min_size(problem->kv_len, ATTN_BLOCK)))
         carve->overflow = true;
     if (packed)
         attn_store_take(&problem->store, problem->all_packed ? heads : 1, carve);
@@ -116,6 +118,8 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
         return;
     }
     problem->tasks = task_count(problem, items);
+    if (problem->tasks == 1)
+        problem->spans = 1;
     layout_keys(problem, heads, carve);
     layout_scratches(problem, carve);
 }

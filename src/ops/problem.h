@@ -51,6 +51,13 @@ struct attn_problem {
     float *partials;              /* where spans > 1: see attn_partial_at */
 };
 
+/* Query rows of a tile: as many of the product's as there is room for, so that a group of heads over one kv head reads its
+ * keys and values once also where the product takes 6 rows at a time. */
+static inline size_t attn_tile_height(const struct attn_problem *problem) {
+    size_t rows = attn_table_gemm(problem->table)->rows;
+    return ATTN_MAX_ROWS / rows * rows;
+}
+
 /* Floats between two rows of output in the workspace. */
 static inline size_t attn_output_stride(const struct attn_problem *problem) {
     return (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
@@ -58,7 +65,7 @@ static inline size_t attn_output_stride(const struct attn_problem *problem) {
 
 /* Floats of one partial: maxima and sums in ATTN_MAX_ROWS each, then the outputs. */
 static inline size_t attn_partial_floats(const struct attn_problem *problem) {
-    return 2 * ATTN_MAX_ROWS + attn_table_gemm(problem->table)->rows * attn_output_stride(problem);
+    return 2 * ATTN_MAX_ROWS + attn_tile_height(problem) * attn_output_stride(problem);
 }
 
 static inline struct attn_partial attn_partial_at(const struct attn_problem *problem, size_t index) {

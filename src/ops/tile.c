@@ -16,7 +16,7 @@ static size_t max_size(size_t a, size_t b) {
 /* ---- Rows ---- */
 
 size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
-    size_t rows = q_len * problem->group, height = attn_table_gemm(problem->table)->rows;
+    size_t rows = q_len * problem->group, height = attn_tile_height(problem);
     return rows / height + (rows % height != 0);
 }
 
@@ -219,16 +219,17 @@ static void score_packed(const struct attn_tile *tile, size_t begin, size_t end,
 
 static void score_in_place(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
     const struct attn_problem *problem = tile->problem;
-    struct attn_key_rows rows = rows_at(tile, begin);
-    tile->gemm->run_columns(&(struct attn_gemm_args){.m = tile->rows,
-                                                     .n = end - begin,
-                                                     .k = problem->head_size,
-                                                     .a = tile->scratch->query,
-                                                     .a_stride = problem->head_size,
-                                                     .b = rows.k,
-                                                     .b_stride = rows.k_stride,
-                                                     .c = scores,
-                                                     .c_stride = ATTN_SCORE_STRIDE});
+    struct attn_key_rows keys = rows_at(tile, begin);
+    for (size_t r = 0; r < tile->rows; r += tile->gemm->rows)
+        tile->gemm->run_columns(&(struct attn_gemm_args){.m = min_size(tile->rows - r, tile->gemm->rows),
+                                                         .n = end - begin,
+                                                         .k = problem->head_size,
+                                                         .a = tile->scratch->query + r * problem->head_size,
+                                                         .a_stride = problem->head_size,
+                                                         .b = keys.k,
+                                                         .b_stride = keys.k_stride,
+                                                         .c = scores + r * ATTN_SCORE_STRIDE,
+                                                         .c_stride = ATTN_SCORE_STRIDE});
 }
 
 /* The logits of a block's columns, for all rows. */
@@ -322,16 +323,17 @@ static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     struct attn_key_rows values = rows_at(tile, base + begin);
-    tile->gemm->run_rows(&(struct attn_gemm_args){.m = rows,
-                                                  .n = problem->value_size,
-                                                  .k = end - begin,
-                                                  .a = scores_of(tile, first) + begin,
-                                                  .a_stride = ATTN_SCORE_STRIDE,
-                                                  .b = values.v,
-                                                  .b_stride = values.v_stride,
-                                                  .accumulate = 1,
-                                                  .c = tile->scratch->span_output + first * stride,
-                                                  .c_stride = stride});
+    for (size_t r = 0; r < rows; r += tile->gemm->rows)
+        tile->gemm->run_rows(&(struct attn_gemm_args){.m = min_size(rows - r, tile->gemm->rows),
+                                                      .n = problem->value_size,
+                                                      .k = end - begin,
+                                                      .a = scores_of(tile, first + r) + begin,
+                                                      .a_stride = ATTN_SCORE_STRIDE,
+                                                      .b = values.v,
+                                                      .b_stride = values.v_stride,
+                                                      .accumulate = 1,
+                                                      .c = tile->scratch->span_output + (first + r) * stride,
+                                                      .c_stride = stride});
 }
 
 static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,

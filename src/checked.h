@@ -15,6 +15,13 @@ static inline bool attn_add(size_t a, size_t b, size_t *out) {
     return !__builtin_add_overflow(a, b, out);
 }
 
+static inline size_t attn_min(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static inline size_t attn_max(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 /* *out = the least multiple of `unit` (at least 1) that is not below a. False where that does not fit. */
 static inline bool attn_round_up(size_t a, size_t unit, size_t *out) {
     size_t rest = a % unit;

@@ -12,10 +12,6 @@
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* ---- Workspace ---- */
 
 static void layout_scratch(const struct attn_problem *problem, struct attn_scratch *scratch, struct attn_carve *carve) {
@@ -65,7 +61,7 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->all_packed = packed && problem->tasks > 1;
     if (!attn_store_init(&problem->store, gemm, problem->kv_heads, problem->head_size, problem->value_size,
-                         packed ? problem->kv_len : min_size(problem->kv_len, ATTN_BLOCK)))
+                         packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
         carve->overflow = true;
     if (packed)
         attn_store_take(&problem->store, problem->all_packed ? heads : 1, carve);
@@ -73,10 +69,10 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
 
 /* Into how many tasks work is cut. A ring's length grows without end, what it holds does not. */
 static size_t task_count(const struct attn_problem *problem, size_t items) {
-    size_t keys = problem->cache ? min_size(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
+    size_t keys = problem->cache ? attn_min(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
     double work = (double)problem->batch * (double)problem->heads * (double)problem->q_len * (double)keys *
                   (double)(problem->head_size + problem->value_size);
-    return work < PARALLEL_WORK ? 1 : min_size(attn_threads(problem->options->parallel), items);
+    return work < PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
 }
 
 /* Few tiles over many keys: each of their spans is an item. Room for them is taken in any case, so that what serves a large
@@ -87,7 +83,7 @@ static void layout_spans(struct attn_problem *problem, size_t tiles, struct attn
     problem->spans = 1;
     if (threads == 1 || spans <= 1 || (problem->cache && problem->cache->config.ring))
         return;
-    if (!attn_mul(threads, TILES_PER_THREAD, &few) || !attn_mul(min_size(few, tiles), spans, &partials) ||
+    if (!attn_mul(threads, TILES_PER_THREAD, &few) || !attn_mul(attn_min(few, tiles), spans, &partials) ||
         !attn_mul(attn_partial_floats(problem), sizeof(float), &bytes)) {
         carve->overflow = true;
         return;
@@ -207,7 +203,7 @@ static void merge_task(void *arg, size_t index) {
 static void run_items(struct attn_problem *problem, size_t items, void (*task)(void *arg, size_t index)) {
     struct work work = {.problem = problem};
     attn_queue_init(&work.queue, items);
-    attn_run(problem->options->parallel, min_size(problem->tasks, items), task, &work);
+    attn_run(problem->options->parallel, attn_min(problem->tasks, items), task, &work);
 }
 
 void attn_op_attention(struct attn_problem *problem) {

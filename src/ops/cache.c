@@ -25,7 +25,7 @@ static void put_length(struct attn_cache *cache, size_t b, size_t len) {
 static void find_longest(struct attn_cache *cache) {
     cache->length = 0;
     for (size_t b = 0; b < cache->config.batch; b++)
-        cache->length = cache->lengths[b] > cache->length ? cache->lengths[b] : cache->length;
+        cache->length = attn_max(cache->lengths[b], cache->length);
 }
 
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len) {
@@ -80,7 +80,7 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
     if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
         threads = 1;
     attn_queue_init(&work.queue, items);
-    attn_run(args->parallel, threads < items ? threads : items, append_task, &work);
+    attn_run(args->parallel, attn_min(threads, items), append_task, &work);
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "checked.h"
 #include "ops/parallel.h"
 
 /* Below this many floats waking another thread costs more than it saves. */
@@ -53,5 +54,5 @@ void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args
     if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < PARALLEL_WORK)
         threads = 1;
     attn_queue_init(&work.queue, heads);
-    attn_run(args->parallel, threads < heads ? threads : heads, run_task, &work);
+    attn_run(args->parallel, attn_min(threads, heads), run_task, &work);
 }

@@ -2,10 +2,6 @@
 
 #include <string.h>
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
                      size_t value_size, size_t keys) {
     size_t value_cols;
@@ -28,7 +24,7 @@ void attn_store_take(struct attn_store *store, size_t stretches, struct attn_car
 struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     size_t end = SIZE_MAX; /* of what an ancestor shares */
     while (key < store->shared) {
-        end = min_size(end, store->shared);
+        end = attn_min(end, store->shared);
         sequence = store->sources[sequence];
         store = store->parent;
     }
@@ -42,7 +38,7 @@ struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequenc
         slot %= store->capacity;
     return (struct attn_stretch){.keys = store->keys + index * store->key_floats + slot * store->head_size,
                                  .values = store->values + index * store->value_floats + slot * cols,
-                                 .count = min_size(store->capacity - slot, end - key),
+                                 .count = attn_min(store->capacity - slot, end - key),
                                  .key_panel_stride = store->head_size * cols,
                                  .value_panel_stride = store->capacity * cols};
 }
@@ -62,7 +58,7 @@ static void put_columns(const struct attn_store *store, const struct attn_stretc
 
 static void put_keys(const struct attn_store *store, const struct attn_stretch *stretch, size_t first, size_t count,
                      const float *k, size_t k_stride) {
-    size_t cols = store->kernel->cols, rest = first % cols, done = rest ? min_size(cols - rest, count) : 0;
+    size_t cols = store->kernel->cols, rest = first % cols, done = rest ? attn_min(cols - rest, count) : 0;
     put_columns(store, stretch, first, done, k, k_stride);
     if (done < count)
         store->kernel->pack(
@@ -79,7 +75,7 @@ static void put_keys(const struct attn_store *store, const struct attn_stretch *
 static void put_rotated(const struct attn_store *store, const struct attn_stretch *stretch, size_t first, size_t count,
                         const struct attn_key_rows *rows, size_t row) {
     for (size_t done = 0, taken; done < count; done += taken) {
-        taken = min_size(ATTN_STRETCH_UNIT - (first + done) % ATTN_STRETCH_UNIT, count - done);
+        taken = attn_min(ATTN_STRETCH_UNIT - (first + done) % ATTN_STRETCH_UNIT, count - done);
         for (size_t i = 0; i < taken; i++)
             attn_rotary_turn(rows->kernel, rows->rotary, rows->position + row + done + i,
                              rows->k + (row + done + i) * rows->k_stride, store->head_size,
@@ -104,7 +100,7 @@ void attn_store_append(const struct attn_store *store, size_t sequence, size_t h
     for (size_t done = 0, taken; done < count; done += taken) {
         size_t offset = (first + done) % ATTN_STRETCH_UNIT;
         struct attn_stretch stretch = attn_store_at(store, sequence, head, first + done - offset);
-        taken = min_size(stretch.count - offset, count - done);
+        taken = attn_min(stretch.count - offset, count - done);
         if (rows->rotary)
             put_rotated(store, &stretch, offset, taken, rows, done);
         else

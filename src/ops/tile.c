@@ -5,14 +5,6 @@
 
 #include "ops/dropout.h"
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t max_size(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
 /* ---- Rows ---- */
 
 size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
@@ -59,7 +51,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
 void attn_tile_begin(struct attn_tile *tile, size_t index) {
     const struct attn_problem *problem = tile->problem;
     size_t total = tile->sequence.q_len * problem->group, tiles = tile->tiles;
-    size_t begin = index * (total / tiles) + min_size(index, total % tiles);
+    size_t begin = index * (total / tiles) + attn_min(index, total % tiles);
     size_t query = begin / problem->group, member = begin % problem->group;
     tile->rows = total / tiles + (index < total % tiles);
     tile->keys = (struct attn_interval){0, 0};
@@ -75,8 +67,8 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
         if (row->keys.begin == row->keys.end)
             continue;
         bool first = tile->keys.begin == tile->keys.end;
-        tile->keys.begin = first ? row->keys.begin : min_size(tile->keys.begin, row->keys.begin);
-        tile->keys.end = max_size(tile->keys.end, row->keys.end);
+        tile->keys.begin = first ? row->keys.begin : attn_min(tile->keys.begin, row->keys.begin);
+        tile->keys.end = attn_max(tile->keys.end, row->keys.end);
     }
 }
 
@@ -140,8 +132,8 @@ static void describe_block(const struct attn_tile *tile, struct block *block, si
     block->holes = false;
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        size_t lo = row->keys.begin > block->begin ? min_size(row->keys.begin - block->begin, n) : 0;
-        size_t hi = row->keys.end > block->begin ? min_size(row->keys.end - block->begin, n) : 0;
+        size_t lo = row->keys.begin > block->begin ? attn_min(row->keys.begin - block->begin, n) : 0;
+        size_t hi = row->keys.end > block->begin ? attn_min(row->keys.end - block->begin, n) : 0;
         block->lo[r] = (uint32_t)lo;
         block->hi[r] = (uint32_t)hi;
         block->mask[r] = NULL;
@@ -149,8 +141,8 @@ static void describe_block(const struct attn_tile *tile, struct block *block, si
         if (lo < hi && masked && !row->mean)
             look_at_masks(tile, block, r);
         if (block->lo[r] < block->hi[r]) {
-            block->first = min_size(block->first, block->lo[r]);
-            block->last = max_size(block->last, block->hi[r]);
+            block->first = attn_min(block->first, block->lo[r]);
+            block->last = attn_max(block->last, block->hi[r]);
         }
     }
 }
@@ -180,7 +172,7 @@ static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end
         }
         break;
     }
-    return min_size(n, end - begin);
+    return attn_min(n, end - begin);
 }
 
 /* Stretches of up to this many keys end before the processor's own prefetching gets far. */
@@ -221,7 +213,7 @@ static void score_in_place(const struct attn_tile *tile, size_t begin, size_t en
     const struct attn_problem *problem = tile->problem;
     struct attn_key_rows keys = rows_at(tile, begin);
     for (size_t r = 0; r < tile->rows; r += tile->gemm->rows)
-        tile->gemm->run_columns(&(struct attn_gemm_args){.m = min_size(tile->rows - r, tile->gemm->rows),
+        tile->gemm->run_columns(&(struct attn_gemm_args){.m = attn_min(tile->rows - r, tile->gemm->rows),
                                                          .n = end - begin,
                                                          .k = problem->head_size,
                                                          .a = tile->scratch->query + r * problem->head_size,
@@ -324,7 +316,7 @@ static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_
     size_t stride = attn_output_stride(problem);
     struct attn_key_rows values = rows_at(tile, base + begin);
     for (size_t r = 0; r < rows; r += tile->gemm->rows)
-        tile->gemm->run_rows(&(struct attn_gemm_args){.m = min_size(rows - r, tile->gemm->rows),
+        tile->gemm->run_rows(&(struct attn_gemm_args){.m = attn_min(rows - r, tile->gemm->rows),
                                                       .n = problem->value_size,
                                                       .k = end - begin,
                                                       .a = scores_of(tile, first + r) + begin,
@@ -343,7 +335,7 @@ static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t 
     for (size_t c = begin, n; c < end; c += n) {
         size_t offset = (base + c - tile->store_first) % ATTN_STRETCH_UNIT;
         struct attn_stretch stretch = stretch_at(tile, base + c - offset);
-        n = min_size(stretch.count - offset, end - c);
+        n = attn_min(stretch.count - offset, end - c);
         size_t ahead = tile->rows > 1 ? n : 3 * n;
         if (stretch.count <= SHORT && c + ahead < end)
             prefetch(tile, stretch_at(tile, base + c + ahead).values, n * problem->value_size);
@@ -381,7 +373,7 @@ static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end
     for (size_t n; begin < end; begin += n) {
         size_t offset = (begin - tile->store_first) % ATTN_STRETCH_UNIT;
         struct attn_stretch stretch = stretch_at(tile, begin - offset);
-        n = min_size(stretch.count - offset, end - begin);
+        n = attn_min(stretch.count - offset, end - begin);
         for (size_t c = 0; c < tile->problem->value_size; c += cols)
             if (!tile->attention->all_finite(stretch.values + c / cols * stretch.value_panel_stride + offset * cols,
                                              n * cols))
@@ -402,8 +394,8 @@ static bool values_finite(struct attn_tile *tile, const struct block *block) {
         *found = (struct attn_finite){.head = tile->head};
     uint64_t bit = (uint64_t)1 << index;
     if (!(found->known & bit)) {
-        begin = max_size(block->begin, tile->packed.begin);
-        end = min_size(block->begin + ATTN_BLOCK, tile->packed.end);
+        begin = attn_max(block->begin, tile->packed.begin);
+        end = attn_min(block->begin + ATTN_BLOCK, tile->packed.end);
         found->known |= bit;
         found->finite |= panels_finite(tile, begin, end) ? bit : 0;
     }
@@ -476,14 +468,14 @@ static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
 /* Span number `span` from nothing: into span_max, span_sum and span_output. */
 static void run_span(struct attn_tile *tile, size_t span) {
     struct attn_scratch *scratch = tile->scratch;
-    size_t begin = max_size(span * ATTN_SPAN, tile->keys.begin / ATTN_BLOCK * ATTN_BLOCK);
-    size_t end = min_size(span * ATTN_SPAN + ATTN_SPAN, tile->keys.end);
+    size_t begin = attn_max(span * ATTN_SPAN, tile->keys.begin / ATTN_BLOCK * ATTN_BLOCK);
+    size_t end = attn_min(span * ATTN_SPAN + ATTN_SPAN, tile->keys.end);
     for (size_t r = 0; r < tile->rows; r++)
         tile->span_max[r] = -INFINITY;
     memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof(float));
     memset(scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
     for (size_t block = begin; block < end; block += ATTN_BLOCK)
-        run_block(tile, block, min_size(end - block, ATTN_BLOCK));
+        run_block(tile, block, attn_min(end - block, ATTN_BLOCK));
     tile->attention->sum(tile->rows, scratch->lanes, tile->span_sum);
 }
 
@@ -596,7 +588,7 @@ void attn_tile_run(struct attn_tile *tile) {
 void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
     struct attn_partial partial = attn_partial_at(tile->problem, index);
     size_t begin = span * ATTN_SPAN, end = begin + ATTN_SPAN;
-    hide_scores(tile, min_size(begin, tile->sequence.kv_len), min_size(end, tile->sequence.kv_len));
+    hide_scores(tile, attn_min(begin, tile->sequence.kv_len), attn_min(end, tile->sequence.kv_len));
     take_queries(tile);
     float *own = tile->scratch->span_output;
     tile->scratch->span_output = partial.output;

@@ -316,9 +316,9 @@ static void equals_reference_on_every_k(void **state) {
 static void equals_reference_on_large_sizes(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    const size_t sizes[][3] = {{37, 300, 100}, {16, 100, 255}, {15, 65, 256},  {29, 33, 257},
-                               {17, 70, 511},  {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100},
-                               {1, 300, 100},  {2, 200, 130},  {4, 130, 200},  {6, 128, 256}};
+    const size_t sizes[][3] = {{37, 300, 100}, {16, 100, 255}, {15, 65, 256},  {29, 33, 257},  {17, 70, 511},
+                               {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100}, {130, 40, 400}, {115, 70, 1024},
+                               {25, 33, 2048}, {1, 300, 100},  {2, 200, 130},  {4, 130, 200},  {6, 128, 256}};
     size_t count = sizeof sizes / sizeof *sizes;
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(&random, TEST_NORMAL, sizes[i][0], sizes[i][1], sizes[i][2]);
@@ -594,7 +594,8 @@ static void check_public(struct test_random *random, const struct problem *probl
 static void public_functions_equal_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    const size_t sizes[][3] = {{1, 1, 1}, {3, 2, 1}, {37, 300, 100}, {130, 50, 70}, {5, 33, 1100}, {64, 64, 64}};
+    const size_t sizes[][3] = {{1, 1, 1},     {3, 2, 1},      {37, 300, 100}, {130, 50, 70},
+                               {5, 33, 1100}, {24, 40, 1024}, {64, 64, 64}};
     size_t count = sizeof sizes / sizeof *sizes, rounds = test_quick() ? count + 6 : count + 60;
     for (size_t i = 0; i < rounds; i++) {
         struct problem problem =

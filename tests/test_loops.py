@@ -176,8 +176,8 @@ class Check(unittest.TestCase):
         text = arm(neon_gemm={"tile_1_1_2.constprop.0": inside(ARM_TILE, "str q3, [sp, #80]")})
         self.assertEqual(len(problems("neon", text)), 1)
 
-    def test_tiles_in_place(self):
-        for name in ("tile_rows_1_2", "tile_columns_1_1_2"):
+    def test_other_tiles(self):
+        for name in ("tile_rows_1_2", "tile_columns_1_1_2", "tile_far_1_2"):
             self.assertEqual(problems("avx2", self.listing(name=name)), [])
             self.assertEqual(len(problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)"), name))), 1)
 

@@ -364,7 +364,7 @@ def loops_of(function, machine):
 
 def tile_size(function):
     """Multiply-adds per step of k of a function tile_ROWS_... or tile_rows_ROWS_..., or None."""
-    match = re.match(r"tile(?:_rows|_columns)?((?:_\d+)+)", function.name)
+    match = re.match(r"tile(?:_rows|_columns|_far)?((?:_\d+)+)", function.name)
     return math.prod(map(int, match[1].split("_")[1:])) if match else None
 
 

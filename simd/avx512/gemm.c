@@ -4,14 +4,24 @@
  * registers. Per step of k two loads of B and 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two
  * multiply-add pipes need. Each accumulator is used again after 14 cycles, far above the latency of 4. Fewer rows take more
  * panels at once, so that eight chains or more are in flight: 1 x 128, 4 x 96, 8 x 48. */
+#include <stdbool.h>
+
 #include "kernels.h"
 #include "vec.h"
 
 enum { ROWS = 14, COLS = VEC_LANES, WIDTH = 2, MAX_WIDTH = 8 };
 
-/* What passes over two panels of B, 96 KiB, are 768 KiB of A: all stay in L2. Smaller blocks of k would keep the panels in L1,
- * but their 9 bytes a cycle come from L2 in time, and each block more is a round trip of C. */
-enum { K_BLOCK = 768, ROW_BLOCK = 256 };
+/* What passes over two panels of B, 128 KiB, are 448 KiB of A: with the panels to come, all stay in an L2 of 1 MiB. Smaller
+ * blocks of k would keep the panels in L1, but their 9 bytes a cycle come from L2 in time, and each block more is a round trip
+ * of C. */
+enum { K_BLOCK = 1024, ROW_BLOCK = 112 };
+
+/* Rows of A that lie a multiple of 4 KiB apart compete for the 12 lines of one cache set, B with them: fewer rows then share a
+ * tile. */
+enum { ALIAS = 4096 / sizeof(float), ALIASED_ROWS = 10 };
+
+/* From so many rows on a panel pair's successors are worth fetching. */
+enum { FAR = 384 };
 
 /* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns, which
  * the processor does not foresee where they lie far apart. */
@@ -32,6 +42,8 @@ struct tile {
     float *c;
     size_t c_stride;
     vec_mask tail;
+    const float *ahead; /* what the next tiles read, brought to L2: with each step of k so many floats more */
+    size_t ahead_step;
 };
 
 /* Where the chains start: compile-time rows and registers. */
@@ -68,16 +80,21 @@ INLINE void pointers(const float *p[4], const float *first, size_t stride, const
     }
 }
 
+/* How a tile finds B: in panels; in panels of a product so large that the next ones are fetched meanwhile; in place. */
+enum source { PANELS, FAR_PANELS, IN_PLACE };
+
 /* Compile-time rows and registers of B per step: a panel each, or one after the other in a row of B in place. The smaller side
  * of the outer product stays in registers while the larger passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
     vec acc[28];
     tile_begin(t, acc, rows, width);
     const float *b = t->b, *a[4];
     size_t k = t->k, stride = t->a_stride;
-    size_t step = in_place ? t->b_stride : COLS, next = in_place ? VEC_LANES : t->b_stride;
-    vec_mask tail = in_place ? t->tail : (vec_mask)-1; /* panels are full */
+    size_t step = source == IN_PLACE ? t->b_stride : COLS, next = source == IN_PLACE ? VEC_LANES : t->b_stride;
+    vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
     pointers(a, t->a, stride, rows);
+    const float *ahead = t->ahead;
+    size_t ahead_step = t->ahead_step;
     for (size_t p = 0; p < k; p++, b += step) {
         if (rows < width) {
             vec av[ROWS];
@@ -95,8 +112,12 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
         }
-        if (in_place || width <= WIDTH)
+        if (source == IN_PLACE || (source == PANELS && width <= WIDTH))
             UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, PREFETCH * step + (size_t)j * next);
+        if (source == FAR_PANELS) {
+            vec_prefetch_l2(ahead);
+            ahead += ahead_step;
+        }
         UNROLL for (int q = 0; q < 4; q++) a[q]++;
     }
     tile_end(t, acc, rows, width);
@@ -126,15 +147,18 @@ INLINE void tile_columns_run(const struct tile *t, const int rows) {
 typedef void tile_function(const struct tile *t);
 
 /* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
- * in 32; one for columns in place. */
+ * in 32; one for far panels, one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width, 0);                                                                                   \
+        tile_run(t, rows, width, PANELS);                                                                              \
     }                                                                                                                  \
     static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
-        tile_run(t, rows, width, 1);                                                                                   \
+        tile_run(t, rows, width, IN_PLACE);                                                                            \
     }
-#define TILE_COLUMNS(rows)                                                                                             \
+#define TILE_OTHERS(rows)                                                                                              \
+    static void tile_far_##rows##_2(const struct tile *t) {                                                            \
+        tile_run(t, rows, WIDTH, FAR_PANELS);                                                                          \
+    }                                                                                                                  \
     static void tile_columns_##rows##_8(const struct tile *t) {                                                        \
         tile_columns_run(t, rows);                                                                                     \
     }
@@ -149,13 +173,17 @@ typedef void tile_function(const struct tile *t);
 #define EACH_ROW_COUNT(X)                                                                                              \
     X(1, 8) X(2, 8) X(3, 8) X(4, 6) X(5, 5) X(6, 4) X(7, 3) X(8, 3) X(9, 3) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
-#define TILES(rows, widest) UP_TO_##widest(TILE, rows) TILE_COLUMNS(rows)
+#define TILES(rows, widest) UP_TO_##widest(TILE, rows) TILE_OTHERS(rows)
 #define ENTRIES(rows, widest)                                                                                          \
-    {widest, {UP_TO_##widest(ENTRY, rows)}, {UP_TO_##widest(ROWS_ENTRY, rows)}, tile_columns_##rows##_8},
+    {widest,                                                                                                           \
+     {UP_TO_##widest(ENTRY, rows)},                                                                                    \
+     {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
+     tile_far_##rows##_2,                                                                                              \
+     tile_columns_##rows##_8},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_columns;
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far, *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
 /* One row tile over n columns, as many registers at once as fit. */
@@ -176,15 +204,23 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
     }
 }
 
-/* Up to WIDTH panels over all rows, in tiles of nearly equal height. */
+/* Up to WIDTH panels over all rows, in tiles of nearly equal height. Where panels are long each tile fetches its share of the
+ * next two: the first half of the tiles that of the one, the second half that of the other. */
 static void some_panels(struct tile *t, size_t m, size_t cols) {
-    size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    size_t most = t->a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most, half = (count + 1) / 2;
+    size_t vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    bool far = t->k >= FAR && vecs == WIDTH;
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
-    for (size_t i = 0; i < count; i++) {
-        size_t rows = m / count + (i < m % count);
-        tiles[rows - 1].run[vecs - 1](t);
+    t->ahead = t->b + WIDTH * t->b_stride;
+    t->ahead_step = far ? (COLS + half - 1) / half : 0;
+    for (size_t i = 0, height = m / count, taller = m % count; i < count; i++) {
+        size_t rows = height + (i < taller);
+        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
+        t->ahead += t->ahead_step * t->k;
+        if (i + 1 == half)
+            t->ahead = t->b + (WIDTH + 1) * t->b_stride;
     }
 }
 

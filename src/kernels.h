@@ -53,9 +53,10 @@ struct attn_gemm_args {
     size_t a_stride; /* >= k, or any where m <= 1 */
     const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
     size_t panel_stride;
-    size_t b_stride;   /* of run_rows and run_columns, in place of panel_stride */
-    const float *bias; /* the start of the chains: bias[j], or +0 where NULL */
-    int accumulate;    /* the start is c[i][j] instead */
+    size_t b_stride;    /* of run_rows and run_columns, in place of panel_stride */
+    const float *bias;  /* the start of the chains: bias[j], or +0 where NULL */
+    int accumulate;     /* the start is c[i][j] instead, */
+    const float *scale; /* [m], or NULL: c[i][j] * scale[i] */
     float *c;
     size_t c_stride; /* >= n */
 };
@@ -107,9 +108,7 @@ struct attn_block_args {
     size_t begin, end; /* columns [begin, end) are written; multiples of 16 that enclose every [lo, hi) */
     float *max;        /* [rows] running maximum, -inf at first; replaced by max(max, the block's), -0 by +0 */
     float *lanes;      /* [rows][ATTN_LANES], 64-byte aligned, +0 at first; scaled by the correction, then added to */
-    float *output;     /* [rows][size] values accumulated so far, +0 at first: multiplied by the correction */
-    size_t output_stride;
-    size_t size; /* value_size */
+    float *correction; /* [rows] out: what the values accumulated so far are yet to be multiplied by */
 };
 
 /* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
@@ -136,9 +135,9 @@ struct attn_attention_kernel {
     void (*rotate)(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y);
     /* For each row with a visible column:
      *   new = max(old maximum, visible logits in any order); shift = new, or +0 where new is -inf
-     *   correction = exp(old - shift); lanes and output *= correction (a factor of 1 may be skipped)
+     *   correction = exp(old - shift); lanes *= correction
      *   p[c] = exp(logit[c] - shift); lanes[c % 16] += p[c] over ascending c
-     * A row without one keeps its state; its columns are set to +0. */
+     * A row without one keeps its state, with a correction of 1; its columns are set to +0. */
     void (*block)(const struct attn_block_args *args);
     /* Merges a later span's state into an earlier one's, row by row, in place of the earlier:
      *   new = max(m0, m1); shift as above; f0 = exp(m0 - shift), f1 = exp(m1 - shift)

@@ -77,8 +77,10 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
                 for (size_t d = 0; d < size; d++)
                     scores[c] = fmaf(query[d], k[(key + c) * size + d], scores[c]);
             }
+            float correction;
             kernel->block(&(struct attn_block_args){1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max,
-                                                    lanes, span_output, SIZE, size});
+                                                    lanes, &correction});
+            kernel->scale(span_output, correction, span_output, size);
             for (size_t c = 0; c < hi; c++)
                 for (size_t j = 0; j < size; j++)
                     span_output[j] = fmaf(scores[c], v[(key + c) * size + j], span_output[j]);

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum start { START_ZERO, START_BIAS, START_C, START_COUNT };
+enum start { START_ZERO, START_BIAS, START_C, START_SCALED_C, START_COUNT };
 
 /* How b lies in memory before it is packed. */
 enum layout { LAYOUT_N_UNIT, LAYOUT_K_UNIT, LAYOUT_GENERAL, LAYOUT_COUNT };
 
-static const char *const start_names[] = {"zero", "bias", "c"};
+static const char *const start_names[] = {"zero", "bias", "c", "scaled c"};
 static const char *const layout_names[] = {"n_stride=1", "k_stride=1", "general strides"};
 
 static const struct attn_gemm_kernel *kernel(void) {
@@ -37,6 +37,7 @@ static float *new_random(struct test_random *random, enum test_values values, si
 struct problem {
     size_t m, n, k;
     float *a, *b, *bias, *c;      /* [m][k], [k][n], [n], [m][n] */
+    float *scale;                 /* [m] */
     float *expected[START_COUNT]; /* [m][n] */
 };
 
@@ -55,7 +56,8 @@ static void run_reference(const struct problem *problem, size_t k0, size_t k1, e
                                               .b = packed + k0 * reference()->cols,
                                               .panel_stride = k,
                                               .bias = start == START_BIAS ? problem->bias : NULL,
-                                              .accumulate = start == START_C,
+                                              .accumulate = start >= START_C,
+                                              .scale = start == START_SCALED_C ? problem->scale : NULL,
                                               .c = c,
                                               .c_stride = n});
     free(packed);
@@ -67,6 +69,7 @@ static struct problem new_problem(struct test_random *random, enum test_values v
     problem.b = new_random(random, values, k * n);
     problem.bias = new_random(random, values, n);
     problem.c = new_random(random, values, m * n);
+    problem.scale = new_random(random, values, m);
     for (enum start start = 0; start < START_COUNT; start++) {
         problem.expected[start] = new_floats(m * n);
         run_reference(&problem, 0, k, start, problem.expected[start]);
@@ -79,6 +82,7 @@ static void free_problem(struct problem *problem) {
     free(problem->b);
     free(problem->bias);
     free(problem->c);
+    free(problem->scale);
     for (enum start start = 0; start < START_COUNT; start++)
         free(problem->expected[start]);
 }
@@ -225,8 +229,9 @@ static void check_side(const struct problem *problem, const struct run_case *run
     struct test_matrix a = corner(problem->a, problem->k, run->m, problem->k, run->gap, run->flush);
     struct test_matrix expected =
         corner(problem->expected[run->start], problem->n, run->m, run->n, run->gap, run->flush);
-    struct test_matrix c = run->start == START_C ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
+    struct test_matrix c = run->start >= START_C ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
                                                  : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
+    float *scale = run->start == START_SCALED_C ? guarded_copy(problem->scale, run->m, run->flush) : NULL;
     float *bias = run->start == START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
     run_side(&(struct attn_gemm_args){.m = run->m,
                                       .n = run->n,
@@ -234,12 +239,14 @@ static void check_side(const struct problem *problem, const struct run_case *run
                                       .a = a.data,
                                       .a_stride = a.stride,
                                       .bias = bias,
-                                      .accumulate = run->start == START_C,
+                                      .accumulate = run->start >= START_C,
+                                      .scale = scale,
                                       .c = c.data,
                                       .c_stride = c.stride},
              right, side);
     assert_same_matrix(&expected, &c);
     guarded_free(bias);
+    guarded_free(scale);
     test_matrix_free(&c);
     test_matrix_free(&expected);
     test_matrix_free(&a);

@@ -100,11 +100,10 @@ static void expect_row(const struct problem *p, size_t h, size_t row, struct exp
     const struct shape *s = &p->shape;
     size_t n = visible(p, row), kv_head = h / s->group;
     uint32_t lo = 0, hi = (uint32_t)n;
-    float q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0}, scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
+    float correction, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0}, scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
     attention->scale(row_of(&p->q, h, row), p->scale, q, s->head_size);
     reference_product(n, s->head_size, q, row_of(&p->k, kv_head, 0), 1, p->k.row_stride, scores);
     expected->max = -INFINITY;
-    memset(expected->o, 0, s->value_size * sizeof *expected->o);
     attention->block(&(struct attn_block_args){.rows = 1,
                                                .scores = scores,
                                                .score_stride = sizeof scores / sizeof *scores,
@@ -114,9 +113,7 @@ static void expect_row(const struct problem *p, size_t h, size_t row, struct exp
                                                .end = sizeof scores / sizeof *scores,
                                                .max = &expected->max,
                                                .lanes = lanes,
-                                               .output = expected->o,
-                                               .output_stride = s->value_size,
-                                               .size = s->value_size});
+                                               .correction = &correction});
     reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, expected->o);
     attention->sum(1, lanes, &expected->sum);
     attention->finish(expected->o, expected->sum == 0.0f ? 0.0f : 1.0f / expected->sum, expected->o, s->value_size);

@@ -27,7 +27,7 @@ struct tile {
     const float *b;
     size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
     const float *bias;
-    int accumulate;
+    const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
     float *c;
     size_t c_stride;
     size_t tail;
@@ -40,11 +40,12 @@ INLINE void tile_begin(const struct tile *t, size_t tail, vec *acc, const int ro
         vec start = t->bias ? vec_load_first(lanes, t->bias + j * VEC_LANES) : vec_zero();
         UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
     }
-    if (t->accumulate) {
+    if (t->scale) {
         UNROLL for (int i = 0; i < rows; i++) {
             const float *c = t->c + (size_t)i * t->c_stride;
-            UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_load(c + j * VEC_LANES);
-            acc[i * width + width - 1] = vec_load_first(tail, c + (width - 1) * VEC_LANES);
+            vec scale = vec_set(t->scale[i]);
+            UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_mul(vec_load(c + j * VEC_LANES), scale);
+            acc[i * width + width - 1] = vec_mul(vec_load_first(tail, c + (width - 1) * VEC_LANES), scale);
         }
     }
 }
@@ -178,6 +179,21 @@ static const struct {
     tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
+/* Where nothing is to be scaled. */
+static const float ones[ROWS] = {1, 1, 1, 1, 1, 1};
+
+/* Of a tile from row i on, whose chains go on at p. */
+static const float *first_scale(const struct attn_gemm_args *args, size_t i, size_t p) {
+    if (p > 0)
+        return ones;
+    return !args->accumulate ? NULL : args->scale ? args->scale + i : ones;
+}
+
+/* Of the tile `rows` further on. */
+static const float *next_scale(const float *scale, size_t rows) {
+    return scale && scale != ones ? scale + rows : scale;
+}
+
 /* One row tile over n columns: as many registers at once as fit, in whole panels but for the last. The last two steps share
  * what is left, or one of them may have too few chains. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
@@ -206,6 +222,7 @@ static void one_panel(struct tile *t, size_t m, size_t cols) {
         tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
+        t->scale = next_scale(t->scale, rows);
     }
 }
 
@@ -213,7 +230,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     struct tile t = {.k = k,
                      .a_stride = args->a_stride,
                      .b_stride = args->panel_stride,
-                     .accumulate = args->accumulate || p > 0,
+                     .scale = first_scale(args, i, p),
                      .c_stride = args->c_stride};
     const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
     float *c = args->c + i * args->c_stride;
@@ -228,6 +245,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
         t.b = b + j / COLS * args->panel_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = c + j;
+        t.scale = first_scale(args, i, p);
         one_panel(&t, m, args->n - j < COLS ? args->n - j : COLS);
     }
 }
@@ -306,7 +324,7 @@ static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
                          .a = args->a,
                          .a_stride = args->a_stride,
                          .b_stride = args->b_stride,
-                         .accumulate = args->accumulate,
+                         .scale = first_scale(args, 0, 0),
                          .c = args->c,
                          .c_stride = args->c_stride};
 }
@@ -333,6 +351,7 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
                                      .panel_stride = PANEL_DEPTH * COLS,
                                      .bias = args->bias ? args->bias + j : NULL,
                                      .accumulate = args->accumulate || p > 0,
+                                     .scale = p > 0 ? NULL : args->scale,
                                      .c = args->c + j,
                                      .c_stride = args->c_stride});
         p += k;
@@ -348,7 +367,7 @@ static void run_rows(const struct attn_gemm_args *args) {
     do {
         struct tile t = tile_in_place(args, args->k - p < depth ? args->k - p : depth);
         t.a += p;
-        t.accumulate |= p > 0;
+        t.scale = first_scale(args, 0, p);
         few_rows(&t, args->m, whole, args, args->b + p * args->b_stride, 1);
         p += t.k;
     } while (p < args->k);
@@ -365,7 +384,8 @@ static void run_columns(const struct attn_gemm_args *args) {
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
-        tiles[args->m - 1].run_columns(&t);
+        if (k > 0 || args->k == 0)
+            tiles[args->m - 1].run_columns(&t);
         if (k < args->k)
             run_through_panel(args, j, cols, k, 1, args->b_stride);
     }

@@ -126,10 +126,11 @@ static void rotate(const float *x, const float *cos, const float *sin, size_t di
         rotate_halves(x, cos, sin, dims / 2, y);
 }
 
-static float row_max(const float *p, size_t lo, size_t hi, float max) {
+/* The maximum of a row's visible logits is that of these lanes. */
+static vec row_maxima(const float *p, size_t lo, size_t hi) {
     size_t c = lo / VEC_LANES * VEC_LANES;
     vec m[4];
-    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_set(max);
+    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_set(-INFINITY);
     if (lo > c) {
         m[0] = vec_max(m[0], vec_select(visible(c, lo, hi), vec_load(p + c), m[0]));
         c += VEC_LANES;
@@ -140,7 +141,7 @@ static float row_max(const float *p, size_t lo, size_t hi, float max) {
         m[1] = vec_max(m[1], vec_load(p + c));
     if (c < hi)
         m[2] = vec_max(m[2], vec_select(below(c, hi), vec_load(p + c), m[2]));
-    return vec_lane_max(vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]))) + 0.0f;
+    return vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
 }
 
 /* Probabilities of one vector of logits, +0 outside the mask. */
@@ -164,6 +165,15 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
         lanes = vec_add(lanes, probabilities(p + c, visible(c, lo, hi), shift));
         c += VEC_LANES;
     }
+    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES) {
+        vec e[4];
+        UNROLL for (int i = 0; i < 4; i++) e[i] = vec_sub(vec_load(p + c + i * VEC_LANES), shift);
+        vec_exp_low_each(e, 4);
+        UNROLL for (int i = 0; i < 4; i++) {
+            vec_store(p + c + i * VEC_LANES, e[i]);
+            lanes = vec_add(lanes, e[i]);
+        }
+    }
     for (; c + VEC_LANES <= hi; c += VEC_LANES)
         lanes = vec_add(lanes, probabilities(p + c, (vec_mask)-1, shift));
     if (c < hi) {
@@ -174,28 +184,27 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
     vec_store(lane, lanes);
 }
 
-/* All maxima first: their reductions overlap each other, and the corrections of all rows are one exp. */
+/* All maxima first: their reductions and corrections are those of one register, with a lane for each row. */
 static void block(const struct attn_block_args *args) {
-    float max[ATTN_MAX_ROWS], shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
+    vec maxima[ATTN_MAX_ROWS];
+    float shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
+    for (size_t r = 0; r < ATTN_MAX_ROWS; r++)
+        maxima[r] = r < args->rows && args->lo[r] < args->hi[r]
+                        ? row_maxima(args->scores + r * args->score_stride, args->lo[r], args->hi[r])
+                        : vec_set(-INFINITY);
+    vec_mask rows = vec_lanes(0, args->rows), seen = vec_less(rows, args->lo, args->hi);
+    vec old = vec_load_mask(rows, args->max), max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero());
+    vec shifts = vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+    vec corrections = vec_select(seen, vec_exp_low(vec_sub(old, shifts)), vec_set(1.0f));
+    vec_store_mask(seen, args->max, max);
+    vec_store_mask(rows, args->correction, corrections);
+    vec_store(shift, shifts);
+    vec_store(correction, corrections);
     for (size_t r = 0; r < args->rows; r++) {
-        max[r] = args->max[r];
         if (args->lo[r] < args->hi[r])
-            max[r] = row_max(args->scores + r * args->score_stride, args->lo[r], args->hi[r], max[r]);
-        shift[r] = shift_of(max[r]);
-    }
-    vec_mask rows = vec_lanes(0, args->rows);
-    vec old = vec_load_mask(rows, args->max);
-    vec_store(correction, vec_exp_low(vec_sub(old, vec_load_mask(rows, shift))));
-    for (size_t r = 0; r < args->rows; r++) {
-        float *output = args->output + r * args->output_stride;
-        if (args->lo[r] >= args->hi[r]) {
+            row_exp(args, r, shift[r], correction[r]);
+        else
             clear(args->scores + r * args->score_stride, args->begin, args->end);
-            continue;
-        }
-        args->max[r] = max[r];
-        if (correction[r] != 1.0f)
-            scale(output, correction[r], output, args->size);
-        row_exp(args, r, shift[r], correction[r]);
     }
 }
 

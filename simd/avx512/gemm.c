@@ -38,7 +38,7 @@ struct tile {
     const float *b;
     size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
     const float *bias;
-    int accumulate;
+    const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
     float *c;
     size_t c_stride;
     vec_mask tail;
@@ -53,11 +53,12 @@ INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int
         vec start = t->bias ? vec_load_mask(mask, t->bias + j * VEC_LANES) : vec_zero();
         UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
     }
-    if (t->accumulate) {
+    if (t->scale) {
         UNROLL for (int i = 0; i < rows; i++) {
             const float *c = t->c + (size_t)i * t->c_stride;
-            UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_load(c + j * VEC_LANES);
-            acc[i * width + width - 1] = vec_load_mask(t->tail, c + (width - 1) * VEC_LANES);
+            vec scale = vec_set(t->scale[i]);
+            UNROLL for (int j = 0; j < width - 1; j++) acc[i * width + j] = vec_mul(vec_load(c + j * VEC_LANES), scale);
+            acc[i * width + width - 1] = vec_mul(vec_load_mask(t->tail, c + (width - 1) * VEC_LANES), scale);
         }
     }
 }
@@ -186,6 +187,21 @@ static const struct {
     tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far, *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
+/* Where nothing is to be scaled. */
+static const float ones[ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+/* Of a tile from row i on, whose chains go on at p. */
+static const float *first_scale(const struct attn_gemm_args *args, size_t i, size_t p) {
+    if (p > 0)
+        return ones;
+    return !args->accumulate ? NULL : args->scale ? args->scale + i : ones;
+}
+
+/* Of the tile `rows` further on. */
+static const float *next_scale(const float *scale, size_t rows) {
+    return scale && scale != ones ? scale + rows : scale;
+}
+
 /* One row tile over n columns, as many registers at once as fit. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
                      const int in_place) {
@@ -218,6 +234,7 @@ static void some_panels(struct tile *t, size_t m, size_t cols) {
         (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
+        t->scale = next_scale(t->scale, rows);
         t->ahead += t->ahead_step * t->k;
         if (i + 1 == half)
             t->ahead = t->b + (WIDTH + 1) * t->b_stride;
@@ -228,7 +245,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
     struct tile t = {.k = k,
                      .a_stride = args->a_stride,
                      .b_stride = args->panel_stride,
-                     .accumulate = args->accumulate || p > 0,
+                     .scale = first_scale(args, i, p),
                      .c_stride = args->c_stride};
     const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
     float *c = args->c + i * args->c_stride;
@@ -243,6 +260,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
         t.b = b + j / COLS * args->panel_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = c + j;
+        t.scale = first_scale(args, i, p);
         some_panels(&t, m, args->n - j < WIDTH * COLS ? args->n - j : WIDTH * COLS);
     }
 }
@@ -316,7 +334,7 @@ static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
                          .a = args->a,
                          .a_stride = args->a_stride,
                          .b_stride = args->b_stride,
-                         .accumulate = args->accumulate,
+                         .scale = first_scale(args, 0, 0),
                          .c = args->c,
                          .c_stride = args->c_stride,
                          .tail = (vec_mask)-1};
@@ -343,6 +361,7 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
                                      .panel_stride = PANEL_DEPTH * COLS,
                                      .bias = args->bias ? args->bias + j : NULL,
                                      .accumulate = args->accumulate || p > 0,
+                                     .scale = p > 0 ? NULL : args->scale,
                                      .c = args->c + j,
                                      .c_stride = args->c_stride});
         p += k;
@@ -364,7 +383,8 @@ static void run_columns(const struct attn_gemm_args *args) {
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
-        tiles[args->m - 1].run_columns(&t);
+        if (k > 0 || args->k == 0)
+            tiles[args->m - 1].run_columns(&t);
         if (k < args->k)
             run_through_panel(args, j, COLS, k);
     }

@@ -111,6 +111,25 @@ INLINE float vec_lane_max(vec x) {
     return _mm512_reduce_max_ps(x);
 }
 
+/* The same of 16 registers: that of register i in lane i. Each step halves the registers, twice as many of which share one. */
+INLINE vec vec_lane_max_each(const vec x[VEC_LANES]) {
+    vec t[8];
+    UNROLL for (int i = 0; i < 8; i++) t[i] =
+        _mm512_max_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+    UNROLL for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+        t[i] = _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    UNROLL for (int n = 2; n > 0; n /= 2) UNROLL for (int i = 0; i < n; i++) t[i] = _mm512_max_ps(
+        _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
+    return t[0];
+}
+
+/* Lanes where a[i] is less than b[i]; elsewhere outside the mask neither is read. */
+INLINE vec_mask vec_less(vec_mask mask, const uint32_t *a, const uint32_t *b) {
+    return _mm512_mask_cmplt_epu32_mask(mask, _mm512_maskz_loadu_epi32(mask, a), _mm512_maskz_loadu_epi32(mask, b));
+}
+
 /* 1 where no lane is infinite or NaN. */
 INLINE int vec_all_finite(vec x) {
     return _mm512_fpclass_ps_mask(x, 0x99) == 0;

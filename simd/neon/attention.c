@@ -190,14 +190,13 @@ static void block(const struct attn_block_args *args) {
         vec_store(correction + r, vec_exp_low(vec_sub(old, vec_load_first(rows, shift + r))));
     }
     for (size_t r = 0; r < args->rows; r++) {
-        float *output = args->output + r * args->output_stride;
+        args->correction[r] = 1.0f;
         if (args->lo[r] >= args->hi[r]) {
             clear(args->scores + r * args->score_stride, args->begin, args->end);
             continue;
         }
         args->max[r] = max[r];
-        if (correction[r] != 1.0f)
-            scale(output, correction[r], output, args->size);
+        args->correction[r] = correction[r];
         row_exp(args, r, shift[r], correction[r]);
     }
 }

@@ -310,8 +310,14 @@ static void drop(const struct attn_tile *tile, const struct block *block) {
                            block->begin + block->first, scores_of(tile, r) + block->first, block->last - block->first);
 }
 
+/* What a product with values is added to: the span's output so far, multiplied row by row unless `scale` is NULL, or nothing. */
+struct so_far {
+    bool exists;
+    const float *scale;
+};
+
 static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
-                                size_t end) {
+                                size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     struct attn_key_rows values = rows_at(tile, base + begin);
@@ -323,13 +329,14 @@ static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_
                                                       .a_stride = ATTN_SCORE_STRIDE,
                                                       .b = values.v,
                                                       .b_stride = values.v_stride,
-                                                      .accumulate = 1,
+                                                      .accumulate = so_far.exists,
+                                                      .scale = so_far.scale ? so_far.scale + r : NULL,
                                                       .c = tile->scratch->span_output + (first + r) * stride,
                                                       .c_stride = stride});
 }
 
 static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
-                              size_t end) {
+                              size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     for (size_t c = begin, n; c < end; c += n) {
@@ -346,18 +353,21 @@ static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t 
                                                  .a_stride = ATTN_SCORE_STRIDE,
                                                  .b = stretch.values + offset * tile->gemm->cols,
                                                  .panel_stride = stretch.value_panel_stride,
-                                                 .accumulate = 1,
+                                                 .accumulate = so_far.exists,
+                                                 .scale = so_far.scale,
                                                  .c = tile->scratch->span_output + first * stride,
                                                  .c_stride = stride});
+        so_far = (struct so_far){.exists = true};
     }
 }
 
-/* output[rows from `first`] += probabilities[.., begin .. end - 1] values. */
-static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end) {
+/* output[rows from `first`] = what it is so far + probabilities[.., begin .. end - 1] values. */
+static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end,
+                       struct so_far so_far) {
     if (tile->problem->source == ATTN_SOURCE_IN_PLACE)
-        accumulate_in_place(tile, base, first, rows, begin, end);
+        accumulate_in_place(tile, base, first, rows, begin, end, so_far);
     else
-        accumulate_packed(tile, base, first, rows, begin, end);
+        accumulate_packed(tile, base, first, rows, begin, end, so_far);
 }
 
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
@@ -402,29 +412,42 @@ static bool values_finite(struct attn_tile *tile, const struct block *block) {
     return found->finite & bit;
 }
 
+static float *span_output_of(const struct attn_tile *tile, size_t r) {
+    return tile->scratch->span_output + r * attn_output_stride(tile->problem);
+}
+
+static void clear_span_output(const struct attn_tile *tile) {
+    memset(tile->scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
+}
+
 /* One row, value after value that it sees. */
-static void accumulate_seen(const struct attn_tile *tile, const struct block *block, size_t r) {
+static void accumulate_seen(const struct attn_tile *tile, const struct block *block, size_t r, float correction) {
     size_t hi = block->hi[r];
+    tile->attention->scale(span_output_of(tile, r), correction, span_output_of(tile, r), tile->problem->value_size);
     for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
         const struct attn_tile_row *row = &tile->row[r];
         for (end = c; end < hi && (row->mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
             ;
-        accumulate(tile, block->begin, r, 1, c, end);
+        accumulate(tile, block->begin, r, 1, c, end, (struct so_far){.exists = true});
     }
 }
 
 /* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
  * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
-static void add_values(struct attn_tile *tile, const struct block *block) {
+static void add_values(struct attn_tile *tile, const struct block *block, const float *correction) {
+    struct so_far so_far = {.exists = !tile->fresh, .scale = correction};
     bool ragged = block->holes;
     for (size_t r = 0; r < tile->rows; r++)
         ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
     if (!ragged || values_finite(tile, block)) {
-        accumulate(tile, block->begin, 0, tile->rows, block->first, block->last);
-        return;
+        accumulate(tile, block->begin, 0, tile->rows, block->first, block->last, so_far);
+    } else {
+        if (tile->fresh)
+            clear_span_output(tile);
+        for (size_t r = 0; r < tile->rows; r++)
+            accumulate_seen(tile, block, r, correction[r]);
     }
-    for (size_t r = 0; r < tile->rows; r++)
-        accumulate_seen(tile, block, r);
+    tile->fresh = false;
 }
 
 /* One block's keys and values, packed under the tile that alone reads them. */
@@ -439,6 +462,7 @@ static void stream(struct attn_tile *tile, const struct block *block) {
 static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
     const struct attn_problem *problem = tile->problem;
     struct block block = {.begin = begin};
+    float correction[ATTN_MAX_ROWS];
     describe_block(tile, &block, n);
     if (block.first >= block.last)
         return;
@@ -455,12 +479,10 @@ static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
                                                      .end = (block.last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
                                                      .max = tile->span_max,
                                                      .lanes = tile->scratch->lanes,
-                                                     .output = tile->scratch->span_output,
-                                                     .output_stride = attn_output_stride(problem),
-                                                     .size = problem->value_size});
+                                                     .correction = correction});
     if (problem->options->dropout > 0.0f)
         drop(tile, &block);
-    add_values(tile, &block);
+    add_values(tile, &block, correction);
 }
 
 /* ---- Spans ---- */
@@ -473,9 +495,11 @@ static void run_span(struct attn_tile *tile, size_t span) {
     for (size_t r = 0; r < tile->rows; r++)
         tile->span_max[r] = -INFINITY;
     memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof(float));
-    memset(scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
+    tile->fresh = true;
     for (size_t block = begin; block < end; block += ATTN_BLOCK)
         run_block(tile, block, attn_min(end - block, ATTN_BLOCK));
+    if (tile->fresh)
+        clear_span_output(tile);
     tile->attention->sum(tile->rows, scratch->lanes, tile->span_sum);
 }
 
@@ -506,7 +530,7 @@ static void add_sinks(struct attn_tile *tile) {
         tile->span_max[r] = problem->options->sinks[tile->row[r].head];
         tile->span_sum[r] = 1.0f;
     }
-    memset(tile->scratch->span_output, 0, tile->rows * stride * sizeof(float));
+    clear_span_output(tile);
     tile->attention->merge(tile->rows, problem->value_size, tile->max, tile->sum, tile->scratch->output, tile->span_max,
                            tile->span_sum, tile->scratch->span_output, stride);
 }

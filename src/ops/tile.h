@@ -43,6 +43,7 @@ struct attn_tile {
 
     float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* with scratch->output: of the spans so far */
     float span_max[ATTN_MAX_ROWS], span_sum[ATTN_MAX_ROWS];
+    bool fresh; /* the span has no values yet: scratch->span_output is not initialised */
 };
 
 /* How many tiles the rows of a sequence make. */

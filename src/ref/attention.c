@@ -35,6 +35,7 @@ static float shift_of(float max) {
 static void block_row(const struct attn_block_args *args, size_t r) {
     float *p = args->scores + r * args->score_stride;
     size_t lo = args->lo[r], hi = args->hi[r];
+    args->correction[r] = 1.0f;
     if (lo < hi) {
         float max = args->max[r];
         for (size_t c = lo; c < hi; c++)
@@ -42,11 +43,10 @@ static void block_row(const struct attn_block_args *args, size_t r) {
         float shift = shift_of(max), correction = ref_exp(args->max[r] - shift);
         args->max[r] = max + 0.0f; /* of two zeros either may be the maximum: it is +0 */
 
-        float *lanes = args->lanes + r * ATTN_LANES, *output = args->output + r * args->output_stride;
+        args->correction[r] = correction;
+        float *lanes = args->lanes + r * ATTN_LANES;
         for (size_t i = 0; i < ATTN_LANES; i++)
             lanes[i] *= correction;
-        for (size_t j = 0; j < args->size; j++)
-            output[j] *= correction;
         for (size_t c = lo; c < hi; c++) {
             p[c] = ref_exp(p[c] - shift);
             lanes[c % ATTN_LANES] += p[c];

@@ -11,7 +11,7 @@ static void pack(const struct attn_pack_args *args) {
 
 static float start(const struct attn_gemm_args *args, size_t i, size_t j) {
     if (args->accumulate)
-        return args->c[i * args->c_stride + j];
+        return args->c[i * args->c_stride + j] * (args->scale ? args->scale[i] : 1.0f);
     return args->bias ? args->bias[j] : 0.0f;
 }
 

@@ -283,20 +283,33 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
-/* k rows of b that lie contiguous. */
-static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) {
+/* k rows of b that lie contiguous: compile-time panels at a time, the last of `cols` columns. */
+INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, const int panels) {
     vec_mask mask = vec_lanes(0, cols);
     const float *b = args->b + j;
     float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t p = 0; p < args->k; p++)
-        vec_store(packed + p * COLS, vec_load_mask(mask, b + p * args->k_stride));
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += COLS)
+        UNROLL for (int v = 0; v < panels; v++)
+            vec_store(packed + (size_t)v * args->panel_stride,
+                      vec_load_mask(v == panels - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
 }
 
-/* A panel's columns that lie contiguous: 16 x 16 transposed at a time. */
+/* A panel's columns that lie contiguous, DEPTH elements of each at a time. Returns how many of them are done. */
+static size_t pack_whole_columns(const struct attn_pack_args *args, const float *b, float *packed) {
+    size_t p = 0;
+    for (; p + DEPTH <= args->k; p += DEPTH) {
+        vec r[DEPTH];
+        vec_load_columns(b + p, args->n_stride, r);
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_store(packed + (p + i) * COLS, r[i]);
+    }
+    return p;
+}
+
+/* The same where there may be fewer columns or elements: 16 x 16 transposed at a time. */
 static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
     const float *b = args->b + j * args->n_stride;
     float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t p = 0; p < args->k; p += VEC_LANES) {
+    for (size_t p = cols == COLS ? pack_whole_columns(args, b, packed) : 0; p < args->k; p += VEC_LANES) {
         size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
         vec_mask mask = vec_lanes(0, depth);
         vec r[VEC_LANES];
@@ -318,10 +331,13 @@ static void pack_any(const struct attn_pack_args *args, size_t j, size_t cols) {
 }
 
 static void pack(const struct attn_pack_args *args) {
-    for (size_t j = 0; j < args->n; j += COLS) {
+    size_t j = 0;
+    for (; args->n_stride == 1 && j + 4 * COLS <= args->n; j += 4 * COLS)
+        pack_rows(args, j, COLS, 4);
+    for (; j < args->n; j += COLS) {
         size_t cols = args->n - j < COLS ? args->n - j : COLS;
         if (args->n_stride == 1)
-            pack_rows(args, j, cols);
+            pack_rows(args, j, cols, 1);
         else if (args->k_stride == 1)
             pack_columns(args, j, cols);
         else

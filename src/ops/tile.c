@@ -14,12 +14,16 @@ size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
 
 void attn_tile_take_head(struct attn_tile *tile, size_t head, bool own) {
     const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
     tile->head = head;
     tile->b = head / problem->kv_heads;
     tile->kv_head = head % problem->kv_heads;
     tile->sequence = attn_sequence_of(problem, tile->b);
     tile->tiles = attn_tile_count(problem, tile->sequence.q_len);
-    tile->alike = attn_rows_alike(problem->options);
+    tile->alike = attn_rows_alike(options);
+    tile->masked = options->mask.data || options->bias.data;
+    tile->plain = !tile->masked && !options->alibi && !(options->soft_cap > 0.0f) && !options->scores &&
+                  !options->weights && options->empty == ATTN_EMPTY_ZERO;
     if (tile->alike)
         tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
     tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
@@ -36,7 +40,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     row->keys = tile->alike ? tile->first : attn_row_interval(problem, &tile->sequence, tile->b, row->row);
     row->mean = false;
     row->masks = (struct attn_row_masks){NULL, NULL};
-    if (options->mask.data || options->bias.data)
+    if (tile->masked)
         row->masks = attn_row_masks_of(problem, tile->b, row->head, row->row);
     if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
         return;
@@ -55,6 +59,7 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
     size_t query = begin / problem->group, member = begin % problem->group;
     tile->rows = total / tiles + (index < total % tiles);
     tile->keys = (struct attn_interval){0, 0};
+    tile->core = (struct attn_interval){0, tile->masked ? 0 : SIZE_MAX};
     for (size_t r = 0; r < tile->rows; r++) {
         struct attn_tile_row *row = &tile->row[r];
         row->row = query;
@@ -64,6 +69,8 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
             query++;
         }
         describe_row(tile, row);
+        tile->core.begin = attn_max(tile->core.begin, row->keys.begin);
+        tile->core.end = attn_min(tile->core.end, row->keys.end);
         if (row->keys.begin == row->keys.end)
             continue;
         bool first = tile->keys.begin == tile->keys.end;
@@ -101,7 +108,7 @@ struct block {
     uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
     const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
     const float *bias[ATTN_MAX_ROWS];
-    bool holes; /* a row may not see all of its columns lo .. hi - 1 */
+    bool ragged; /* a row may not see all of the columns first .. last - 1 */
 };
 
 static float *scores_of(const struct attn_tile *tile, size_t r) {
@@ -121,30 +128,48 @@ static void look_at_masks(const struct attn_tile *tile, struct block *block, siz
         block->mask[r] = masks->mask + block->begin;
     if (masks->bias)
         block->bias[r] = masks->bias + block->begin;
-    block->holes |= seen == ATTN_SEES_SOME || masks->bias;
+    block->ragged |= seen == ATTN_SEES_SOME || masks->bias;
 }
 
-static void describe_block(const struct attn_tile *tile, struct block *block, size_t n) {
-    const attn_options *options = tile->problem->options;
-    bool masked = options->mask.data || options->bias.data;
+/* Every row sees all of it. */
+static void describe_whole(const struct attn_tile *tile, struct block *block, size_t n) {
+    block->first = 0;
+    block->last = n;
+    block->ragged = false;
+    for (size_t r = 0; r < tile->rows; r++) {
+        block->lo[r] = 0;
+        block->hi[r] = (uint32_t)n;
+        block->mask[r] = NULL;
+        block->bias[r] = NULL;
+    }
+}
+
+static void describe_block(const struct attn_tile *tile, struct block *block, size_t begin, size_t n) {
+    block->begin = begin;
+    if (tile->core.begin <= begin && begin + n <= tile->core.end) {
+        describe_whole(tile, block, n);
+        return;
+    }
     block->first = n;
     block->last = 0;
-    block->holes = false;
+    block->ragged = false;
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        size_t lo = row->keys.begin > block->begin ? attn_min(row->keys.begin - block->begin, n) : 0;
-        size_t hi = row->keys.end > block->begin ? attn_min(row->keys.end - block->begin, n) : 0;
+        size_t lo = row->keys.begin > begin ? attn_min(row->keys.begin - begin, n) : 0;
+        size_t hi = row->keys.end > begin ? attn_min(row->keys.end - begin, n) : 0;
         block->lo[r] = (uint32_t)lo;
         block->hi[r] = (uint32_t)hi;
         block->mask[r] = NULL;
         block->bias[r] = NULL;
-        if (lo < hi && masked && !row->mean)
+        if (lo < hi && tile->masked && !row->mean)
             look_at_masks(tile, block, r);
         if (block->lo[r] < block->hi[r]) {
             block->first = attn_min(block->first, block->lo[r]);
             block->last = attn_max(block->last, block->hi[r]);
         }
     }
+    for (size_t r = 0; r < tile->rows; r++)
+        block->ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
 }
 
 /* The rows of keys and values from `key` on, as the caller has them. */
@@ -436,10 +461,7 @@ static void accumulate_seen(const struct attn_tile *tile, const struct block *bl
  * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
 static void add_values(struct attn_tile *tile, const struct block *block, const float *correction) {
     struct so_far so_far = {.exists = !tile->fresh, .scale = correction};
-    bool ragged = block->holes;
-    for (size_t r = 0; r < tile->rows; r++)
-        ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
-    if (!ragged || values_finite(tile, block)) {
+    if (!block->ragged || values_finite(tile, block)) {
         accumulate(tile, block->begin, 0, tile->rows, block->first, block->last, so_far);
     } else {
         if (tile->fresh)
@@ -461,15 +483,16 @@ static void stream(struct attn_tile *tile, const struct block *block) {
 
 static void run_block(struct attn_tile *tile, size_t begin, size_t n) {
     const struct attn_problem *problem = tile->problem;
-    struct block block = {.begin = begin};
+    struct block block;
     float correction[ATTN_MAX_ROWS];
-    describe_block(tile, &block, n);
+    describe_block(tile, &block, begin, n);
     if (block.first >= block.last)
         return;
     if (problem->source == ATTN_SOURCE_STREAMED)
         stream(tile, &block);
     score(tile, &block);
-    finish_scores(tile, &block);
+    if (!tile->plain)
+        finish_scores(tile, &block);
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
                                                      .scores = tile->scratch->scores,
                                                      .score_stride = ATTN_SCORE_STRIDE,

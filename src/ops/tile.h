@@ -34,8 +34,9 @@ struct attn_tile {
     size_t tiles;                /* of the sequence */
     struct attn_interval packed; /* what the store holds of it */
     struct attn_interval first;  /* what its first row may see; all see the same where rows are alike */
-    bool alike;
-    struct attn_interval keys; /* encloses the rows' */
+    bool alike, masked, plain;   /* plain: logits are what the softmax sees */
+    struct attn_interval keys;   /* encloses the rows' */
+    struct attn_interval core;   /* what every row sees, or empty; empty with masks */
     struct attn_tile_row row[ATTN_MAX_ROWS];
 
     const struct attn_store *store; /* where its keys are, as this sequence and head, from this key on */

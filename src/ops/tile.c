@@ -5,6 +5,9 @@
 
 #include "ops/dropout.h"
 
+/* Floats of a cache line. */
+enum { LINE = 16 };
+
 /* ---- Rows ---- */
 
 size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
@@ -79,16 +82,34 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
     }
 }
 
+static const float *query_at(const struct attn_tile *tile, size_t head, size_t row) {
+    const attn_tensor *q = &tile->problem->q;
+    return q->data + (tile->problem->q_cu ? 0 : tile->b) * q->batch_stride + head * q->head_stride +
+           (tile->sequence.q_row + row) * q->row_stride;
+}
+
+/* The queries of the next tile, which would be waited for line by line. */
+static void fetch_next_queries(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t r = 0; r < tile->rows; r++) {
+        size_t row = tile->row[r].row + tile->rows / problem->group;
+        if (row >= tile->sequence.q_len)
+            break;
+        const float *x = query_at(tile, tile->row[r].head, row);
+        for (size_t j = 0; j < problem->head_size; j += LINE)
+            __builtin_prefetch(x + j);
+    }
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
 /* Rotated, then scaled; rows that see nothing need no position that the table has. */
 static void take_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
-    const attn_tensor *q = &problem->q;
     int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        const float *x = q->data + (problem->q_cu ? 0 : tile->b) * q->batch_stride + row->head * q->head_stride +
-                         (tile->sequence.q_row + row->row) * q->row_stride;
+        const float *x = query_at(tile, row->head, row->row);
         float *query = tile->scratch->query + r * problem->head_size;
         if (options->rotary && !row->mean && row->keys.begin < row->keys.end) {
             size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
@@ -206,7 +227,7 @@ enum { SHORT = 64 };
 /* A page that will be needed soon, which the processor does not foresee. One row waits for memory alone: the beginnings of
  * several pages start as many of its own prefetchers. More rows have time for every line. */
 static void prefetch(const struct attn_tile *tile, const float *page, size_t floats) {
-    enum { LINE = 16, REACH = 1024, HEAD = 64 }; /* floats: prefetchers stop at 4 KiB */
+    enum { REACH = 1024, HEAD = 64 }; /* floats: prefetchers stop at 4 KiB */
     size_t taken = tile->rows > 1 ? REACH : HEAD;
     for (size_t i = 0; i < floats; i += REACH)
         for (size_t j = 0; j < taken && i + j < floats; j += LINE)
@@ -622,6 +643,7 @@ static void store(struct attn_tile *tile) {
 
 void attn_tile_run(struct attn_tile *tile) {
     take_queries(tile);
+    fetch_next_queries(tile);
     hide_scores(tile, 0, tile->sequence.kv_len);
     size_t first = tile->keys.begin / ATTN_SPAN, span = first;
     do {

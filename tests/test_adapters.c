@@ -46,7 +46,7 @@ static void queue_task(void *arg, size_t index) {
 
 static void check_queue(const attn_parallel *parallel, size_t tasks, size_t count) {
     struct shared_queue shared = {.tally = {{0}}};
-    attn_queue_init(&shared.queue, count);
+    attn_queue_init(&shared.queue, count, tasks);
     attn_run(parallel, tasks, queue_task, &shared);
     check_tally(&shared.tally, count);
 }

@@ -202,8 +202,9 @@ static void merge_task(void *arg, size_t index) {
 
 static void run_items(struct attn_problem *problem, size_t items, void (*task)(void *arg, size_t index)) {
     struct work work = {.problem = problem};
-    attn_queue_init(&work.queue, items);
-    attn_run(problem->options->parallel, attn_min(problem->tasks, items), task, &work);
+    size_t tasks = attn_min(problem->tasks, items);
+    attn_queue_init(&work.queue, items, tasks);
+    attn_run(problem->options->parallel, tasks, task, &work);
 }
 
 void attn_op_attention(struct attn_problem *problem) {

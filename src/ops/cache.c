@@ -79,8 +79,9 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
     size_t items = config->batch * config->kv_heads, threads = attn_threads(args->parallel), row;
     if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
         threads = 1;
-    attn_queue_init(&work.queue, items);
-    attn_run(args->parallel, attn_min(threads, items), append_task, &work);
+    threads = attn_min(threads, items);
+    attn_queue_init(&work.queue, items, threads);
+    attn_run(args->parallel, threads, append_task, &work);
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);

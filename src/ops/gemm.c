@@ -91,6 +91,7 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
     size_t wanted = threads < tiles / ITEMS_PER_THREAD ? threads * ITEMS_PER_THREAD : tiles;
     size_t tiles_per_item = (tiles + wanted - 1) / wanted, items = (tiles + tiles_per_item - 1) / tiles_per_item;
     work.band = tiles_per_item * tile;
-    attn_queue_init(&work.queue, items);
-    attn_run(parallel, threads < items ? threads : items, run_task, &work);
+    threads = attn_min(threads, items);
+    attn_queue_init(&work.queue, items, threads);
+    attn_run(parallel, threads, run_task, &work);
 }

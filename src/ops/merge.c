@@ -53,6 +53,7 @@ void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args
     size_t heads = args->batch * args->heads, threads = attn_threads(args->parallel);
     if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < PARALLEL_WORK)
         threads = 1;
-    attn_queue_init(&work.queue, heads);
-    attn_run(args->parallel, attn_min(threads, heads), run_task, &work);
+    threads = attn_min(threads, heads);
+    attn_queue_init(&work.queue, heads, threads);
+    attn_run(args->parallel, threads, run_task, &work);
 }

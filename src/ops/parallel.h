@@ -19,16 +19,24 @@ void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *ar
 struct attn_queue {
     atomic_size_t next; /* ends at count plus the number of threads: count must leave room for that */
     size_t count;
+    bool shared;
 };
 
-static inline void attn_queue_init(struct attn_queue *queue, size_t count) {
+/* For `tasks` tasks that take items. */
+static inline void attn_queue_init(struct attn_queue *queue, size_t count, size_t tasks) {
     atomic_init(&queue->next, 0);
     queue->count = count;
+    queue->shared = tasks > 1;
 }
 
 /* False when every item has been taken. */
 static inline bool attn_queue_take(struct attn_queue *queue, size_t *item) {
-    *item = atomic_fetch_add_explicit(&queue->next, 1, memory_order_relaxed);
+    if (queue->shared) {
+        *item = atomic_fetch_add_explicit(&queue->next, 1, memory_order_relaxed);
+    } else { /* a locked addition would wait for the last item's outputs to reach the cache */
+        *item = atomic_load_explicit(&queue->next, memory_order_relaxed);
+        atomic_store_explicit(&queue->next, *item + 1, memory_order_relaxed);
+    }
     return *item < queue->count;
 }
 

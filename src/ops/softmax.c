@@ -1,5 +1,6 @@
 #include "ops/softmax.h"
 
+#include "checked.h"
 #include "ops/parallel.h"
 
 /* Below this many elements waking another thread costs more than it saves. */
@@ -52,6 +53,7 @@ void attn_op_masked_softmax(const struct attn_softmax_kernel *kernel, const attn
     size_t items = (work.rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, threads = attn_threads(args->parallel);
     if ((double)work.rows * (double)args->cols < PARALLEL_WORK)
         threads = 1;
-    attn_queue_init(&work.queue, items);
-    attn_run(args->parallel, threads < items ? threads : items, run_task, &work);
+    threads = attn_min(threads, items);
+    attn_queue_init(&work.queue, items, threads);
+    attn_run(args->parallel, threads, run_task, &work);
 }

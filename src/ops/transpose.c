@@ -1,5 +1,6 @@
 #include "ops/transpose.h"
 
+#include "checked.h"
 #include "ops/parallel.h"
 
 /* Below this many elements waking another thread costs more than it saves. */
@@ -43,6 +44,7 @@ void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpo
     size_t items = args->batch * work.bands, threads = attn_threads(args->parallel);
     if ((double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size < PARALLEL_WORK)
         threads = 1;
-    attn_queue_init(&work.queue, items);
-    attn_run(args->parallel, threads < items ? threads : items, run_task, &work);
+    threads = attn_min(threads, items);
+    attn_queue_init(&work.queue, items, threads);
+    attn_run(args->parallel, threads, run_task, &work);
 }

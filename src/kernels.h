@@ -71,6 +71,8 @@ struct attn_gemm_kernel {
     /* For m <= rows, the same of b as the caller has it: element [p][j] at b[p * b_stride + j], or at b[j * b_stride + p]. */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
+    size_t
+        dense_cols; /* rows of at most so many columns that follow each other are read by run_rows as fast as by run */
 };
 
 /* ---- Masked softmax ---- */

@@ -415,4 +415,5 @@ const struct attn_gemm_kernel attn_avx512_gemm = {.name = "avx512_14x32",
                                                   .pack = pack,
                                                   .run = run,
                                                   .run_rows = run_rows,
-                                                  .run_columns = run_columns};
+                                                  .run_columns = run_columns,
+                                                  .dense_cols = 4 * COLS};

@@ -59,6 +59,8 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     else if (rows <= gemm->rows)
         problem->source = ATTN_SOURCE_STREAMED;
     bool packed = problem->source == ATTN_SOURCE_PACKED;
+    problem->values_in_place =
+        packed && problem->value_size <= gemm->dense_cols && problem->v.row_stride == problem->value_size;
     problem->all_packed = packed && problem->tasks > 1;
     if (!attn_store_init(&problem->store, gemm, problem->kv_heads, problem->head_size, problem->value_size,
                          packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
@@ -134,6 +136,8 @@ static void pack_head(const struct attn_problem *problem, const struct attn_sequ
         return;
     struct attn_key_rows rows = attn_problem_key_rows(problem, sequence, b, kv_head, keys.begin);
     rows.rotated = rotated;
+    if (problem->values_in_place)
+        rows.v = NULL;
     attn_store_append(&problem->store, problem->all_packed ? b : 0, problem->all_packed ? kv_head : 0, keys.begin,
                       keys.end - keys.begin, &rows);
 }

@@ -105,6 +105,7 @@ void attn_store_append(const struct attn_store *store, size_t sequence, size_t h
             put_rotated(store, &stretch, offset, taken, rows, done);
         else
             put_keys(store, &stretch, offset, taken, rows->k + done * rows->k_stride, rows->k_stride);
-        put_values(store, &stretch, offset, taken, rows->v + done * rows->v_stride, rows->v_stride);
+        if (rows->v)
+            put_values(store, &stretch, offset, taken, rows->v + done * rows->v_stride, rows->v_stride);
     }
 }

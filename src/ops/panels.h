@@ -48,7 +48,7 @@ struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequenc
 
 /* The rows of keys and values of one head. */
 struct attn_key_rows {
-    const float *k, *v;
+    const float *k, *v; /* v NULL: keys only are packed */
     size_t k_stride, v_stride;
     const struct attn_rotary *rotary; /* NULL, or turns keys: the first to `position` */
     size_t position;

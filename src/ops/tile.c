@@ -362,6 +362,10 @@ struct so_far {
     const float *scale;
 };
 
+static bool values_lie_as_given(const struct attn_problem *problem) {
+    return problem->source == ATTN_SOURCE_IN_PLACE || problem->values_in_place;
+}
+
 static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
                                 size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
@@ -410,7 +414,7 @@ static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t 
 /* output[rows from `first`] = what it is so far + probabilities[.., begin .. end - 1] values. */
 static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end,
                        struct so_far so_far) {
-    if (tile->problem->source == ATTN_SOURCE_IN_PLACE)
+    if (values_lie_as_given(tile->problem))
         accumulate_in_place(tile, base, first, rows, begin, end, so_far);
     else
         accumulate_packed(tile, base, first, rows, begin, end, so_far);
@@ -438,14 +442,17 @@ static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end
     return true;
 }
 
+static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    return values_lie_as_given(tile->problem) ? rows_finite(tile, begin, end) : panels_finite(tile, begin, end);
+}
+
 /* Whether the values of a block's columns are: tiles of a head that share them look once. */
 static bool values_finite(struct attn_tile *tile, const struct block *block) {
     struct attn_finite *found = &tile->finite;
     size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
-    if (tile->problem->source == ATTN_SOURCE_IN_PLACE)
-        return rows_finite(tile, begin, end);
-    if (tile->problem->source == ATTN_SOURCE_STREAMED || index >= 64)
-        return panels_finite(tile, begin, end);
+    enum attn_source source = tile->problem->source;
+    if (source == ATTN_SOURCE_IN_PLACE || source == ATTN_SOURCE_STREAMED || index >= 64)
+        return are_finite(tile, begin, end);
     if (found->head != tile->head)
         *found = (struct attn_finite){.head = tile->head};
     uint64_t bit = (uint64_t)1 << index;
@@ -453,7 +460,7 @@ static bool values_finite(struct attn_tile *tile, const struct block *block) {
         begin = attn_max(block->begin, tile->packed.begin);
         end = attn_min(block->begin + ATTN_BLOCK, tile->packed.end);
         found->known |= bit;
-        found->finite |= panels_finite(tile, begin, end) ? bit : 0;
+        found->finite |= are_finite(tile, begin, end) ? bit : 0;
     }
     return found->finite & bit;
 }

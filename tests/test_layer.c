@@ -247,6 +247,57 @@ static void test_self_attention(void **state) {
     }
 }
 
+/* The first `size` columns of a tensor of one head, row after row. */
+static struct tensor first_columns(const struct tensor *x, size_t size) {
+    struct tensor dense = tensor_new(LAYOUT_BHSD, x->batch, 1, x->len, size, FLUSH_END);
+    for (size_t b = 0; b < x->batch; b++)
+        for (size_t i = 0; i < x->len; i++)
+            memcpy(tensor_row(&dense, b, 0, i), tensor_row(x, b, 0, i), size * sizeof(float));
+    return dense;
+}
+
+/* Rows 4 KiB apart, which are copied before they are multiplied: one tensor for all, of which each reads other columns, or
+ * three. */
+static void test_rows_that_alias(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(12, 6); i++) {
+        attn_layer_config config = {.isa = test_isa(), .query_size = 60, .value_size = 64};
+        config.key_size = i % 2 ? 60 : 70;
+        config.heads = i == 5 ? 16 : 6;
+        config.hidden = i == 5 ? 1024 : 72;
+        struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
+        p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
+        p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = 23};
+        p.args.options.valid.kind = (attn_valid_kind)(i % 3);
+        p.lens = random_lens(&random, lens_count(p.args.options.valid.kind, 2, 23), 23, FLUSH_END);
+        p.args.options.valid.lens = p.lens;
+        struct tensor x[3];
+        for (size_t t = 0; t < 3; t++)
+            x[t] = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, 23, 1024, FLUSH_END);
+        const struct tensor *k = &x[i % 4 ? 0 : 1], *v = &x[i % 4 ? 0 : 2];
+        p.q = first_columns(&x[0], config.query_size);
+        p.k = first_columns(k, config.key_size);
+        p.v = first_columns(v, config.value_size);
+        p.args.q = tensor_rows(&p.q);
+        p.args.k = tensor_rows(&p.k);
+        p.args.v = tensor_rows(&p.v);
+        test_case("aliasing rows %zu", i);
+        struct layer_result expected = layer_run(p.layer, &config, &p.args, LAYOUT_BHSD, FLUSH_END);
+        compare_with_reference(&p, &expected);
+        p.args.q = tensor_rows(&x[0]);
+        p.args.k = tensor_rows(k);
+        p.args.v = tensor_rows(v);
+        struct layer_result actual = layer_run(p.layer, &config, &p.args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_layer_result(&expected, &actual);
+        layer_result_free(&expected);
+        layer_result_free(&actual);
+        for (size_t t = 0; t < 3; t++)
+            tensor_free(&x[t]);
+        problem_free(&p);
+    }
+}
+
 /* Rows of one sequence, alone and some at a time: what else is in the batch does not matter. */
 static void test_row_alone_as_in_batch(void **state) {
     (void)state;
@@ -400,11 +451,17 @@ static void test_kernel_names(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits_as_reference),  cmocka_unit_test(test_same_bits_for_larger_sizes),
-        cmocka_unit_test(test_within_bound_of_oracle),  cmocka_unit_test(test_weight_strides),
-        cmocka_unit_test(test_self_attention),          cmocka_unit_test(test_row_alone_as_in_batch),
-        cmocka_unit_test(test_padding_does_not_matter), cmocka_unit_test(test_empty_rows),
-        cmocka_unit_test(test_nothing_to_do),           cmocka_unit_test(test_kernel_names),
+        cmocka_unit_test(test_same_bits_as_reference),
+        cmocka_unit_test(test_same_bits_for_larger_sizes),
+        cmocka_unit_test(test_within_bound_of_oracle),
+        cmocka_unit_test(test_weight_strides),
+        cmocka_unit_test(test_self_attention),
+        cmocka_unit_test(test_rows_that_alias),
+        cmocka_unit_test(test_row_alone_as_in_batch),
+        cmocka_unit_test(test_padding_does_not_matter),
+        cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_nothing_to_do),
+        cmocka_unit_test(test_kernel_names),
     };
     return test_run(tests);
 }

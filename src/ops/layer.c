@@ -34,16 +34,25 @@ static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struc
     return rows;
 }
 
+/* Rows so far apart, in floats, fall into the same cache sets, of which a product reads more rows at once than a set holds. */
+enum { ALIAS = 1024, LINE = 16 };
+
+/* Floats from one row of the workspace to the next: a line more where rows would alias. */
+static size_t row_stride(size_t width) {
+    return width % ALIAS ? width : width + LINE;
+}
+
 static float *take_rows(struct attn_carve *carve, size_t rows, size_t width) {
     size_t bytes = 0;
-    if (!attn_mul(width, sizeof(float), &bytes))
+    if (width > SIZE_MAX - LINE || !attn_mul(row_stride(width), sizeof(float), &bytes))
         carve->overflow = true;
     return attn_carve_take(carve, rows, bytes);
 }
 
-/* Heads of rows as `width` floats each, `head_size` apart. */
+/* Heads of rows in the workspace, `width` floats each. */
 static attn_tensor split_heads(const float *rows, size_t len, size_t width, size_t head_size) {
-    return (attn_tensor){.data = rows, .batch_stride = len * width, .head_stride = head_size, .row_stride = width};
+    size_t stride = row_stride(width);
+    return (attn_tensor){.data = rows, .batch_stride = len * stride, .head_stride = head_size, .row_stride = stride};
 }
 
 /* ---- Projections ---- */
@@ -58,7 +67,7 @@ static void project_pending(const struct attn_packed *w, const struct rows *x, c
                             const attn_parallel *parallel) {
     if (rows->begin < rows->end) /* without rows there need be no pointer to them */
         attn_op_gemm(w, rows->end - rows->begin, x->data + row_offset(x, rows->begin), x->row_stride,
-                     y + rows->begin * w->n, w->n, parallel);
+                     y + rows->begin * row_stride(w->n), row_stride(w->n), parallel);
 }
 
 static void project(const struct attn_packed *w, const struct rows *x, size_t batch,
@@ -103,6 +112,7 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
     *run = (struct attn_layer_run){.layer = layer, .args = args};
     run->q = take_rows(carve, q_rows, hidden);
     run->o = take_rows(carve, q_rows, hidden);
+    run->o_rows = q_rows;
     if (!args->cache) {
         size_t kv_rows = total_rows(&args->kv_cu, args->batch, kv_len, carve);
         run->k = take_rows(carve, kv_rows, kv_width);
@@ -136,6 +146,30 @@ static struct rows rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
     return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
 }
 
+/* The used rows of x, copied to where the merged heads will lie if that is large enough and they alias where they are. */
+static struct rows spread(const struct attn_layer_run *run, const struct rows *x, size_t size,
+                          struct attn_interval (*interval)(const void *context, size_t b)) {
+    const struct attn_problem *problem = &run->problem;
+    size_t stride = row_stride(run->layer->w_o.k);
+    size_t rows = x->cu ? (size_t)x->cu[problem->batch] : problem->batch * x->len;
+    if (x->row_stride % ALIAS || size > stride || rows > run->o_rows)
+        return *x;
+    for (size_t b = 0; b < problem->batch; b++) {
+        struct attn_interval used = interval(problem, b);
+        size_t first = row_number(x, b, used.begin);
+        if (used.begin < used.end)
+            attn_table_copy(run->layer->table)
+                ->rows(used.end - used.begin, size, x->data + row_offset(x, first), x->row_stride,
+                       run->o + first * stride, stride);
+    }
+    return (struct rows){run->o, x->len * stride, stride, x->len, x->cu};
+}
+
+static bool same_rows(const struct rows *x, const struct rows *y) {
+    return x->data == y->data && x->batch_stride == y->batch_stride && x->row_stride == y->row_stride &&
+           x->len == y->len && x->cu == y->cu;
+}
+
 /* y = heads merged, times W_o. */
 static void project_output(const struct attn_layer_run *run) {
     const struct attn_problem *problem = &run->problem;
@@ -147,8 +181,8 @@ static void project_output(const struct attn_layer_run *run) {
         for (end = b + 1; end < problem->batch && (to.cu || row_follows(&to, last)); end++)
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
-            attn_op_gemm(w, last - first, run->o + first * w->k, w->k, y->data + row_offset(&to, first), y->row_stride,
-                         problem->options->parallel);
+            attn_op_gemm(w, last - first, run->o + first * row_stride(w->k), row_stride(w->k),
+                         y->data + row_offset(&to, first), y->row_stride, problem->options->parallel);
     }
 }
 
@@ -158,12 +192,17 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_problem *problem = &run->problem;
     const attn_parallel *parallel = args->options.parallel;
     struct rows q = rows_of(&args->q, args->q_len, args->q_cu.cu);
-    project(&layer->w_q, &q, args->batch, query_rows, problem, run->q, parallel);
+    struct rows x = spread(run, &q, layer->w_q.k, query_rows);
+    project(&layer->w_q, &x, args->batch, query_rows, problem, run->q, parallel);
     if (!args->cache) {
         struct rows k = rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
         struct rows v = rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
-        project(&layer->w_k, &k, args->batch, visible_keys, problem, run->k, parallel);
-        project(&layer->w_v, &v, args->batch, visible_keys, problem, run->v, parallel);
+        if (!same_rows(&k, &q) || layer->w_k.k != layer->w_q.k) /* else x holds what is used of it, and more */
+            x = spread(run, &k, layer->w_k.k, visible_keys);
+        project(&layer->w_k, &x, args->batch, visible_keys, problem, run->k, parallel);
+        if (!same_rows(&v, &k) || layer->w_v.k != layer->w_k.k)
+            x = spread(run, &v, layer->w_v.k, visible_keys);
+        project(&layer->w_v, &x, args->batch, visible_keys, problem, run->v, parallel);
     }
     attn_op_attention(&run->problem);
     project_output(run);

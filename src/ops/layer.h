@@ -17,8 +17,10 @@ struct attn_layer {
 struct attn_layer_run {
     const struct attn_layer *layer;
     const attn_layer_args *args;
-    float *q, *k, *v; /* projected: [rows][width]; k and v NULL with a cache */
-    float *o;         /* heads merged: [rows][hidden] */
+    float *q, *k,
+        *v;   /* projected: [rows][width], rows that would alias a line further apart; k and v NULL with a cache */
+    float *o; /* heads merged: [rows][hidden], likewise */
+    size_t o_rows;
     struct attn_problem problem;
 };
 

@@ -30,8 +30,8 @@
 #define ATTN_SMALL_KEYS 32
 #define ATTN_SMALL_SIZE 128
 
-/* Upper bound on attn_gemm_kernel.rows of every ISA, for arrays in operators. */
-#define ATTN_MAX_ROWS 16
+/* The most query rows that pass over keys together, at least attn_gemm_kernel.rows of every ISA. */
+#define ATTN_MAX_ROWS 32
 
 /* ---- GEMM ---- */
 

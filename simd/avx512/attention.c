@@ -184,28 +184,35 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
     vec_store(lane, lanes);
 }
 
-/* All maxima first: their reductions and corrections are those of one register, with a lane for each row. */
-static void block(const struct attn_block_args *args) {
-    vec maxima[ATTN_MAX_ROWS];
-    float shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
-    for (size_t r = 0; r < ATTN_MAX_ROWS; r++)
-        maxima[r] = r < args->rows && args->lo[r] < args->hi[r]
-                        ? row_maxima(args->scores + r * args->score_stride, args->lo[r], args->hi[r])
-                        : vec_set(-INFINITY);
-    vec_mask rows = vec_lanes(0, args->rows), seen = vec_less(rows, args->lo, args->hi);
-    vec old = vec_load_mask(rows, args->max), max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero());
+/* Up to 16 rows. All maxima first: their reductions and corrections are those of one register, with a lane for each row. */
+static void block_rows(const struct attn_block_args *args, size_t first, size_t count) {
+    const uint32_t *lo = args->lo + first, *hi = args->hi + first;
+    float *scores = args->scores + first * args->score_stride;
+    vec maxima[VEC_LANES];
+    float shift[VEC_LANES], correction[VEC_LANES];
+    for (size_t r = 0; r < VEC_LANES; r++)
+        maxima[r] =
+            r < count && lo[r] < hi[r] ? row_maxima(scores + r * args->score_stride, lo[r], hi[r]) : vec_set(-INFINITY);
+    vec_mask rows = vec_lanes(0, count), seen = vec_less(rows, lo, hi);
+    vec old = vec_load_mask(rows, args->max + first),
+        max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero());
     vec shifts = vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
     vec corrections = vec_select(seen, vec_exp_low(vec_sub(old, shifts)), vec_set(1.0f));
-    vec_store_mask(seen, args->max, max);
-    vec_store_mask(rows, args->correction, corrections);
+    vec_store_mask(seen, args->max + first, max);
+    vec_store_mask(rows, args->correction + first, corrections);
     vec_store(shift, shifts);
     vec_store(correction, corrections);
-    for (size_t r = 0; r < args->rows; r++) {
-        if (args->lo[r] < args->hi[r])
-            row_exp(args, r, shift[r], correction[r]);
+    for (size_t r = 0; r < count; r++) {
+        if (lo[r] < hi[r])
+            row_exp(args, first + r, shift[r], correction[r]);
         else
-            clear(args->scores + r * args->score_stride, args->begin, args->end);
+            clear(scores + r * args->score_stride, args->begin, args->end);
     }
+}
+
+static void block(const struct attn_block_args *args) {
+    for (size_t first = 0; first < args->rows; first += VEC_LANES)
+        block_rows(args, first, args->rows - first < VEC_LANES ? args->rows - first : VEC_LANES);
 }
 
 static void merge(size_t rows, size_t size, float *max0, float *sum0, float *output0, const float *max1,

@@ -23,6 +23,9 @@ enum { ALIAS = 4096 / sizeof(float), ALIASED_ROWS = 10 };
 /* From so many rows on a panel pair's successors are worth fetching. */
 enum { FAR = 384 };
 
+/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched. */
+enum { SHORT = 256, FETCH_ROWS = 64 };
+
 /* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns, which
  * the processor does not foresee where they lie far apart. */
 enum { PREFETCH = 16, LINE = 16 };
@@ -44,6 +47,7 @@ struct tile {
     vec_mask tail;
     const float *ahead; /* what the next tiles read, brought to L2: with each step of k so many floats more */
     size_t ahead_step;
+    size_t fetch; /* in panels: floats from what is read to what is fetched meanwhile, or 0 */
 };
 
 /* Where the chains start: compile-time rows and registers. */
@@ -95,7 +99,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
     pointers(a, t->a, stride, rows);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step;
+    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? PREFETCH * step : t->fetch;
     for (size_t p = 0; p < k; p++, b += step) {
         if (rows < width) {
             vec av[ROWS];
@@ -113,8 +117,10 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
         }
-        if (source == IN_PLACE || (source == PANELS && width <= WIDTH))
-            UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, PREFETCH * step + (size_t)j * next);
+        if (source == IN_PLACE)
+            UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, fetch + (size_t)j * next);
+        if (source == PANELS && rows > 2 && fetch)
+            UNROLL for (int j = 0; j < width; j++) vec_prefetch_l2(b + fetch + (size_t)j * next);
         if (source == FAR_PANELS) {
             vec_prefetch_l2(ahead);
             ahead += ahead_step;
@@ -202,20 +208,29 @@ static const float *next_scale(const float *scale, size_t rows) {
     return scale && scale != ones ? scale + rows : scale;
 }
 
-/* One row tile over n columns, as many registers at once as fit. */
+/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
+ * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels,
+ * and for one or two rows, which read eight panels at once. */
+static size_t fetch_distance(const struct tile *t, size_t vecs) {
+    if (t->k > SHORT)
+        return 0;
+    return t->b_stride == t->k * COLS ? vecs * t->b_stride : FETCH_ROWS * COLS;
+}
+
+/* One row tile over n columns, as many registers at once as fit, in nearly equal parts. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
                      const int in_place) {
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
-    size_t widest = tiles[rows - 1].widest, step = widest * COLS;
+    size_t widest = tiles[rows - 1].widest, left = (n + VEC_LANES - 1) / VEC_LANES;
     float *c = t->c;
-    for (size_t j = 0, taken; j < n; j += taken) {
-        size_t left = n - j, vecs = (left + VEC_LANES - 1) / VEC_LANES;
-        taken = vecs <= widest ? left : step;
-        vecs = vecs <= widest ? vecs : widest;
+    for (size_t j = 0, vecs; j < n; j += vecs * VEC_LANES, left -= vecs) {
+        size_t parts = (left + widest - 1) / widest;
+        vecs = (left + parts - 1) / parts;
         t->b = b + (in_place ? j : j / COLS * args->panel_stride);
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
-        t->tail = vec_lanes(0, taken - (vecs - 1) * VEC_LANES);
+        t->tail = vec_lanes(0, parts == 1 ? n - j - (vecs - 1) * VEC_LANES : VEC_LANES);
+        t->fetch = fetch_distance(t, vecs);
         run[vecs - 1](t);
     }
 }
@@ -229,6 +244,7 @@ static void some_panels(struct tile *t, size_t m, size_t cols) {
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
     t->ahead = t->b + WIDTH * t->b_stride;
     t->ahead_step = far ? (COLS + half - 1) / half : 0;
+    t->fetch = count <= 2 ? fetch_distance(t, vecs) : PREFETCH * COLS;
     for (size_t i = 0, height = m / count, taller = m % count; i < count; i++) {
         size_t rows = height + (i < taller);
         (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);

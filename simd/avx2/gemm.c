@@ -16,6 +16,9 @@ enum { K_BLOCK = 256, ROW_BLOCK = 144 };
 /* Rows or columns in place that are fetched ahead: the processor does not foresee them where they lie far apart. */
 enum { PREFETCH = 16, LINE = 16 };
 
+/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
+enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
+
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 4, PANEL_DEPTH = 64 };
 
@@ -31,6 +34,7 @@ struct tile {
     float *c;
     size_t c_stride;
     size_t tail;
+    size_t fetch; /* in panels: floats from what is read to what is fetched meanwhile, or 0 */
 };
 
 /* Where the chains start: compile-time rows and registers. */
@@ -81,12 +85,15 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     vec acc[14];
     tile_begin(t, tail, acc, rows, width);
     const float *b[2], *a[2];
-    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride, step = in_place ? b_stride : COLS;
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride, step = in_place ? b_stride : COLS, fetch = t->fetch;
     pointers(a, t->a, stride, rows);
     pointers(b, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
+        if (!in_place && rows > 2 && fetch)
+            UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
+                vec_prefetch_l2(b[j / 4] + (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
@@ -194,6 +201,14 @@ static const float *next_scale(const float *scale, size_t rows) {
     return scale && scale != ones ? scale + rows : scale;
 }
 
+/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
+ * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels. */
+static size_t fetch_distance(const struct tile *t, size_t panels) {
+    if (t->k > SHORT)
+        return 0;
+    return t->b_stride == t->k * COLS ? panels * t->b_stride : FETCH_ROWS * COLS;
+}
+
 /* One row tile over n columns: as many registers at once as fit, in whole panels but for the last. The last two steps share
  * what is left, or one of them may have too few chains. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
@@ -209,6 +224,7 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
         t->tail = taken - (vecs - 1) * VEC_LANES;
+        t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
         run[vecs - 1](t);
     }
 }
@@ -219,6 +235,7 @@ static void one_panel(struct tile *t, size_t m, size_t cols) {
     t->tail = cols - (vecs - 1) * VEC_LANES;
     for (size_t i = 0; i < count; i++) {
         size_t rows = m / count + (i < m % count);
+        t->fetch = i == 0 && m <= MANY ? fetch_distance(t, 1) : 0;
         tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;

@@ -37,6 +37,10 @@ INLINE void vec_store(float *p, vec x) {
 INLINE void vec_prefetch(const float *p, size_t offset) {
     _mm_prefetch((const char *)(p + offset), _MM_HINT_T0);
 }
+/* Fetches the line of p, which need not exist, no nearer than L2. */
+INLINE void vec_prefetch_l2(const float *p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return _mm256_fmadd_ps(a, b, c);
 }

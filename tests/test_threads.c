@@ -239,9 +239,10 @@ struct shape {
     size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;
 };
 
-/* Many tiles; a tile per head; one head; one row; two spans; too small. */
-static const struct shape shapes[] = {{2, 4, 2, 70, 90, 20, 33}, {2, 6, 6, 9, 150, 17, 0}, {1, 1, 1, 120, 60, 33, 0},
-                                      {3, 8, 2, 1, 300, 33, 0},  {1, 2, 2, 3, 4400, 8, 0}, {1, 2, 2, 5, 7, 8, 0}};
+/* Many tiles; a tile per head; one head; one row; spans; many heads; too small. */
+static const struct shape shapes[] = {{2, 4, 2, 70, 90, 20, 33}, {2, 6, 6, 9, 600, 17, 0}, {1, 1, 1, 240, 160, 33, 0},
+                                      {3, 8, 2, 1, 800, 33, 0},  {1, 2, 2, 3, 8200, 8, 0}, {2, 12, 12, 50, 70, 20, 0},
+                                      {1, 2, 2, 5, 7, 8, 0}};
 #define SHAPES (sizeof shapes / sizeof *shapes)
 
 static attn_attention_args shape_args(const struct shape *s, size_t index) {
@@ -518,13 +519,13 @@ static void test_ring(void **state) {
     struct test_random random = test_random(__func__);
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 2, .head_size = SIZE, .capacity = CAPACITY};
     struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, LEN, SIZE, FLUSH_END);
-    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 4, 9, SIZE, FLUSH_END);
+    struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 4, 12, SIZE, FLUSH_END);
     void *memory;
     config.ring = 1;
     attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
     for (size_t begin = 0; begin < LEN; begin += CAPACITY / 2)
         cache_append(cache, CAPACITY / 2, tensor_from(&k, begin), tensor_from(&k, begin), NULL);
-    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 4, .kv_heads = 2, .q_len = 9};
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 4, .kv_heads = 2, .q_len = 12};
     args.head_size = SIZE;
     args.q = tensor_in(&q);
     args.cache = cache;

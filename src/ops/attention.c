@@ -3,11 +3,16 @@
 #include "ops/small.h"
 #include "ops/tile.h"
 
-/* Below this many multiply-adds waking another thread costs more than it saves. */
-#define PARALLEL_WORK (1u << 18)
+/* Below this many multiply-adds waking another thread costs more than it saves. Fewer query rows than so many wait for keys and
+ * values instead: they take as long. */
+#define PARALLEL_WORK (1u << 21)
+#define LEAST_ROWS    8
 
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
+
+/* From so many heads per thread on a thread takes whole heads: it packs what it reads, and nobody waits in between. */
+#define HEADS_PER_THREAD 4
 
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
@@ -61,19 +66,26 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->values_in_place =
         packed && problem->value_size <= gemm->dense_cols && problem->v.row_stride == problem->value_size;
-    problem->all_packed = packed && problem->tasks > 1;
-    if (!attn_store_init(&problem->store, gemm, problem->kv_heads, problem->head_size, problem->value_size,
+    double whole_heads = (double)attn_threads(problem->options->parallel) * HEADS_PER_THREAD;
+    problem->all_packed = packed && problem->tasks > 1 && (problem->spans > 1 || (double)heads < whole_heads);
+    size_t kv_heads = problem->all_packed ? problem->kv_heads : 1;
+    if (!attn_store_init(&problem->store, gemm, kv_heads, problem->head_size, problem->value_size,
                          packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
         carve->overflow = true;
     if (packed)
-        attn_store_take(&problem->store, problem->all_packed ? heads : 1, carve);
+        attn_store_take(&problem->store,
+                        problem->tasks == 1           ? 1
+                        : (double)heads < whole_heads ? heads
+                                                      : (size_t)whole_heads,
+                        carve);
 }
 
 /* Into how many tasks work is cut. A ring's length grows without end, what it holds does not. */
 static size_t task_count(const struct attn_problem *problem, size_t items) {
     size_t keys = problem->cache ? attn_min(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
-    double work = (double)problem->batch * (double)problem->heads * (double)problem->q_len * (double)keys *
-                  (double)(problem->head_size + problem->value_size);
+    double rows = (double)problem->q_len * (double)problem->group;
+    double work = (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) *
+                  (double)keys * (double)(problem->head_size + problem->value_size);
     return work < PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
 }
 
@@ -129,27 +141,19 @@ struct work {
     struct attn_queue queue;
 };
 
-static void pack_head(const struct attn_problem *problem, const struct attn_sequence *sequence, size_t b,
-                      size_t kv_head, float *rotated) {
-    struct attn_interval keys = attn_sequence_interval(problem, sequence, b);
+/* Packs what the rows of a head see. */
+static void pack_head(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    const struct attn_sequence *sequence = &tile->sequence;
+    struct attn_interval keys = attn_sequence_interval(problem, sequence, tile->b);
     if (keys.begin == keys.end) /* without keys there need be no pointer to them */
         return;
-    struct attn_key_rows rows = attn_problem_key_rows(problem, sequence, b, kv_head, keys.begin);
-    rows.rotated = rotated;
+    struct attn_key_rows rows = attn_problem_key_rows(problem, sequence, tile->b, tile->kv_head, keys.begin);
+    rows.rotated = tile->scratch->rotated;
     if (problem->values_in_place)
         rows.v = NULL;
-    attn_store_append(&problem->store, problem->all_packed ? b : 0, problem->all_packed ? kv_head : 0, keys.begin,
-                      keys.end - keys.begin, &rows);
-}
-
-static void pack_task(void *arg, size_t index) {
-    struct work *work = arg;
-    const struct attn_problem *problem = work->problem;
-    for (size_t head; attn_queue_take(&work->queue, &head);) {
-        size_t b = head / problem->kv_heads;
-        struct attn_sequence sequence = attn_sequence_of(problem, b);
-        pack_head(problem, &sequence, b, head % problem->kv_heads, problem->scratch[index].rotated);
-    }
+    attn_store_append(&problem->store, tile->store_sequence, tile->store_head, keys.begin, keys.end - keys.begin,
+                      &rows);
 }
 
 static struct attn_tile new_tile(const struct attn_problem *problem, size_t task) {
@@ -161,12 +165,36 @@ static struct attn_tile new_tile(const struct attn_problem *problem, size_t task
                               .head = SIZE_MAX};
 }
 
+static void pack_task(void *arg, size_t index) {
+    struct work *work = arg;
+    struct attn_tile tile = new_tile(work->problem, index);
+    for (size_t head; attn_queue_take(&work->queue, &head);) {
+        attn_tile_take_head(&tile, head);
+        pack_head(&tile);
+    }
+}
+
+/* Items are heads, each packed and then read by the task that takes it. */
+static void head_task(void *arg, size_t index) {
+    struct work *work = arg;
+    struct attn_tile tile = new_tile(work->problem, index);
+    for (size_t head; attn_queue_take(&work->queue, &head);) {
+        attn_tile_take_head(&tile, head);
+        for (size_t i = 0; i < tile.tiles; i++) {
+            if (i == 0)
+                pack_head(&tile);
+            attn_tile_begin(&tile, i);
+            attn_tile_run(&tile);
+        }
+    }
+}
+
 /* Takes up tile number `item`, counted over all heads. False where the sequence has fewer tiles than others. */
 static bool take_tile(struct attn_tile *tile, size_t item) {
     const struct attn_problem *problem = tile->problem;
     size_t head = item / problem->tiles, index = item % problem->tiles;
     if (head != tile->head)
-        attn_tile_take_head(tile, head, problem->source == ATTN_SOURCE_CACHE || problem->all_packed);
+        attn_tile_take_head(tile, head);
     if (index >= tile->tiles)
         return false;
     attn_tile_begin(tile, index);
@@ -176,15 +204,10 @@ static bool take_tile(struct attn_tile *tile, size_t item) {
 /* Items are tiles; those of a head follow each other. */
 static void tile_task(void *arg, size_t index) {
     struct work *work = arg;
-    const struct attn_problem *problem = work->problem;
-    struct attn_tile tile = new_tile(problem, index);
-    for (size_t item; attn_queue_take(&work->queue, &item);) {
-        if (!take_tile(&tile, item))
-            continue;
-        if (problem->source == ATTN_SOURCE_PACKED && !problem->all_packed && item % problem->tiles == 0)
-            pack_head(problem, &tile.sequence, tile.b, tile.kv_head, tile.scratch->rotated);
-        attn_tile_run(&tile);
-    }
+    struct attn_tile tile = new_tile(work->problem, index);
+    for (size_t item; attn_queue_take(&work->queue, &item);)
+        if (take_tile(&tile, item))
+            attn_tile_run(&tile);
 }
 
 /* Items are spans; those of a tile follow each other. */
@@ -215,6 +238,10 @@ void attn_op_attention(struct attn_problem *problem) {
     size_t heads = problem->batch * problem->kv_heads, tiles = heads * problem->tiles;
     if (problem->small) {
         attn_op_small(problem);
+        return;
+    }
+    if (problem->source == ATTN_SOURCE_PACKED && !problem->all_packed) {
+        run_items(problem, heads, head_task);
         return;
     }
     if (problem->all_packed)

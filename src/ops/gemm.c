@@ -72,6 +72,20 @@ static void run_task(void *arg, size_t index) {
         run_item(work, item);
 }
 
+/* `total` rows or columns as items of equal numbers of tiles. */
+struct cut {
+    size_t band, items;
+    double wait; /* the time until all threads are done, as a multiple of what it would be with equal shares */
+};
+
+static struct cut cut_tiles(size_t total, size_t tile, size_t threads) {
+    size_t tiles = (total + tile - 1) / tile;
+    size_t wanted = threads < tiles / ITEMS_PER_THREAD ? threads * ITEMS_PER_THREAD : tiles;
+    size_t per_item = (tiles + wanted - 1) / wanted, items = (tiles + per_item - 1) / per_item;
+    double most = (double)((items + threads - 1) / threads) * (double)per_item;
+    return (struct cut){per_item * tile, items, most * (double)threads / (double)tiles};
+}
+
 void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                   const attn_parallel *parallel) {
     struct work work = {
@@ -84,13 +98,11 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
         run_item(&work, 0);
         return;
     }
-    size_t row_tiles = (m + w->kernel->rows - 1) / w->kernel->rows;
-    size_t column_tiles = (w->n + w->kernel->width - 1) / w->kernel->width;
-    work.by_rows = row_tiles >= column_tiles;
-    size_t tiles = work.by_rows ? row_tiles : column_tiles, tile = work.by_rows ? w->kernel->rows : w->kernel->width;
-    size_t wanted = threads < tiles / ITEMS_PER_THREAD ? threads * ITEMS_PER_THREAD : tiles;
-    size_t tiles_per_item = (tiles + wanted - 1) / wanted, items = (tiles + tiles_per_item - 1) / tiles_per_item;
-    work.band = tiles_per_item * tile;
+    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->width, threads);
+    work.by_rows = rows.wait < cols.wait;
+    struct cut cut = work.by_rows ? rows : cols;
+    work.band = cut.band;
+    size_t items = cut.items;
     threads = attn_min(threads, items);
     attn_queue_init(&work.queue, items, threads);
     attn_run(parallel, threads, run_task, &work);

@@ -44,9 +44,9 @@ struct attn_problem {
     enum attn_source source;
     struct attn_store store; /* of the cache, of packed heads, or of a streamed block */
     bool values_in_place;    /* keys are packed, values lie like panels as the caller has them */
-    bool all_packed;         /* every head has its own panels: they are packed before the first tile */
-    size_t tiles;            /* of query rows, per kv head, at most */
-    size_t spans;            /* into how many items a tile is cut; 1 where it is not */
+    bool all_packed; /* every head has its own panels, packed before the first tile; else every task, for its head */
+    size_t tiles;    /* of query rows, per kv head, at most */
+    size_t spans;    /* into how many items a tile is cut; 1 where it is not */
     size_t tasks;
     struct attn_scratch *scratch; /* [tasks] */
     float *partials;              /* where spans > 1: see attn_partial_at */

@@ -15,7 +15,7 @@ size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
     return rows / height + (rows % height != 0);
 }
 
-void attn_tile_take_head(struct attn_tile *tile, size_t head, bool own) {
+void attn_tile_take_head(struct attn_tile *tile, size_t head) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
     tile->head = head;
@@ -33,7 +33,8 @@ void attn_tile_take_head(struct attn_tile *tile, size_t head, bool own) {
     if (problem->source == ATTN_SOURCE_PACKED)
         tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
     tile->store = problem->source == ATTN_SOURCE_STREAMED ? &tile->scratch->block : &problem->store;
-    tile->store_sequence = own ? tile->b : 0;
+    bool own = problem->source == ATTN_SOURCE_CACHE || problem->all_packed; /* every head has */
+    tile->store_sequence = own ? tile->b : problem->source == ATTN_SOURCE_PACKED ? attn_tile_task(tile) : 0;
     tile->store_head = own ? tile->kv_head : 0;
 }
 

@@ -50,8 +50,13 @@ struct attn_tile {
 /* How many tiles the rows of a sequence make. */
 size_t attn_tile_count(const struct attn_problem *problem, size_t q_len);
 
-/* Takes up kv head number `head` of all sequences: where its keys are, `own` saying whether the store holds every head. */
-void attn_tile_take_head(struct attn_tile *tile, size_t head, bool own);
+/* Takes up kv head number `head` of all sequences: where its keys are. */
+void attn_tile_take_head(struct attn_tile *tile, size_t head);
+
+/* Where the store has room for the keys of a task's head. */
+static inline size_t attn_tile_task(const struct attn_tile *tile) {
+    return (size_t)(tile->scratch - tile->problem->scratch);
+}
 
 /* Takes up tile number `index` of that head: its rows and what they see. */
 void attn_tile_begin(struct attn_tile *tile, size_t index);

@@ -33,9 +33,9 @@ INLINE vec vec_exp_low(vec x) {
     return x;
 }
 
-/* Everything above 100 gives infinity; vminps returns the second operand where it is NaN. */
-INLINE vec vec_exp(vec x) {
-    return vec_exp_low(_mm512_min_ps(vec_set(101.0f), x));
+/* What stands for x where x may be above 100, which gives infinity; vminps returns the second operand where it is NaN. */
+INLINE vec vec_exp_clamp(vec x) {
+    return _mm512_min_ps(vec_set(101.0f), x);
 }
 
 #endif

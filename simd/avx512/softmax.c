@@ -5,29 +5,56 @@
 #include "kernels.h"
 
 static float row_max(const float *x, size_t n) {
+    size_t c = 0;
     vec max = vec_set(-INFINITY);
-    for (size_t c = 0; c < n; c += VEC_LANES) {
+    if (n >= 4 * VEC_LANES) {
+        vec m[4];
+        UNROLL for (int i = 0; i < 4; i++) m[i] = max;
+        for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES)
+            UNROLL for (int i = 0; i < 4; i++) m[i] = vec_max(m[i], vec_load(x + c + i * VEC_LANES));
+        max = vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
+    }
+    for (; c < n; c += VEC_LANES) {
         vec_mask mask = below(c, n);
         max = vec_max(max, vec_select(mask, vec_load_mask(mask, x + c), max));
     }
     return vec_lane_max(max);
 }
 
-static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
-    float max = row_max(x, valid);
-    vec shift = vec_set(max == -INFINITY ? 0.0f : max), lanes = vec_zero();
-    for (size_t c = 0; c < valid; c += VEC_LANES) {
-        vec_mask mask = below(c, valid);
+/* y = exp(x - shift), four registers in step; returns the lanes of the sum. */
+static vec row_exp(const float *x, size_t n, vec shift, float *y) {
+    vec lanes = vec_zero();
+    size_t c = 0;
+    for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES) {
+        vec p[4];
+        UNROLL for (int i = 0; i < 4; i++) p[i] = vec_sub(vec_load(x + c + i * VEC_LANES), shift);
+        vec_exp_low_each(p, 4);
+        UNROLL for (int i = 0; i < 4; i++) {
+            vec_store(y + c + i * VEC_LANES, p[i]);
+            lanes = vec_add(lanes, p[i]);
+        }
+    }
+    for (; c < n; c += VEC_LANES) {
+        vec_mask mask = below(c, n);
         vec p = vec_exp_low(vec_sub(vec_load_mask(mask, x + c), shift));
         vec_store_mask(mask, y + c, p);
         lanes = vec_add(lanes, vec_select(mask, p, vec_zero()));
     }
-    float sum = vec_lane_sum(lanes);
-    vec inverse = vec_set(sum == 0.0f ? 0.0f : 1.0f / sum);
-    for (size_t c = 0; c < valid; c += VEC_LANES) {
-        vec_mask mask = below(c, valid);
-        vec_store_mask(mask, y + c, vec_mul(vec_load_mask(mask, y + c), inverse));
-    }
+    return lanes;
+}
+
+static void scale(float *y, size_t n, vec factor) {
+    size_t c = 0;
+    for (; c + VEC_LANES <= n; c += VEC_LANES)
+        vec_store(y + c, vec_mul(vec_load(y + c), factor));
+    if (c < n)
+        vec_store_mask(below(c, n), y + c, vec_mul(vec_load_mask(below(c, n), y + c), factor));
+}
+
+static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+    float max = row_max(x, valid);
+    float sum = vec_lane_sum(row_exp(x, valid, vec_set(max == -INFINITY ? 0.0f : max), y));
+    scale(y, valid, vec_set(sum == 0.0f ? 0.0f : 1.0f / sum));
     for (size_t c = valid; c < cols; c += VEC_LANES)
         vec_store_mask(below(c, cols), y + c, vec_zero());
 }

@@ -229,13 +229,17 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
     }
 }
 
-/* One panel over all rows, in tiles of nearly equal height. */
+/* One panel over all rows, in tiles of nearly equal height. Where there are many each fetches its share of the next panel. */
 static void one_panel(struct tile *t, size_t m, size_t cols) {
     size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    size_t lines = m > MANY ? (t->k + count - 1) / count : 0;
+    const float *next = t->b + t->b_stride;
     t->tail = cols - (vecs - 1) * VEC_LANES;
     for (size_t i = 0; i < count; i++) {
         size_t rows = m / count + (i < m % count);
         t->fetch = i == 0 && m <= MANY ? fetch_distance(t, 1) : 0;
+        for (size_t l = 0; l < lines; l++, next += COLS)
+            vec_prefetch_l2(next);
         tiles[rows - 1].run[vecs - 1](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;

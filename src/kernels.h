@@ -148,12 +148,14 @@ struct attn_attention_kernel {
                   const float *sum1, const float *output1, size_t output_stride);
     /* sum[r] = tree sum of lanes[r][16] (attn_lane_sum). */
     void (*sum)(size_t rows, const float *lanes, float *sum);
-    /* out[j] = output[j] * inverse + 0: one row divided, its negative zeros made +0. */
-    void (*finish)(const float *output, float inverse, float *out, size_t size);
+    /* out[r][j] = output[r][j] * inverse[r] + 0 for r < rows, j < size: rows divided, their negative zeros made +0. out may be
+     * output. */
+    void (*finish)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                   float *out, size_t out_stride);
     /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may be x. */
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
-    /* y[j] = x[j] * factor. */
-    void (*scale)(const float *x, float factor, float *y, size_t n);
+    /* y[r][j] = x[r][j] * factor for r < rows, j < size. y may be x. */
+    void (*scale)(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride);
     /* 1 where none of x[0..n) is infinite or NaN, else 0. */
     int (*all_finite)(const float *x, size_t n);
 };

@@ -64,7 +64,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
     const size_t size = args->head_size, keys = args->kv_len;
     float max = 0, sum = 0;
     assert_in_range(size, 1, SIZE);
-    kernel->scale(q, (float)(1 / sqrt((double)size)), query, size);
+    kernel->scale(1, size, q, 0, (float)(1 / sqrt((double)size)), query, 0);
     for (size_t key = 0; key < keys;) {
         float span_max = -INFINITY, span_sum;
         size_t begin = key, end = key + ATTN_SPAN < keys ? key + ATTN_SPAN : keys;
@@ -80,7 +80,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
             float correction;
             kernel->block(&(struct attn_block_args){1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max,
                                                     lanes, &correction});
-            kernel->scale(span_output, correction, span_output, size);
+            kernel->scale(1, size, span_output, 0, correction, span_output, 0);
             for (size_t c = 0; c < hi; c++)
                 for (size_t j = 0; j < size; j++)
                     span_output[j] = fmaf(scores[c], v[(key + c) * size + j], span_output[j]);
@@ -95,7 +95,8 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
             kernel->merge(1, size, &max, &sum, output, &span_max, &span_sum, span_output, SIZE);
         }
     }
-    kernel->finish(output, 1 / sum, o, size);
+    float inverse = 1 / sum;
+    kernel->finish(1, size, output, 0, &inverse, o, 0);
     attn_table_elementary(&attn_kernels_scalar)->log(&sum, log_sum_exp, 1);
     *log_sum_exp += max;
 }

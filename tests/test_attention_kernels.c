@@ -538,24 +538,48 @@ static void sum_equals_reference(void **state) {
         }
 }
 
+/* Some rows, with gaps between them. */
+struct rows_case {
+    size_t rows, size, gap;
+    enum flush flush;
+};
+
+static struct rows_case rows_case(struct test_random *random, size_t size) {
+    return (struct rows_case){random_below(random, 4), size, random_below(random, 3) * 5,
+                              size % 2 ? FLUSH_START : FLUSH_END};
+}
+
+static struct test_matrix new_rows(struct test_random *random, const struct rows_case *c, enum test_values values) {
+    struct test_matrix x = test_matrix(c->rows, c->size, c->size + c->gap, c->flush);
+    for (size_t r = 0; r < c->rows; r++)
+        random_fill(random, values, x.data + r * x.stride, c->size);
+    return x;
+}
+
 static void finish_equals_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const float inverses[] = {0.0f, 1.0f, 0.3f, 0x1p-130f, FLT_MAX, INFINITY, NAN};
+    enum { COUNT = sizeof inverses / sizeof *inverses };
     for (size_t size = 0; size <= 150; size++)
-        for (size_t i = 0; i < sizeof inverses / sizeof *inverses; i++) {
-            enum flush flush = size % 2 ? FLUSH_START : FLUSH_END;
-            float *x = guarded_floats(size, flush), *expected = guarded_floats(size, flush);
-            float *y = guarded_floats(size, flush);
-            random_fill(&random, i == 2 ? TEST_WILD : TEST_NASTY, x, size);
-            test_case("finish size=%zu inverse=%g", size, (double)inverses[i]);
-            for (size_t j = 0; j < size; j++)
-                expected[j] = x[j] * inverses[i] + 0.0f;
-            kernel()->finish(x, inverses[i], y, size);
-            assert_same_bits(expected, y, size);
-            guarded_free(x);
-            guarded_free(expected);
-            guarded_free(y);
+        for (size_t i = 0; i < COUNT; i++) {
+            struct rows_case c = rows_case(&random, size);
+            struct test_matrix x = new_rows(&random, &c, i == 2 ? TEST_WILD : TEST_NASTY);
+            struct test_matrix expected = new_rows(&random, &c, TEST_NORMAL), y = new_rows(&random, &c, TEST_NORMAL);
+            float *inverse = guarded_floats(c.rows, c.flush);
+            test_case("finish rows=%zu size=%zu gap=%zu inverse=%g", c.rows, size, c.gap, (double)inverses[i]);
+            for (size_t r = 0; r < c.rows; r++) {
+                inverse[r] = inverses[(i + r) % COUNT];
+                for (size_t j = 0; j < size; j++)
+                    expected.data[r * expected.stride + j] = x.data[r * x.stride + j] * inverse[r] + 0.0f;
+            }
+            kernel()->finish(c.rows, size, x.data, x.stride, inverse, y.data, y.stride);
+            assert_same_matrix(&expected, &y);
+            test_matrix_check(&y);
+            guarded_free(inverse);
+            test_matrix_free(&x);
+            test_matrix_free(&expected);
+            test_matrix_free(&y);
         }
 }
 
@@ -639,19 +663,21 @@ static void scale_equals_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const float factors[] = {0.125f, 0.2236068f, -1.0f, 0.0f, 0x1p-140f, FLT_MAX};
-    for (size_t n = 0; n <= 150; n++)
+    for (size_t size = 0; size <= 150; size++)
         for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
-            enum flush flush = n % 2 ? FLUSH_START : FLUSH_END;
-            float *x = guarded_floats(n, flush), *expected = guarded_floats(n, flush), *y = guarded_floats(n, flush);
-            random_fill(&random, TEST_WILD, x, n);
-            test_case("scale n=%zu factor=%g", n, (double)factors[i]);
-            for (size_t j = 0; j < n; j++)
-                expected[j] = x[j] * factors[i];
-            kernel()->scale(x, factors[i], y, n);
-            assert_same_bits(expected, y, n);
-            guarded_free(x);
-            guarded_free(expected);
-            guarded_free(y);
+            struct rows_case c = rows_case(&random, size);
+            struct test_matrix x = new_rows(&random, &c, TEST_WILD);
+            struct test_matrix expected = new_rows(&random, &c, TEST_NORMAL), y = new_rows(&random, &c, TEST_NORMAL);
+            test_case("scale rows=%zu size=%zu gap=%zu factor=%g", c.rows, size, c.gap, (double)factors[i]);
+            for (size_t r = 0; r < c.rows; r++)
+                for (size_t j = 0; j < size; j++)
+                    expected.data[r * expected.stride + j] = x.data[r * x.stride + j] * factors[i];
+            kernel()->scale(c.rows, size, x.data, x.stride, factors[i], y.data, y.stride);
+            assert_same_matrix(&expected, &y);
+            test_matrix_check(&y);
+            test_matrix_free(&x);
+            test_matrix_free(&expected);
+            test_matrix_free(&y);
         }
 }
 

@@ -101,7 +101,7 @@ static void expect_row(const struct problem *p, size_t h, size_t row, struct exp
     size_t n = visible(p, row), kv_head = h / s->group;
     uint32_t lo = 0, hi = (uint32_t)n;
     float correction, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0}, scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
-    attention->scale(row_of(&p->q, h, row), p->scale, q, s->head_size);
+    attention->scale(1, s->head_size, row_of(&p->q, h, row), 0, p->scale, q, 0);
     reference_product(n, s->head_size, q, row_of(&p->k, kv_head, 0), 1, p->k.row_stride, scores);
     expected->max = -INFINITY;
     attention->block(&(struct attn_block_args){.rows = 1,
@@ -116,7 +116,8 @@ static void expect_row(const struct problem *p, size_t h, size_t row, struct exp
                                                .correction = &correction});
     reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, expected->o);
     attention->sum(1, lanes, &expected->sum);
-    attention->finish(expected->o, expected->sum == 0.0f ? 0.0f : 1.0f / expected->sum, expected->o, s->value_size);
+    float inverse = expected->sum == 0.0f ? 0.0f : 1.0f / expected->sum;
+    attention->finish(1, s->value_size, expected->o, 0, &inverse, expected->o, 0);
 }
 
 /* ---- The check ---- */

@@ -21,8 +21,7 @@ INLINE vec_mask visible(size_t c, size_t lo, size_t hi) {
     return vec_lanes(lo > c ? lo - c : 0, hi > c ? hi - c : 0);
 }
 
-static void scale(const float *x, float factor, float *y, size_t n) {
-    vec f = vec_set(factor);
+INLINE void scale_row(const float *x, vec f, float *y, size_t n) {
     size_t j = 0;
     for (; j + VEC_LANES <= n; j += VEC_LANES)
         vec_store(y + j, vec_mul(vec_load(x + j), f));
@@ -30,12 +29,18 @@ static void scale(const float *x, float factor, float *y, size_t n) {
         vec_store_first(n - j, y + j, vec_mul(vec_load_first(n - j, x + j), f));
 }
 
+static void scale(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride) {
+    vec f = vec_set(factor);
+    for (size_t r = 0; r < rows; r++)
+        scale_row(x + r * x_stride, f, y + r * y_stride, size);
+}
+
 /* In passes, so that no factor has to live through SLEEF's call. */
 static void soft_cap(float *x, size_t n, float cap, float inverse) {
-    scale(x, inverse, x, n);
+    scale(1, n, x, 0, inverse, x, 0);
     for (size_t c = 0; c < n; c += VEC_LANES)
         vec_store_first(n - c, x + c, Sleef_finz_tanhf4_u10advsimd(vec_load_first(n - c, x + c)));
-    scale(x, cap, x, n);
+    scale(1, n, x, 0, cap, x, 0);
 }
 
 INLINE vec add_slope(vec x, vec slope, int32_t distance) {
@@ -226,13 +231,18 @@ static void sum(size_t rows, const float *lanes, float *sum) {
     }
 }
 
-static void finish(const float *output, float inverse, float *out, size_t size) {
-    vec f = vec_set(inverse);
+INLINE void finish_row(const float *output, vec f, float *out, size_t size) {
     size_t j = 0;
     for (; j + VEC_LANES <= size; j += VEC_LANES)
         vec_store(out + j, vec_add(vec_mul(vec_load(output + j), f), vec_zero()));
     if (j < size)
         vec_store_first(size - j, out + j, vec_add(vec_mul(vec_load_first(size - j, output + j), f), vec_zero()));
+}
+
+static void finish(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                   float *out, size_t out_stride) {
+    for (size_t r = 0; r < rows; r++)
+        finish_row(output + r * output_stride, vec_set(inverse[r]), out + r * out_stride, size);
 }
 
 static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {

@@ -31,7 +31,8 @@ static void merge_row(const struct work *work, size_t b, size_t h, size_t i) {
         if (*log_sum_exp != -INFINITY)
             work->attention->merge(1, args->value_size, &max, &sum, out, log_sum_exp, &one, part, 0);
     }
-    work->attention->finish(out, sum == 0.0f ? 0.0f : 1.0f / sum, out, args->value_size);
+    float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    work->attention->finish(1, args->value_size, out, 0, &inverse, out, 0);
     if (args->merged_log_sum_exp) {
         work->elementary->log(&sum, &log, 1);
         args->merged_log_sum_exp[row] = sum == 0.0f ? -INFINITY : max + log;

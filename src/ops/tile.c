@@ -44,6 +44,8 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     row->keys = tile->alike ? tile->first : attn_row_interval(problem, &tile->sequence, tile->b, row->row);
     row->mean = false;
     row->masks = (struct attn_row_masks){NULL, NULL};
+    if (tile->plain)
+        return;
     if (tile->masked)
         row->masks = attn_row_masks_of(problem, tile->b, row->head, row->row);
     if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
@@ -53,6 +55,17 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
             return;
     row->mean = true;
     row->keys = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+}
+
+/* The keys that a row sees, which the tile's enclose, and it encloses the core. */
+static void enclose(struct attn_tile *tile, struct attn_interval keys) {
+    tile->core.begin = attn_max(tile->core.begin, keys.begin);
+    tile->core.end = attn_min(tile->core.end, keys.end);
+    if (keys.begin == keys.end)
+        return;
+    bool first = tile->keys.begin == tile->keys.end;
+    tile->keys.begin = first ? keys.begin : attn_min(tile->keys.begin, keys.begin);
+    tile->keys.end = attn_max(tile->keys.end, keys.end);
 }
 
 /* Tiles of nearly equal height, so that the last is not a sliver. */
@@ -73,13 +86,7 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
             query++;
         }
         describe_row(tile, row);
-        tile->core.begin = attn_max(tile->core.begin, row->keys.begin);
-        tile->core.end = attn_min(tile->core.end, row->keys.end);
-        if (row->keys.begin == row->keys.end)
-            continue;
-        bool first = tile->keys.begin == tile->keys.end;
-        tile->keys.begin = first ? row->keys.begin : attn_min(tile->keys.begin, row->keys.begin);
-        tile->keys.end = attn_max(tile->keys.end, row->keys.end);
+        enclose(tile, row->keys);
     }
 }
 
@@ -89,22 +96,40 @@ static const float *query_at(const struct attn_tile *tile, size_t head, size_t r
            (tile->sequence.q_row + row) * q->row_stride;
 }
 
-/* The queries of the next tile, which would be waited for line by line. */
+/* The queries of the next tile of one head, which would be waited for line by line. */
 static void fetch_next_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
-    for (size_t r = 0; r < tile->rows; r++) {
-        size_t row = tile->row[r].row + tile->rows / problem->group;
-        if (row >= tile->sequence.q_len)
-            break;
-        const float *x = query_at(tile, tile->row[r].head, row);
+    size_t next = tile->row[0].row + tile->rows, left = tile->sequence.q_len - attn_min(next, tile->sequence.q_len);
+    if (problem->group > 1 || left == 0)
+        return;
+    const float *x = query_at(tile, tile->row[0].head, next);
+    for (size_t r = attn_min(left, tile->rows); r > 0; r--, x += problem->q.row_stride)
         for (size_t j = 0; j < problem->head_size; j += LINE)
             __builtin_prefetch(x + j);
-    }
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-/* Rotated, then scaled; rows that see nothing need no position that the table has. */
-static void take_queries(const struct attn_tile *tile) {
+/* Rows from r on that lie at one distance in a tensor, which is returned: those of one head, or the heads of one query. */
+static size_t rows_at_one_distance(const struct attn_tile *tile, size_t r, size_t head_stride, size_t row_stride,
+                                   size_t *distance) {
+    size_t n = 1, group = tile->problem->group;
+    *distance = group == 1 ? row_stride : head_stride;
+    while (r + n < tile->rows && (group == 1 || tile->row[r + n].row == tile->row[r].row))
+        n++;
+    return n;
+}
+
+static void scale_queries(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t r = 0, n, distance; r < tile->rows; r += n) {
+        n = rows_at_one_distance(tile, r, problem->q.head_stride, problem->q.row_stride, &distance);
+        tile->attention->scale(n, problem->head_size, query_at(tile, tile->row[r].head, tile->row[r].row), distance,
+                               problem->scale, tile->scratch->query + r * problem->head_size, problem->head_size);
+    }
+}
+
+/* Rows that see nothing need no position that the table has. */
+static void turn_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
     int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
@@ -112,13 +137,20 @@ static void take_queries(const struct attn_tile *tile) {
         const struct attn_tile_row *row = &tile->row[r];
         const float *x = query_at(tile, row->head, row->row);
         float *query = tile->scratch->query + r * problem->head_size;
-        if (options->rotary && !row->mean && row->keys.begin < row->keys.end) {
+        if (!row->mean && row->keys.begin < row->keys.end) {
             size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
             attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
             x = query;
         }
-        tile->attention->scale(x, problem->scale, query, problem->head_size);
+        tile->attention->scale(1, problem->head_size, x, 0, problem->scale, query, 0);
     }
+}
+
+static void take_queries(const struct attn_tile *tile) {
+    if (tile->problem->options->rotary)
+        turn_queries(tile);
+    else
+        scale_queries(tile);
 }
 
 /* ---- A block ---- */
@@ -477,7 +509,8 @@ static void clear_span_output(const struct attn_tile *tile) {
 /* One row, value after value that it sees. */
 static void accumulate_seen(const struct attn_tile *tile, const struct block *block, size_t r, float correction) {
     size_t hi = block->hi[r];
-    tile->attention->scale(span_output_of(tile, r), correction, span_output_of(tile, r), tile->problem->value_size);
+    tile->attention->scale(1, tile->problem->value_size, span_output_of(tile, r), 0, correction,
+                           span_output_of(tile, r), 0);
     for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
         const struct attn_tile_row *row = &tile->row[r];
         for (end = c; end < hi && (row->mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
@@ -622,27 +655,43 @@ static void hide_weights(const struct attn_tile_row *row, float *weights) {
             weights[key] = 0.0f;
 }
 
-static void store(struct attn_tile *tile) {
+static void store_output(const struct attn_tile *tile, const float *inverse) {
     const struct attn_problem *problem = tile->problem;
     const attn_tensor_out *o = &problem->o;
-    if (problem->options->sinks)
-        add_sinks(tile);
+    size_t stride = attn_output_stride(problem);
+    for (size_t r = 0, n, distance; r < tile->rows; r += n) {
+        const struct attn_tile_row *row = &tile->row[r];
+        float *out = o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
+                     (tile->sequence.q_row + row->row) * o->row_stride;
+        n = rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
+        tile->attention->finish(n, problem->value_size, tile->scratch->output + r * stride, stride, inverse + r, out,
+                                distance);
+    }
+}
+
+static void store_weights(const struct attn_tile *tile, const float *inverse) {
+    const struct attn_problem *problem = tile->problem;
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        float inverse = tile->sum[r] == 0.0f ? 0.0f : 1.0f / tile->sum[r];
-        tile->attention->finish(tile->scratch->output + r * attn_output_stride(problem), inverse,
-                                o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
-                                    (tile->sequence.q_row + row->row) * o->row_stride,
-                                problem->value_size);
-        if (problem->options->weights) {
-            float *weights = problem->options->weights + dense_row(tile, r) * problem->kv_len;
-            float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
-            tile->attention->weights(weights, row->keys.begin, row->keys.end, tile->sequence.kv_len, shift, inverse,
-                                     weights);
-            if (isnan(inverse))
-                hide_weights(row, weights);
-        }
+        float *weights = problem->options->weights + dense_row(tile, r) * problem->kv_len;
+        float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
+        tile->attention->weights(weights, row->keys.begin, row->keys.end, tile->sequence.kv_len, shift, inverse[r],
+                                 weights);
+        if (isnan(inverse[r]))
+            hide_weights(row, weights);
     }
+}
+
+static void store(struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    float inverse[ATTN_MAX_ROWS];
+    if (problem->options->sinks)
+        add_sinks(tile);
+    for (size_t r = 0; r < tile->rows; r++)
+        inverse[r] = tile->sum[r] == 0.0f ? 0.0f : 1.0f / tile->sum[r];
+    store_output(tile, inverse);
+    if (problem->options->weights)
+        store_weights(tile, inverse);
     if (problem->options->log_sum_exp)
         store_log_sum_exp(tile);
 }

@@ -79,9 +79,11 @@ static void sum(size_t rows, const float *lanes, float *sum) {
         sum[r] = attn_lane_sum(lanes + r * ATTN_LANES);
 }
 
-static void finish(const float *output, float inverse, float *out, size_t size) {
-    for (size_t j = 0; j < size; j++)
-        out[j] = output[j] * inverse + 0.0f; /* -0, also one that underflowed, becomes +0 */
+static void finish(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                   float *out, size_t out_stride) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < size; j++) /* -0, also one that underflowed, becomes +0 */
+            out[r * out_stride + j] = output[r * output_stride + j] * inverse[r] + 0.0f;
 }
 
 static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {
@@ -89,9 +91,10 @@ static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shi
         y[c] = lo <= c && c < hi ? ref_exp(x[c] - shift) * inverse : 0.0f;
 }
 
-static void scale(const float *x, float factor, float *y, size_t n) {
-    for (size_t j = 0; j < n; j++)
-        y[j] = x[j] * factor;
+static void scale(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < size; j++)
+            y[r * y_stride + j] = x[r * x_stride + j] * factor;
 }
 
 static int all_finite(const float *x, size_t n) {

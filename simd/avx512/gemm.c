@@ -247,6 +247,10 @@ static void some_panels(struct tile *t, size_t m, size_t cols) {
     t->fetch = count <= 2 ? fetch_distance(t, vecs) : PREFETCH * COLS;
     for (size_t i = 0, height = m / count, taller = m % count; i < count; i++) {
         size_t rows = height + (i < taller);
+        for (size_t r = rows; far && t->scale && r < 2 * rows; r++) { /* what the next tile starts from */
+            vec_prefetch_l2(t->c + r * t->c_stride);
+            vec_prefetch_l2(t->c + r * t->c_stride + VEC_LANES);
+        }
         (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;

@@ -52,12 +52,11 @@ struct attn_problem {
     float *partials;              /* where spans > 1: see attn_partial_at */
 };
 
-/* The most query rows of a tile, whose scores should stay in L1: as many of the product's as 16 have room for; twice as many
- * where no more read a kv head, which then is read once. */
+/* The most query rows of a tile: as many of the product's as there is room for. Keys and values are read once for all of them,
+ * the second product's rows find them in L1; the scores, 30 KiB, stay there too. */
 static inline size_t attn_tile_height(const struct attn_problem *problem) {
-    size_t rows = attn_table_gemm(problem->table)->rows, most = ATTN_MAX_ROWS / rows * rows;
-    bool one = problem->q_len <= most && problem->group <= most && problem->q_len * problem->group <= most;
-    return one ? most : ATTN_MAX_ROWS / 2 / rows * rows;
+    size_t rows = attn_table_gemm(problem->table)->rows;
+    return ATTN_MAX_ROWS / rows * rows;
 }
 
 /* Floats between two rows of output in the workspace. */

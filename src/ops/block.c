@@ -1,0 +1,431 @@
+#include "ops/block.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/dropout.h"
+
+/* ---- What rows see of a block ---- */
+
+/* Keys begin .. begin + n - 1, a column each. */
+struct block {
+    size_t begin;
+    size_t first, last; /* columns first .. last - 1 are seen by some row */
+    uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
+    const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
+    const float *bias[ATTN_MAX_ROWS];
+    bool ragged; /* a row may not see all of the columns first .. last - 1 */
+};
+
+static float *scores_of(const struct attn_tile *tile, size_t r) {
+    return tile->scratch->scores + r * ATTN_SCORE_STRIDE;
+}
+
+/* What the masks leave of row r's columns. */
+static void look_at_masks(const struct attn_tile *tile, struct block *block, size_t r) {
+    const struct attn_row_masks *masks = &tile->row[r].masks;
+    size_t key = block->begin + block->lo[r], n = block->hi[r] - block->lo[r];
+    enum attn_seen seen = masks->mask ? attn_mask_sees(masks->mask + key, n) : ATTN_SEES_ALL;
+    if (seen == ATTN_SEES_NONE || (masks->bias && attn_bias_hides_all(masks->bias + key, n))) {
+        block->lo[r] = block->hi[r] = 0;
+        return;
+    }
+    if (seen == ATTN_SEES_SOME)
+        block->mask[r] = masks->mask + block->begin;
+    if (masks->bias)
+        block->bias[r] = masks->bias + block->begin;
+    block->ragged |= seen == ATTN_SEES_SOME || masks->bias;
+}
+
+/* Every row sees all of it. */
+static void describe_whole(const struct attn_tile *tile, struct block *block, size_t n) {
+    block->first = 0;
+    block->last = n;
+    block->ragged = false;
+    for (size_t r = 0; r < tile->rows; r++) {
+        block->lo[r] = 0;
+        block->hi[r] = (uint32_t)n;
+        block->mask[r] = NULL;
+        block->bias[r] = NULL;
+    }
+}
+
+static void describe_block(const struct attn_tile *tile, struct block *block, size_t begin, size_t n) {
+    block->begin = begin;
+    if (tile->core.begin <= begin && begin + n <= tile->core.end) {
+        describe_whole(tile, block, n);
+        return;
+    }
+    block->first = n;
+    block->last = 0;
+    block->ragged = false;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        size_t lo = row->keys.begin > begin ? attn_min(row->keys.begin - begin, n) : 0;
+        size_t hi = row->keys.end > begin ? attn_min(row->keys.end - begin, n) : 0;
+        block->lo[r] = (uint32_t)lo;
+        block->hi[r] = (uint32_t)hi;
+        block->mask[r] = NULL;
+        block->bias[r] = NULL;
+        if (lo < hi && tile->masked && !row->mean)
+            look_at_masks(tile, block, r);
+        if (block->lo[r] < block->hi[r]) {
+            block->first = attn_min(block->first, block->lo[r]);
+            block->last = attn_max(block->last, block->hi[r]);
+        }
+    }
+    for (size_t r = 0; r < tile->rows; r++)
+        block->ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
+}
+
+/* ---- The first product ---- */
+
+/* The rows of keys and values from `key` on, as the caller has them. */
+static struct attn_key_rows rows_at(const struct attn_tile *tile, size_t key) {
+    return attn_problem_key_rows(tile->problem, &tile->sequence, tile->b, tile->kv_head, key);
+}
+
+static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) {
+    return attn_store_at(tile->store, tile->store_sequence, tile->store_head, key - tile->store_first);
+}
+
+/* Panels that one product can take, from key `begin` on: those of a stretch, of stretches that follow each other in memory, or
+ * of two stretches of one panel each, whose distance then is the panel stride. */
+static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_stretch *stretch) {
+    size_t n = stretch->count;
+    while (begin + n < end) {
+        struct attn_stretch next = stretch_at(tile, begin + n);
+        if (next.keys == stretch->keys + n * tile->problem->head_size) {
+            n += next.count;
+            continue;
+        }
+        if (n == tile->gemm->cols && next.keys > stretch->keys) {
+            stretch->key_panel_stride = (size_t)(next.keys - stretch->keys);
+            n += tile->gemm->cols;
+        }
+        break;
+    }
+    return attn_min(n, end - begin);
+}
+
+/* Stretches of up to this many keys end before the processor's own prefetching gets far. */
+enum { SHORT = 64 };
+
+/* A page that will be needed soon, which the processor does not foresee. One row waits for memory alone: the beginnings of
+ * several pages start as many of its own prefetchers. More rows have time for every line. */
+static void prefetch(const struct attn_tile *tile, const float *page, size_t floats) {
+    enum { LINE = 16, REACH = 1024, HEAD = 64 }; /* floats: prefetchers stop at 4 KiB */
+    size_t taken = tile->rows > 1 ? REACH : HEAD;
+    for (size_t i = 0; i < floats; i += REACH)
+        for (size_t j = 0; j < taken && i + j < floats; j += LINE)
+            __builtin_prefetch(page + i + j);
+}
+
+static void score_packed(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t n; begin < end; begin += n, scores += n) {
+        struct attn_stretch stretch = stretch_at(tile, begin);
+        n = join_panels(tile, begin, end, &stretch);
+        size_t ahead = tile->rows > 1 ? n : 3 * n;
+        if (stretch.count <= SHORT)
+            for (size_t i = ahead; i < ahead + n && begin + i < end; i += ATTN_STRETCH_UNIT)
+                prefetch(tile, stretch_at(tile, begin + i).keys, ATTN_STRETCH_UNIT * problem->head_size);
+        tile->gemm->run(&(struct attn_gemm_args){.m = tile->rows,
+                                                 .n = n,
+                                                 .k = problem->head_size,
+                                                 .a = tile->scratch->query,
+                                                 .a_stride = problem->head_size,
+                                                 .b = stretch.keys,
+                                                 .panel_stride = stretch.key_panel_stride,
+                                                 .c = scores,
+                                                 .c_stride = ATTN_SCORE_STRIDE});
+    }
+}
+
+static void score_in_place(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+    const struct attn_problem *problem = tile->problem;
+    struct attn_key_rows keys = rows_at(tile, begin);
+    for (size_t r = 0; r < tile->rows; r += tile->gemm->rows)
+        tile->gemm->run_columns(&(struct attn_gemm_args){.m = attn_min(tile->rows - r, tile->gemm->rows),
+                                                         .n = end - begin,
+                                                         .k = problem->head_size,
+                                                         .a = tile->scratch->query + r * problem->head_size,
+                                                         .a_stride = problem->head_size,
+                                                         .b = keys.k,
+                                                         .b_stride = keys.k_stride,
+                                                         .c = scores + r * ATTN_SCORE_STRIDE,
+                                                         .c_stride = ATTN_SCORE_STRIDE});
+}
+
+/* The logits of a block's columns, for all rows. */
+static void score(const struct attn_tile *tile, const struct block *block) {
+    size_t first = block->first, end = block->begin + block->last;
+    if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
+        score_in_place(tile, block->begin + first, end, tile->scratch->scores + first);
+        return;
+    }
+    first -= first % ATTN_STRETCH_UNIT;
+    score_packed(tile, block->begin + first, end, tile->scratch->scores + first);
+}
+
+/* ---- Logits ---- */
+
+/* Logits of keys that rows see, to dense [batch, heads, q_len, kv_len]; -inf stays for the others. Rows that take the mean see
+ * none, but have weights. */
+static void copy_scores(const struct attn_tile *tile, const struct block *block, float *to, bool mean) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        size_t index = (tile->b * problem->heads + row->head) * problem->q_len + row->row;
+        float *logits = to + index * problem->kv_len + block->begin;
+        for (size_t c = block->lo[r]; c < block->hi[r]; c++)
+            if (row->mean ? mean : attn_masks_leave(&row->masks, block->begin + c))
+                logits[c] = scores_of(tile, r)[c];
+    }
+}
+
+static void copy_stage(const struct attn_tile *tile, const struct block *block, attn_score_stage stage) {
+    const attn_options *options = tile->problem->options;
+    if (options->scores && options->score_stage == stage)
+        copy_scores(tile, block, options->scores, false);
+}
+
+/* ALiBi at distances that the kernel's integers do not hold: for rows far from all keys. */
+static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double distance) {
+    for (size_t c = lo; c < hi; c++)
+        x[c] = fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);
+}
+
+static void add_bias(const struct attn_tile *tile, const struct block *block, size_t r) {
+    const struct attn_tile_row *row = &tile->row[r];
+    const float *slopes = tile->problem->options->alibi;
+    struct attn_bias_args args = {.x = scores_of(tile, r),
+                                  .lo = block->lo[r],
+                                  .hi = block->hi[r],
+                                  .add = block->bias[r],
+                                  .visible = block->mask[r]};
+    if (slopes && slopes[row->head] != 0.0f) {
+        double distance = (double)block->begin - (double)row->row - (double)tile->sequence.position;
+        if (fabs(distance) < INT32_MAX - ATTN_BLOCK) {
+            args.slope = slopes[row->head];
+            args.distance = (int32_t)distance;
+        } else {
+            add_far_slope(args.x, args.lo, args.hi, slopes[row->head], distance);
+        }
+    }
+    if (args.lo < args.hi && (args.slope != 0.0f || args.add || args.visible))
+        tile->attention->bias(&args);
+}
+
+/* From products to what the softmax sees. */
+static void finish_scores(const struct attn_tile *tile, const struct block *block) {
+    const attn_options *options = tile->problem->options;
+    copy_stage(tile, block, ATTN_SCORE_RAW);
+    if (options->soft_cap > 0.0f)
+        for (size_t r = 0; r < tile->rows; r++)
+            tile->attention->soft_cap(scores_of(tile, r) + block->first, block->last - block->first, options->soft_cap,
+                                      1.0f / options->soft_cap);
+    copy_stage(tile, block, ATTN_SCORE_CAPPED);
+    for (size_t r = 0; r < tile->rows; r++) {
+        if (tile->row[r].mean)
+            memset(scores_of(tile, r) + block->first, 0, (block->last - block->first) * sizeof(float));
+        else
+            add_bias(tile, block, r);
+    }
+    copy_stage(tile, block, ATTN_SCORE_MASKED);
+    if (options->weights)
+        copy_scores(tile, block, options->weights, true);
+}
+
+static void drop(const struct attn_tile *tile, const struct block *block) {
+    const attn_options *options = tile->problem->options;
+    struct attn_dropout dropout = {.probability = options->dropout, .seed = options->dropout_seed};
+    for (size_t r = 0; r < tile->rows; r++)
+        attn_dropout_apply(&dropout, tile->b * tile->problem->heads + tile->row[r].head, tile->row[r].row,
+                           block->begin + block->first, scores_of(tile, r) + block->first, block->last - block->first);
+}
+
+/* ---- The second product ---- */
+
+/* What a product with values is added to: the span's output so far, multiplied row by row unless `scale` is NULL, or nothing. */
+struct so_far {
+    bool exists;
+    const float *scale;
+};
+
+static bool values_lie_as_given(const struct attn_problem *problem) {
+    return problem->source == ATTN_SOURCE_IN_PLACE || problem->values_in_place;
+}
+
+static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
+                                size_t end, struct so_far so_far) {
+    const struct attn_problem *problem = tile->problem;
+    size_t stride = attn_output_stride(problem);
+    struct attn_key_rows values = rows_at(tile, base + begin);
+    for (size_t r = 0; r < rows; r += tile->gemm->rows)
+        tile->gemm->run_rows(&(struct attn_gemm_args){.m = attn_min(rows - r, tile->gemm->rows),
+                                                      .n = problem->value_size,
+                                                      .k = end - begin,
+                                                      .a = scores_of(tile, first + r) + begin,
+                                                      .a_stride = ATTN_SCORE_STRIDE,
+                                                      .b = values.v,
+                                                      .b_stride = values.v_stride,
+                                                      .accumulate = so_far.exists,
+                                                      .scale = so_far.scale ? so_far.scale + r : NULL,
+                                                      .c = tile->scratch->span_output + (first + r) * stride,
+                                                      .c_stride = stride});
+}
+
+static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
+                              size_t end, struct so_far so_far) {
+    const struct attn_problem *problem = tile->problem;
+    size_t stride = attn_output_stride(problem);
+    for (size_t c = begin, n; c < end; c += n) {
+        size_t offset = (base + c - tile->store_first) % ATTN_STRETCH_UNIT;
+        struct attn_stretch stretch = stretch_at(tile, base + c - offset);
+        n = attn_min(stretch.count - offset, end - c);
+        size_t ahead = tile->rows > 1 ? n : 3 * n;
+        if (stretch.count <= SHORT && c + ahead < end)
+            prefetch(tile, stretch_at(tile, base + c + ahead).values, n * problem->value_size);
+        tile->gemm->run(&(struct attn_gemm_args){.m = rows,
+                                                 .n = problem->value_size,
+                                                 .k = n,
+                                                 .a = scores_of(tile, first) + c,
+                                                 .a_stride = ATTN_SCORE_STRIDE,
+                                                 .b = stretch.values + offset * tile->gemm->cols,
+                                                 .panel_stride = stretch.value_panel_stride,
+                                                 .accumulate = so_far.exists,
+                                                 .scale = so_far.scale,
+                                                 .c = tile->scratch->span_output + first * stride,
+                                                 .c_stride = stride});
+        so_far = (struct so_far){.exists = true};
+    }
+}
+
+/* output[rows from `first`] = what it is so far + probabilities[.., begin .. end - 1] values. */
+static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end,
+                       struct so_far so_far) {
+    if (values_lie_as_given(tile->problem))
+        accumulate_in_place(tile, base, first, rows, begin, end, so_far);
+    else
+        accumulate_packed(tile, base, first, rows, begin, end, so_far);
+}
+
+static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    struct attn_key_rows rows = rows_at(tile, begin);
+    for (size_t i = 0; i < end - begin; i++)
+        if (!tile->attention->all_finite(rows.v + i * rows.v_stride, tile->problem->value_size))
+            return false;
+    return true;
+}
+
+static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    size_t cols = tile->gemm->cols;
+    for (size_t n; begin < end; begin += n) {
+        size_t offset = (begin - tile->store_first) % ATTN_STRETCH_UNIT;
+        struct attn_stretch stretch = stretch_at(tile, begin - offset);
+        n = attn_min(stretch.count - offset, end - begin);
+        for (size_t c = 0; c < tile->problem->value_size; c += cols)
+            if (!tile->attention->all_finite(stretch.values + c / cols * stretch.value_panel_stride + offset * cols,
+                                             n * cols))
+                return false;
+    }
+    return true;
+}
+
+static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
+    return values_lie_as_given(tile->problem) ? rows_finite(tile, begin, end) : panels_finite(tile, begin, end);
+}
+
+/* Whether the values of a block's columns are: tiles of a head that share them look once. */
+static bool values_finite(struct attn_tile *tile, const struct block *block) {
+    struct attn_finite *found = &tile->finite;
+    size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
+    enum attn_source source = tile->problem->source;
+    if (source == ATTN_SOURCE_IN_PLACE || source == ATTN_SOURCE_STREAMED || index >= 64)
+        return are_finite(tile, begin, end);
+    if (found->head != tile->head)
+        *found = (struct attn_finite){.head = tile->head};
+    uint64_t bit = (uint64_t)1 << index;
+    if (!(found->known & bit)) {
+        begin = attn_max(block->begin, tile->packed.begin);
+        end = attn_min(block->begin + ATTN_BLOCK, tile->packed.end);
+        found->known |= bit;
+        found->finite |= are_finite(tile, begin, end) ? bit : 0;
+    }
+    return found->finite & bit;
+}
+
+static float *span_output_of(const struct attn_tile *tile, size_t r) {
+    return tile->scratch->span_output + r * attn_output_stride(tile->problem);
+}
+
+void attn_block_clear_output(const struct attn_tile *tile) {
+    memset(tile->scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
+}
+
+/* One row, value after value that it sees. */
+static void accumulate_seen(const struct attn_tile *tile, const struct block *block, size_t r, float correction) {
+    size_t hi = block->hi[r];
+    tile->attention->scale(1, tile->problem->value_size, span_output_of(tile, r), 0, correction,
+                           span_output_of(tile, r), 0);
+    for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
+        const struct attn_tile_row *row = &tile->row[r];
+        for (end = c; end < hi && (row->mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
+            ;
+        accumulate(tile, block->begin, r, 1, c, end, (struct so_far){.exists = true});
+    }
+}
+
+/* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
+ * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
+static void add_values(struct attn_tile *tile, const struct block *block, const float *correction) {
+    struct so_far so_far = {.exists = !tile->fresh, .scale = correction};
+    if (!block->ragged || values_finite(tile, block)) {
+        accumulate(tile, block->begin, 0, tile->rows, block->first, block->last, so_far);
+    } else {
+        if (tile->fresh)
+            attn_block_clear_output(tile);
+        for (size_t r = 0; r < tile->rows; r++)
+            accumulate_seen(tile, block, r, correction[r]);
+    }
+    tile->fresh = false;
+}
+
+/* ---- The block ---- */
+
+/* One block's keys and values, packed under the tile that alone reads them. */
+static void stream(struct attn_tile *tile, const struct block *block) {
+    size_t begin = block->begin + block->first;
+    struct attn_key_rows rows = rows_at(tile, begin);
+    rows.rotated = tile->scratch->rotated;
+    tile->store_first = block->begin;
+    attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
+}
+
+void attn_block_run(struct attn_tile *tile, size_t begin, size_t n) {
+    const struct attn_problem *problem = tile->problem;
+    struct block block;
+    float correction[ATTN_MAX_ROWS];
+    describe_block(tile, &block, begin, n);
+    if (block.first >= block.last)
+        return;
+    if (problem->source == ATTN_SOURCE_STREAMED)
+        stream(tile, &block);
+    score(tile, &block);
+    if (!tile->plain)
+        finish_scores(tile, &block);
+    tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
+                                                     .scores = tile->scratch->scores,
+                                                     .score_stride = ATTN_SCORE_STRIDE,
+                                                     .lo = block.lo,
+                                                     .hi = block.hi,
+                                                     .begin = block.first / ATTN_LANES * ATTN_LANES,
+                                                     .end = (block.last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
+                                                     .max = tile->span_max,
+                                                     .lanes = tile->scratch->lanes,
+                                                     .correction = correction});
+    if (problem->options->dropout > 0.0f)
+        drop(tile, &block);
+    add_values(tile, &block, correction);
+}

@@ -14,8 +14,9 @@ enum class feature {
     bool_mask,
     additive_mask,
     grouped, /* 8 query heads per kv head; without: one */
-    window,  /* causal, the last 256 keys; without: each row sees 256 keys, all rows the same */
-    paged,   /* pages of 16 keys in random order */
+    causal,
+    window, /* causal, the last 256 keys; without: each row sees 256 keys, all rows the same */
+    paged,  /* pages of 16 keys in random order */
     log_sum_exp,
     alibi,
     soft_cap,
@@ -34,6 +35,8 @@ constexpr feature_shape features[] = {
     {{"additive_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::additive_mask},
     {{"gqa_8_dec_4k", 1, 1, 4096, 4, 128, false, 0, true, 0}, feature::grouped},
     {{"gqa_8_dec_32k", 1, 1, 32768, 4, 128, false, 0, true, 0}, feature::grouped},
+    {{"causal_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::causal},
+    {{"causal_1024", 1, 1024, 1024, 12, 64, false, 0, false, 0}, feature::causal},
     {{"window_256_8k", 1, 8192, 8192, 8, 64, true, 0, false, 0}, feature::window},
     {{"paged_16_dec_1k", 1, 1, 1024, 12, 64, false, 0, true, 0}, feature::paged},
     {{"paged_16_dec_4k", 1, 1, 4096, 32, 128, false, 0, true, 0}, feature::paged},
@@ -126,6 +129,9 @@ class featured_attention {
         case feature::additive_mask:
             hide_some();
             options.bias = {bias.data(), 0, 0, shape.kv_len};
+            break;
+        case feature::causal:
+            options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
             break;
         case feature::window:
             options.window_left = window_keys;

@@ -57,7 +57,7 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
         return;
     }
     const struct attn_gemm_kernel *gemm = attn_table_gemm(problem->table);
-    size_t rows = problem->q_len * problem->group;
+    size_t rows = problem->q_len * problem->group, threads = attn_threads(problem->options->parallel);
     problem->source = ATTN_SOURCE_PACKED;
     if (rows <= MOST_IN_PLACE * gemm->rows && !problem->options->rotary)
         problem->source = ATTN_SOURCE_IN_PLACE;
@@ -66,18 +66,14 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->values_in_place =
         packed && problem->value_size <= gemm->dense_cols && problem->v.row_stride == problem->value_size;
-    double whole_heads = (double)attn_threads(problem->options->parallel) * HEADS_PER_THREAD;
-    problem->all_packed = packed && problem->tasks > 1 && (problem->spans > 1 || (double)heads < whole_heads);
-    size_t kv_heads = problem->all_packed ? problem->kv_heads : 1;
-    if (!attn_store_init(&problem->store, gemm, kv_heads, problem->head_size, problem->value_size,
-                         packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
+    bool many = heads / HEADS_PER_THREAD >= threads;
+    problem->all_packed = packed && problem->tasks > 1 && (problem->spans > 1 || !many);
+    if (!attn_store_init(&problem->store, gemm, problem->all_packed ? problem->kv_heads : 1, problem->head_size,
+                         problem->value_size, packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
         carve->overflow = true;
+    /* One head for each task would do where there are many: what serves them serves fewer, all packed. */
     if (packed)
-        attn_store_take(&problem->store,
-                        problem->tasks == 1           ? 1
-                        : (double)heads < whole_heads ? heads
-                                                      : (size_t)whole_heads,
-                        carve);
+        attn_store_take(&problem->store, problem->tasks == 1 ? 1 : many ? threads * HEADS_PER_THREAD : heads, carve);
 }
 
 /* Into how many tasks work is cut. A ring's length grows without end, what it holds does not. */

@@ -39,7 +39,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->head_size = random_between(random, 1, 40);
     a->value_size = random_between(random, 1, 40);
     if (index == 0) { /* enough work to be cut into tasks */
-        a->q_len = 30;
+        a->q_len = 90;
         a->kv_len = 300;
         a->head_size = a->value_size = 40;
     }

@@ -91,7 +91,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
-        if (!in_place && rows > 2 && fetch)
+        if (!in_place && rows > 2 && FETCHES(fetch))
             UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
                 vec_prefetch_l2(b[j / 4] + (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {

@@ -119,7 +119,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
         }
         if (source == IN_PLACE)
             UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, fetch + (size_t)j * next);
-        if (source == PANELS && rows > 2 && fetch)
+        if (source == PANELS && rows > 2 && FETCHES(fetch))
             UNROLL for (int j = 0; j < width; j++) vec_prefetch_l2(b + fetch + (size_t)j * next);
         if (source == FAR_PANELS) {
             vec_prefetch_l2(ahead);

@@ -78,6 +78,25 @@ static void describe_block(const struct attn_tile *tile, struct block *block, si
         block->ragged |= block->lo[r] != block->first || block->hi[r] != block->last;
 }
 
+/* Rows of a tile that go through the products together, and the columns that some of them see. */
+struct part {
+    size_t row, rows, first, last;
+};
+
+/* The part whose first row is `row`: all, or as many as a product takes at once where others see other columns. */
+static struct part part_from(const struct attn_tile *tile, const struct block *block, size_t row) {
+    if (!block->ragged)
+        return (struct part){0, tile->rows, block->first, block->last};
+    size_t parts = (tile->rows + tile->gemm->rows - 1) / tile->gemm->rows;
+    struct part part = {row, attn_min((tile->rows + parts - 1) / parts, tile->rows - row), ATTN_BLOCK, 0};
+    for (size_t r = row; r < row + part.rows; r++)
+        if (block->lo[r] < block->hi[r]) {
+            part.first = attn_min(part.first, block->lo[r]);
+            part.last = attn_max(part.last, block->hi[r]);
+        }
+    return part;
+}
+
 /* ---- The first product ---- */
 
 /* The rows of keys and values from `key` on, as the caller has them. */
@@ -121,7 +140,8 @@ static void prefetch(const struct attn_tile *tile, const float *page, size_t flo
             __builtin_prefetch(page + i + j);
 }
 
-static void score_packed(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+static void score_packed(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end,
+                         float *scores) {
     const struct attn_problem *problem = tile->problem;
     for (size_t n; begin < end; begin += n, scores += n) {
         struct attn_stretch stretch = stretch_at(tile, begin);
@@ -130,10 +150,10 @@ static void score_packed(const struct attn_tile *tile, size_t begin, size_t end,
         if (stretch.count <= SHORT)
             for (size_t i = ahead; i < ahead + n && begin + i < end; i += ATTN_STRETCH_UNIT)
                 prefetch(tile, stretch_at(tile, begin + i).keys, ATTN_STRETCH_UNIT * problem->head_size);
-        tile->gemm->run(&(struct attn_gemm_args){.m = tile->rows,
+        tile->gemm->run(&(struct attn_gemm_args){.m = part->rows,
                                                  .n = n,
                                                  .k = problem->head_size,
-                                                 .a = tile->scratch->query,
+                                                 .a = tile->scratch->query + part->row * problem->head_size,
                                                  .a_stride = problem->head_size,
                                                  .b = stretch.keys,
                                                  .panel_stride = stretch.key_panel_stride,
@@ -142,30 +162,38 @@ static void score_packed(const struct attn_tile *tile, size_t begin, size_t end,
     }
 }
 
-static void score_in_place(const struct attn_tile *tile, size_t begin, size_t end, float *scores) {
+static void score_in_place(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end,
+                           float *scores) {
     const struct attn_problem *problem = tile->problem;
     struct attn_key_rows keys = rows_at(tile, begin);
-    for (size_t r = 0; r < tile->rows; r += tile->gemm->rows)
-        tile->gemm->run_columns(&(struct attn_gemm_args){.m = attn_min(tile->rows - r, tile->gemm->rows),
-                                                         .n = end - begin,
-                                                         .k = problem->head_size,
-                                                         .a = tile->scratch->query + r * problem->head_size,
-                                                         .a_stride = problem->head_size,
-                                                         .b = keys.k,
-                                                         .b_stride = keys.k_stride,
-                                                         .c = scores + r * ATTN_SCORE_STRIDE,
-                                                         .c_stride = ATTN_SCORE_STRIDE});
+    for (size_t r = 0; r < part->rows; r += tile->gemm->rows)
+        tile->gemm->run_columns(
+            &(struct attn_gemm_args){.m = attn_min(part->rows - r, tile->gemm->rows),
+                                     .n = end - begin,
+                                     .k = problem->head_size,
+                                     .a = tile->scratch->query + (part->row + r) * problem->head_size,
+                                     .a_stride = problem->head_size,
+                                     .b = keys.k,
+                                     .b_stride = keys.k_stride,
+                                     .c = scores + r * ATTN_SCORE_STRIDE,
+                                     .c_stride = ATTN_SCORE_STRIDE});
 }
 
-/* The logits of a block's columns, for all rows. */
+/* The logits of a block's columns, as far as a part's rows see them. */
 static void score(const struct attn_tile *tile, const struct block *block) {
-    size_t first = block->first, end = block->begin + block->last;
-    if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
-        score_in_place(tile, block->begin + first, end, tile->scratch->scores + first);
-        return;
+    struct part part;
+    for (size_t row = 0; row < tile->rows; row += part.rows) {
+        part = part_from(tile, block, row);
+        size_t first = part.first, end = block->begin + part.last;
+        if (part.first >= part.last)
+            continue;
+        if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
+            score_in_place(tile, &part, block->begin + first, end, scores_of(tile, row) + first);
+        } else {
+            first -= first % ATTN_STRETCH_UNIT;
+            score_packed(tile, &part, block->begin + first, end, scores_of(tile, row) + first);
+        }
     }
-    first -= first % ATTN_STRETCH_UNIT;
-    score_packed(tile, block->begin + first, end, tile->scratch->scores + first);
 }
 
 /* ---- Logits ---- */
@@ -380,12 +408,19 @@ static void accumulate_seen(const struct attn_tile *tile, const struct block *bl
 /* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
  * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
 static void add_values(struct attn_tile *tile, const struct block *block, const float *correction) {
-    struct so_far so_far = {.exists = !tile->fresh, .scale = correction};
+    if (block->ragged && tile->fresh) { /* rows may see nothing */
+        attn_block_clear_output(tile);
+        tile->fresh = false;
+    }
+    struct part part;
     if (!block->ragged || values_finite(tile, block)) {
-        accumulate(tile, block->begin, 0, tile->rows, block->first, block->last, so_far);
+        for (size_t row = 0; row < tile->rows; row += part.rows) {
+            part = part_from(tile, block, row);
+            if (part.first < part.last)
+                accumulate(tile, block->begin, row, part.rows, part.first, part.last,
+                           (struct so_far){.exists = !tile->fresh, .scale = correction + row});
+        }
     } else {
-        if (tile->fresh)
-            attn_block_clear_output(tile);
         for (size_t r = 0; r < tile->rows; r++)
             accumulate_seen(tile, block, r, correction[r]);
     }

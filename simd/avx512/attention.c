@@ -1,4 +1,4 @@
-/* Steps of the attention loop for AVX-512. The scores tile (14 rows of 256 floats) lies in L1: a pass of loads finds the
+/* Steps of the attention loop for AVX-512. The scores tile (28 rows of 256 floats) lies in L1: a pass of loads finds the
  * maximum, a second one replaces logits by probabilities. Rows are independent, so that the reductions of one overlap the
  * vectors of the next. */
 #include <math.h>

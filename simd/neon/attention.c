@@ -1,4 +1,4 @@
-/* Steps of the attention loop for NEON. The scores tile (6 rows of 256 floats) lies in L1: a pass of loads finds the maximum,
+/* Steps of the attention loop for NEON. The scores tile (30 rows of 256 floats) lies in L1: a pass of loads finds the maximum,
  * a second one replaces logits by probabilities, four registers at a time, one for each quarter of the 16 lanes: as many exp
  * are in flight. Both passes need no mask: invisible logits in the registers at the ends are made -inf first, whose
  * probability is the +0 asked for. */

@@ -341,8 +341,11 @@ static void accumulate(const struct attn_tile *tile, size_t base, size_t first, 
 
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_key_rows rows = rows_at(tile, begin);
-    for (size_t i = 0; i < end - begin; i++)
-        if (!tile->attention->all_finite(rows.v + i * rows.v_stride, tile->problem->value_size))
+    size_t n = end - begin, size = tile->problem->value_size;
+    if (rows.v_stride == size) /* one row of all */
+        return tile->attention->all_finite(rows.v, n * size);
+    for (size_t i = 0; i < n; i++)
+        if (!tile->attention->all_finite(rows.v + i * rows.v_stride, size))
             return false;
     return true;
 }

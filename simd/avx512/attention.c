@@ -170,15 +170,8 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
         lanes = vec_add(lanes, probabilities(p + c, visible(c, lo, hi), shift));
         c += VEC_LANES;
     }
-    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES) {
-        vec e[4];
-        UNROLL for (int i = 0; i < 4; i++) e[i] = vec_sub(vec_load(p + c + i * VEC_LANES), shift);
-        vec_exp_low_each(e, 4);
-        UNROLL for (int i = 0; i < 4; i++) {
-            vec_store(p + c + i * VEC_LANES, e[i]);
-            lanes = vec_add(lanes, e[i]);
-        }
-    }
+    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
+        lanes = vec_exp_four(p + c, shift, p + c, lanes);
     for (; c + VEC_LANES <= hi; c += VEC_LANES)
         lanes = vec_add(lanes, probabilities(p + c, (vec_mask)-1, shift));
     if (c < hi) {

@@ -33,6 +33,18 @@ INLINE vec vec_exp_low(vec x) {
     return x;
 }
 
+/* y = exp(x - shift) of four registers, which are added to the lanes one after the other. */
+INLINE vec vec_exp_four(const float *x, vec shift, float *y, vec lanes) {
+    vec e[4];
+    UNROLL for (int i = 0; i < 4; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
+    vec_exp_low_each(e, 4);
+    UNROLL for (int i = 0; i < 4; i++) {
+        vec_store(y + i * VEC_LANES, e[i]);
+        lanes = vec_add(lanes, e[i]);
+    }
+    return lanes;
+}
+
 /* What stands for x where x may be above 100, which gives infinity; vminps returns the second operand where it is NaN. */
 INLINE vec vec_exp_clamp(vec x) {
     return _mm512_min_ps(vec_set(101.0f), x);

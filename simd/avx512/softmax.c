@@ -25,15 +25,8 @@ static float row_max(const float *x, size_t n) {
 static vec row_exp(const float *x, size_t n, vec shift, float *y) {
     vec lanes = vec_zero();
     size_t c = 0;
-    for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES) {
-        vec p[4];
-        UNROLL for (int i = 0; i < 4; i++) p[i] = vec_sub(vec_load(x + c + i * VEC_LANES), shift);
-        vec_exp_low_each(p, 4);
-        UNROLL for (int i = 0; i < 4; i++) {
-            vec_store(y + c + i * VEC_LANES, p[i]);
-            lanes = vec_add(lanes, p[i]);
-        }
-    }
+    for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES)
+        lanes = vec_exp_four(x + c, shift, y + c, lanes);
     for (; c < n; c += VEC_LANES) {
         vec_mask mask = below(c, n);
         vec p = vec_exp_low(vec_sub(vec_load_mask(mask, x + c), shift));

@@ -176,9 +176,9 @@ static void head_task(void *arg, size_t index) {
     struct attn_tile tile = new_tile(work->problem, index);
     for (size_t head; attn_queue_take(&work->queue, &head);) {
         attn_tile_take_head(&tile, head);
+        if (tile.tiles > 0)
+            pack_head(&tile);
         for (size_t i = 0; i < tile.tiles; i++) {
-            if (i == 0)
-                pack_head(&tile);
             attn_tile_begin(&tile, i);
             attn_tile_run(&tile);
         }

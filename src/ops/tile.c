@@ -109,14 +109,17 @@ static void fetch_next_queries(const struct attn_tile *tile) {
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-/* Rows from r on that lie at one distance in a tensor, which is returned: those of one head, or the heads of one query. */
+/* How many rows from r on lie at one distance in a tensor: those of one head, or the heads of one query. */
 static size_t rows_at_one_distance(const struct attn_tile *tile, size_t r, size_t head_stride, size_t row_stride,
                                    size_t *distance) {
-    size_t n = 1, group = tile->problem->group;
-    *distance = group == 1 ? row_stride : head_stride;
-    while (r + n < tile->rows && (group == 1 || tile->row[r + n].row == tile->row[r].row))
-        n++;
-    return n;
+    bool one_head = tile->problem->group == 1;
+    *distance = one_head ? row_stride : head_stride;
+    if (one_head)
+        return tile->rows - r;
+    size_t end = r + 1;
+    while (end < tile->rows && tile->row[end].row == tile->row[r].row)
+        end++;
+    return end - r;
 }
 
 static void scale_queries(const struct attn_tile *tile) {

@@ -2,15 +2,33 @@
 #include "kernels.h"
 #include "vec.h"
 
-static void rows(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride) {
-    size_t whole = size / VEC_LANES * VEC_LANES;
+INLINE void copy_registers(const float *x, float *y, const int n) {
+    vec v[4];
+    UNROLL for (int i = 0; i < n; i++) v[i] = vec_load(x + i * VEC_LANES);
+    UNROLL for (int i = 0; i < n; i++) vec_store(y + i * VEC_LANES, v[i]);
+}
+
+/* Rows of at least 4 registers if `wide`: others would pay for the question. */
+INLINE void copy_rows(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride,
+                      const int wide) {
+    size_t fours = size / (4 * VEC_LANES) * (4 * VEC_LANES), whole = size / VEC_LANES * VEC_LANES;
     vec_mask tail = vec_lanes(0, size - whole);
     for (size_t i = 0; i < rows; i++, x += x_stride, y += y_stride) {
-        for (size_t j = 0; j < whole; j += VEC_LANES)
-            vec_store(y + j, vec_load(x + j));
+        size_t j = 0;
+        for (; wide && j < fours; j += 4 * VEC_LANES)
+            copy_registers(x + j, y + j, 4);
+        for (; j < whole; j += VEC_LANES)
+            copy_registers(x + j, y + j, 1);
         if (tail)
             vec_store_mask(tail, y + whole, vec_load_mask(tail, x + whole));
     }
+}
+
+static void rows(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride) {
+    if (size < 4 * VEC_LANES)
+        copy_rows(rows, size, x, x_stride, y, y_stride, 0);
+    else
+        copy_rows(rows, size, x, x_stride, y, y_stride, 1);
 }
 
 const struct attn_copy_kernel attn_avx512_copy = {.name = "avx512", .rows = rows};

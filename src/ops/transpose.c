@@ -6,7 +6,7 @@
 /* Below this many elements waking another thread costs more than it saves. */
 #define PARALLEL_WORK (1u << 17)
 /* Rows copied at a time: the heads of so many rows lie close together in the merged side. */
-#define ROWS_PER_ITEM 64
+#define ROWS_PER_ITEM 128
 
 struct work {
     const struct attn_copy_kernel *kernel;

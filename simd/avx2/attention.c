@@ -149,13 +149,6 @@ static float row_max(float *p, size_t lo, size_t hi, float max) {
     return vec_lane_max(vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]))) + 0.0f;
 }
 
-/* Probabilities of one vector of logits. */
-INLINE vec probabilities(float *p, vec shift) {
-    vec e = vec_exp_low(vec_sub(vec_load(p), shift));
-    vec_store(p, e);
-    return e;
-}
-
 INLINE void clear(float *p, size_t begin, size_t end) {
     for (size_t c = begin; c < end; c += VEC_LANES)
         vec_store_first(end - c, p + c, vec_zero());
@@ -165,15 +158,17 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
     float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
     size_t c = args->lo[r] / ATTN_LANES * ATTN_LANES, end = (args->hi[r] + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     vec shift = vec_set(max), factor = vec_set(correction);
-    vec lanes0 = vec_mul(vec_load(lane), factor), lanes1 = vec_mul(vec_load(lane + VEC_LANES), factor);
+    vec lanes[] = {vec_mul(vec_load(lane), factor), vec_mul(vec_load(lane + VEC_LANES), factor)};
     clear(p, args->begin, c);
-    for (; c < end; c += ATTN_LANES) {
-        lanes0 = vec_add(lanes0, probabilities(p + c, shift));
-        lanes1 = vec_add(lanes1, probabilities(p + c + VEC_LANES, shift));
+    for (; c + 2 * ATTN_LANES <= end; c += 2 * ATTN_LANES)
+        vec_exp_add(p + c, shift, p + c, lanes, 4);
+    if (c < end) {
+        vec_exp_add(p + c, shift, p + c, lanes, 2);
+        c += ATTN_LANES;
     }
     clear(p, c, args->end);
-    vec_store(lane, lanes0);
-    vec_store(lane + VEC_LANES, lanes1);
+    vec_store(lane, lanes[0]);
+    vec_store(lane + VEC_LANES, lanes[1]);
 }
 
 /* All maxima first: their reductions overlap each other, and the corrections of all rows are one exp. */

@@ -6,19 +6,23 @@
 
 #include "vec.h"
 
-/* exp(x) = (t + 1) 2^q; -105 <= x <= 101, or NaN with an undefined q. */
-INLINE vec vec_exp_steps(vec x, __m256i *q) {
-    *q = _mm256_cvtps_epi32(vec_mul(x, vec_set(0x1.715476p+0f)));
-    vec qf = _mm256_cvtepi32_ps(*q);
-    vec s = vec_fma(qf, vec_set(-0x1.62e4p-1f), x);
-    s = vec_fma(qf, vec_set(-0x1.7f7d1cp-20f), s);
-    vec u = vec_set(0x1.a057b4p-13f);
-    u = vec_fma(u, s, vec_set(0x1.6d2d92p-10f));
-    u = vec_fma(u, s, vec_set(0x1.11114cp-7f));
-    u = vec_fma(u, s, vec_set(0x1.5554f4p-5f));
-    u = vec_fma(u, s, vec_set(0x1.555556p-3f));
-    u = vec_fma(u, s, vec_set(0.5f));
-    return vec_fma(vec_mul(s, s), u, s);
+/* Registers that are worked on in step. */
+enum { VEC_EXP_MOST = 4 };
+
+/* exp(x[i]) = (t[i] + 1) 2^q[i] of n registers, each step for all of them: one alone waits for each of its steps.
+ * -105 <= x[i] <= 101, or NaN with an undefined q[i]. */
+INLINE void vec_exp_steps(const vec *x, vec *t, __m256i *q, const int n) {
+    vec s[VEC_EXP_MOST];
+    UNROLL for (int i = 0; i < n; i++) q[i] = _mm256_cvtps_epi32(vec_mul(x[i], vec_set(0x1.715476p+0f)));
+    UNROLL for (int i = 0; i < n; i++) t[i] = _mm256_cvtepi32_ps(q[i]);
+    UNROLL for (int i = 0; i < n; i++) s[i] = vec_fma(t[i], vec_set(-0x1.62e4p-1f), x[i]);
+    UNROLL for (int i = 0; i < n; i++) s[i] = vec_fma(t[i], vec_set(-0x1.7f7d1cp-20f), s[i]);
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(vec_set(0x1.a057b4p-13f), s[i], vec_set(0x1.6d2d92p-10f));
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(t[i], s[i], vec_set(0x1.11114cp-7f));
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(t[i], s[i], vec_set(0x1.5554f4p-5f));
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(t[i], s[i], vec_set(0x1.555556p-3f));
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(t[i], s[i], vec_set(0.5f));
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(vec_mul(s[i], s[i]), t[i], s[i]);
 }
 
 /* 2^q for -127 < q < 128; +0 for -127. */
@@ -31,20 +35,43 @@ INLINE vec vec_above(vec x) {
     return _mm256_max_ps(vec_set(-105.0f), x);
 }
 
-/* x <= 70, or NaN. The first step, 2^-24, is part of the addition. That leaves 2^(q + 24), which for -105 (q is -151) is +0:
- * hidden logits give +0 times a number and not an underflow, for which many processors need 150 cycles. */
-INLINE vec vec_exp_low(vec x) {
-    __m256i q;
-    vec t = vec_exp_steps(vec_above(x), &q);
-    return vec_mul(vec_fma(t, vec_set(0x1p-24f), vec_set(0x1p-24f)),
-                   vec_pow2(_mm256_add_epi32(q, _mm256_set1_epi32(24))));
+/* n registers of x <= 70, or NaN. The first step, 2^-24, is part of the addition. That leaves 2^(q + 24), which for -105 (q is
+ * -151) is +0: hidden logits give +0 times a number and not an underflow, for which many processors need 150 cycles. */
+INLINE void vec_exp_low_each(vec *x, const int n) {
+    __m256i q[VEC_EXP_MOST];
+    vec t[VEC_EXP_MOST];
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_above(x[i]);
+    vec_exp_steps(x, t, q, n);
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(t[i], vec_set(0x1p-24f), vec_set(0x1p-24f));
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_mul(t[i], vec_pow2(_mm256_add_epi32(q[i], _mm256_set1_epi32(24))));
 }
 
-INLINE vec vec_exp(vec x) {
-    __m256i q;
-    vec t = vec_exp_steps(vec_above(_mm256_min_ps(vec_set(101.0f), x)), &q);
-    __m256i half = _mm256_srai_epi32(q, 1);
-    return vec_mul(vec_mul(vec_add(t, vec_set(1.0f)), vec_pow2(half)), vec_pow2(_mm256_sub_epi32(q, half)));
+INLINE vec vec_exp_low(vec x) {
+    vec_exp_low_each(&x, 1);
+    return x;
+}
+
+/* y = exp(x - shift) of n registers, an even number, each of which is added to its half of the 16 lanes. */
+INLINE void vec_exp_add(const float *x, vec shift, float *y, vec lanes[2], const int n) {
+    vec e[VEC_EXP_MOST];
+    UNROLL for (int i = 0; i < n; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
+    vec_exp_low_each(e, n);
+    UNROLL for (int i = 0; i < n; i++) {
+        vec_store(y + i * VEC_LANES, e[i]);
+        lanes[i % 2] = vec_add(lanes[i % 2], e[i]);
+    }
+}
+
+/* exp of n registers of any x. */
+INLINE void vec_exp_each(vec *x, const int n) {
+    __m256i q[VEC_EXP_MOST];
+    vec t[VEC_EXP_MOST];
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_above(_mm256_min_ps(vec_set(101.0f), x[i]));
+    vec_exp_steps(x, t, q, n);
+    UNROLL for (int i = 0; i < n; i++) {
+        __m256i half = _mm256_srai_epi32(q[i], 1);
+        x[i] = vec_mul(vec_mul(vec_add(t[i], vec_set(1.0f)), vec_pow2(half)), vec_pow2(_mm256_sub_epi32(q[i], half)));
+    }
 }
 
 #endif

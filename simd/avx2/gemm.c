@@ -13,8 +13,9 @@ enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 14 };
 /* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
 enum { K_BLOCK = 256, ROW_BLOCK = 144 };
 
-/* Rows or columns in place that are fetched ahead: the processor does not foresee them where they lie far apart. */
-enum { PREFETCH = 16, LINE = 16 };
+/* Rows or columns in place that are fetched ahead, as many as memory takes to answer: the processor does not foresee them where
+ * they lie far apart. Rows that tiles side by side take turns at. */
+enum { PREFETCH = 32, TURN = 16, LINE = 16 };
 
 /* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
 enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
@@ -209,6 +210,18 @@ static size_t fetch_distance(const struct tile *t, size_t panels) {
     return t->b_stride == t->k * COLS ? panels * t->b_stride : FETCH_ROWS * COLS;
 }
 
+/* One or two rows wait for memory alone: the beginnings of the next short panels start the processor's own prefetching, which
+ * ends with each panel. */
+static void fetch_beginnings(const struct tile *t, size_t panels) {
+    enum { LEAST = 4, LINES = 4 };
+    if (t->k > SHORT || t->b_stride != t->k * COLS || panels < LEAST)
+        return;
+    for (size_t v = panels; v < 2 * panels; v++)
+        for (size_t l = 0; l < LINES; l++)
+            vec_prefetch_l2(t->b + v * t->b_stride + l * LINE);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
 /* One row tile over n columns: as many registers at once as fit, in whole panels but for the last. The last two steps share
  * what is left, or one of them may have too few chains. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
@@ -225,6 +238,8 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
         t->c = c + j;
         t->tail = taken - (vecs - 1) * VEC_LANES;
         t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
+        if (rows <= 2 && !in_place)
+            fetch_beginnings(t, vecs / VECS);
         run[vecs - 1](t);
     }
 }
@@ -379,12 +394,12 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
     } while (p < args->k);
 }
 
-/* Where one tile is not as wide as a row, PREFETCH rows at a time: what was fetched with them waits in L1 for the next tile. */
+/* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next tile. */
 static void run_rows(const struct attn_gemm_args *args) {
     size_t whole = args->n / VEC_LANES * VEC_LANES, p = 0;
     if (args->m == 0)
         return;
-    size_t depth = whole > tiles[args->m - 1].widest * VEC_LANES ? PREFETCH : args->k;
+    size_t depth = whole > tiles[args->m - 1].widest * VEC_LANES ? TURN : args->k;
     do {
         struct tile t = tile_in_place(args, args->k - p < depth ? args->k - p : depth);
         t.a += p;

@@ -26,9 +26,9 @@ enum { FAR = 384 };
 /* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched. */
 enum { SHORT = 256, FETCH_ROWS = 64 };
 
-/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns, which
- * the processor does not foresee where they lie far apart. */
-enum { PREFETCH = 16, LINE = 16 };
+/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns as
+ * memory takes to answer, which the processor does not foresee where they lie far apart. */
+enum { PREFETCH = 16, IN_PLACE_PREFETCH = 32, LINE = 16 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 8, PANEL_DEPTH = 64 };
@@ -99,7 +99,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
     pointers(a, t->a, stride, rows);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? PREFETCH * step : t->fetch;
+    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? IN_PLACE_PREFETCH * step : t->fetch;
     for (size_t p = 0; p < k; p++, b += step) {
         if (rows < width) {
             vec av[ROWS];
@@ -140,7 +140,7 @@ INLINE void tile_columns_run(const struct tile *t, const int rows) {
     size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
     pointers(a, t->a, stride, rows);
     for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
-        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b, (PREFETCH + p % LINE + i) * b_stride);
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b, (IN_PLACE_PREFETCH + p % LINE + i) * b_stride);
         vec bv[DEPTH];
         vec_load_columns(b, b_stride, bv);
         __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
@@ -217,6 +217,18 @@ static size_t fetch_distance(const struct tile *t, size_t vecs) {
     return t->b_stride == t->k * COLS ? vecs * t->b_stride : FETCH_ROWS * COLS;
 }
 
+/* One or two rows wait for memory alone: the beginnings of the next short panels start the processor's own prefetching, which
+ * ends with each panel. */
+static void fetch_beginnings(const struct tile *t, size_t vecs) {
+    enum { LINES = 4 };
+    if (t->k > SHORT || t->b_stride != t->k * COLS || vecs < MAX_WIDTH)
+        return;
+    for (size_t v = vecs; v < 2 * vecs; v++)
+        for (size_t l = 0; l < LINES; l++)
+            vec_prefetch_l2(t->b + v * t->b_stride + l * LINE);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
 /* One row tile over n columns, as many registers at once as fit, in nearly equal parts. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
                      const int in_place) {
@@ -231,6 +243,8 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
         t->c = c + j;
         t->tail = vec_lanes(0, parts == 1 ? n - j - (vecs - 1) * VEC_LANES : VEC_LANES);
         t->fetch = fetch_distance(t, vecs);
+        if (rows <= 2 && !in_place)
+            fetch_beginnings(t, vecs);
         run[vecs - 1](t);
     }
 }

@@ -328,11 +328,13 @@ INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, 
                       vec_load_mask(v == panels - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
 }
 
-/* A panel's columns that lie contiguous, DEPTH elements of each at a time. Returns how many of them are done. */
+/* A panel's columns that lie contiguous, DEPTH elements of each at a time, the next panel's fetched. Returns how many of them are
+ * done. */
 static size_t pack_whole_columns(const struct attn_pack_args *args, const float *b, float *packed) {
     size_t p = 0;
     for (; p + DEPTH <= args->k; p += DEPTH) {
         vec r[DEPTH];
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b + p, (COLS + p % LINE + i) * args->n_stride);
         vec_load_columns(b + p, args->n_stride, r);
         UNROLL for (size_t i = 0; i < DEPTH; i++) vec_store(packed + (p + i) * COLS, r[i]);
     }

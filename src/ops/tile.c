@@ -15,29 +15,6 @@ size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
     return rows / height + (rows % height != 0);
 }
 
-void attn_tile_take_head(struct attn_tile *tile, size_t head) {
-    const struct attn_problem *problem = tile->problem;
-    const attn_options *options = problem->options;
-    tile->head = head;
-    tile->b = head / problem->kv_heads;
-    tile->kv_head = head % problem->kv_heads;
-    tile->sequence = attn_sequence_of(problem, tile->b);
-    tile->tiles = attn_tile_count(problem, tile->sequence.q_len);
-    tile->alike = attn_rows_alike(options);
-    tile->masked = options->mask.data || options->bias.data;
-    tile->plain = !tile->masked && !options->alibi && !(options->soft_cap > 0.0f) && !options->scores &&
-                  !options->weights && options->empty == ATTN_EMPTY_ZERO;
-    if (tile->alike)
-        tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
-    tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
-    if (problem->source == ATTN_SOURCE_PACKED)
-        tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
-    tile->store = problem->source == ATTN_SOURCE_STREAMED ? &tile->scratch->block : &problem->store;
-    bool own = problem->source == ATTN_SOURCE_CACHE || problem->all_packed; /* every head has */
-    tile->store_sequence = own ? tile->b : problem->source == ATTN_SOURCE_PACKED ? attn_tile_task(tile) : 0;
-    tile->store_head = own ? tile->kv_head : 0;
-}
-
 static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
@@ -68,26 +45,65 @@ static void enclose(struct attn_tile *tile, struct attn_interval keys) {
     tile->keys.end = attn_max(tile->keys.end, keys.end);
 }
 
-/* Tiles of nearly equal height, so that the last is not a sliver. */
+/* Tiles of nearly equal height, so that the last is not a sliver; the first are the tallest. */
+static size_t rows_of(const struct attn_tile *tile, size_t index) {
+    size_t total = tile->sequence.q_len * tile->problem->group;
+    return total / tile->tiles + (index < total % tile->tiles);
+}
+
+/* What the rows of the tile see, and what encloses that. */
+static void describe_rows(struct attn_tile *tile) {
+    tile->keys = (struct attn_interval){0, 0};
+    tile->core = (struct attn_interval){0, tile->masked ? 0 : SIZE_MAX};
+    for (size_t r = 0; r < tile->rows; r++) {
+        describe_row(tile, &tile->row[r]);
+        enclose(tile, tile->row[r].keys);
+    }
+}
+
+void attn_tile_take_head(struct attn_tile *tile, size_t head) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    tile->head = head;
+    tile->b = head / problem->kv_heads;
+    tile->kv_head = head % problem->kv_heads;
+    tile->sequence = attn_sequence_of(problem, tile->b);
+    tile->tiles = attn_tile_count(problem, tile->sequence.q_len);
+    tile->alike = attn_rows_alike(options);
+    tile->masked = options->mask.data || options->bias.data;
+    tile->plain = !tile->masked && !options->alibi && !(options->soft_cap > 0.0f) && !options->scores &&
+                  !options->weights && options->empty == ATTN_EMPTY_ZERO;
+    if (tile->alike)
+        tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
+    tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+    if (problem->source == ATTN_SOURCE_PACKED)
+        tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
+    tile->store = problem->source == ATTN_SOURCE_STREAMED ? &tile->scratch->block : &problem->store;
+    bool own = problem->source == ATTN_SOURCE_CACHE || problem->all_packed; /* every head has */
+    tile->store_sequence = own ? tile->b : problem->source == ATTN_SOURCE_PACKED ? attn_tile_task(tile) : 0;
+    tile->store_head = own ? tile->kv_head : 0;
+    if (tile->alike && tile->plain && tile->tiles > 0) {
+        tile->rows = rows_of(tile, 0);
+        describe_rows(tile);
+    }
+}
+
 void attn_tile_begin(struct attn_tile *tile, size_t index) {
     const struct attn_problem *problem = tile->problem;
     size_t total = tile->sequence.q_len * problem->group, tiles = tile->tiles;
     size_t begin = index * (total / tiles) + attn_min(index, total % tiles);
     size_t query = begin / problem->group, member = begin % problem->group;
-    tile->rows = total / tiles + (index < total % tiles);
-    tile->keys = (struct attn_interval){0, 0};
-    tile->core = (struct attn_interval){0, tile->masked ? 0 : SIZE_MAX};
+    tile->rows = rows_of(tile, index);
     for (size_t r = 0; r < tile->rows; r++) {
-        struct attn_tile_row *row = &tile->row[r];
-        row->row = query;
-        row->head = tile->kv_head * problem->group + member;
+        tile->row[r].row = query;
+        tile->row[r].head = tile->kv_head * problem->group + member;
         if (++member == problem->group) {
             member = 0;
             query++;
         }
-        describe_row(tile, row);
-        enclose(tile, row->keys);
     }
+    if (!tile->alike || !tile->plain) /* else all tiles of a head are the same */
+        describe_rows(tile);
 }
 
 static const float *query_at(const struct attn_tile *tile, size_t head, size_t row) {

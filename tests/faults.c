@@ -195,7 +195,12 @@ attn_status gemm_create(struct arguments *a, const char **field) {
 }
 
 attn_status gemm_run(struct arguments *a, const char **field) {
-    return attn_gemm_run(a->gemm, a->m, a->x, a->x_stride, a->y, a->y_stride, a->parallel, field);
+    return attn_gemm_run(a->gemm, a->m, a->x, a->x_stride, a->y, a->y_stride, a->workspace, a->bytes, a->parallel,
+                         field);
+}
+
+attn_status gemm_workspace(struct arguments *a, const char **field) {
+    return attn_gemm_workspace(a->gemm, a->m, a->x_stride, a->bytes_out, field);
 }
 
 attn_status masked_softmax(struct arguments *a, const char **field) {

@@ -152,10 +152,10 @@ int set_up(void **state);
 
 typedef attn_status function(struct arguments *a, const char **field);
 
-function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
-    attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append, cache_truncate,
-    cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace, layer_forward,
-    layer_cache_config, layer_append_workspace, layer_append;
+function gemm_size, gemm_create, gemm_workspace, gemm_run, masked_softmax, transpose_qkv, transpose_output,
+    attention_workspace, attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append,
+    cache_truncate, cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace,
+    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
 
 /* ---- The check ---- */
 

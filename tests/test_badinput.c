@@ -51,6 +51,10 @@ static void test_gemm(void **state) {
     BAD_MEMORY(gemm_create, gemm_size, "memory", memory);
     GOOD(gemm_create, a.gemm_config_value.w.bias = NULL);
 
+    BAD(gemm_workspace, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
+    BAD(gemm_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    BAD_SIZE(gemm_workspace, "m", m);
+
     BAD(gemm_run, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
     BAD(gemm_run, ATTN_NULL_POINTER, "x", a.x = NULL);
     BAD(gemm_run, ATTN_NULL_POINTER, "y", a.y = NULL);

@@ -26,7 +26,7 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
     for (size_t b = 0; b < x->batch; b++)
         assert_ok(attn_gemm_run(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0),
-                                y.row_stride, NULL, NULL));
+                                y.row_stride, NULL, 0, NULL, NULL));
     guarded_free(memory);
     return y;
 }

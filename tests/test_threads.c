@@ -126,7 +126,7 @@ struct gemm_problem {
 
 static void run_gemm(const void *problem, const attn_parallel *parallel, float *out) {
     const struct gemm_problem *p = problem;
-    assert_ok(attn_gemm_run(p->gemm, p->m, p->x, p->k, out, p->n, parallel, NULL));
+    assert_ok(attn_gemm_run(p->gemm, p->m, p->x, p->k, out, p->n, NULL, 0, parallel, NULL));
 }
 
 static void test_gemm(void **state) {

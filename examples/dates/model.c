@@ -128,7 +128,7 @@ static bool append(struct model *model, const attn_layer *layer, size_t length, 
 static bool multiply(const attn_gemm *gemm, size_t rows, const float *x, size_t in, float *y, size_t out,
                      struct error *error) {
     const char *field = "";
-    return succeeded(attn_gemm_run(gemm, rows, x, in, y, out, NULL, &field), "gemm", field, error);
+    return succeeded(attn_gemm_run(gemm, rows, x, in, y, out, NULL, 0, NULL, &field), "gemm", field, error);
 }
 
 static bool feed_forward(struct model *model, const struct feed_forward *ffn, size_t rows, struct error *error) {

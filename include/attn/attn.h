@@ -134,10 +134,15 @@ ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *byte
  * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes, attn_gemm **gemm,
                                       const char **field);
-/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. parallel may be NULL.
- * NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+/* Bytes of workspace with which m rows of x, x_stride apart, are quicker: often 0. Rows a multiple of 4 KiB apart compete for the
+ * same sets of a cache; with a workspace they are copied into it first. NULL_POINTER, BAD_SIZE, OVERFLOW. */
+ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride, size_t *bytes,
+                                         const char **field);
+/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. workspace may be NULL, parallel too: the
+ * result is the same. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y,
-                                   size_t y_stride, const attn_parallel *parallel, const char **field);
+                                   size_t y_stride, void *workspace, size_t bytes, const attn_parallel *parallel,
+                                   const char **field);
 
 /* ---- Kernel level: masked softmax -------------------------------------------------------------------------------- */
 

@@ -32,7 +32,7 @@ INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
     vec lanes[] = {vec_zero(), vec_zero()};
     size_t c = 0;
     for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES) {
-        UNROLL for (int i = 0; i < 4 * VEC_LANES; i += LINE) vec_prefetch(x + c, AHEAD + i);
+        UNROLL for (size_t i = 0; i < 4 * VEC_LANES; i += LINE) vec_prefetch(x + c, AHEAD + i);
         vec_exp_add(x + c, shift, y + c, lanes, 4);
     }
     for (; c < n; c += VEC_LANES) {

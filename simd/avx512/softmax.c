@@ -29,7 +29,7 @@ static vec row_exp(const float *x, size_t n, vec shift, float *y) {
     vec lanes = vec_zero();
     size_t c = 0;
     for (; c + 4 * VEC_LANES <= n; c += 4 * VEC_LANES) {
-        UNROLL for (int i = 0; i < 4; i++) vec_prefetch(x + c, AHEAD + i * VEC_LANES);
+        UNROLL for (size_t i = 0; i < 4; i++) vec_prefetch(x + c, AHEAD + i * VEC_LANES);
         lanes = vec_exp_four(x + c, shift, y + c, lanes);
     }
     for (; c < n; c += VEC_LANES) {

@@ -5,6 +5,7 @@
 
 struct attn_gemm {
     struct attn_packed packed;
+    const struct attn_copy_kernel *copy;
 };
 
 static attn_status layout(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
@@ -45,12 +46,45 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     JUDGE(layout(config, &carve, gemm, &packed, &table, field));
     attn_packed_fill(&packed, &config->w);
     (*gemm)->packed = packed;
+    (*gemm)->copy = attn_table_copy(table);
     attn_verbose("gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
     return ATTN_OK;
 }
 
+/* A copy of the rows, where one is wanted. */
+static float *layout_rows(const struct attn_packed *w, size_t m, size_t x_stride, struct attn_carve *carve) {
+    return attn_gemm_wants_rows(w, m, x_stride) ? attn_take_rows(carve, m, w->k) : NULL;
+}
+
+attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride, size_t *bytes, const char **field) {
+    struct attn_carve carve = {0};
+    JUDGE(judge_pointer(gemm, "gemm", field));
+    JUDGE(judge_size(m, 0, "m", field));
+    JUDGE(judge_pointer(bytes, "bytes", field));
+    layout_rows(&gemm->packed, m, x_stride, &carve);
+    if (carve.overflow)
+        return judge_fail(ATTN_OVERFLOW, "m", field);
+    *bytes = carve.used;
+    return ATTN_OK;
+}
+
+/* Puts a copy of the rows, where one is wanted, in their place. */
+static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, size_t *x_stride, void *workspace,
+                             size_t bytes, const char **field) {
+    size_t needed, k = gemm->packed.k;
+    JUDGE(attn_gemm_workspace(gemm, m, *x_stride, &needed, field));
+    JUDGE(judge_memory(workspace, bytes, needed, "workspace", field));
+    float *rows = layout_rows(&gemm->packed, m, *x_stride, &(struct attn_carve){.base = workspace});
+    if (rows) {
+        gemm->copy->rows(m, k, *x, *x_stride, rows, attn_row_stride(k));
+        *x = rows;
+        *x_stride = attn_row_stride(k);
+    }
+    return ATTN_OK;
+}
+
 attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
-                          const attn_parallel *parallel, const char **field) {
+                          void *workspace, size_t bytes, const attn_parallel *parallel, const char **field) {
     JUDGE(judge_pointer(gemm, "gemm", field));
     JUDGE(judge_size(m, 0, "m", field));
     JUDGE(judge_parallel(parallel, "parallel.run", field));
@@ -67,6 +101,8 @@ attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_
     JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
     JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
     JUDGE(judge_disjoint(x, x_bytes, y, y_bytes, "y", field));
+    if (workspace)
+        JUDGE(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));
     attn_op_gemm(w, m, x, x_stride, y, y_stride, parallel);
     return ATTN_OK;
 }

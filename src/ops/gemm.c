@@ -7,6 +7,10 @@
 /* Below this many multiply-adds waking another thread costs more than it saves. */
 #define PARALLEL_WORK (1u << 19)
 
+/* Lines that a set of L1 holds, at least: a tile of so many rows does not miss them at every step. From so many columns on a copy
+ * of the rows costs less than it saves. */
+enum { WAYS = 8, MANY_COLUMNS = 512 };
+
 /* Items per thread: enough that a thread which loses its core delays little. */
 #define ITEMS_PER_THREAD 4
 
@@ -33,6 +37,17 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
                                                   .panel_stride = packed->panel_stride});
     if (packed->bias)
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof(float));
+}
+
+float *attn_take_rows(struct attn_carve *carve, size_t rows, size_t width) {
+    size_t bytes = 0;
+    if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), sizeof(float), &bytes))
+        carve->overflow = true;
+    return attn_carve_take(carve, rows, bytes);
+}
+
+bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride) {
+    return x_stride % ATTN_ALIAS == 0 && w->kernel->rows > WAYS && m > w->kernel->rows && w->n >= MANY_COLUMNS;
 }
 
 /* The product cut into items: bands of rows, or bands of columns where rows are few. */

@@ -22,6 +22,20 @@ void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kerne
 /* Fills it from w, whose bias must be there if and only if room was left. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
+/* Rows so far apart, in floats, fall into the same cache sets, of which a product reads more rows at once than a set holds. */
+enum { ATTN_ALIAS = 1024, ATTN_LINE = 16 };
+
+/* Floats from one row to the next where we lay them out: a line more where rows would alias. */
+static inline size_t attn_row_stride(size_t width) {
+    return width % ATTN_ALIAS ? width : width + ATTN_LINE;
+}
+
+/* Takes room for rows of so many floats, at that distance. */
+float *attn_take_rows(struct attn_carve *carve, size_t rows, size_t width);
+
+/* Whether a product of m rows at that distance is quicker with a copy of them. */
+bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride);
+
 /* y[m, n] = x[m, k] w + bias. */
 void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                   const attn_parallel *parallel);

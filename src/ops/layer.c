@@ -34,24 +34,9 @@ static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struc
     return rows;
 }
 
-/* Rows so far apart, in floats, fall into the same cache sets, of which a product reads more rows at once than a set holds. */
-enum { ALIAS = 1024, LINE = 16 };
-
-/* Floats from one row of the workspace to the next: a line more where rows would alias. */
-static size_t row_stride(size_t width) {
-    return width % ALIAS ? width : width + LINE;
-}
-
-static float *take_rows(struct attn_carve *carve, size_t rows, size_t width) {
-    size_t bytes = 0;
-    if (width > SIZE_MAX - LINE || !attn_mul(row_stride(width), sizeof(float), &bytes))
-        carve->overflow = true;
-    return attn_carve_take(carve, rows, bytes);
-}
-
 /* Heads of rows in the workspace, `width` floats each. */
 static attn_tensor split_heads(const float *rows, size_t len, size_t width, size_t head_size) {
-    size_t stride = row_stride(width);
+    size_t stride = attn_row_stride(width);
     return (attn_tensor){.data = rows, .batch_stride = len * stride, .head_stride = head_size, .row_stride = stride};
 }
 
@@ -67,7 +52,7 @@ static void project_pending(const struct attn_packed *w, const struct rows *x, c
                             const attn_parallel *parallel) {
     if (rows->begin < rows->end) /* without rows there need be no pointer to them */
         attn_op_gemm(w, rows->end - rows->begin, x->data + row_offset(x, rows->begin), x->row_stride,
-                     y + rows->begin * row_stride(w->n), row_stride(w->n), parallel);
+                     y + rows->begin * attn_row_stride(w->n), attn_row_stride(w->n), parallel);
 }
 
 static void project(const struct attn_packed *w, const struct rows *x, size_t batch,
@@ -110,13 +95,13 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
     size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
     size_t q_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
-    run->q = take_rows(carve, q_rows, hidden);
-    run->o = take_rows(carve, q_rows, hidden);
+    run->q = attn_take_rows(carve, q_rows, hidden);
+    run->o = attn_take_rows(carve, q_rows, hidden);
     run->o_rows = q_rows;
     if (!args->cache) {
         size_t kv_rows = total_rows(&args->kv_cu, args->batch, kv_len, carve);
-        run->k = take_rows(carve, kv_rows, kv_width);
-        run->v = take_rows(carve, kv_rows, kv_width);
+        run->k = attn_take_rows(carve, kv_rows, kv_width);
+        run->v = attn_take_rows(carve, kv_rows, kv_width);
     }
     attn_tensor o = split_heads(run->o, args->q_len, hidden, head_size);
     run->problem = (struct attn_problem){
@@ -150,9 +135,9 @@ static struct rows rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
 static struct rows spread(const struct attn_layer_run *run, const struct rows *x, size_t size,
                           struct attn_interval (*interval)(const void *context, size_t b)) {
     const struct attn_problem *problem = &run->problem;
-    size_t stride = row_stride(run->layer->w_o.k);
+    size_t stride = attn_row_stride(run->layer->w_o.k);
     size_t rows = x->cu ? (size_t)x->cu[problem->batch] : problem->batch * x->len;
-    if (x->row_stride % ALIAS || size > stride || rows > run->o_rows)
+    if (x->row_stride % ATTN_ALIAS || size > stride || rows > run->o_rows)
         return *x;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_interval used = interval(problem, b);
@@ -181,7 +166,7 @@ static void project_output(const struct attn_layer_run *run) {
         for (end = b + 1; end < problem->batch && (to.cu || row_follows(&to, last)); end++)
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
-            attn_op_gemm(w, last - first, run->o + first * row_stride(w->k), row_stride(w->k),
+            attn_op_gemm(w, last - first, run->o + first * attn_row_stride(w->k), attn_row_stride(w->k),
                          y->data + row_offset(&to, first), y->row_stride, problem->options->parallel);
     }
 }
@@ -213,8 +198,8 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
 void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
                               struct attn_carve *carve) {
     size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, carve);
-    *k = take_rows(carve, rows, layer->w_k.n);
-    *v = take_rows(carve, rows, layer->w_v.n);
+    *k = attn_take_rows(carve, rows, layer->w_k.n);
+    *v = attn_take_rows(carve, rows, layer->w_v.n);
 }
 
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,

@@ -11,10 +11,10 @@
 
 enum { ROWS = 14, COLS = VEC_LANES, WIDTH = 2, MAX_WIDTH = 8 };
 
-/* What passes over two panels of B, 128 KiB, are 448 KiB of A: with the panels to come, all stay in an L2 of 1 MiB. Smaller
- * blocks of k would keep the panels in L1, but their 9 bytes a cycle come from L2 in time, and each block more is a round trip
- * of C. */
-enum { K_BLOCK = 1024, ROW_BLOCK = 112 };
+/* Rows that pass over two panels of B, and how long panels may be: two, 512 KiB, and the next two that are fetched meanwhile stay
+ * in an L2 of 1 MiB. A comes from L3 where it is that long, in time, since each row is read in one go; blocks of k that would keep
+ * it in L2 cost more, a round trip of C each. */
+enum { K_BLOCK = 4096, ROW_BLOCK = 128 };
 
 /* Rows of A that lie a multiple of 4 KiB apart compete for the 12 lines of one cache set, B with them: fewer rows then share a
  * tile. */

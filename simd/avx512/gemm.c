@@ -33,6 +33,10 @@ enum { PREFETCH = 16, IN_PLACE_PREFETCH = 32, LINE = 16 };
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 8, PANEL_DEPTH = 64 };
 
+/* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
+ * in L1. */
+enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
+
 /* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
@@ -130,25 +134,31 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     tile_end(t, acc, rows, width);
 }
 
-/* Compile-time rows and one register of columns in place, DEPTH elements of each at a time: transposed they stay in registers
- * while the rows of A pass by. That takes 24 shuffles, all of one port, next to 8 multiply-adds a row. Meanwhile a line of some
- * columns further on is fetched, so that in 16 elements it is the turn of each. */
-INLINE void tile_columns_run(const struct tile *t, const int rows) {
-    vec acc[ROWS];
-    tile_begin(t, acc, rows, 1);
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
+ * the rows of A pass by. That takes 24 shuffles next to 8 multiply-adds a row, which wait for each other: two registers have
+ * twice as many chains. Meanwhile a line of some columns further on is fetched, so that in 16 elements it is the turn of each. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width) {
+    vec acc[2 * ROWS];
+    tile_begin(t, acc, rows, width);
     const float *b = t->b, *a[4];
+    const size_t turns = (size_t)width * VEC_LANES * DEPTH / LINE;
     size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
     pointers(a, t->a, stride, rows);
     for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
-        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b, (IN_PLACE_PREFETCH + p % LINE + i) * b_stride);
-        vec bv[DEPTH];
-        vec_load_columns(b, b_stride, bv);
-        __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
-        UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) acc[i] =
-            vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], acc[i]);
+        size_t turn = IN_PLACE_PREFETCH + p % LINE / DEPTH * turns;
+        UNROLL for (size_t i = 0; i < turns; i++) vec_prefetch(b, (turn + i) * b_stride);
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv[DEPTH];
+            vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
+            __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+            UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
+                vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], acc[i * width + j]);
+            if (rows > 1 && width > 1) /* or what is read of A is kept for the next register, on the stack */
+                __asm__ volatile("" : : : "memory");
+        }
         UNROLL for (int q = 0; q < 4; q++) a[q] += DEPTH;
     }
-    tile_end(t, acc, rows, 1);
+    tile_end(t, acc, rows, width);
 }
 
 typedef void tile_function(const struct tile *t);
@@ -166,8 +176,11 @@ typedef void tile_function(const struct tile *t);
     static void tile_far_##rows##_2(const struct tile *t) {                                                            \
         tile_run(t, rows, WIDTH, FAR_PANELS);                                                                          \
     }                                                                                                                  \
-    static void tile_columns_##rows##_8(const struct tile *t) {                                                        \
-        tile_columns_run(t, rows);                                                                                     \
+    static void tile_columns_##rows##_1_8(const struct tile *t) {                                                      \
+        tile_columns_run(t, rows, 1);                                                                                  \
+    }                                                                                                                  \
+    static void tile_columns_##rows##_2_8(const struct tile *t) {                                                      \
+        tile_columns_run(t, rows, 2);                                                                                  \
     }
 #define ENTRY(rows, width)      tile_##rows##_##width,
 #define ROWS_ENTRY(rows, width) tile_rows_##rows##_##width,
@@ -186,11 +199,11 @@ typedef void tile_function(const struct tile *t);
      {UP_TO_##widest(ENTRY, rows)},                                                                                    \
      {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
      tile_far_##rows##_2,                                                                                              \
-     tile_columns_##rows##_8},
+     {tile_columns_##rows##_1_8, rows <= PAIR_ROWS ? tile_columns_##rows##_2_8 : NULL}},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far, *run_columns;
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far, *run_columns[2];
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
 
 /* Where nothing is to be scaled. */
@@ -427,18 +440,19 @@ static void run_rows(const struct attn_gemm_args *args) {
 }
 
 static void run_columns(const struct attn_gemm_args *args) {
-    size_t k = args->k / DEPTH * DEPTH, j = 0;
+    size_t k = args->k / DEPTH * DEPTH, j = 0, vecs;
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
         return;
-    for (; args->n - j >= COLS; j += COLS) {
+    for (; args->n - j >= COLS; j += vecs * COLS) {
+        vecs = args->m <= PAIR_ROWS && k <= PAIR_DEPTH && args->n - j >= 2 * COLS ? 2 : 1;
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            tiles[args->m - 1].run_columns(&t);
-        if (k < args->k)
-            run_through_panel(args, j, COLS, k);
+            tiles[args->m - 1].run_columns[vecs - 1](&t);
+        for (size_t v = 0; k < args->k && v < vecs; v++)
+            run_through_panel(args, j + v * COLS, COLS, k);
     }
     if (j < args->n)
         run_through_panel(args, j, args->n - j, 0);

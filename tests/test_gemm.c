@@ -325,7 +325,8 @@ static void equals_reference_on_large_sizes(void **state) {
     struct test_random random = test_random(__func__);
     const size_t sizes[][3] = {{37, 300, 100}, {16, 100, 255}, {15, 65, 256},  {29, 33, 257},  {17, 70, 511},
                                {9, 49, 513},   {20, 64, 1025}, {31, 47, 1100}, {130, 40, 400}, {115, 70, 1024},
-                               {25, 33, 2048}, {1, 300, 100},  {2, 200, 130},  {4, 130, 200},  {6, 128, 256}};
+                               {25, 33, 2048}, {1, 300, 100},  {2, 200, 130},  {4, 130, 200},  {6, 128, 256},
+                               {20, 40, 4097}, {31, 64, 4200}};
     size_t count = sizeof sizes / sizeof *sizes;
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(&random, TEST_NORMAL, sizes[i][0], sizes[i][1], sizes[i][2]);

@@ -159,17 +159,17 @@ INLINE float vec_lane_max(vec x) {
     return _mm_cvtss_f32(_mm_max_ss(t2, _mm_movehdup_ps(t2)));
 }
 
-/* The largest magnitude so far of each lane, as the integer that its bits are: infinity's, 0x7f800000, is above those of
- * numbers, NaN's above it. No operation here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
+ * here raises an exception. */
 typedef __m256i vec_magnitude;
 
-INLINE vec_magnitude vec_no_magnitude(void) {
-    return _mm256_setzero_si256();
+INLINE vec_magnitude vec_magnitude_of(vec x) {
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
 }
-INLINE vec_magnitude vec_max_magnitude(vec_magnitude m, vec x) {
-    return _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff)));
+INLINE vec_magnitude vec_larger(vec_magnitude a, vec_magnitude b) {
+    return _mm256_max_epi32(a, b);
 }
-/* 1 where no lane has been infinite or NaN. */
+/* 1 where no lane is infinity's or NaN's. */
 INLINE int vec_all_finite(vec_magnitude m) {
     return _mm256_movemask_epi8(_mm256_cmpgt_epi32(m, _mm256_set1_epi32(0x7f7fffff))) == 0;
 }

@@ -261,13 +261,13 @@ static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shi
 
 static int all_finite(const float *x, size_t n) {
     vec_magnitude m[4];
-    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_no_magnitude();
+    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_magnitude_of(vec_zero());
     size_t j = 0;
     for (; j + 4 * VEC_LANES <= n; j += 4 * VEC_LANES)
-        UNROLL for (int i = 0; i < 4; i++) m[i] = vec_max_magnitude(m[i], vec_load(x + j + i * VEC_LANES));
+        UNROLL for (int i = 0; i < 4; i++) m[i] = vec_larger(m[i], vec_magnitude_of(vec_load(x + j + i * VEC_LANES)));
     for (; j < n; j += VEC_LANES)
-        m[0] = vec_max_magnitude(m[0], vec_load_mask(below(j, n), x + j));
-    UNROLL for (int i = 1; i < 4; i++) m[0] = vec_max_magnitude(m[0], _mm512_castsi512_ps(m[i]));
+        m[0] = vec_larger(m[0], vec_magnitude_of(vec_load_mask(below(j, n), x + j)));
+    UNROLL for (int i = 1; i < 4; i++) m[0] = vec_larger(m[0], m[i]);
     return vec_all_finite(m[0]);
 }
 

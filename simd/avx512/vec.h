@@ -138,17 +138,17 @@ INLINE vec_mask vec_less(vec_mask mask, const uint32_t *a, const uint32_t *b) {
     return _mm512_mask_cmplt_epu32_mask(mask, _mm512_maskz_loadu_epi32(mask, a), _mm512_maskz_loadu_epi32(mask, b));
 }
 
-/* The largest magnitude so far of each lane, as the integer that its bits are: infinity's, 0x7f800000, is above those of
- * numbers, NaN's above it. No operation here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
+ * here raises an exception. */
 typedef __m512i vec_magnitude;
 
-INLINE vec_magnitude vec_no_magnitude(void) {
-    return _mm512_setzero_si512();
+INLINE vec_magnitude vec_magnitude_of(vec x) {
+    return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
 }
-INLINE vec_magnitude vec_max_magnitude(vec_magnitude m, vec x) {
-    return _mm512_max_epu32(m, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)));
+INLINE vec_magnitude vec_larger(vec_magnitude a, vec_magnitude b) {
+    return _mm512_max_epu32(a, b);
 }
-/* 1 where no lane has been infinite or NaN. */
+/* 1 where no lane is infinity's or NaN's. */
 INLINE int vec_all_finite(vec_magnitude m) {
     return _mm512_cmpge_epu32_mask(m, _mm512_set1_epi32(0x7f800000)) == 0;
 }

@@ -141,17 +141,17 @@ INLINE float vec_lane_max(const vec x[SUM_VECS]) {
     return vmaxnmvq_f32(vec_max(vec_max(x[0], x[2]), vec_max(x[1], x[3])));
 }
 
-/* The largest magnitude so far of each lane, as the integer that its bits are: infinity's, 0x7f800000, is above those of
- * numbers, NaN's above it. No operation here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
+ * here raises an exception. */
 typedef uint32x4_t vec_magnitude;
 
-INLINE vec_magnitude vec_no_magnitude(void) {
-    return vdupq_n_u32(0);
+INLINE vec_magnitude vec_magnitude_of(vec x) {
+    return vbicq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x80000000));
 }
-INLINE vec_magnitude vec_max_magnitude(vec_magnitude m, vec x) {
-    return vmaxq_u32(m, vbicq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x80000000)));
+INLINE vec_magnitude vec_larger(vec_magnitude a, vec_magnitude b) {
+    return vmaxq_u32(a, b);
 }
-/* 1 where no lane has been infinite or NaN. */
+/* 1 where no lane is infinity's or NaN's. */
 INLINE int vec_all_finite(vec_magnitude m) {
     return vmaxvq_u32(m) < 0x7f800000;
 }

@@ -33,17 +33,22 @@
 /* The most query rows that pass over keys together, at least attn_gemm_kernel.rows of every ISA. */
 #define ATTN_MAX_ROWS 32
 
+/* The most columns of a panel. */
+#define ATTN_MAX_COLS 32
+
 /* ---- GEMM ---- */
 
 /* Packs b[k][n], element [p][j] at b[p * k_stride + j * n_stride], into panels of `cols` columns: column j is in panel
  * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Columns n and up of the last panel
- * are filled with +0. k_stride or n_stride may be anything; 1 in either is the fast case. */
+ * are filled with +0. k_stride or n_stride may be anything; 1 in either is the fast case. `narrow`: panels hold no more than
+ * ATTN_LANES columns. */
 struct attn_pack_args {
     size_t k, n;
     const float *b;
     size_t k_stride, n_stride;
     float *packed;
     size_t panel_stride; /* floats; at least k * cols */
+    int narrow;
 };
 
 /* c[i][j] = start + sum over ascending p of a[i][p] * b[p][j], one fma chain per element. */
@@ -53,6 +58,8 @@ struct attn_gemm_args {
     size_t a_stride; /* >= k, or any where m <= 1 */
     const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
     size_t panel_stride;
+    int narrow;         /* as packed */
+    int distant;        /* b more likely comes from memory than from a cache: for what is fetched ahead */
     size_t b_stride;    /* of run_rows and run_columns, in place of panel_stride */
     const float *bias;  /* the start of the chains: bias[j], or +0 where NULL */
     int accumulate;     /* the start is c[i][j] instead, */
@@ -64,8 +71,8 @@ struct attn_gemm_args {
 /* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
 struct attn_gemm_kernel {
     const char *name;
-    size_t rows, width; /* of the largest tile; rows <= ATTN_MAX_ROWS, width a multiple of cols */
-    size_t cols;        /* of a panel; a divisor of ATTN_LANES */
+    size_t rows,
+        cols; /* of the largest tile, cols those of a panel; rows <= ATTN_MAX_ROWS, cols a divisor of ATTN_MAX_COLS */
     void (*pack)(const struct attn_pack_args *args);
     void (*run)(const struct attn_gemm_args *args);
     /* For m <= rows, the same of b as the caller has it: element [p][j] at b[p * b_stride + j], or at b[j * b_stride + p]. */

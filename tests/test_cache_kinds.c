@@ -357,14 +357,14 @@ static size_t fork_bytes(const attn_cache *parent, size_t len, size_t capacity) 
 static void test_fork_size(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 2, .head_size = 8, .capacity = 4000};
-    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, 4000, 8, FLUSH_END);
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 2, .head_size = 32, .capacity = 4000};
+    struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, 4000, 32, FLUSH_END);
     void *memory;
-    size_t key_bytes = 2 * (8 + 8) * sizeof(float);
+    size_t key_bytes = 2 * (32 + 32) * sizeof(float);
     attn_cache *parent = cache_create(&config, &memory, FLUSH_END);
     cache_append(parent, 4000, tensor_in(&k), tensor_in(&k), NULL);
-    for (size_t len = 16; len <= 4000; len += 16) {
-        assert_int_equal(fork_bytes(parent, 16, 16 + 64), fork_bytes(parent, len, len + 64));
+    for (size_t len = 32; len <= 4000; len += 32) {
+        assert_int_equal(fork_bytes(parent, 32, 32 + 64), fork_bytes(parent, len, len + 64));
         assert_in_range(fork_bytes(parent, len - 9, len - 9 + 64), 1, fork_bytes(parent, len, len + 64 + 32));
     }
     assert_in_range(fork_bytes(parent, 4000, 4000 + 64), 64 * key_bytes, (64 + 32) * key_bytes + 4096);

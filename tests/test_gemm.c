@@ -100,16 +100,22 @@ static struct test_matrix corner(const float *dense, size_t dense_cols, size_t r
 
 struct packed {
     float *data;
-    size_t count, panel_stride;
+    size_t cols, count, panel_stride;
+    int narrow;
 };
 
-static size_t panel_count(size_t n) {
-    return (n + kernel()->cols - 1) / kernel()->cols;
+static size_t panel_count(const struct packed *packed, size_t n) {
+    return (n + packed->cols - 1) / packed->cols;
+}
+
+static size_t panel_cols(int narrow) {
+    return narrow && kernel()->cols > ATTN_LANES ? ATTN_LANES : kernel()->cols;
 }
 
 /* Packs the first n columns of the problem's b from guarded memory in the given layout into guarded memory. */
-static struct packed pack(const struct problem *problem, size_t n, enum layout layout, size_t gap, enum flush flush) {
-    size_t k = problem->k, cols = kernel()->cols, step = layout == LAYOUT_GENERAL ? 3 : 1;
+static struct packed pack(const struct problem *problem, size_t n, enum layout layout, size_t gap, enum flush flush,
+                          int narrow) {
+    size_t k = problem->k, cols = panel_cols(narrow), step = layout == LAYOUT_GENERAL ? 3 : 1;
     bool by_column = layout == LAYOUT_K_UNIT;
     size_t rows = by_column ? n : k, width = by_column ? k : n;
     struct test_matrix b = test_matrix(rows, width == 0 ? 0 : (width - 1) * step + 1, width * step + gap, flush);
@@ -118,8 +124,8 @@ static struct packed pack(const struct problem *problem, size_t n, enum layout l
         for (size_t j = 0; j < n; j++)
             b.data[p * k_stride + j * n_stride] = problem->b[p * problem->n + j];
 
-    struct packed packed = {.panel_stride = k * cols + gap};
-    packed.count = n == 0 ? 0 : (panel_count(n) - 1) * packed.panel_stride + k * cols;
+    struct packed packed = {.cols = cols, .panel_stride = k * cols + gap, .narrow = narrow};
+    packed.count = n == 0 ? 0 : (panel_count(&packed, n) - 1) * packed.panel_stride + k * cols;
     packed.data = guarded_aligned_floats(packed.count, flush);
     kernel()->pack(&(struct attn_pack_args){.k = k,
                                             .n = n,
@@ -127,22 +133,23 @@ static struct packed pack(const struct problem *problem, size_t n, enum layout l
                                             .k_stride = k_stride,
                                             .n_stride = n_stride,
                                             .packed = packed.data,
-                                            .panel_stride = packed.panel_stride});
+                                            .panel_stride = packed.panel_stride,
+                                            .narrow = narrow});
     test_matrix_free(&b);
     return packed;
 }
 
 /* Every column in its place, +0 beyond the last, nothing between the panels. */
 static void check_packed(const struct problem *problem, size_t n, const struct packed *packed) {
-    size_t k = problem->k, cols = kernel()->cols;
+    size_t k = problem->k, cols = packed->cols;
     float *panel = new_floats(k * cols);
-    for (size_t i = 0; i < panel_count(n); i++) {
+    for (size_t i = 0; i < panel_count(packed, n); i++) {
         const float *actual = packed->data + i * packed->panel_stride;
         for (size_t p = 0; p < k; p++)
             for (size_t j = 0; j < cols; j++)
                 panel[p * cols + j] = i * cols + j < n ? problem->b[p * problem->n + i * cols + j] : 0.0f;
         assert_same_bits(panel, actual, k * cols);
-        for (size_t gap = k * cols; i + 1 < panel_count(n) && gap < packed->panel_stride; gap++)
+        for (size_t gap = k * cols; i + 1 < panel_count(packed, n) && gap < packed->panel_stride; gap++)
             assert_true(is_untouched(actual + gap));
     }
     free(panel);
@@ -160,9 +167,11 @@ static void packs_every_tail(void **state) {
                 size_t gap = gaps[(n + i) % 3];
                 enum flush flush = n % 2 ? FLUSH_START : FLUSH_END;
                 test_case("pack k=%zu n=%zu %s gap=%zu flush=%d", problem.k, n, layout_names[layout], gap, (int)flush);
-                struct packed packed = pack(&problem, n, layout, gap, flush);
-                check_packed(&problem, n, &packed);
-                guarded_free(packed.data);
+                for (int narrow = 0; narrow < 2; narrow++) {
+                    struct packed packed = pack(&problem, n, layout, gap, flush, narrow);
+                    check_packed(&problem, n, &packed);
+                    guarded_free(packed.data);
+                }
             }
         free_problem(&problem);
     }
@@ -178,19 +187,20 @@ struct run_case {
 };
 
 /* Which function takes b from where. */
-enum side { SIDE_PACKED, SIDE_ROWS, SIDE_COLUMNS, SIDE_COUNT };
+enum side { SIDE_PACKED, SIDE_NARROW, SIDE_ROWS, SIDE_COLUMNS, SIDE_COUNT };
 
-static const char *const side_names[] = {"packed", "rows", "columns"};
+static const char *const side_names[] = {"packed", "packed narrow", "rows", "columns"};
 
 /* The first n columns of the problem's b, once for each side. */
 struct right {
-    struct packed packed;
+    struct packed packed, narrow;
     struct test_matrix rows, columns; /* [k][n], [n][k] */
 };
 
 static struct right new_right(const struct problem *problem, size_t n, enum layout layout, size_t gap,
                               enum flush flush) {
-    struct right right = {.packed = pack(problem, n, layout, gap, flush),
+    struct right right = {.packed = pack(problem, n, layout, gap, flush, 0),
+                          .narrow = pack(problem, n, layout, gap, flush, 1),
                           .rows = corner(problem->b, problem->n, problem->k, n, gap, flush),
                           .columns = test_matrix(n, problem->k, problem->k + gap, flush)};
     for (size_t j = 0; j < n; j++)
@@ -201,14 +211,18 @@ static struct right new_right(const struct problem *problem, size_t n, enum layo
 
 static void free_right(struct right *right) {
     guarded_free(right->packed.data);
+    guarded_free(right->narrow.data);
     test_matrix_free(&right->rows);
     test_matrix_free(&right->columns);
 }
 
 static void run_side(struct attn_gemm_args *args, const struct right *right, enum side side) {
-    if (side == SIDE_PACKED) {
-        args->b = right->packed.data;
-        args->panel_stride = right->packed.panel_stride;
+    if (side == SIDE_PACKED || side == SIDE_NARROW) {
+        const struct packed *packed = side == SIDE_PACKED ? &right->packed : &right->narrow;
+        args->b = packed->data;
+        args->panel_stride = packed->panel_stride;
+        args->narrow = packed->narrow;
+        args->distant = packed->narrow;
         kernel()->run(args);
     } else if (side == SIDE_ROWS) {
         args->b = right->rows.data;
@@ -255,7 +269,7 @@ static void check_side(const struct problem *problem, const struct run_case *run
 /* In place for few rows only. */
 static void check_run(const struct problem *problem, const struct run_case *run, const struct right *right) {
     for (enum side side = 0; side < SIDE_COUNT; side++)
-        if (side == SIDE_PACKED || run->m <= kernel()->rows)
+        if (side <= SIDE_NARROW || run->m <= kernel()->rows)
             check_side(problem, run, right, side);
 }
 
@@ -371,7 +385,7 @@ static void ignores_the_stride_of_one_row(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem problem = new_problem(&random, TEST_NORMAL, 1, max_n(), 9);
-    struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END);
+    struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
     const size_t strides[] = {0, 1, PTRDIFF_MAX / 4};
     for (size_t i = 0; i < 3; i++) {
         test_case("a_stride=%zu", strides[i]);
@@ -423,7 +437,7 @@ static void runs_on_a_range_of_k(void **state) {
     for (size_t i = 0; i < (test_quick() ? 6 : 60); i++) {
         size_t m = random_between(&random, 1, max_m()), n = random_between(&random, 1, max_n());
         struct problem problem = new_problem(&random, TEST_NORMAL, m, n, random_between(&random, 1, 300));
-        struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, i % 2 * 16, FLUSH_END);
+        struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, i % 2 * 16, FLUSH_END, 0);
         size_t k0 = random_below(&random, problem.k), k1 = random_between(&random, k0 + 1, problem.k);
         test_case("m=%zu n=%zu k=[%zu, %zu) of %zu", m, n, k0, k1, problem.k);
         check_k_range(&problem, &packed, k0, k1);
@@ -437,7 +451,7 @@ static void continues_a_chain(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), 40);
-    struct packed packed = pack(&problem, problem.n, LAYOUT_K_UNIT, 0, FLUSH_END);
+    struct packed packed = pack(&problem, problem.n, LAYOUT_K_UNIT, 0, FLUSH_END, 0);
     float *c = guarded_floats(problem.m * problem.n, FLUSH_START);
     const size_t cuts[] = {0, 0, 1, 14, 15, 32, 40};
     for (size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; i++)
@@ -464,7 +478,7 @@ static void runs_on_a_range_of_panels(void **state) {
     struct test_random random = test_random(__func__);
     size_t cols = kernel()->cols, n = 2 * cols + 1;
     struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), n, 19);
-    struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, 0, FLUSH_END);
+    struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
     for (size_t first = 0; first < n; first += cols) {
         test_case("columns from %zu", first);
         struct test_matrix expected =
@@ -522,7 +536,7 @@ static void is_the_naive_chain(void **state) {
     const size_t ks[] = {0, 1, 2, 10, 100, 333};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         struct problem problem = new_problem(&random, TEST_NORMAL, 11, 39, ks[i]);
-        struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END);
+        struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
         float *c = guarded_floats(problem.m * problem.n, FLUSH_END);
         test_case("m=11 n=39 k=%zu", problem.k);
         kernel()->run(&(struct attn_gemm_args){.m = problem.m,

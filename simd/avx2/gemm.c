@@ -432,7 +432,6 @@ static void run_columns(const struct attn_gemm_args *args) {
 const struct attn_gemm_kernel attn_avx2_gemm = {.name = "avx2_6x16",
                                                 .rows = ROWS,
                                                 .cols = COLS,
-                                                .width = COLS,
                                                 .pack = pack,
                                                 .run = run,
                                                 .run_rows = run_rows,

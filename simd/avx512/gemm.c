@@ -1,17 +1,18 @@
 /* GEMM for AVX-512.
  *
- * A panel is one register wide. Tile 14 x 32: two panels, 28 accumulators, two registers of B, one broadcast of A, 31 of 32
- * registers. Per step of k two loads of B and 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two
- * multiply-add pipes need. Each accumulator is used again after 14 cycles, far above the latency of 4. Fewer rows take more
- * panels at once, so that eight chains or more are in flight: 1 x 128, 4 x 96, 8 x 48. */
+ * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
+ * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
+ * again after 14 cycles, far above the latency of 4. Fewer rows take more registers of B at once, across panels, so that there
+ * are more chains: 1 x 64, 6 x 64, 8 x 48. A panel is as wide as the tile: few rows wait for memory, which answers soonest where
+ * what is read follows each other. */
 #include <stdbool.h>
 
 #include "kernels.h"
 #include "vec.h"
 
-enum { ROWS = 14, COLS = VEC_LANES, WIDTH = 2, MAX_WIDTH = 8 };
+enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES, MAX_WIDTH = 8 };
 
-/* Rows that pass over two panels of B, and how long panels may be: two, 512 KiB, and the next two that are fetched meanwhile stay
+/* Rows that pass over a panel of B, and how long panels may be: one, 512 KiB, and the next one that is fetched meanwhile stay
  * in an L2 of 1 MiB. A comes from L3 where it is that long, in time, since each row is read in one go; blocks of k that would keep
  * it in L2 cost more, a round trip of C each. */
 enum { K_BLOCK = 4096, ROW_BLOCK = 128 };
@@ -20,15 +21,16 @@ enum { K_BLOCK = 4096, ROW_BLOCK = 128 };
  * tile. */
 enum { ALIAS = 4096 / sizeof(float), ALIASED_ROWS = 10 };
 
-/* From so many rows on a panel pair's successors are worth fetching. */
+/* From so many rows on a panel's successor is worth fetching. */
 enum { FAR = 384 };
 
-/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched. */
-enum { SHORT = 256, FETCH_ROWS = 64 };
+/* Floats of a panel, 1 KiB, that are fetched ahead: also of the next one, which mostly follows. In place as many rows or columns
+ * as memory takes to answer, which the processor does not foresee where they lie far apart. */
+enum { NEAR = 256, IN_PLACE_PREFETCH = 32, LINE = 16 };
 
-/* Rows of each panel, 1 KiB, fetched ahead: also of the next one, which mostly follows. In place as many rows or columns as
- * memory takes to answer, which the processor does not foresee where they lie far apart. */
-enum { PREFETCH = 16, IN_PLACE_PREFETCH = 32, LINE = 16 };
+/* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; not of so few floats
+ * that L1 holds them. */
+enum { FETCH_ROWS = 64, FETCH_TALL = 16, HOME = 8192 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 8, PANEL_DEPTH = 64 };
@@ -37,13 +39,23 @@ enum { DEPTH = 8, PANEL_DEPTH = 64 };
  * in L1. */
 enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
 
+/* How the columns of B lie, a register each: floats from one step of k to the next, from an even register to the odd one after
+ * it, and to the next even one. */
+struct layout {
+    size_t step, half, pair;
+};
+
+/* So few rows wait for memory alone; panels of at most so many rows are short. */
+enum { STRIP_ROWS = 2, STRIP_WIDTH = 4, SHORT = 256 };
+
 /* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
     const float *a;
     size_t a_stride;
     const float *b;
-    size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
+    struct layout layout; /* of panels, or of rows in place */
+    size_t b_stride;      /* of columns in place */
     const float *bias;
     const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
     float *c;
@@ -53,6 +65,20 @@ struct tile {
     size_t ahead_step;
     size_t fetch; /* in panels: floats from what is read to what is fetched meanwhile, or 0 */
 };
+
+static struct layout layout_of(size_t panel_stride, int narrow) {
+    return narrow ? (struct layout){VEC_LANES, panel_stride, 2 * panel_stride}
+                  : (struct layout){COLS, VEC_LANES, panel_stride};
+}
+
+static struct layout layout_in_place(size_t row_stride) {
+    return (struct layout){row_stride, VEC_LANES, COLS};
+}
+
+/* Where register v begins. */
+INLINE size_t place(struct layout layout, size_t v) {
+    return v / VECS * layout.pair + v % VECS * layout.half;
+}
 
 /* Where the chains start: compile-time rows and registers. */
 INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int width) {
@@ -75,9 +101,15 @@ INLINE void tile_end(const struct tile *t, const vec *acc, const int rows, const
     float *c = t->c;
     size_t c_stride = t->c_stride;
     vec_mask tail = t->tail;
+    /* Few rows soon go on from what they store, and a masked store is not forwarded. */
+    bool whole = rows <= STRIP_ROWS && tail == (vec_mask)-1;
     UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
         UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        vec_store_mask(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
+        float *last = c + (width - 1) * VEC_LANES;
+        if (whole)
+            vec_store(last, acc[i * width + width - 1]);
+        else
+            vec_store_mask(tail, last, acc[i * width + width - 1]);
     }
 }
 
@@ -89,42 +121,48 @@ INLINE void pointers(const float *p[4], const float *first, size_t stride, const
     }
 }
 
-/* How a tile finds B: in panels; in panels of a product so large that the next ones are fetched meanwhile; in place. */
+/* How a tile finds B: in panels; in a panel of a product so large that the next one is fetched meanwhile; in place. */
 enum source { PANELS, FAR_PANELS, IN_PLACE };
 
-/* Compile-time rows and registers of B per step: a panel each, or one after the other in a row of B in place. The smaller side
- * of the outer product stays in registers while the larger passes by. */
+/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in place.
+ * The smaller side of the outer product stays in registers while the larger passes by. */
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
     vec acc[28];
     tile_begin(t, acc, rows, width);
     const float *b = t->b, *a[4];
     size_t k = t->k, stride = t->a_stride;
-    size_t step = source == IN_PLACE ? t->b_stride : COLS, next = source == IN_PLACE ? VEC_LANES : t->b_stride;
+    struct layout layout = source == PANELS     ? t->layout
+                           : source == IN_PLACE ? layout_in_place(t->layout.step)
+                                                : layout_of(0, 0);
     vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
     pointers(a, t->a, stride, rows);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? IN_PLACE_PREFETCH * step : t->fetch;
-    for (size_t p = 0; p < k; p++, b += step) {
+    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? IN_PLACE_PREFETCH * layout.step : t->fetch;
+    for (size_t p = 0; p < k; p++, b += layout.step) {
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + (size_t)j * next);
+                vec bv = vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + place(layout, (size_t)j));
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
             vec bv[MAX_WIDTH];
             UNROLL for (int j = 0; j < width; j++) bv[j] =
-                vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + (size_t)j * next);
+                vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + place(layout, (size_t)j));
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
             }
         }
-        if (source == IN_PLACE)
-            UNROLL for (int j = 0; j < width; j++) vec_prefetch(b, fetch + (size_t)j * next);
-        if (source == PANELS && rows > 2 && FETCHES(fetch))
-            UNROLL for (int j = 0; j < width; j++) vec_prefetch_l2(b + fetch + (size_t)j * next);
+        if (source == IN_PLACE || (source == PANELS && FETCHES(fetch)))
+            UNROLL for (int j = 0; j < width; j++) {
+                const float *next = b + fetch + place(layout, (size_t)j);
+                if (source == IN_PLACE || rows <= STRIP_ROWS)
+                    vec_prefetch(next, 0);
+                else
+                    vec_prefetch_l2(next);
+            }
         if (source == FAR_PANELS) {
             vec_prefetch_l2(ahead);
             ahead += ahead_step;
@@ -174,7 +212,7 @@ typedef void tile_function(const struct tile *t);
     }
 #define TILE_OTHERS(rows)                                                                                              \
     static void tile_far_##rows##_2(const struct tile *t) {                                                            \
-        tile_run(t, rows, WIDTH, FAR_PANELS);                                                                          \
+        tile_run(t, rows, VECS, FAR_PANELS);                                                                           \
     }                                                                                                                  \
     static void tile_columns_##rows##_1_8(const struct tile *t) {                                                      \
         tile_columns_run(t, rows, 1);                                                                                  \
@@ -221,57 +259,92 @@ static const float *next_scale(const float *scale, size_t rows) {
     return scale && scale != ones ? scale + rows : scale;
 }
 
-/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
- * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels,
- * and for one or two rows, which read eight panels at once. */
-static size_t fetch_distance(const struct tile *t, size_t vecs) {
-    if (t->k > SHORT)
-        return 0;
-    return t->b_stride == t->k * COLS ? vecs * t->b_stride : FETCH_ROWS * COLS;
-}
-
-/* One or two rows wait for memory alone: the beginnings of the next short panels start the processor's own prefetching, which
- * ends with each panel. */
-static void fetch_beginnings(const struct tile *t, size_t vecs) {
-    enum { LINES = 4 };
-    if (t->k > SHORT || t->b_stride != t->k * COLS || vecs < MAX_WIDTH)
-        return;
-    for (size_t v = vecs; v < 2 * vecs; v++)
-        for (size_t l = 0; l < LINES; l++)
-            vec_prefetch_l2(t->b + v * t->b_stride + l * LINE);
+/* The pages of n floats that are needed soon: the processor's own prefetching ends with each. */
+INLINE void fetch_pages(const float *b, size_t n) {
+    enum { PAGE = 1024 };
+    for (size_t i = 0; i < n; i += PAGE)
+        vec_prefetch(b, i);
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-/* One row tile over n columns, as many registers at once as fit, in nearly equal parts. */
-INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_gemm_args *args, const float *b,
-                     const int in_place) {
+/* Tiles side by side over columns 0 .. n - 1, whole panels. */
+INLINE void strip_run(struct tile t, size_t n, int distant, const int rows) {
+    for (size_t j = 0; j < n; j += COLS) {
+        if (distant)
+            fetch_pages(t.b + t.layout.pair, t.layout.pair);
+        tile_run(&t, rows, VECS, PANELS);
+        t.b += t.layout.pair;
+        t.bias = t.bias ? t.bias + COLS : NULL;
+        t.c += COLS;
+    }
+}
+
+/* One or two rows wait for memory alone: short panels that follow each other they read one after the other, in the order in which
+ * they lie. Returns the first column that is not done. */
+static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
+    size_t n = args->n / COLS * COLS;
+    if (rows > STRIP_ROWS || t->k > SHORT || args->narrow || t->layout.pair != t->k * COLS)
+        return 0;
+    t->bias = args->bias;
+    t->tail = (vec_mask)-1;
+    t->fetch = NEAR;
+    if (rows == 1)
+        strip_run(*t, n, args->distant, 1);
+    else
+        strip_run(*t, n, args->distant, 2);
+    return n;
+}
+
+/* Floats from a row of a panel to what more than a strip's rows fetch meanwhile: of keys, panels that follow each other, the same
+ * row of those that are read next; of values rows further on. The processor's own prefetching is level or better for longer
+ * panels. */
+static size_t fetch_distance(const struct tile *t, size_t n, size_t vecs) {
+    if (t->k > SHORT || n * t->k <= HOME)
+        return 0;
+    return t->layout.pair == t->k * COLS ? vecs * VEC_LANES * t->k : FETCH_ROWS * t->layout.step;
+}
+
+/* The layout as seen from register v on: an odd one is a panel's second, and the next one the next panel's first. */
+static struct layout layout_from(struct layout layout, size_t v) {
+    if (v % VECS)
+        layout.half = layout.pair - layout.half;
+    return layout;
+}
+
+/* One row tile over columns j .. n - 1, as many registers at once as fit, in nearly equal parts. */
+INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_gemm_args *args, const int in_place) {
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
-    size_t widest = tiles[rows - 1].widest, left = (n + VEC_LANES - 1) / VEC_LANES;
+    size_t widest = rows <= STRIP_ROWS && !in_place ? STRIP_WIDTH : tiles[rows - 1].widest;
+    size_t n = args->n, left = (n - j + VEC_LANES - 1) / VEC_LANES;
+    struct layout layout = t->layout;
+    const float *b = t->b;
     float *c = t->c;
-    for (size_t j = 0, vecs; j < n; j += vecs * VEC_LANES, left -= vecs) {
-        size_t parts = (left + widest - 1) / widest;
+    for (size_t vecs; j < n; j += vecs * VEC_LANES, left -= vecs) {
+        size_t parts = (left + widest - 1) / widest, first = j / VEC_LANES;
         vecs = (left + parts - 1) / parts;
-        t->b = b + (in_place ? j : j / COLS * args->panel_stride);
+        t->b = b + place(layout, first);
+        t->layout = layout_from(layout, first);
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
         t->tail = vec_lanes(0, parts == 1 ? n - j - (vecs - 1) * VEC_LANES : VEC_LANES);
-        t->fetch = fetch_distance(t, vecs);
-        if (rows <= 2 && !in_place)
-            fetch_beginnings(t, vecs);
+        t->fetch = rows <= STRIP_ROWS ? NEAR : fetch_distance(t, n, vecs);
+        if (rows <= STRIP_ROWS && !in_place && args->distant)
+            for (size_t v = 0; v < vecs; v += VECS)
+                fetch_pages(t->b + place(layout, v) + COLS * t->k, COLS * t->k);
         run[vecs - 1](t);
     }
 }
 
-/* Up to WIDTH panels over all rows, in tiles of nearly equal height. Where panels are long each tile fetches its share of the
- * next two: the first half of the tiles that of the one, the second half that of the other. */
-static void some_panels(struct tile *t, size_t m, size_t cols) {
-    size_t most = t->a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most, half = (count + 1) / 2;
+/* Up to a panel's columns over all rows, in tiles of nearly equal height. Where panels are long each tile fetches its share of the
+ * next one. */
+static void one_panel(struct tile *t, size_t m, size_t n, size_t cols) {
+    size_t most = t->a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most;
     size_t vecs = (cols + VEC_LANES - 1) / VEC_LANES;
-    bool far = t->k >= FAR && vecs == WIDTH;
+    bool far = t->k >= FAR && vecs == VECS && t->layout.step == COLS;
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
-    t->ahead = t->b + WIDTH * t->b_stride;
-    t->ahead_step = far ? (COLS + half - 1) / half : 0;
-    t->fetch = count <= 2 ? fetch_distance(t, vecs) : PREFETCH * COLS;
+    t->ahead = t->b + t->layout.pair;
+    t->ahead_step = far ? (COLS + count - 1) / count : 0;
+    t->fetch = count <= 2 ? fetch_distance(t, n, vecs) : FETCH_TALL * t->layout.step;
     for (size_t i = 0, height = m / count, taller = m % count; i < count; i++) {
         size_t rows = height + (i < taller);
         for (size_t r = rows; far && t->scale && r < 2 * rows; r++) { /* what the next tile starts from */
@@ -283,32 +356,30 @@ static void some_panels(struct tile *t, size_t m, size_t cols) {
         t->c += rows * t->c_stride;
         t->scale = next_scale(t->scale, rows);
         t->ahead += t->ahead_step * t->k;
-        if (i + 1 == half)
-            t->ahead = t->b + (WIDTH + 1) * t->b_stride;
     }
 }
 
 static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
+                     .a = args->a + i * args->a_stride + p,
                      .a_stride = args->a_stride,
-                     .b_stride = args->panel_stride,
+                     .layout = layout_of(args->panel_stride, args->narrow),
                      .scale = first_scale(args, i, p),
+                     .c = args->c + i * args->c_stride,
                      .c_stride = args->c_stride};
-    const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
-    float *c = args->c + i * args->c_stride;
+    t.b = args->b + p * t.layout.step;
     if (m <= ROWS) {
-        t.a = a;
-        t.c = c;
-        few_rows(&t, m, args->n, args, b, 0);
+        few_rows(&t, m, strip(&t, m, args), args, 0);
         return;
     }
-    for (size_t j = 0; j < args->n; j += WIDTH * COLS) {
-        t.a = a;
-        t.b = b + j / COLS * args->panel_stride;
+    const float *b = t.b;
+    for (size_t j = 0; j < args->n; j += COLS) {
+        t.a = args->a + i * args->a_stride + p;
+        t.b = b + j / COLS * t.layout.pair;
         t.bias = args->bias ? args->bias + j : NULL;
-        t.c = c + j;
         t.scale = first_scale(args, i, p);
-        some_panels(&t, m, args->n - j < WIDTH * COLS ? args->n - j : WIDTH * COLS);
+        t.c = args->c + i * args->c_stride + j;
+        one_panel(&t, m, args->n, args->n - j < COLS ? args->n - j : COLS);
     }
 }
 
@@ -330,35 +401,35 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
-/* k rows of b that lie contiguous: compile-time panels at a time, the last of `cols` columns. */
-INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, const int panels) {
+/* k rows of b that lie contiguous: compile-time registers at a time, the last of `cols` columns. */
+INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols, const int vecs) {
     vec_mask mask = vec_lanes(0, cols);
     const float *b = args->b + j;
-    float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += COLS)
-        UNROLL for (int v = 0; v < panels; v++)
-            vec_store(packed + (size_t)v * args->panel_stride,
-                      vec_load_mask(v == panels - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += layout.step)
+        UNROLL for (int v = 0; v < vecs; v++) vec_store(
+            packed + place(layout, (size_t)v), vec_load_mask(v == vecs - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
 }
 
-/* A panel's columns that lie contiguous, DEPTH elements of each at a time, the next panel's fetched. Returns how many of them are
- * done. */
-static size_t pack_whole_columns(const struct attn_pack_args *args, const float *b, float *packed) {
+/* A register's columns that lie contiguous, DEPTH elements of each at a time, the next register's fetched. Returns how many of
+ * them are done. */
+static size_t pack_whole_columns(const struct attn_pack_args *args, const float *b, float *packed, size_t step) {
     size_t p = 0;
     for (; p + DEPTH <= args->k; p += DEPTH) {
         vec r[DEPTH];
-        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b + p, (COLS + p % LINE + i) * args->n_stride);
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_prefetch(b + p, (VEC_LANES + p % LINE + i) * args->n_stride);
         vec_load_columns(b + p, args->n_stride, r);
-        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_store(packed + (p + i) * COLS, r[i]);
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_store(packed + (p + i) * step, r[i]);
     }
     return p;
 }
 
 /* The same where there may be fewer columns or elements: 16 x 16 transposed at a time. */
-static void pack_columns(const struct attn_pack_args *args, size_t j, size_t cols) {
+static void pack_columns(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
     const float *b = args->b + j * args->n_stride;
-    float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t p = cols == COLS ? pack_whole_columns(args, b, packed) : 0; p < args->k; p += VEC_LANES) {
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    size_t p = cols == VEC_LANES ? pack_whole_columns(args, b, packed, layout.step) : 0;
+    for (; p < args->k; p += VEC_LANES) {
         size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
         vec_mask mask = vec_lanes(0, depth);
         vec r[VEC_LANES];
@@ -368,36 +439,41 @@ static void pack_columns(const struct attn_pack_args *args, size_t j, size_t col
             r[i] = vec_load_mask(i < cols ? mask : 0, column);
         }
         vec_transpose(r);
-        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * layout.step, r[i]);
     }
 }
 
-static void pack_any(const struct attn_pack_args *args, size_t j, size_t cols) {
-    float *packed = args->packed + j / COLS * args->panel_stride;
+static void pack_any(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
+    float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++)
-        for (size_t i = 0; i < COLS; i++)
-            packed[p * COLS + i] = i < cols ? args->b[p * args->k_stride + (j + i) * args->n_stride] : 0.0f;
+        for (size_t i = 0; i < VEC_LANES; i++)
+            packed[p * layout.step + i] = i < cols ? args->b[p * args->k_stride + (j + i) * args->n_stride] : 0.0f;
 }
 
 static void pack(const struct attn_pack_args *args) {
+    struct layout layout = layout_of(args->panel_stride, args->narrow);
     size_t j = 0;
-    for (; args->n_stride == 1 && j + 4 * COLS <= args->n; j += 4 * COLS)
-        pack_rows(args, j, COLS, 4);
-    for (; j < args->n; j += COLS) {
-        size_t cols = args->n - j < COLS ? args->n - j : COLS;
+    for (; args->n_stride == 1 && j + 4 * VEC_LANES <= args->n; j += 4 * VEC_LANES)
+        pack_rows(args, layout, j, VEC_LANES, 4);
+    for (; j < args->n; j += VEC_LANES) {
+        size_t cols = args->n - j < VEC_LANES ? args->n - j : VEC_LANES;
         if (args->n_stride == 1)
-            pack_rows(args, j, cols, 1);
+            pack_rows(args, layout, j, cols, 1);
         else if (args->k_stride == 1)
-            pack_columns(args, j, cols);
+            pack_columns(args, layout, j, cols);
         else
-            pack_any(args, j, cols);
+            pack_any(args, layout, j, cols);
     }
+    if (j % layout.step) /* the other half of the last panel */
+        pack_rows(args, layout, j, 0, 1);
 }
 
 static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
     return (struct tile){.k = k,
                          .a = args->a,
                          .a_stride = args->a_stride,
+                         .b = args->b,
+                         .layout = layout_in_place(args->b_stride),
                          .b_stride = args->b_stride,
                          .scale = first_scale(args, 0, 0),
                          .c = args->c,
@@ -405,9 +481,9 @@ static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
                          .tail = (vec_mask)-1};
 }
 
-/* n columns from j on, at most a panel's, their elements from p on: what does not fill a transposition. */
+/* n columns from j on, at most a register's, their elements from p on: what does not fill a transposition. */
 static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p) {
-    float panel[PANEL_DEPTH * COLS];
+    float panel[PANEL_DEPTH * VEC_LANES];
     do {
         size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;
         pack(&(struct attn_pack_args){.k = k,
@@ -416,14 +492,14 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
                                       .k_stride = 1,
                                       .n_stride = args->b_stride,
                                       .packed = panel,
-                                      .panel_stride = PANEL_DEPTH * COLS});
+                                      .narrow = 1});
         run(&(struct attn_gemm_args){.m = args->m,
                                      .n = n,
                                      .k = k,
                                      .a = args->a + p,
                                      .a_stride = args->a_stride,
                                      .b = panel,
-                                     .panel_stride = PANEL_DEPTH * COLS,
+                                     .narrow = 1,
                                      .bias = args->bias ? args->bias + j : NULL,
                                      .accumulate = args->accumulate || p > 0,
                                      .scale = p > 0 ? NULL : args->scale,
@@ -436,7 +512,7 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
 static void run_rows(const struct attn_gemm_args *args) {
     struct tile t = tile_in_place(args, args->k);
     if (args->m > 0)
-        few_rows(&t, args->m, args->n, args, args->b, 1);
+        few_rows(&t, args->m, 0, args, 1);
 }
 
 static void run_columns(const struct attn_gemm_args *args) {
@@ -444,15 +520,15 @@ static void run_columns(const struct attn_gemm_args *args) {
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
         return;
-    for (; args->n - j >= COLS; j += vecs * COLS) {
-        vecs = args->m <= PAIR_ROWS && k <= PAIR_DEPTH && args->n - j >= 2 * COLS ? 2 : 1;
+    for (; args->n - j >= VEC_LANES; j += vecs * VEC_LANES) {
+        vecs = args->m <= PAIR_ROWS && k <= PAIR_DEPTH && args->n - j >= 2 * VEC_LANES ? 2 : 1;
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
             tiles[args->m - 1].run_columns[vecs - 1](&t);
         for (size_t v = 0; k < args->k && v < vecs; v++)
-            run_through_panel(args, j + v * COLS, COLS, k);
+            run_through_panel(args, j + v * VEC_LANES, VEC_LANES, k);
     }
     if (j < args->n)
         run_through_panel(args, j, args->n - j, 0);
@@ -461,9 +537,8 @@ static void run_columns(const struct attn_gemm_args *args) {
 const struct attn_gemm_kernel attn_avx512_gemm = {.name = "avx512_14x32",
                                                   .rows = ROWS,
                                                   .cols = COLS,
-                                                  .width = WIDTH * COLS,
                                                   .pack = pack,
                                                   .run = run,
                                                   .run_rows = run_rows,
                                                   .run_columns = run_columns,
-                                                  .dense_cols = 4 * COLS};
+                                                  .dense_cols = 4 * VEC_LANES};

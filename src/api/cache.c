@@ -17,7 +17,7 @@ static attn_status judge_config(const attn_cache_config *config, const char **fi
         return ATTN_OK;
     if (config->ring)
         return judge_fail(ATTN_MISMATCH, "ring", field);
-    if (config->page_size % ATTN_STRETCH_UNIT != 0 || config->page_size > PTRDIFF_MAX)
+    if (config->page_size % ATTN_PAGE_UNIT != 0 || config->page_size > PTRDIFF_MAX)
         return judge_fail(ATTN_BAD_SIZE, "page_size", field);
     if (config->capacity % config->page_size != 0)
         return judge_fail(ATTN_BAD_SIZE, "capacity", field);
@@ -28,13 +28,15 @@ static attn_status judge_config(const attn_cache_config *config, const char **fi
 static bool shape_store(struct attn_cache *cache, size_t *stretches) {
     const attn_cache_config *config = &cache->config;
     size_t keys = config->page_size ? config->page_size : config->capacity;
+    size_t unit = config->page_size % ATTN_MAX_COLS ? ATTN_PAGE_UNIT : ATTN_MAX_COLS;
     /* Packing fills a panel to its end: the ring's spare one keeps that off the oldest keys. */
-    if (config->ring && (!attn_round_up(config->capacity, ATTN_STRETCH_UNIT, &cache->config.capacity) ||
-                         !attn_add(cache->config.capacity, ATTN_STRETCH_UNIT, &keys)))
+    if (config->ring &&
+        (!attn_round_up(config->capacity, ATTN_LANES, &cache->config.capacity) ||
+         !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
         return false;
     *stretches = config->page_size ? config->pages : config->batch;
     if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,
-                         config->value_size, keys))
+                         config->value_size, keys, unit))
         return false;
     cache->store.ring = config->ring != 0;
     if (config->page_size) {
@@ -51,7 +53,7 @@ static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_c
     struct attn_store *store = &cache->store;
     size_t heads, row_bytes, table_bytes;
     if (!attn_mul(config->batch, config->kv_heads, &heads) || !attn_mul(stretches, config->kv_heads, &stretches) ||
-        !attn_mul(config->head_size, sizeof(float) * ATTN_STRETCH_UNIT, &row_bytes) ||
+        !attn_mul(config->head_size, sizeof(float) * ATTN_MAX_COLS, &row_bytes) ||
         !attn_mul(store->pages_per_sequence, sizeof *store->pages, &table_bytes))
         return false;
     *object = attn_carve_take(carve, 1, sizeof **object);
@@ -269,12 +271,12 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
                                struct attn_cache **object, size_t **sources, const char **field) {
     JUDGE(judge_fork(config, field));
     const struct attn_cache *parent = config->parent;
-    size_t shared = config->len / ATTN_STRETCH_UNIT * ATTN_STRETCH_UNIT;
+    size_t shared = config->len / ATTN_MAX_COLS * ATTN_MAX_COLS;
     *fork = (struct attn_cache){.table = parent->table, .config = parent->config};
     fork->config.batch = config->batch;
     fork->config.capacity = config->capacity;
     if (!attn_store_init(&fork->store, parent->store.kernel, parent->config.kv_heads, parent->config.head_size,
-                         parent->config.value_size, config->capacity - shared))
+                         parent->config.value_size, config->capacity - shared, ATTN_MAX_COLS))
         return judge_fail(ATTN_OVERFLOW, "capacity", field);
     fork->store.parent = &parent->store;
     fork->store.shared = shared;

@@ -17,6 +17,9 @@
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
 
+/* Keys and values of so many bytes are not expected in a cache. */
+#define DISTANT_BYTES (1u << 25)
+
 /* ---- Workspace ---- */
 
 static void layout_scratch(const struct attn_problem *problem, struct attn_scratch *scratch, struct attn_carve *carve) {
@@ -27,7 +30,7 @@ static void layout_scratch(const struct attn_problem *problem, struct attn_scrat
     scratch->output = attn_carve_take(carve, attn_output_stride(problem), row);
     scratch->span_output = attn_carve_take(carve, attn_output_stride(problem), row);
     if (problem->options->rotary)
-        scratch->rotated = attn_carve_take(carve, problem->head_size, sizeof(float) * ATTN_STRETCH_UNIT);
+        scratch->rotated = attn_carve_take(carve, problem->head_size, sizeof(float) * ATTN_MAX_COLS);
     if (problem->source == ATTN_SOURCE_STREAMED) {
         scratch->block = problem->store;
         attn_store_take(&scratch->block, 1, carve);
@@ -69,7 +72,8 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool many = heads / HEADS_PER_THREAD >= threads;
     problem->all_packed = packed && problem->tasks > 1 && (problem->spans > 1 || !many);
     if (!attn_store_init(&problem->store, gemm, problem->all_packed ? problem->kv_heads : 1, problem->head_size,
-                         problem->value_size, packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK)))
+                         problem->value_size, packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK),
+                         ATTN_MAX_COLS))
         carve->overflow = true;
     /* One head for each task would do where there are many: what serves them serves fewer, all packed. */
     if (packed)
@@ -127,6 +131,9 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
     if (problem->tasks == 1)
         problem->spans = 1;
     layout_keys(problem, heads, carve);
+    problem->distant =
+        (double)heads * (double)problem->kv_len * (double)(problem->head_size + problem->value_size) * sizeof(float) >=
+        DISTANT_BYTES;
     layout_scratches(problem, carve);
 }
 

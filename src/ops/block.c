@@ -7,18 +7,23 @@
 
 /* ---- What rows see of a block ---- */
 
+/* Few rows have room for the scores of several blocks. */
+enum { MOST_BLOCKS = 8 };
+
 /* Keys begin .. begin + n - 1, a column each. */
 struct block {
+    float *scores; /* [rows][ATTN_SCORE_STRIDE] */
     size_t begin;
     size_t first, last; /* columns first .. last - 1 are seen by some row */
     uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
     const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
     const float *bias[ATTN_MAX_ROWS];
-    bool ragged; /* a row may not see all of the columns first .. last - 1 */
+    float correction[ATTN_MAX_ROWS]; /* of what is accumulated before */
+    bool ragged;                     /* a row may not see all of the columns first .. last - 1 */
 };
 
-static float *scores_of(const struct attn_tile *tile, size_t r) {
-    return tile->scratch->scores + r * ATTN_SCORE_STRIDE;
+static float *scores_of(const struct block *block, size_t r) {
+    return block->scores + r * ATTN_SCORE_STRIDE;
 }
 
 /* What the masks leave of row r's columns. */
@@ -118,9 +123,9 @@ static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end
             n += next.count;
             continue;
         }
-        if (n == tile->gemm->cols && next.keys > stretch->keys) {
+        if (n == stretch->key_cols && next.keys > stretch->keys) {
             stretch->key_panel_stride = (size_t)(next.keys - stretch->keys);
-            n += tile->gemm->cols;
+            n += next.key_cols;
         }
         break;
     }
@@ -148,8 +153,8 @@ static void score_packed(const struct attn_tile *tile, const struct part *part, 
         n = join_panels(tile, begin, end, &stretch);
         size_t ahead = tile->rows > 1 ? n : 3 * n;
         if (stretch.count <= SHORT)
-            for (size_t i = ahead; i < ahead + n && begin + i < end; i += ATTN_STRETCH_UNIT)
-                prefetch(tile, stretch_at(tile, begin + i).keys, ATTN_STRETCH_UNIT * problem->head_size);
+            for (size_t i = ahead; i < ahead + n && begin + i < end; i += tile->store->unit)
+                prefetch(tile, stretch_at(tile, begin + i).keys, tile->store->unit * problem->head_size);
         tile->gemm->run(&(struct attn_gemm_args){.m = part->rows,
                                                  .n = n,
                                                  .k = problem->head_size,
@@ -157,6 +162,8 @@ static void score_packed(const struct attn_tile *tile, const struct part *part, 
                                                  .a_stride = problem->head_size,
                                                  .b = stretch.keys,
                                                  .panel_stride = stretch.key_panel_stride,
+                                                 .narrow = stretch.narrow,
+                                                 .distant = problem->distant,
                                                  .c = scores,
                                                  .c_stride = ATTN_SCORE_STRIDE});
     }
@@ -188,10 +195,10 @@ static void score(const struct attn_tile *tile, const struct block *block) {
         if (part.first >= part.last)
             continue;
         if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
-            score_in_place(tile, &part, block->begin + first, end, scores_of(tile, row) + first);
+            score_in_place(tile, &part, block->begin + first, end, scores_of(block, row) + first);
         } else {
-            first -= first % ATTN_STRETCH_UNIT;
-            score_packed(tile, &part, block->begin + first, end, scores_of(tile, row) + first);
+            first -= first % tile->store->unit;
+            score_packed(tile, &part, block->begin + first, end, scores_of(block, row) + first);
         }
     }
 }
@@ -208,7 +215,7 @@ static void copy_scores(const struct attn_tile *tile, const struct block *block,
         float *logits = to + index * problem->kv_len + block->begin;
         for (size_t c = block->lo[r]; c < block->hi[r]; c++)
             if (row->mean ? mean : attn_masks_leave(&row->masks, block->begin + c))
-                logits[c] = scores_of(tile, r)[c];
+                logits[c] = scores_of(block, r)[c];
     }
 }
 
@@ -227,7 +234,7 @@ static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double di
 static void add_bias(const struct attn_tile *tile, const struct block *block, size_t r) {
     const struct attn_tile_row *row = &tile->row[r];
     const float *slopes = tile->problem->options->alibi;
-    struct attn_bias_args args = {.x = scores_of(tile, r),
+    struct attn_bias_args args = {.x = scores_of(block, r),
                                   .lo = block->lo[r],
                                   .hi = block->hi[r],
                                   .add = block->bias[r],
@@ -251,12 +258,12 @@ static void finish_scores(const struct attn_tile *tile, const struct block *bloc
     copy_stage(tile, block, ATTN_SCORE_RAW);
     if (options->soft_cap > 0.0f)
         for (size_t r = 0; r < tile->rows; r++)
-            tile->attention->soft_cap(scores_of(tile, r) + block->first, block->last - block->first, options->soft_cap,
+            tile->attention->soft_cap(scores_of(block, r) + block->first, block->last - block->first, options->soft_cap,
                                       1.0f / options->soft_cap);
     copy_stage(tile, block, ATTN_SCORE_CAPPED);
     for (size_t r = 0; r < tile->rows; r++) {
         if (tile->row[r].mean)
-            memset(scores_of(tile, r) + block->first, 0, (block->last - block->first) * sizeof(float));
+            memset(scores_of(block, r) + block->first, 0, (block->last - block->first) * sizeof(float));
         else
             add_bias(tile, block, r);
     }
@@ -270,7 +277,7 @@ static void drop(const struct attn_tile *tile, const struct block *block) {
     struct attn_dropout dropout = {.probability = options->dropout, .seed = options->dropout_seed};
     for (size_t r = 0; r < tile->rows; r++)
         attn_dropout_apply(&dropout, tile->b * tile->problem->heads + tile->row[r].head, tile->row[r].row,
-                           block->begin + block->first, scores_of(tile, r) + block->first, block->last - block->first);
+                           block->begin + block->first, scores_of(block, r) + block->first, block->last - block->first);
 }
 
 /* ---- The second product ---- */
@@ -285,16 +292,16 @@ static bool values_lie_as_given(const struct attn_problem *problem) {
     return problem->source == ATTN_SOURCE_IN_PLACE || problem->values_in_place;
 }
 
-static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
-                                size_t end, struct so_far so_far) {
+static void accumulate_in_place(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
+                                size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
-    struct attn_key_rows values = rows_at(tile, base + begin);
+    struct attn_key_rows values = rows_at(tile, block->begin + begin);
     for (size_t r = 0; r < rows; r += tile->gemm->rows)
         tile->gemm->run_rows(&(struct attn_gemm_args){.m = attn_min(rows - r, tile->gemm->rows),
                                                       .n = problem->value_size,
                                                       .k = end - begin,
-                                                      .a = scores_of(tile, first + r) + begin,
+                                                      .a = scores_of(block, first + r) + begin,
                                                       .a_stride = ATTN_SCORE_STRIDE,
                                                       .b = values.v,
                                                       .b_stride = values.v_stride,
@@ -304,24 +311,25 @@ static void accumulate_in_place(const struct attn_tile *tile, size_t base, size_
                                                       .c_stride = stride});
 }
 
-static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin,
-                              size_t end, struct so_far so_far) {
+static void accumulate_packed(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
+                              size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     for (size_t c = begin, n; c < end; c += n) {
-        size_t offset = (base + c - tile->store_first) % ATTN_STRETCH_UNIT;
-        struct attn_stretch stretch = stretch_at(tile, base + c - offset);
+        size_t offset = (block->begin + c - tile->store_first) % tile->store->unit;
+        struct attn_stretch stretch = stretch_at(tile, block->begin + c - offset);
         n = attn_min(stretch.count - offset, end - c);
         size_t ahead = tile->rows > 1 ? n : 3 * n;
         if (stretch.count <= SHORT && c + ahead < end)
-            prefetch(tile, stretch_at(tile, base + c + ahead).values, n * problem->value_size);
+            prefetch(tile, stretch_at(tile, block->begin + c + ahead).values, n * problem->value_size);
         tile->gemm->run(&(struct attn_gemm_args){.m = rows,
                                                  .n = problem->value_size,
                                                  .k = n,
-                                                 .a = scores_of(tile, first) + c,
+                                                 .a = scores_of(block, first) + c,
                                                  .a_stride = ATTN_SCORE_STRIDE,
                                                  .b = stretch.values + offset * tile->gemm->cols,
                                                  .panel_stride = stretch.value_panel_stride,
+                                                 .distant = problem->distant,
                                                  .accumulate = so_far.exists,
                                                  .scale = so_far.scale,
                                                  .c = tile->scratch->span_output + first * stride,
@@ -331,12 +339,12 @@ static void accumulate_packed(const struct attn_tile *tile, size_t base, size_t 
 }
 
 /* output[rows from `first`] = what it is so far + probabilities[.., begin .. end - 1] values. */
-static void accumulate(const struct attn_tile *tile, size_t base, size_t first, size_t rows, size_t begin, size_t end,
-                       struct so_far so_far) {
+static void accumulate(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows, size_t begin,
+                       size_t end, struct so_far so_far) {
     if (values_lie_as_given(tile->problem))
-        accumulate_in_place(tile, base, first, rows, begin, end, so_far);
+        accumulate_in_place(tile, block, first, rows, begin, end, so_far);
     else
-        accumulate_packed(tile, base, first, rows, begin, end, so_far);
+        accumulate_packed(tile, block, first, rows, begin, end, so_far);
 }
 
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
@@ -353,7 +361,7 @@ static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) 
 static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     size_t cols = tile->gemm->cols;
     for (size_t n; begin < end; begin += n) {
-        size_t offset = (begin - tile->store_first) % ATTN_STRETCH_UNIT;
+        size_t offset = (begin - tile->store_first) % tile->store->unit;
         struct attn_stretch stretch = stretch_at(tile, begin - offset);
         n = attn_min(stretch.count - offset, end - begin);
         for (size_t c = 0; c < tile->problem->value_size; c += cols)
@@ -404,13 +412,13 @@ static void accumulate_seen(const struct attn_tile *tile, const struct block *bl
         const struct attn_tile_row *row = &tile->row[r];
         for (end = c; end < hi && (row->mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
             ;
-        accumulate(tile, block->begin, r, 1, c, end, (struct so_far){.exists = true});
+        accumulate(tile, block, r, 1, c, end, (struct so_far){.exists = true});
     }
 }
 
 /* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
  * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
-static void add_values(struct attn_tile *tile, const struct block *block, const float *correction) {
+static void add_values(struct attn_tile *tile, const struct block *block) {
     if (block->ragged && tile->fresh) { /* rows may see nothing */
         attn_block_clear_output(tile);
         tile->fresh = false;
@@ -420,12 +428,12 @@ static void add_values(struct attn_tile *tile, const struct block *block, const 
         for (size_t row = 0; row < tile->rows; row += part.rows) {
             part = part_from(tile, block, row);
             if (part.first < part.last)
-                accumulate(tile, block->begin, row, part.rows, part.first, part.last,
-                           (struct so_far){.exists = !tile->fresh, .scale = correction + row});
+                accumulate(tile, block, row, part.rows, part.first, part.last,
+                           (struct so_far){.exists = !tile->fresh, .scale = block->correction + row});
         }
     } else {
         for (size_t r = 0; r < tile->rows; r++)
-            accumulate_seen(tile, block, r, correction[r]);
+            accumulate_seen(tile, block, r, block->correction[r]);
     }
     tile->fresh = false;
 }
@@ -441,29 +449,45 @@ static void stream(struct attn_tile *tile, const struct block *block) {
     attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
 }
 
-void attn_block_run(struct attn_tile *tile, size_t begin, size_t n) {
-    const struct attn_problem *problem = tile->problem;
-    struct block block;
-    float correction[ATTN_MAX_ROWS];
-    describe_block(tile, &block, begin, n);
-    if (block.first >= block.last)
-        return;
-    if (problem->source == ATTN_SOURCE_STREAMED)
-        stream(tile, &block);
-    score(tile, &block);
-    if (!tile->plain)
-        finish_scores(tile, &block);
+static void softmax(struct attn_tile *tile, struct block *block) {
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
-                                                     .scores = tile->scratch->scores,
+                                                     .scores = block->scores,
                                                      .score_stride = ATTN_SCORE_STRIDE,
-                                                     .lo = block.lo,
-                                                     .hi = block.hi,
-                                                     .begin = block.first / ATTN_LANES * ATTN_LANES,
-                                                     .end = (block.last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
+                                                     .lo = block->lo,
+                                                     .hi = block->hi,
+                                                     .begin = block->first / ATTN_LANES * ATTN_LANES,
+                                                     .end = (block->last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
                                                      .max = tile->span_max,
                                                      .lanes = tile->scratch->lanes,
-                                                     .correction = correction});
-    if (problem->options->dropout > 0.0f)
-        drop(tile, &block);
-    add_values(tile, &block, correction);
+                                                     .correction = block->correction});
+    if (tile->problem->options->dropout > 0.0f)
+        drop(tile, block);
+}
+
+size_t attn_blocks_at_once(const struct attn_tile *tile) {
+    if (tile->problem->source == ATTN_SOURCE_STREAMED) /* there is room for one */
+        return 1;
+    return attn_min(attn_tile_height(tile->problem) / tile->rows, MOST_BLOCKS);
+}
+
+void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
+    struct block blocks[MOST_BLOCKS];
+    size_t count = 0;
+    for (; begin < end; begin += ATTN_BLOCK) {
+        struct block *block = &blocks[count];
+        block->scores = tile->scratch->scores + count * tile->rows * ATTN_SCORE_STRIDE;
+        describe_block(tile, block, begin, attn_min(end - begin, ATTN_BLOCK));
+        if (block->first >= block->last)
+            continue;
+        if (tile->problem->source == ATTN_SOURCE_STREAMED)
+            stream(tile, block);
+        score(tile, block);
+        if (!tile->plain)
+            finish_scores(tile, block);
+        count++;
+    }
+    for (size_t i = 0; i < count; i++)
+        softmax(tile, &blocks[i]);
+    for (size_t i = 0; i < count; i++)
+        add_values(tile, &blocks[i]);
 }

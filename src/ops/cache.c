@@ -60,7 +60,7 @@ static void append_head(const struct work *work, size_t b, size_t head) {
         size_t item = b * cache->config.kv_heads + head;
         int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0;
         rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
-        rows.rotated = cache->rotated + item * ATTN_STRETCH_UNIT * cache->config.head_size;
+        rows.rotated = cache->rotated + item * ATTN_MAX_COLS * cache->config.head_size;
     }
     attn_store_append(&cache->store, b, head, cache->lengths[b], count, &rows);
 }
@@ -89,7 +89,7 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
 
 /* ---- Fork ---- */
 
-/* The keys between the last border and `len`: one panel's worth, copied as it is packed. */
+/* The keys between the last border and `len`, copied as they are packed. */
 static void copy_border(const struct attn_store *store, size_t b, size_t head, size_t len) {
     size_t cols = store->kernel->cols, rest = len - store->shared;
     struct attn_stretch to = attn_store_at(store, b, head, store->shared);

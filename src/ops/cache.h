@@ -12,7 +12,7 @@ struct attn_cache {
     size_t length;   /* of the longest sequence */
     size_t *lengths; /* [batch] */
     size_t *kept;    /* [batch] keys below are gone */
-    float *rotated;  /* [batch * kv_heads][ATTN_STRETCH_UNIT][head_size] */
+    float *rotated;  /* [batch * kv_heads][ATTN_MAX_COLS][head_size] */
 };
 
 /* Keys that `args` brings for sequence `b`, and where the first one's row is. */

@@ -113,7 +113,7 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
         run_item(&work, 0);
         return;
     }
-    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->width, threads);
+    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->cols, threads);
     work.by_rows = rows.wait < cols.wait;
     struct cut cut = work.by_rows ? rows : cols;
     work.band = cut.band;

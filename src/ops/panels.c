@@ -3,12 +3,11 @@
 #include <string.h>
 
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
-                     size_t value_size, size_t keys) {
+                     size_t value_size, size_t keys, size_t unit) {
     size_t value_cols;
-    *store =
-        (struct attn_store){.kernel = kernel, .kv_heads = kv_heads, .head_size = head_size, .value_size = value_size};
-    return attn_round_up(keys, ATTN_STRETCH_UNIT, &store->capacity) &&
-           attn_round_up(value_size, kernel->cols, &value_cols) &&
+    *store = (struct attn_store){
+        .kernel = kernel, .kv_heads = kv_heads, .head_size = head_size, .value_size = value_size, .unit = unit};
+    return attn_round_up(keys, unit, &store->capacity) && attn_round_up(value_size, kernel->cols, &value_cols) &&
            attn_mul(store->capacity, head_size, &store->key_floats) &&
            attn_mul(store->capacity, value_cols, &store->value_floats);
 }
@@ -28,7 +27,8 @@ struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequenc
         sequence = store->sources[sequence];
         store = store->parent;
     }
-    size_t cols = store->kernel->cols, slot = key - store->shared, index = sequence * store->kv_heads + head;
+    size_t cols = store->kernel->cols, key_cols = attn_min(cols, store->unit);
+    size_t slot = key - store->shared, index = sequence * store->kv_heads + head;
     if (store->pages) {
         size_t page = slot / store->capacity;
         /* Pages of a head are neighbours. */
@@ -39,8 +39,10 @@ struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequenc
     return (struct attn_stretch){.keys = store->keys + index * store->key_floats + slot * store->head_size,
                                  .values = store->values + index * store->value_floats + slot * cols,
                                  .count = attn_min(store->capacity - slot, end - key),
-                                 .key_panel_stride = store->head_size * cols,
-                                 .value_panel_stride = store->capacity * cols};
+                                 .key_panel_stride = store->head_size * key_cols,
+                                 .value_panel_stride = store->capacity * cols,
+                                 .key_cols = key_cols,
+                                 .narrow = key_cols < cols};
 }
 
 /* ---- Packing ---- */
@@ -48,7 +50,7 @@ struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequenc
 /* Keys that do not begin a panel: columns written into what is there. */
 static void put_columns(const struct attn_store *store, const struct attn_stretch *stretch, size_t first, size_t count,
                         const float *k, size_t k_stride) {
-    size_t cols = store->kernel->cols;
+    size_t cols = stretch->key_cols;
     for (size_t i = 0; i < count; i++) {
         float *column = stretch->keys + (first + i) / cols * stretch->key_panel_stride + (first + i) % cols;
         for (size_t d = 0; d < store->head_size; d++)
@@ -58,7 +60,7 @@ static void put_columns(const struct attn_store *store, const struct attn_stretc
 
 static void put_keys(const struct attn_store *store, const struct attn_stretch *stretch, size_t first, size_t count,
                      const float *k, size_t k_stride) {
-    size_t cols = store->kernel->cols, rest = first % cols, done = rest ? attn_min(cols - rest, count) : 0;
+    size_t cols = stretch->key_cols, rest = first % cols, done = rest ? attn_min(cols - rest, count) : 0;
     put_columns(store, stretch, first, done, k, k_stride);
     if (done < count)
         store->kernel->pack(
@@ -68,14 +70,15 @@ static void put_keys(const struct attn_store *store, const struct attn_stretch *
                                      .k_stride = 1,
                                      .n_stride = k_stride,
                                      .packed = stretch->keys + (first + done) / cols * stretch->key_panel_stride,
-                                     .panel_stride = stretch->key_panel_stride});
+                                     .panel_stride = stretch->key_panel_stride,
+                                     .narrow = stretch->narrow});
 }
 
 /* A unit of keys at a time is rotated next to the packing, in L1. */
 static void put_rotated(const struct attn_store *store, const struct attn_stretch *stretch, size_t first, size_t count,
                         const struct attn_key_rows *rows, size_t row) {
     for (size_t done = 0, taken; done < count; done += taken) {
-        taken = attn_min(ATTN_STRETCH_UNIT - (first + done) % ATTN_STRETCH_UNIT, count - done);
+        taken = attn_min(store->unit - (first + done) % store->unit, count - done);
         for (size_t i = 0; i < taken; i++)
             attn_rotary_turn(rows->kernel, rows->rotary, rows->position + row + done + i,
                              rows->k + (row + done + i) * rows->k_stride, store->head_size,
@@ -98,7 +101,7 @@ static void put_values(const struct attn_store *store, const struct attn_stretch
 void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
                        const struct attn_key_rows *rows) {
     for (size_t done = 0, taken; done < count; done += taken) {
-        size_t offset = (first + done) % ATTN_STRETCH_UNIT;
+        size_t offset = (first + done) % store->unit;
         struct attn_stretch stretch = attn_store_at(store, sequence, head, first + done - offset);
         taken = attn_min(stretch.count - offset, count - done);
         if (rows->rotary)

@@ -1,7 +1,8 @@
 /* Keys and values packed as the right-hand sides of the two products of attention: where they lie, and packing them.
  *
  * Keys are columns of head_size elements, key j in panel j / cols; values are rows, each panel holding `cols` of their columns
- * for every key of a stretch. A stretch is what lies contiguous: a head's whole storage, a page, a ring up to its end. */
+ * for every key of a stretch. A stretch is what lies contiguous: a head's whole storage, a page, a ring up to its end. It begins
+ * and ends with a panel of keys: in pages of an odd number of ATTN_PAGE_UNIT these are narrow. */
 #ifndef ATTN_OPS_PANELS_H
 #define ATTN_OPS_PANELS_H
 
@@ -9,14 +10,15 @@
 #include "kernels.h"
 #include "ops/rotary.h"
 
-/* Stretches begin and end at multiples of this many keys: a multiple of every kernel's `cols`. */
-#define ATTN_STRETCH_UNIT ATTN_LANES
+/* Keys of a page are a multiple of this, those of other stretches of ATTN_MAX_COLS. */
+#define ATTN_PAGE_UNIT ATTN_LANES
 
 /* Packed keys and values of some heads of some sequences. */
 struct attn_store {
     const struct attn_gemm_kernel *kernel;
     size_t kv_heads, head_size, value_size;
-    size_t capacity;                 /* keys of a stretch, a multiple of ATTN_STRETCH_UNIT */
+    size_t unit;                     /* stretches begin and end at multiples of so many keys */
+    size_t capacity;                 /* keys of a stretch */
     size_t key_floats, value_floats; /* of one stretch of one head */
     float *keys, *values;
     bool ring; /* key j lies at j % capacity */
@@ -26,22 +28,24 @@ struct attn_store {
 
     const struct attn_store *parent; /* NULL, or holds the first `shared` keys, */
     const size_t *sources;           /* those of this sequence of its own for each */
-    size_t shared;                   /* a multiple of ATTN_STRETCH_UNIT */
+    size_t shared;                   /* a multiple of `unit` */
 };
 
-/* Sizes of a store whose stretches hold `keys` keys, rounded up. False where a product of sizes does not fit. */
+/* Sizes of a store whose stretches hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False where a product of sizes does not fit. */
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
-                     size_t value_size, size_t keys);
+                     size_t value_size, size_t keys, size_t unit);
 
 /* Takes room for `stretches` stretches of one head each. */
 void attn_store_take(struct attn_store *store, size_t stretches, struct attn_carve *carve);
 
-/* Keys from a multiple of ATTN_STRETCH_UNIT on that lie one after the other. */
+/* Keys from a multiple of the store's unit on that lie one after the other. */
 struct attn_stretch {
     float *keys;   /* their first panel */
     float *values; /* their first row in the first panel */
     size_t count;
     size_t key_panel_stride, value_panel_stride;
+    size_t key_cols; /* of a panel of keys */
+    int narrow;      /* for the kernel: they are fewer than its own */
 };
 
 struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequence, size_t head, size_t key);
@@ -53,7 +57,7 @@ struct attn_key_rows {
     const struct attn_rotary *rotary; /* NULL, or turns keys: the first to `position` */
     size_t position;
     const struct attn_attention_kernel *kernel; /* with rotary: what turns them, */
-    float *rotated;                             /* into [ATTN_STRETCH_UNIT][head_size] */
+    float *rotated;                             /* into [ATTN_MAX_COLS][head_size] */
 };
 
 /* Packs `count` rows as keys first .. first + count - 1. */

@@ -183,8 +183,8 @@ static void run_span(struct attn_tile *tile, size_t span) {
         tile->span_max[r] = -INFINITY;
     memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof(float));
     tile->fresh = true;
-    for (size_t block = begin; block < end; block += ATTN_BLOCK)
-        attn_block_run(tile, block, attn_min(end - block, ATTN_BLOCK));
+    for (size_t n = attn_blocks_at_once(tile) * ATTN_BLOCK; begin < end; begin += n)
+        attn_blocks_run(tile, begin, attn_min(begin + n, end));
     if (tile->fresh)
         attn_block_clear_output(tile);
     tile->attention->sum(tile->rows, scratch->lanes, tile->span_sum);

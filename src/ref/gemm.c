@@ -42,7 +42,6 @@ static void run_columns(const struct attn_gemm_args *args) {
 const struct attn_gemm_kernel attn_ref_gemm = {.name = "scalar_1x1",
                                                .rows = 1,
                                                .cols = 1,
-                                               .width = 1,
                                                .pack = pack,
                                                .run = run,
                                                .run_rows = run_rows,

@@ -28,9 +28,9 @@ enum { FAR = 384 };
  * as memory takes to answer, which the processor does not foresee where they lie far apart. */
 enum { NEAR = 256, IN_PLACE_PREFETCH = 32, LINE = 16 };
 
-/* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; not of so few floats
- * that L1 holds them. */
-enum { FETCH_ROWS = 64, FETCH_TALL = 16, HOME = 8192 };
+/* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
+ * so few floats that L1 holds them, and of long panels only where L2 does not. */
+enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1 << 18 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 8, PANEL_DEPTH = 64 };
@@ -296,10 +296,12 @@ static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *ar
 }
 
 /* Floats from a row of a panel to what more than a strip's rows fetch meanwhile: of keys, panels that follow each other, the same
- * row of those that are read next; of values rows further on. The processor's own prefetching is level or better for longer
- * panels. */
+ * row of those that are read next; of values, and of weights that may come from memory, rows further on. The processor's own
+ * prefetching is level or better for other long panels. */
 static size_t fetch_distance(const struct tile *t, size_t n, size_t vecs) {
-    if (t->k > SHORT || n * t->k <= HOME)
+    if (t->k > SHORT)
+        return n * t->k >= LARGE ? FETCH_LONG * t->layout.step : 0;
+    if (n * t->k <= HOME)
         return 0;
     return t->layout.pair == t->k * COLS ? vecs * VEC_LANES * t->k : FETCH_ROWS * t->layout.step;
 }

@@ -441,16 +441,16 @@ def check(isa, machine, functions, compiler=None, everything=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("library")
+    parser.add_argument("archive")
     parser.add_argument("--compiler", metavar="ID", help="gcc, clang: whose limits are valid")
     parser.add_argument("--all", action="store_true", help="print the loops of all functions")
     parser.add_argument("--skip", metavar="REASON", help="do nothing but say why, and exit with 77")
     arguments = parser.parse_args()
-    contents = None if arguments.skip else read(arguments.library)
+    contents = None if arguments.skip else read(arguments.archive)
     if contents is None:
-        print(f"SKIP: {arguments.skip or 'no objdump here can read ' + arguments.library}")
+        print(f"SKIP: {arguments.skip or 'no objdump here can read ' + arguments.archive}")
         return 77
-    isa = re.search(r"libattn_(\w+)\.a$", arguments.library)[1]
+    isa = re.search(r"libattn_(\w+)\.a$", arguments.archive)[1]
     return 1 if check(isa, *contents, arguments.compiler, arguments.all) else 0
 
 

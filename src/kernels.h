@@ -71,8 +71,8 @@ struct attn_gemm_args {
 /* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
 struct attn_gemm_kernel {
     const char *name;
-    size_t rows,
-        cols; /* of the largest tile, cols those of a panel; rows <= ATTN_MAX_ROWS, cols a divisor of ATTN_MAX_COLS */
+    size_t rows; /* of the largest tile; <= ATTN_MAX_ROWS */
+    size_t cols; /* likewise, and of a panel; a divisor of ATTN_MAX_COLS */
     void (*pack)(const struct attn_pack_args *args);
     void (*run)(const struct attn_gemm_args *args);
     /* For m <= rows, the same of b as the caller has it: element [p][j] at b[p * b_stride + j], or at b[j * b_stride + p]. */

@@ -31,7 +31,8 @@ struct attn_store {
     size_t shared;                   /* a multiple of `unit` */
 };
 
-/* Sizes of a store whose stretches hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False where a product of sizes does not fit. */
+/* Sizes of a store whose stretches hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False where a product
+ * of sizes does not fit. */
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
                      size_t value_size, size_t keys, size_t unit);
 

@@ -64,6 +64,9 @@ struct attn_gemm_args {
     const float *bias;  /* the start of the chains: bias[j], or +0 where NULL */
     int accumulate;     /* the start is c[i][j] instead, */
     const float *scale; /* [m], or NULL: c[i][j] * scale[i] */
+    /* Where m <= chained_rows: 0, or after every so many elements of k the chains go on from what they are times
+     * scale[n * scale_stride + i], n of them after the first; with `accumulate` 0 scale[i] itself is not read. */
+    size_t block, scale_stride;
     float *c;
     size_t c_stride; /* >= n */
 };
@@ -80,6 +83,7 @@ struct attn_gemm_kernel {
     void (*run_columns)(const struct attn_gemm_args *args);
     size_t
         dense_cols; /* rows of at most so many columns that follow each other are read by run_rows as fast as by run */
+    size_t chained_rows; /* so many rows take several blocks of k in one go, by run and run_rows */
 };
 
 /* ---- Masked softmax ---- */
@@ -120,6 +124,14 @@ struct attn_block_args {
     float *correction; /* [rows] out: what the values accumulated so far are yet to be multiplied by */
 };
 
+/* One row through blocks of ATTN_BLOCK columns, one after the other, of which it sees n columns from the first on. */
+struct attn_row_args {
+    float *scores; /* as above */
+    size_t n;      /* at least 1; at most ATTN_LANES blocks' */
+    float *max, *lanes;
+    float *correction; /* [blocks] */
+};
+
 /* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
  *   slope:    x[c] = fma(-slope, abs((float)(distance + c)), x[c]), distance + c in integers; skipped where slope is 0
  *   add:      x[c] = x[c] + add[c], -inf where add[c] is -inf, also for x[c] of +inf or NaN; NULL for none
@@ -148,6 +160,8 @@ struct attn_attention_kernel {
      *   p[c] = exp(logit[c] - shift); lanes[c % 16] += p[c] over ascending c
      * A row without one keeps its state, with a correction of 1; its columns are set to +0. */
     void (*block)(const struct attn_block_args *args);
+    /* The same for one row and several blocks; NULL where block by block takes no longer. */
+    void (*row)(const struct attn_row_args *args);
     /* Merges a later span's state into an earlier one's, row by row, in place of the earlier:
      *   new = max(m0, m1); shift as above; f0 = exp(m0 - shift), f1 = exp(m1 - shift)
      *   sum0 = fma(sum1, f1, sum0 * f0); output0[j] = fma(output1[j], f1, output0[j] * f0); m0 = new */

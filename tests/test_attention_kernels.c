@@ -202,6 +202,60 @@ static void block_equals_reference_on_special_rows(void **state) {
 }
 
 /* The reference itself: probabilities, sum and the product of the corrections in double. */
+/* ---- row ---- */
+
+/* n columns of one row, which goes on from what it is, against the reference's blocks. */
+static void check_row(struct test_random *random, const struct tile *tile, size_t n) {
+    size_t blocks = (n + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    float *corrections = guarded_floats(blocks, FLUSH_END), expected[ATTN_LANES];
+    for (size_t i = 0; i < blocks; i++) {
+        uint32_t lo = 0, hi = (uint32_t)(n - i * ATTN_BLOCK < ATTN_BLOCK ? n - i * ATTN_BLOCK : ATTN_BLOCK);
+        float *scores = tile->reference.scores + i * ATTN_BLOCK;
+        float offset = random_uniform(random, -30.0f, 30.0f);
+        bool hidden = random_below(random, 6) == 0;
+        for (uint32_t c = 0; c < hi; c++)
+            scores[c] = hidden ? -INFINITY : scores[c] + offset;
+        memcpy(tile->kernel.scores + i * ATTN_BLOCK, scores, hi * sizeof *scores);
+        reference()->block(&(struct attn_block_args){.rows = 1,
+                                                     .scores = scores,
+                                                     .lo = &lo,
+                                                     .hi = &hi,
+                                                     .end = (hi + 15u) / 16 * 16,
+                                                     .max = tile->reference.max,
+                                                     .lanes = tile->reference.lanes,
+                                                     .correction = &expected[i]});
+    }
+    kernel()->row(&(struct attn_row_args){.scores = tile->kernel.scores,
+                                          .n = n,
+                                          .max = tile->kernel.max,
+                                          .lanes = tile->kernel.lanes,
+                                          .correction = corrections});
+    assert_same_bits(tile->reference.max, tile->kernel.max, 1);
+    assert_same_bits(tile->reference.lanes, tile->kernel.lanes, ATTN_LANES);
+    assert_same_bits(tile->reference.scores, tile->kernel.scores, tile->score_stride);
+    assert_same_bits(expected, corrections, blocks);
+    guarded_free(corrections);
+}
+
+static void row_equals_blocks_of_the_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const enum test_values values[] = {TEST_NORMAL, TEST_WILD, TEST_NASTY};
+    if (!kernel()->row)
+        skip();
+    for (size_t i = 0; i < (test_quick() ? 60 : 600); i++) {
+        size_t n = random_between(&random, 1, i % 2 ? 2 * ATTN_BLOCK : ATTN_LANES * ATTN_BLOCK);
+        struct tile tile = new_tile(1, (n + 15) / 16 * 16, FLUSH_END);
+        tile.lo[0] = 0, tile.hi[0] = (uint32_t)n;
+        for (size_t turn = 0; turn < 2; turn++) {
+            test_case("n=%zu values=%d turn=%zu", n, (int)values[i % 3], turn);
+            new_logits(&random, &tile, values[i % 3], 0.0f);
+            check_row(&random, &tile, n);
+        }
+        free_tile(&tile);
+    }
+}
+
 static void block_is_near_double(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -716,6 +770,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(block_equals_reference_on_every_size),
         cmocka_unit_test(block_equals_reference_on_any_values),
         cmocka_unit_test(block_equals_reference_on_special_rows),
+        cmocka_unit_test(row_equals_blocks_of_the_reference),
         cmocka_unit_test(block_is_near_double),
         cmocka_unit_test(merge_equals_reference),
         cmocka_unit_test(merge_is_near_double),

@@ -27,6 +27,7 @@ LIMITS = [
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 2, "as in softmax_row, and one more factor"),
     Limit("avx2", "exp_array", 10, 11, "as in block"),
+    Limit("avx512", "row", 1, 0, "the lanes' maxima of each block, stored in a loop over blocks"),
     Limit("neon", "block", 2, 0, "four exp at once: gcc keeps one of the four sums on the stack"),
 ]
 
@@ -364,7 +365,7 @@ def loops_of(function, machine):
 
 def tile_size(function):
     """Multiply-adds per step of k of a function tile_ROWS_... or tile_rows_ROWS_..., or None."""
-    match = re.match(r"tile(?:_rows|_columns|_far)?((?:_\d+)+)", function.name)
+    match = re.match(r"tile(?:_rows|_columns(?:_dense)?|_far)?((?:_\d+)+)", function.name)
     return math.prod(map(int, match[1].split("_")[1:])) if match else None
 
 

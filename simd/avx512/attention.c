@@ -161,6 +161,17 @@ static void clear(float *p, size_t begin, size_t end) {
         vec_store(p + c, vec_zero());
 }
 
+/* The same of columns c .. hi - 1 of a row, c the first of a vector, added to the lanes. */
+INLINE vec columns_exp(float *p, size_t c, size_t hi, vec shift, vec lanes) {
+    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
+        lanes = vec_exp_four(p + c, shift, p + c, lanes);
+    for (; c + VEC_LANES <= hi; c += VEC_LANES)
+        lanes = vec_add(lanes, probabilities(p + c, (vec_mask)-1, shift));
+    if (c < hi)
+        lanes = vec_add(lanes, probabilities(p + c, below(c, hi), shift));
+    return lanes;
+}
+
 static void row_exp(const struct attn_block_args *args, size_t r, float max, float correction) {
     float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
     size_t lo = args->lo[r], hi = args->hi[r], c = lo / VEC_LANES * VEC_LANES;
@@ -170,16 +181,8 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
         lanes = vec_add(lanes, probabilities(p + c, visible(c, lo, hi), shift));
         c += VEC_LANES;
     }
-    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
-        lanes = vec_exp_four(p + c, shift, p + c, lanes);
-    for (; c + VEC_LANES <= hi; c += VEC_LANES)
-        lanes = vec_add(lanes, probabilities(p + c, (vec_mask)-1, shift));
-    if (c < hi) {
-        lanes = vec_add(lanes, probabilities(p + c, below(c, hi), shift));
-        c += VEC_LANES;
-    }
-    clear(p, c, args->end);
-    vec_store(lane, lanes);
+    vec_store(lane, columns_exp(p, c, hi, shift, lanes));
+    clear(p, (hi + VEC_LANES - 1) / VEC_LANES * VEC_LANES, args->end);
 }
 
 /* Up to 16 rows. All maxima first: their reductions and corrections are those of one register, with a lane for each row. */
@@ -211,6 +214,35 @@ static void block_rows(const struct attn_block_args *args, size_t first, size_t 
 static void block(const struct attn_block_args *args) {
     for (size_t first = 0; first < args->rows; first += VEC_LANES)
         block_rows(args, first, args->rows - first < VEC_LANES ? args->rows - first : VEC_LANES);
+}
+
+INLINE size_t columns_of(const struct attn_row_args *args, size_t block) {
+    size_t left = args->n - block * ATTN_BLOCK;
+    return left < ATTN_BLOCK ? left : ATTN_BLOCK;
+}
+
+/* All maxima first, a lane for each block: with each the larger ones before it, and the corrections are one exp. */
+static void row(const struct attn_row_args *args) {
+    size_t blocks = (args->n + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    vec maxima[VEC_LANES], first = vec_set(*args->max);
+    float shift[VEC_LANES], correction[VEC_LANES];
+    UNROLL for (size_t i = 0; i < VEC_LANES; i++) maxima[i] = first;
+    for (size_t i = 0; i < blocks; i++)
+        maxima[i] = row_maxima(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i));
+    vec max = vec_add(vec_running_max(vec_max(first, vec_lane_max_each(maxima))), vec_zero());
+    vec shifts = vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+    vec corrections = vec_exp_low(vec_sub(vec_after(first, max), shifts));
+    vec_store_mask(vec_lanes(0, blocks), args->correction, corrections);
+    vec_store(shift, shifts);
+    vec_store(correction, corrections);
+    *args->max = vec_lane_max(max);
+    vec lanes = vec_load(args->lanes);
+    for (size_t i = 0; i < blocks; i++) {
+        float *p = args->scores + i * ATTN_BLOCK;
+        lanes = vec_mul(lanes, vec_set(correction[i]));
+        lanes = columns_exp(p, 0, columns_of(args, i), vec_set(shift[i]), lanes);
+    }
+    vec_store(args->lanes, lanes);
 }
 
 static void merge(size_t rows, size_t size, float *max0, float *sum0, float *output0, const float *max1,
@@ -276,6 +308,7 @@ const struct attn_attention_kernel attn_avx512_attention = {.name = "avx512",
                                                             .bias = bias,
                                                             .rotate = rotate,
                                                             .block = block,
+                                                            .row = row,
                                                             .merge = merge,
                                                             .sum = sum,
                                                             .finish = finish,

@@ -57,7 +57,10 @@ struct tile {
     struct layout layout; /* of panels, or of rows in place */
     size_t b_stride;      /* of columns in place */
     const float *bias;
-    const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
+    const float *scale;  /* NULL, or what c, from which the chains then start, is multiplied by in each row */
+    size_t block;        /* a strip's chains are multiplied again after so many steps, */
+    const float *again;  /* by what is here for the first time, */
+    size_t again_stride; /* and floats further on the next */
     float *c;
     size_t c_stride;
     vec_mask tail;
@@ -121,6 +124,12 @@ INLINE void pointers(const float *p[4], const float *first, size_t stride, const
     }
 }
 
+/* Chains go on from what they are, scaled: where a block of a strip begins. */
+INLINE void tile_rescale(vec *acc, const float *scale, const int rows, const int width) {
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+        vec_mul(acc[i * width + j], vec_set(scale[i]));
+}
+
 /* How a tile finds B: in panels; in a panel of a product so large that the next one is fetched meanwhile; in place. */
 enum source { PANELS, FAR_PANELS, IN_PLACE };
 
@@ -138,6 +147,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     pointers(a, t->a, stride, rows);
     const float *ahead = t->ahead;
     size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? IN_PLACE_PREFETCH * layout.step : t->fetch;
+    size_t border = t->block - 1;
+    const float *again = t->again;
     for (size_t p = 0; p < k; p++, b += layout.step) {
         if (rows < width) {
             vec av[ROWS];
@@ -168,23 +179,35 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
             ahead += ahead_step;
         }
         UNROLL for (int q = 0; q < 4; q++) a[q]++;
+        if (rows <= STRIP_ROWS && source != FAR_PANELS && __builtin_expect(p == border, 0)) {
+            tile_rescale(acc, again, rows, width);
+            again += t->again_stride;
+            border = k - 1 - border > t->block ? border + t->block : SIZE_MAX;
+        }
     }
     tile_end(t, acc, rows, width);
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
  * the rows of A pass by. That takes 24 shuffles next to 8 multiply-adds a row, which wait for each other: two registers have
- * twice as many chains. Meanwhile a line of some columns further on is fetched, so that in 16 elements it is the turn of each. */
-INLINE void tile_columns_run(const struct tile *t, const int rows, const int width) {
+ * twice as many chains. Meanwhile a line of some columns further on is fetched, so that in 16 elements it is the turn of each;
+ * where columns follow each other (`dense`), those that the next tile reads, in the order in which they lie. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[2 * ROWS];
     tile_begin(t, acc, rows, width);
     const float *b = t->b, *a[4];
     const size_t turns = (size_t)width * VEC_LANES * DEPTH / LINE;
     size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    const float *next = b + (size_t)width * VEC_LANES * k;
     pointers(a, t->a, stride, rows);
-    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH, next += turns * LINE) {
         size_t turn = IN_PLACE_PREFETCH + p % LINE / DEPTH * turns;
-        UNROLL for (size_t i = 0; i < turns; i++) vec_prefetch(b, (turn + i) * b_stride);
+        UNROLL for (size_t i = 0; i < turns; i++) {
+            if (dense)
+                vec_prefetch(next, i * LINE);
+            else
+                vec_prefetch(b, (turn + i) * b_stride);
+        }
         UNROLL for (int j = 0; j < width; j++) {
             vec bv[DEPTH];
             vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
@@ -215,10 +238,10 @@ typedef void tile_function(const struct tile *t);
         tile_run(t, rows, VECS, FAR_PANELS);                                                                           \
     }                                                                                                                  \
     static void tile_columns_##rows##_1_8(const struct tile *t) {                                                      \
-        tile_columns_run(t, rows, 1);                                                                                  \
+        tile_columns_run(t, rows, 1, 0);                                                                               \
     }                                                                                                                  \
     static void tile_columns_##rows##_2_8(const struct tile *t) {                                                      \
-        tile_columns_run(t, rows, 2);                                                                                  \
+        tile_columns_run(t, rows, 2, 0);                                                                               \
     }
 #define ENTRY(rows, width)      tile_##rows##_##width,
 #define ROWS_ENTRY(rows, width) tile_rows_##rows##_##width,
@@ -243,6 +266,10 @@ static const struct {
     size_t widest;
     tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far, *run_columns[2];
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
+
+static void tile_columns_dense_1_2_8(const struct tile *t) {
+    tile_columns_run(t, 1, 2, 1);
+}
 
 /* Where nothing is to be scaled. */
 static const float ones[ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -361,6 +388,14 @@ static void one_panel(struct tile *t, size_t m, size_t n, size_t cols) {
     }
 }
 
+/* Where a strip's chains are scaled on the way. */
+static void chain(struct tile *t, const struct attn_gemm_args *args) {
+    bool several = args->block && args->block < args->k;
+    t->block = several ? args->block : 0;
+    t->again = several ? args->scale + args->scale_stride : NULL;
+    t->again_stride = args->scale_stride;
+}
+
 static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
                      .a = args->a + i * args->a_stride + p,
@@ -369,6 +404,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
                      .scale = first_scale(args, i, p),
                      .c = args->c + i * args->c_stride,
                      .c_stride = args->c_stride};
+    chain(&t, args);
     t.b = args->b + p * t.layout.step;
     if (m <= ROWS) {
         few_rows(&t, m, strip(&t, m, args), args, 0);
@@ -513,8 +549,16 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
 
 static void run_rows(const struct attn_gemm_args *args) {
     struct tile t = tile_in_place(args, args->k);
+    chain(&t, args);
     if (args->m > 0)
         few_rows(&t, args->m, 0, args, 1);
+}
+
+/* `vecs` registers of whole columns at a time. More rows than one do not wait for the order in which lines come; from memory as
+ * many streams as there are columns come sooner. */
+static tile_function *columns_tile(const struct attn_gemm_args *args, size_t vecs) {
+    bool dense = args->b_stride == args->k && args->k % DEPTH == 0 && !args->distant;
+    return args->m == 1 && vecs == 2 && dense ? tile_columns_dense_1_2_8 : tiles[args->m - 1].run_columns[vecs - 1];
 }
 
 static void run_columns(const struct attn_gemm_args *args) {
@@ -528,7 +572,7 @@ static void run_columns(const struct attn_gemm_args *args) {
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            tiles[args->m - 1].run_columns[vecs - 1](&t);
+            columns_tile(args, vecs)(&t);
         for (size_t v = 0; k < args->k && v < vecs; v++)
             run_through_panel(args, j + v * VEC_LANES, VEC_LANES, k);
     }
@@ -543,4 +587,5 @@ const struct attn_gemm_kernel attn_avx512_gemm = {.name = "avx512_14x32",
                                                   .run = run,
                                                   .run_rows = run_rows,
                                                   .run_columns = run_columns,
-                                                  .dense_cols = 4 * VEC_LANES};
+                                                  .dense_cols = 4 * VEC_LANES,
+                                                  .chained_rows = STRIP_ROWS};

@@ -3,6 +3,7 @@
 #define ATTN_AVX512_VEC_H
 
 #include <immintrin.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -133,6 +134,20 @@ INLINE vec vec_lane_max_each(const vec x[VEC_LANES]) {
     return t[0];
 }
 
+/* x one lane further up, with first's highest lane below it. */
+INLINE vec vec_after(vec first, vec x) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), _mm512_castps_si512(first), VEC_LANES - 1));
+}
+
+/* The largest of each lane and those below it; which of two zeros is open. */
+INLINE vec vec_running_max(vec x) {
+    __m512i low = _mm512_castps_si512(_mm512_set1_ps(-INFINITY));
+    x = vec_max(x, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), low, 15)));
+    x = vec_max(x, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), low, 14)));
+    x = vec_max(x, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), low, 12)));
+    return vec_max(x, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), low, 8)));
+}
+
 /* Lanes where a[i] is less than b[i]; elsewhere outside the mask neither is read. */
 INLINE vec_mask vec_less(vec_mask mask, const uint32_t *a, const uint32_t *b) {
     return _mm512_mask_cmplt_epu32_mask(mask, _mm512_maskz_loadu_epi32(mask, a), _mm512_maskz_loadu_epi32(mask, b));
@@ -181,9 +196,15 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
 /* Eight floats from each of 16 columns: element l of all of them in register l. */
 INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
     vec t[8];
+    const float *four[4]; /* columns are within reach of each */
+    UNROLL for (size_t i = 0; i < 4; i++) {
+        four[i] = p + i * 4 * stride;
+        __asm__("" : "+r"(four[i])); /* or the compiler keeps the distance of each column, some on the stack */
+    }
     UNROLL for (int i = 0; i < 8; i++) {
-        const float *low = p + (size_t)(i / 4 * 8 + i % 4) * stride;
-        r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(low + 4 * stride), 1);
+        __m256 low = _mm256_loadu_ps(four[i / 4 * 2] + (size_t)(i % 4) * stride);
+        __m256 high = _mm256_loadu_ps(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride);
+        r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
     }
     UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);

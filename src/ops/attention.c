@@ -17,8 +17,10 @@
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
 
-/* Keys and values of so many bytes are not expected in a cache. */
-#define DISTANT_BYTES (1u << 25)
+/* Keys and values of so many bytes are not expected in a cache: packed, and in place, where what is fetched ahead depends on it
+ * in other ways. */
+#define DISTANT_BYTES          (32u << 20)
+#define DISTANT_BYTES_IN_PLACE (20u << 20)
 
 /* ---- Workspace ---- */
 
@@ -131,9 +133,9 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
     if (problem->tasks == 1)
         problem->spans = 1;
     layout_keys(problem, heads, carve);
-    problem->distant =
-        (double)heads * (double)problem->kv_len * (double)(problem->head_size + problem->value_size) * sizeof(float) >=
-        DISTANT_BYTES;
+    double row = (double)(problem->head_size + problem->value_size) * sizeof(float);
+    problem->distant = (double)heads * (double)problem->kv_len * row >=
+                       (problem->source == ATTN_SOURCE_IN_PLACE ? DISTANT_BYTES_IN_PLACE : DISTANT_BYTES);
     layout_scratches(problem, carve);
 }
 

@@ -12,18 +12,19 @@ enum { MOST_BLOCKS = 8 };
 
 /* Keys begin .. begin + n - 1, a column each. */
 struct block {
-    float *scores; /* [rows][ATTN_SCORE_STRIDE] */
+    float *scores; /* [rows][score_stride], where those of the next block follow row by row */
+    size_t score_stride;
     size_t begin;
     size_t first, last; /* columns first .. last - 1 are seen by some row */
     uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
     const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
     const float *bias[ATTN_MAX_ROWS];
-    float correction[ATTN_MAX_ROWS]; /* of what is accumulated before */
-    bool ragged;                     /* a row may not see all of the columns first .. last - 1 */
+    float *correction; /* [rows], followed by the next block's: of what is accumulated before */
+    bool ragged;       /* a row may not see all of the columns first .. last - 1 */
 };
 
 static float *scores_of(const struct block *block, size_t r) {
-    return block->scores + r * ATTN_SCORE_STRIDE;
+    return block->scores + r * block->score_stride;
 }
 
 /* What the masks leave of row r's columns. */
@@ -102,6 +103,25 @@ static struct part part_from(const struct attn_tile *tile, const struct block *b
     return part;
 }
 
+/* The key behind the last that some row sees. */
+static size_t end_of(const struct block *block) {
+    return block->begin + block->last;
+}
+
+/* How many of `count` blocks go through a product as one: those that follow each other, which every row sees whole. */
+static size_t joined(const struct block *block, size_t count) {
+    size_t n = 1;
+    while (n < count && !block[n - 1].ragged && !block[n].ragged && block[0].first == 0 &&
+           end_of(&block[n - 1]) == block[n].begin + block[n].first)
+        n++;
+    return n;
+}
+
+/* The columns that joined blocks have beyond the first one's. */
+static size_t further(const struct block *block, size_t joined) {
+    return end_of(&block[joined - 1]) - end_of(block);
+}
+
 /* ---- The first product ---- */
 
 /* The rows of keys and values from `key` on, as the caller has them. */
@@ -145,8 +165,8 @@ static void prefetch(const struct attn_tile *tile, const float *page, size_t flo
             __builtin_prefetch(page + i + j);
 }
 
-static void score_packed(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end,
-                         float *scores) {
+static void score_packed(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end, float *scores,
+                         size_t score_stride) {
     const struct attn_problem *problem = tile->problem;
     for (size_t n; begin < end; begin += n, scores += n) {
         struct attn_stretch stretch = stretch_at(tile, begin);
@@ -165,12 +185,12 @@ static void score_packed(const struct attn_tile *tile, const struct part *part, 
                                                  .narrow = stretch.narrow,
                                                  .distant = problem->distant,
                                                  .c = scores,
-                                                 .c_stride = ATTN_SCORE_STRIDE});
+                                                 .c_stride = score_stride});
     }
 }
 
 static void score_in_place(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end,
-                           float *scores) {
+                           float *scores, size_t score_stride) {
     const struct attn_problem *problem = tile->problem;
     struct attn_key_rows keys = rows_at(tile, begin);
     for (size_t r = 0; r < part->rows; r += tile->gemm->rows)
@@ -182,23 +202,24 @@ static void score_in_place(const struct attn_tile *tile, const struct part *part
                                      .a_stride = problem->head_size,
                                      .b = keys.k,
                                      .b_stride = keys.k_stride,
-                                     .c = scores + r * ATTN_SCORE_STRIDE,
-                                     .c_stride = ATTN_SCORE_STRIDE});
+                                     .distant = problem->distant,
+                                     .c = scores + r * score_stride,
+                                     .c_stride = score_stride});
 }
 
-/* The logits of a block's columns, as far as a part's rows see them. */
-static void score(const struct attn_tile *tile, const struct block *block) {
+/* The logits of joined blocks' columns, as far as a part's rows see them. */
+static void score(const struct attn_tile *tile, const struct block *block, size_t joined) {
     struct part part;
     for (size_t row = 0; row < tile->rows; row += part.rows) {
         part = part_from(tile, block, row);
-        size_t first = part.first, end = block->begin + part.last;
         if (part.first >= part.last)
             continue;
+        size_t first = part.first, end = block->begin + part.last + further(block, joined);
         if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
-            score_in_place(tile, &part, block->begin + first, end, scores_of(block, row) + first);
+            score_in_place(tile, &part, block->begin + first, end, scores_of(block, row) + first, block->score_stride);
         } else {
             first -= first % tile->store->unit;
-            score_packed(tile, &part, block->begin + first, end, scores_of(block, row) + first);
+            score_packed(tile, &part, block->begin + first, end, scores_of(block, row) + first, block->score_stride);
         }
     }
 }
@@ -282,7 +303,8 @@ static void drop(const struct attn_tile *tile, const struct block *block) {
 
 /* ---- The second product ---- */
 
-/* What a product with values is added to: the span's output so far, multiplied row by row unless `scale` is NULL, or nothing. */
+/* What a product with values is added to: the span's output so far, multiplied row by row unless `scale` is NULL, or nothing.
+ * Joined blocks' factors follow each other. */
 struct so_far {
     bool exists;
     const float *scale;
@@ -298,11 +320,13 @@ static void accumulate_in_place(const struct attn_tile *tile, const struct block
     size_t stride = attn_output_stride(problem);
     struct attn_key_rows values = rows_at(tile, block->begin + begin);
     for (size_t r = 0; r < rows; r += tile->gemm->rows)
-        tile->gemm->run_rows(&(struct attn_gemm_args){.m = attn_min(rows - r, tile->gemm->rows),
+        tile->gemm->run_rows(&(struct attn_gemm_args){.block = end > ATTN_BLOCK ? ATTN_BLOCK : 0,
+                                                      .scale_stride = tile->rows,
+                                                      .m = attn_min(rows - r, tile->gemm->rows),
                                                       .n = problem->value_size,
                                                       .k = end - begin,
                                                       .a = scores_of(block, first + r) + begin,
-                                                      .a_stride = ATTN_SCORE_STRIDE,
+                                                      .a_stride = block->score_stride,
                                                       .b = values.v,
                                                       .b_stride = values.v_stride,
                                                       .accumulate = so_far.exists,
@@ -316,25 +340,28 @@ static void accumulate_packed(const struct attn_tile *tile, const struct block *
     const struct attn_problem *problem = tile->problem;
     size_t stride = attn_output_stride(problem);
     for (size_t c = begin, n; c < end; c += n) {
-        size_t offset = (block->begin + c - tile->store_first) % tile->store->unit;
+        size_t in_block = c % ATTN_BLOCK, offset = (block->begin + c - tile->store_first) % tile->store->unit;
         struct attn_stretch stretch = stretch_at(tile, block->begin + c - offset);
-        n = attn_min(stretch.count - offset, end - c);
+        n = attn_min(stretch.count - offset, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
         size_t ahead = tile->rows > 1 ? n : 3 * n;
+        bool begins = c == begin || in_block == 0;
         if (stretch.count <= SHORT && c + ahead < end)
             prefetch(tile, stretch_at(tile, block->begin + c + ahead).values, n * problem->value_size);
-        tile->gemm->run(&(struct attn_gemm_args){.m = rows,
-                                                 .n = problem->value_size,
-                                                 .k = n,
-                                                 .a = scores_of(block, first) + c,
-                                                 .a_stride = ATTN_SCORE_STRIDE,
-                                                 .b = stretch.values + offset * tile->gemm->cols,
-                                                 .panel_stride = stretch.value_panel_stride,
-                                                 .distant = problem->distant,
-                                                 .accumulate = so_far.exists,
-                                                 .scale = so_far.scale,
-                                                 .c = tile->scratch->span_output + first * stride,
-                                                 .c_stride = stride});
-        so_far = (struct so_far){.exists = true};
+        tile->gemm->run(&(struct attn_gemm_args){
+            .m = rows,
+            .n = problem->value_size,
+            .k = n,
+            .a = scores_of(block, first) + c,
+            .a_stride = block->score_stride,
+            .b = stretch.values + offset * tile->gemm->cols,
+            .panel_stride = stretch.value_panel_stride,
+            .distant = problem->distant,
+            .accumulate = so_far.exists || c > begin,
+            .scale = begins && so_far.scale ? so_far.scale + c / ATTN_BLOCK * tile->rows : NULL,
+            .block = n > ATTN_BLOCK ? ATTN_BLOCK : 0,
+            .scale_stride = tile->rows,
+            .c = tile->scratch->span_output + first * stride,
+            .c_stride = stride});
     }
 }
 
@@ -418,7 +445,7 @@ static void accumulate_seen(const struct attn_tile *tile, const struct block *bl
 
 /* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
  * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
-static void add_values(struct attn_tile *tile, const struct block *block) {
+static void add_values(struct attn_tile *tile, const struct block *block, size_t joined) {
     if (block->ragged && tile->fresh) { /* rows may see nothing */
         attn_block_clear_output(tile);
         tile->fresh = false;
@@ -428,7 +455,7 @@ static void add_values(struct attn_tile *tile, const struct block *block) {
         for (size_t row = 0; row < tile->rows; row += part.rows) {
             part = part_from(tile, block, row);
             if (part.first < part.last)
-                accumulate(tile, block, row, part.rows, part.first, part.last,
+                accumulate(tile, block, row, part.rows, part.first, part.last + further(block, joined),
                            (struct so_far){.exists = !tile->fresh, .scale = block->correction + row});
         }
     } else {
@@ -449,10 +476,10 @@ static void stream(struct attn_tile *tile, const struct block *block) {
     attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
 }
 
-static void softmax(struct attn_tile *tile, struct block *block) {
+static void softmax_of_one(struct attn_tile *tile, struct block *block) {
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
                                                      .scores = block->scores,
-                                                     .score_stride = ATTN_SCORE_STRIDE,
+                                                     .score_stride = block->score_stride,
                                                      .lo = block->lo,
                                                      .hi = block->hi,
                                                      .begin = block->first / ATTN_LANES * ATTN_LANES,
@@ -460,8 +487,18 @@ static void softmax(struct attn_tile *tile, struct block *block) {
                                                      .max = tile->span_max,
                                                      .lanes = tile->scratch->lanes,
                                                      .correction = block->correction});
-    if (tile->problem->options->dropout > 0.0f)
-        drop(tile, block);
+}
+
+static void softmax(struct attn_tile *tile, struct block *block, size_t joined) {
+    if (tile->rows == 1 && joined > 1 && tile->attention->row)
+        tile->attention->row(&(struct attn_row_args){.scores = block->scores,
+                                                     .n = block->last + further(block, joined),
+                                                     .max = tile->span_max,
+                                                     .lanes = tile->scratch->lanes,
+                                                     .correction = block->correction});
+    else
+        for (size_t i = 0; i < joined; i++)
+            softmax_of_one(tile, &block[i]);
 }
 
 size_t attn_blocks_at_once(const struct attn_tile *tile) {
@@ -472,22 +509,32 @@ size_t attn_blocks_at_once(const struct attn_tile *tile) {
 
 void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
     struct block blocks[MOST_BLOCKS];
-    size_t count = 0;
-    for (; begin < end; begin += ATTN_BLOCK) {
+    float corrections[ATTN_MAX_ROWS];
+    size_t count = 0, most = attn_blocks_at_once(tile);
+    for (size_t column = 0; begin < end; begin += ATTN_BLOCK, column += ATTN_BLOCK) {
         struct block *block = &blocks[count];
-        block->scores = tile->scratch->scores + count * tile->rows * ATTN_SCORE_STRIDE;
+        block->score_stride = most * ATTN_BLOCK + ATTN_SCORE_STRIDE - ATTN_BLOCK;
+        block->scores = tile->scratch->scores + column;
+        block->correction = corrections + count * tile->rows;
         describe_block(tile, block, begin, attn_min(end - begin, ATTN_BLOCK));
-        if (block->first >= block->last)
-            continue;
-        if (tile->problem->source == ATTN_SOURCE_STREAMED)
-            stream(tile, block);
-        score(tile, block);
-        if (!tile->plain)
-            finish_scores(tile, block);
-        count++;
+        count += block->first < block->last;
     }
-    for (size_t i = 0; i < count; i++)
-        softmax(tile, &blocks[i]);
-    for (size_t i = 0; i < count; i++)
-        add_values(tile, &blocks[i]);
+    for (size_t i = 0, n; i < count; i += n) {
+        n = joined(&blocks[i], count - i);
+        if (tile->problem->source == ATTN_SOURCE_STREAMED)
+            stream(tile, &blocks[i]);
+        score(tile, &blocks[i], n);
+    }
+    for (size_t i = 0; !tile->plain && i < count; i++)
+        finish_scores(tile, &blocks[i]);
+    for (size_t i = 0, n; i < count; i += n) {
+        n = joined(&blocks[i], count - i);
+        softmax(tile, &blocks[i], n);
+    }
+    for (size_t i = 0; tile->problem->options->dropout > 0.0f && i < count; i++)
+        drop(tile, &blocks[i]);
+    for (size_t i = 0, n; i < count; i += n) {
+        n = tile->rows <= tile->gemm->chained_rows ? joined(&blocks[i], count - i) : 1;
+        add_values(tile, &blocks[i], n);
+    }
 }

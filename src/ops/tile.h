@@ -4,7 +4,7 @@
 
 #include "ops/visible.h"
 
-/* Floats between two rows of scores: a block and a cache line, so that rows do not share cache sets. */
+/* Floats of a row of scores: a block and a cache line, so that rows do not share cache sets. */
 #define ATTN_SCORE_STRIDE (ATTN_BLOCK + 16)
 
 /* Row r of a tile is query row `row` of head `head`; rows of the heads that share a kv head are neighbours. */

@@ -20,8 +20,11 @@ static void run_strided(const struct attn_gemm_args *args, size_t k_stride, size
         for (size_t j = 0; j < args->n; j++) {
             const float *a = args->a + i * args->a_stride, *b = args->b + j * n_stride;
             float acc = start(args, i, j);
-            for (size_t p = 0; p < args->k; p++)
+            for (size_t p = 0; p < args->k; p++) {
+                if (args->block && p > 0 && p % args->block == 0)
+                    acc *= args->scale[p / args->block * args->scale_stride + i];
                 acc = fmaf(a[p], b[p * k_stride], acc);
+            }
             args->c[i * args->c_stride + j] = acc;
         }
     }
@@ -45,4 +48,5 @@ const struct attn_gemm_kernel attn_ref_gemm = {.name = "scalar_1x1",
                                                .pack = pack,
                                                .run = run,
                                                .run_rows = run_rows,
-                                               .run_columns = run_columns};
+                                               .run_columns = run_columns,
+                                               .chained_rows = ATTN_MAX_ROWS};

@@ -25,8 +25,9 @@ enum { ALIAS = 4096 / sizeof(float), ALIASED_ROWS = 10 };
 enum { FAR = 384 };
 
 /* Floats of a panel, 1 KiB, that are fetched ahead: also of the next one, which mostly follows. In place as many rows or columns
- * as memory takes to answer, which the processor does not foresee where they lie far apart. */
-enum { NEAR = 256, IN_PLACE_PREFETCH = 32, LINE = 16 };
+ * as memory takes to answer, which the processor does not foresee where they lie far apart; of rows for a strip that a cache
+ * holds, fewer. */
+enum { NEAR = 256, IN_PLACE_PREFETCH = 32, IN_PLACE_NEAR = 8, LINE = 16 };
 
 /* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
  * so few floats that L1 holds them, and of long panels only where L2 does not. */
@@ -66,7 +67,7 @@ struct tile {
     vec_mask tail;
     const float *ahead; /* what the next tiles read, brought to L2: with each step of k so many floats more */
     size_t ahead_step;
-    size_t fetch; /* in panels: floats from what is read to what is fetched meanwhile, or 0 */
+    size_t fetch; /* floats from what is read to what is fetched meanwhile; in panels, or 0 */
 };
 
 static struct layout layout_of(size_t panel_stride, int narrow) {
@@ -146,7 +147,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
     pointers(a, t->a, stride, rows);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step, fetch = source == IN_PLACE ? IN_PLACE_PREFETCH * layout.step : t->fetch;
+    size_t ahead_step = t->ahead_step, fetch = t->fetch;
     size_t border = t->block - 1;
     const float *again = t->again;
     for (size_t p = 0; p < k; p++, b += layout.step) {
@@ -356,7 +357,10 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
         t->bias = args->bias ? args->bias + j : NULL;
         t->c = c + j;
         t->tail = vec_lanes(0, parts == 1 ? n - j - (vecs - 1) * VEC_LANES : VEC_LANES);
-        t->fetch = rows <= STRIP_ROWS ? NEAR : fetch_distance(t, n, vecs);
+        if (in_place)
+            t->fetch = (rows <= STRIP_ROWS && !args->distant ? IN_PLACE_NEAR : IN_PLACE_PREFETCH) * layout.step;
+        else
+            t->fetch = rows <= STRIP_ROWS ? NEAR : fetch_distance(t, n, vecs);
         if (rows <= STRIP_ROWS && !in_place && args->distant)
             for (size_t v = 0; v < vecs; v += VECS)
                 fetch_pages(t->b + place(layout, v) + COLS * t->k, COLS * t->k);

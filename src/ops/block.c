@@ -329,6 +329,7 @@ static void accumulate_in_place(const struct attn_tile *tile, const struct block
                                                       .a_stride = block->score_stride,
                                                       .b = values.v,
                                                       .b_stride = values.v_stride,
+                                                      .distant = problem->distant,
                                                       .accumulate = so_far.exists,
                                                       .scale = so_far.scale ? so_far.scale + r : NULL,
                                                       .c = tile->scratch->span_output + (first + r) * stride,

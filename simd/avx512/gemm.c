@@ -368,18 +368,26 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
     }
 }
 
-/* Up to a panel's columns over all rows, in tiles of nearly equal height. Where panels are long each tile fetches its share of the
- * next one. */
-static void one_panel(struct tile *t, size_t m, size_t n, size_t cols) {
-    size_t most = t->a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most;
-    size_t vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+/* Rows in tiles of nearly equal height, the first of them one row taller. */
+struct tiling {
+    size_t count, height, taller;
+};
+
+static struct tiling tiling_of(size_t m, size_t a_stride) {
+    size_t most = a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most;
+    return (struct tiling){count, m / count, m % count};
+}
+
+/* Up to a panel's columns over all rows. Where panels are long each tile fetches its share of the next one. */
+static void one_panel(struct tile *t, const struct tiling *tiling, size_t n, size_t cols) {
+    size_t count = tiling->count, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
     bool far = t->k >= FAR && vecs == VECS && t->layout.step == COLS;
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
     t->ahead = t->b + t->layout.pair;
     t->ahead_step = far ? (COLS + count - 1) / count : 0;
     t->fetch = count <= 2 ? fetch_distance(t, n, vecs) : FETCH_TALL * t->layout.step;
-    for (size_t i = 0, height = m / count, taller = m % count; i < count; i++) {
-        size_t rows = height + (i < taller);
+    for (size_t i = 0; i < count; i++) {
+        size_t rows = tiling->height + (i < tiling->taller);
         for (size_t r = rows; far && t->scale && r < 2 * rows; r++) { /* what the next tile starts from */
             vec_prefetch_l2(t->c + r * t->c_stride);
             vec_prefetch_l2(t->c + r * t->c_stride + VEC_LANES);
@@ -415,18 +423,21 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
         return;
     }
     const float *b = t.b;
+    struct tiling tiling = tiling_of(m, t.a_stride);
     for (size_t j = 0; j < args->n; j += COLS) {
         t.a = args->a + i * args->a_stride + p;
         t.b = b + j / COLS * t.layout.pair;
         t.bias = args->bias ? args->bias + j : NULL;
         t.scale = first_scale(args, i, p);
         t.c = args->c + i * args->c_stride + j;
-        one_panel(&t, m, args->n, args->n - j < COLS ? args->n - j : COLS);
+        one_panel(&t, &tiling, args->n, args->n - j < COLS ? args->n - j : COLS);
     }
 }
 
 /* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
 static size_t share(size_t total, size_t most) {
+    if (total - 1 < most) /* as it mostly is: two divisions less */
+        return total;
     size_t parts = (total + most - 1) / most;
     return parts ? (total + parts - 1) / parts : 1;
 }

@@ -477,7 +477,7 @@ static void stream(struct attn_tile *tile, const struct block *block) {
     attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
 }
 
-static void softmax_of_one(struct attn_tile *tile, struct block *block) {
+static void softmax_of_one(struct attn_tile *tile, const struct block *block) {
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
                                                      .scores = block->scores,
                                                      .score_stride = block->score_stride,
@@ -490,7 +490,7 @@ static void softmax_of_one(struct attn_tile *tile, struct block *block) {
                                                      .correction = block->correction});
 }
 
-static void softmax(struct attn_tile *tile, struct block *block, size_t joined) {
+static void softmax(struct attn_tile *tile, const struct block *block, size_t joined) {
     if (tile->rows == 1 && joined > 1 && tile->attention->row)
         tile->attention->row(&(struct attn_row_args){.scores = block->scores,
                                                      .n = block->last + further(block, joined),

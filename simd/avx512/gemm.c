@@ -24,13 +24,17 @@ enum { ALIAS = 4096 / sizeof(float), ALIASED_ROWS = 10 };
 /* From so many rows on a panel's successor is worth fetching. */
 enum { FAR = 384 };
 
+/* So few floats are at home in L1. The first lines of their 12 pages are fetched at once, as many as fit in the one set to which
+ * they belong: from memory the processor itself fetches ahead within a page only. */
+enum { HOME_PAGES = 12 * 1024 };
+
 /* Floats of a panel, 1 KiB, that are fetched ahead: also of the next one, which mostly follows. In place as many rows or columns
  * as memory takes to answer, which the processor does not foresee where they lie far apart; of rows for a strip that a cache
  * holds, fewer. */
 enum { NEAR = 256, IN_PLACE_PREFETCH = 32, IN_PLACE_NEAR = 8, LINE = 16 };
 
 /* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
- * so few floats that L1 holds them, and of long panels only where L2 does not. */
+ * so few floats that L1 surely holds them, and of long panels only where L2 does not. */
 enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1 << 18 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
@@ -46,7 +50,7 @@ struct layout {
     size_t step, half, pair;
 };
 
-/* So few rows wait for memory alone; panels of at most so many rows are short. */
+/* So few rows wait for B alone; panels of at most so many rows are short. */
 enum { STRIP_ROWS = 2, STRIP_WIDTH = 4, SHORT = 256 };
 
 /* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
@@ -287,7 +291,7 @@ static const float *next_scale(const float *scale, size_t rows) {
     return scale && scale != ones ? scale + rows : scale;
 }
 
-/* The pages of n floats that are needed soon: the processor's own prefetching ends with each. */
+/* The first lines of the pages of n floats that are needed soon: the processor's own prefetching ends with each. */
 INLINE void fetch_pages(const float *b, size_t n) {
     enum { PAGE = 1024 };
     for (size_t i = 0; i < n; i += PAGE)
@@ -307,11 +311,17 @@ INLINE void strip_run(struct tile t, size_t n, int distant, const int rows) {
     }
 }
 
-/* One or two rows wait for memory alone: short panels that follow each other they read one after the other, in the order in which
- * they lie. Returns the first column that is not done. */
+/* One or two rows wait for B alone, from L2 on. */
+static bool waits(size_t rows, size_t n, size_t k) {
+    return rows <= STRIP_ROWS && n * k > HOME_PAGES;
+}
+
+/* Short panels that follow each other they then read one after the other, in the order in which they lie. Returns the first
+ * column that is not done. */
 static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
     size_t n = args->n / COLS * COLS;
-    if (rows > STRIP_ROWS || t->k > SHORT || args->narrow || t->layout.pair != t->k * COLS)
+    bool in_order = t->k <= SHORT && !args->narrow && t->layout.pair == t->k * COLS;
+    if (!waits(rows, n, t->k) || !in_order || n <= STRIP_WIDTH * VEC_LANES)
         return 0;
     t->bias = args->bias;
     t->tail = (vec_mask)-1;
@@ -344,8 +354,9 @@ static struct layout layout_from(struct layout layout, size_t v) {
 /* One row tile over columns j .. n - 1, as many registers at once as fit, in nearly equal parts. */
 INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_gemm_args *args, const int in_place) {
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
-    size_t widest = rows <= STRIP_ROWS && !in_place ? STRIP_WIDTH : tiles[rows - 1].widest;
     size_t n = args->n, left = (n - j + VEC_LANES - 1) / VEC_LANES;
+    bool waiting = waits(rows, n, t->k);
+    size_t widest = waiting && !in_place ? STRIP_WIDTH : tiles[rows - 1].widest;
     struct layout layout = t->layout;
     const float *b = t->b;
     float *c = t->c;
@@ -360,7 +371,7 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
         if (in_place)
             t->fetch = (rows <= STRIP_ROWS && !args->distant ? IN_PLACE_NEAR : IN_PLACE_PREFETCH) * layout.step;
         else
-            t->fetch = rows <= STRIP_ROWS ? NEAR : fetch_distance(t, n, vecs);
+            t->fetch = waiting ? NEAR : rows <= STRIP_ROWS ? 0 : fetch_distance(t, n, vecs);
         if (rows <= STRIP_ROWS && !in_place && args->distant)
             for (size_t v = 0; v < vecs; v += VECS)
                 fetch_pages(t->b + place(layout, v) + COLS * t->k, COLS * t->k);
@@ -418,6 +429,8 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
                      .c_stride = args->c_stride};
     chain(&t, args);
     t.b = args->b + p * t.layout.step;
+    if (args->n * k <= HOME_PAGES)
+        fetch_pages(t.b, (args->n + COLS - 1) / COLS * t.layout.pair);
     if (m <= ROWS) {
         few_rows(&t, m, strip(&t, m, args), args, 0);
         return;

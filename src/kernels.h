@@ -58,8 +58,8 @@ struct attn_gemm_args {
     size_t a_stride; /* >= k, or any where m <= 1 */
     const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
     size_t panel_stride;
-    int narrow;         /* as packed */
-    int distant;        /* b more likely comes from memory than from a cache: for what is fetched ahead */
+    int narrow;  /* as packed */
+    int distant; /* for what is fetched ahead: 0 where a cache holds b, 1 where not all of it, 2 where little of it */
     size_t b_stride;    /* of run_rows and run_columns, in place of panel_stride */
     const float *bias;  /* the start of the chains: bias[j], or +0 where NULL */
     int accumulate;     /* the start is c[i][j] instead, */

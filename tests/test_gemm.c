@@ -222,11 +222,12 @@ static void run_side(struct attn_gemm_args *args, const struct right *right, enu
         args->b = packed->data;
         args->panel_stride = packed->panel_stride;
         args->narrow = packed->narrow;
-        args->distant = packed->narrow;
+        args->distant = 2 * packed->narrow;
         kernel()->run(args);
     } else if (side == SIDE_ROWS) {
         args->b = right->rows.data;
         args->b_stride = right->rows.stride;
+        args->distant = 1;
         kernel()->run_rows(args);
     } else {
         args->b = right->columns.data;

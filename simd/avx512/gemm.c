@@ -28,10 +28,10 @@ enum { FAR = 384 };
  * they belong: from memory the processor itself fetches ahead within a page only. */
 enum { HOME_PAGES = 12 * 1024 };
 
-/* Floats of a panel, 1 KiB, that are fetched ahead: also of the next one, which mostly follows. In place as many rows or columns
- * as memory takes to answer, which the processor does not foresee where they lie far apart; of rows for a strip that a cache
- * holds, fewer. */
-enum { NEAR = 256, IN_PLACE_PREFETCH = 32, IN_PLACE_NEAR = 8, LINE = 16 };
+/* Floats of a panel that are fetched ahead, 1 KiB, or 4 where not all are in a cache: also of the next one, which mostly follows.
+ * In place as many rows or columns as memory takes to answer, which the processor does not foresee where they lie far apart; of
+ * rows for a strip that a cache holds, fewer. */
+enum { NEAR = 256, FURTHER = 1024, IN_PLACE_PREFETCH = 32, IN_PLACE_NEAR = 8, LINE = 16 };
 
 /* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
  * so few floats that L1 surely holds them, and of long panels only where L2 does not. */
@@ -300,9 +300,9 @@ INLINE void fetch_pages(const float *b, size_t n) {
 }
 
 /* Tiles side by side over columns 0 .. n - 1, whole panels. */
-INLINE void strip_run(struct tile t, size_t n, int distant, const int rows) {
+INLINE void strip_run(struct tile t, size_t n, bool from_memory, const int rows) {
     for (size_t j = 0; j < n; j += COLS) {
-        if (distant)
+        if (from_memory)
             fetch_pages(t.b + t.layout.pair, t.layout.pair);
         tile_run(&t, rows, VECS, PANELS);
         t.b += t.layout.pair;
@@ -325,11 +325,11 @@ static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *ar
         return 0;
     t->bias = args->bias;
     t->tail = (vec_mask)-1;
-    t->fetch = NEAR;
+    t->fetch = args->distant ? FURTHER : NEAR;
     if (rows == 1)
-        strip_run(*t, n, args->distant, 1);
+        strip_run(*t, n, args->distant > 1, 1);
     else
-        strip_run(*t, n, args->distant, 2);
+        strip_run(*t, n, args->distant > 1, 2);
     return n;
 }
 
@@ -356,6 +356,7 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
     size_t n = args->n, left = (n - j + VEC_LANES - 1) / VEC_LANES;
     bool waiting = waits(rows, n, t->k);
+    size_t ahead = args->distant ? FURTHER : NEAR;
     size_t widest = waiting && !in_place ? STRIP_WIDTH : tiles[rows - 1].widest;
     struct layout layout = t->layout;
     const float *b = t->b;
@@ -371,8 +372,8 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
         if (in_place)
             t->fetch = (rows <= STRIP_ROWS && !args->distant ? IN_PLACE_NEAR : IN_PLACE_PREFETCH) * layout.step;
         else
-            t->fetch = waiting ? NEAR : rows <= STRIP_ROWS ? 0 : fetch_distance(t, n, vecs);
-        if (rows <= STRIP_ROWS && !in_place && args->distant)
+            t->fetch = waiting ? ahead : rows <= STRIP_ROWS ? 0 : fetch_distance(t, n, vecs);
+        if (rows <= STRIP_ROWS && !in_place && args->distant > 1)
             for (size_t v = 0; v < vecs; v += VECS)
                 fetch_pages(t->b + place(layout, v) + COLS * t->k, COLS * t->k);
         run[vecs - 1](t);

@@ -17,10 +17,9 @@
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
 
-/* Keys and values of so many bytes are not expected in a cache: packed, and in place, where what is fetched ahead depends on it
- * in other ways. */
-#define DISTANT_BYTES          (32u << 20)
-#define DISTANT_BYTES_IN_PLACE (20u << 20)
+/* Of keys and values of so many bytes a cache does not hold all, or little: others have a share in it. */
+#define PARTLY_DISTANT_BYTES (16u << 20)
+#define DISTANT_BYTES        (32u << 20)
 
 /* ---- Workspace ---- */
 
@@ -133,9 +132,9 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
     if (problem->tasks == 1)
         problem->spans = 1;
     layout_keys(problem, heads, carve);
-    double row = (double)(problem->head_size + problem->value_size) * sizeof(float);
-    problem->distant = (double)heads * (double)problem->kv_len * row >=
-                       (problem->source == ATTN_SOURCE_IN_PLACE ? DISTANT_BYTES_IN_PLACE : DISTANT_BYTES);
+    double bytes =
+        (double)heads * (double)problem->kv_len * (double)(problem->head_size + problem->value_size) * sizeof(float);
+    problem->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
     layout_scratches(problem, carve);
 }
 

@@ -43,7 +43,7 @@ struct attn_problem {
     bool small; /* one kernel call per sequence does it all: see ops/small.h */
     enum attn_source source;
     struct attn_store store; /* of the cache, of packed heads, or of a streamed block */
-    bool distant;            /* keys and values are more than a cache holds */
+    int distant;             /* how far keys and values are, as attn_gemm_args has it */
     bool values_in_place;    /* keys are packed, values lie like panels as the caller has them */
     bool all_packed; /* every head has its own panels, packed before the first tile; else every task, for its head */
     size_t tiles;    /* of query rows, per kv head, at most */

@@ -11,6 +11,10 @@ INLINE float shift_of(float max) {
     return max == -INFINITY ? 0.0f : max;
 }
 
+INLINE vec shifts_of(vec max) {
+    return vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+}
+
 INLINE float exp_one(float x) {
     return _mm512_cvtss_f32(vec_exp_low(vec_set(x)));
 }
@@ -197,7 +201,7 @@ static void block_rows(const struct attn_block_args *args, size_t first, size_t 
     vec_mask rows = vec_lanes(0, count), seen = vec_less(rows, lo, hi);
     vec old = vec_load_mask(rows, args->max + first),
         max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero());
-    vec shifts = vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+    vec shifts = shifts_of(max);
     vec corrections = vec_select(seen, vec_exp_low(vec_sub(old, shifts)), vec_set(1.0f));
     vec_store_mask(seen, args->max + first, max);
     vec_store_mask(rows, args->correction + first, corrections);
@@ -230,7 +234,7 @@ static void row(const struct attn_row_args *args) {
     for (size_t i = 0; i < blocks; i++)
         maxima[i] = row_maxima(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i));
     vec max = vec_add(vec_running_max(vec_max(first, vec_lane_max_each(maxima))), vec_zero());
-    vec shifts = vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+    vec shifts = shifts_of(max);
     vec corrections = vec_exp_low(vec_sub(vec_after(first, max), shifts));
     vec_store_mask(vec_lanes(0, blocks), args->correction, corrections);
     vec_store(shift, shifts);

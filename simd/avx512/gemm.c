@@ -316,6 +316,11 @@ static bool waits(size_t rows, size_t n, size_t k) {
     return rows <= STRIP_ROWS && n * k > HOME_PAGES;
 }
 
+/* How far ahead of them, in floats. */
+static size_t wait_distance(const struct attn_gemm_args *args) {
+    return args->distant ? FURTHER : NEAR;
+}
+
 /* Short panels that follow each other they then read one after the other, in the order in which they lie. Returns the first
  * column that is not done. */
 static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
@@ -325,7 +330,7 @@ static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *ar
         return 0;
     t->bias = args->bias;
     t->tail = (vec_mask)-1;
-    t->fetch = args->distant ? FURTHER : NEAR;
+    t->fetch = wait_distance(args);
     if (rows == 1)
         strip_run(*t, n, args->distant > 1, 1);
     else
@@ -333,10 +338,12 @@ static size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *ar
     return n;
 }
 
-/* Floats from a row of a panel to what more than a strip's rows fetch meanwhile: of keys, panels that follow each other, the same
- * row of those that are read next; of values, and of weights that may come from memory, rows further on. The processor's own
- * prefetching is level or better for other long panels. */
-static size_t fetch_distance(const struct tile *t, size_t n, size_t vecs) {
+/* Floats from a row of a panel to what rows that do not wait for B alone fetch meanwhile: nothing where there are few; of keys,
+ * panels that follow each other, the same row of those that are read next; of values, and of weights that may come from memory,
+ * rows further on. The processor's own prefetching is level or better for other long panels. */
+static size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t vecs) {
+    if (rows <= STRIP_ROWS)
+        return 0;
     if (t->k > SHORT)
         return n * t->k >= LARGE ? FETCH_LONG * t->layout.step : 0;
     if (n * t->k <= HOME)
@@ -356,7 +363,6 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
     size_t n = args->n, left = (n - j + VEC_LANES - 1) / VEC_LANES;
     bool waiting = waits(rows, n, t->k);
-    size_t ahead = args->distant ? FURTHER : NEAR;
     size_t widest = waiting && !in_place ? STRIP_WIDTH : tiles[rows - 1].widest;
     struct layout layout = t->layout;
     const float *b = t->b;
@@ -372,7 +378,7 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t j, const struct attn_ge
         if (in_place)
             t->fetch = (rows <= STRIP_ROWS && !args->distant ? IN_PLACE_NEAR : IN_PLACE_PREFETCH) * layout.step;
         else
-            t->fetch = waiting ? ahead : rows <= STRIP_ROWS ? 0 : fetch_distance(t, n, vecs);
+            t->fetch = waiting ? wait_distance(args) : fetch_distance(t, rows, n, vecs);
         if (rows <= STRIP_ROWS && !in_place && args->distant > 1)
             for (size_t v = 0; v < vecs; v += VECS)
                 fetch_pages(t->b + place(layout, v) + COLS * t->k, COLS * t->k);
@@ -397,7 +403,7 @@ static void one_panel(struct tile *t, const struct tiling *tiling, size_t n, siz
     t->tail = vec_lanes(0, cols - (vecs - 1) * VEC_LANES);
     t->ahead = t->b + t->layout.pair;
     t->ahead_step = far ? (COLS + count - 1) / count : 0;
-    t->fetch = count <= 2 ? fetch_distance(t, n, vecs) : FETCH_TALL * t->layout.step;
+    t->fetch = count <= 2 ? fetch_distance(t, ROWS, n, vecs) : FETCH_TALL * t->layout.step;
     for (size_t i = 0; i < count; i++) {
         size_t rows = tiling->height + (i < tiling->taller);
         for (size_t r = rows; far && t->scale && r < 2 * rows; r++) { /* what the next tile starts from */
@@ -450,10 +456,10 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
 
 /* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
 static size_t share(size_t total, size_t most) {
-    if (total - 1 < most) /* as it mostly is: two divisions less */
-        return total;
+    if (total <= most) /* as it mostly is: two divisions less */
+        return total ? total : 1;
     size_t parts = (total + most - 1) / most;
-    return parts ? (total + parts - 1) / parts : 1;
+    return (total + parts - 1) / parts;
 }
 
 static void run(const struct attn_gemm_args *args) {

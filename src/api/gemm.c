@@ -98,8 +98,8 @@ attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_
     if (m > 1 && y_stride < w->n)
         return judge_fail(ATTN_BAD_STRIDE, "y_stride", field);
     size_t x_bytes, y_bytes;
-    JUDGE(judge_matrix(m, x_stride, w->k, &x_bytes, "x_stride", field));
-    JUDGE(judge_matrix(m, y_stride, w->n, &y_bytes, "y_stride", field));
+    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
+    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
     JUDGE(judge_disjoint(x, x_bytes, y, y_bytes, "y", field));
     if (workspace)
         JUDGE(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));

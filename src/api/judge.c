@@ -19,28 +19,6 @@ attn_status judge_valid_lens(const attn_valid_lens *valid, const char *kind_name
     return valid->kind == ATTN_VALID_ALL ? ATTN_OK : judge_pointer(valid->lens, lens_name, field);
 }
 
-attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, size_t *bytes,
-                         const char *name, const char **field) {
-    return judge_elements(dims, strides, width, sizeof(float), bytes, name, field);
-}
-
-attn_status judge_elements(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
-                           size_t element_size, size_t *bytes, const char *name, const char **field) {
-    size_t elements = width;
-    for (int d = 0; d < JUDGE_DIMS; d++) {
-        size_t step;
-        if (dims[d] == 0) {
-            *bytes = 0;
-            return ATTN_OK;
-        }
-        if (!attn_mul(dims[d] - 1, strides[d], &step) || !attn_add(elements, step, &elements))
-            return judge_fail(ATTN_OVERFLOW, name, field);
-    }
-    if (!attn_mul(elements, element_size, bytes) || *bytes > PTRDIFF_MAX)
-        return judge_fail(ATTN_OVERFLOW, name, field);
-    return ATTN_OK;
-}
-
 attn_status judge_apart(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, const char *name,
                         const char **field) {
     size_t covered = width;

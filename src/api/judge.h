@@ -43,23 +43,31 @@ attn_status judge_parallel(const attn_parallel *parallel, const char *name, cons
 attn_status judge_valid_lens(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
                              const char **field);
 
-/* The bytes from the first to the last element of a tensor of rows of `width` floats; dims and strides outermost first.
- * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. */
+/* The bytes from the first to the last element of a tensor of rows of `width` elements; dims and strides outermost first.
+ * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a
+ * microsecond. */
 enum { JUDGE_DIMS = 3 };
-attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width, size_t *bytes,
-                         const char *name, const char **field);
+static inline attn_status judge_elements(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
+                                         size_t element_size, size_t *bytes, const char *name, const char **field) {
+    size_t elements = width;
+    for (int d = 0; d < JUDGE_DIMS; d++) {
+        size_t step;
+        if (dims[d] == 0) {
+            *bytes = 0;
+            return ATTN_OK;
+        }
+        if (!attn_mul(dims[d] - 1, strides[d], &step) || !attn_add(elements, step, &elements))
+            return judge_fail(ATTN_OVERFLOW, name, field);
+    }
+    if (!attn_mul(elements, element_size, bytes) || *bytes > PTRDIFF_MAX)
+        return judge_fail(ATTN_OVERFLOW, name, field);
+    return ATTN_OK;
+}
 
-/* The same for elements of any size. */
-attn_status judge_elements(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
-                           size_t element_size, size_t *bytes, const char *name, const char **field);
-
-/* The same of `rows` rows, at least 1, `stride` apart: in line, for calls that take less than a microsecond. */
-static inline attn_status judge_matrix(size_t rows, size_t stride, size_t width, size_t *bytes, const char *name,
-                                       const char **field) {
-    size_t elements;
-    bool fits = attn_mul(rows - 1, stride, &elements) && attn_add(elements, width, &elements) &&
-                attn_mul(elements, sizeof(float), bytes) && *bytes <= PTRDIFF_MAX;
-    return fits ? ATTN_OK : judge_fail(ATTN_OVERFLOW, name, field);
+/* The same for floats. */
+static inline attn_status judge_extent(const size_t dims[JUDGE_DIMS], const size_t strides[JUDGE_DIMS], size_t width,
+                                       size_t *bytes, const char *name, const char **field) {
+    return judge_elements(dims, strides, width, sizeof(float), bytes, name, field);
 }
 
 /* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.

@@ -508,13 +508,29 @@ size_t attn_blocks_at_once(const struct attn_tile *tile) {
     return attn_min(attn_tile_height(tile->problem) / tile->rows, MOST_BLOCKS);
 }
 
+/* Blocks that go through a product as one, keys first. */
+static void run_joined(struct attn_tile *tile, const struct block *block, size_t joined) {
+    if (tile->problem->source == ATTN_SOURCE_STREAMED)
+        stream(tile, block);
+    score(tile, block, joined);
+    for (size_t i = 0; !tile->plain && i < joined; i++)
+        finish_scores(tile, &block[i]);
+    softmax(tile, block, joined);
+    for (size_t i = 0; tile->problem->options->dropout > 0.0f && i < joined; i++)
+        drop(tile, &block[i]);
+    size_t at_once = tile->rows <= tile->gemm->chained_rows ? joined : 1;
+    for (size_t i = 0; i < joined; i += at_once)
+        add_values(tile, &block[i], at_once);
+}
+
 void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
+    enum { PADDING = ATTN_SCORE_STRIDE - ATTN_BLOCK };
     struct block blocks[MOST_BLOCKS];
     float corrections[ATTN_MAX_ROWS];
-    size_t count = 0, most = attn_blocks_at_once(tile);
+    size_t count = 0, stride = (end - begin + ATTN_BLOCK - 1) / ATTN_BLOCK * ATTN_BLOCK + PADDING;
     for (size_t column = 0; begin < end; begin += ATTN_BLOCK, column += ATTN_BLOCK) {
         struct block *block = &blocks[count];
-        block->score_stride = most * ATTN_BLOCK + ATTN_SCORE_STRIDE - ATTN_BLOCK;
+        block->score_stride = stride;
         block->scores = tile->scratch->scores + column;
         block->correction = corrections + count * tile->rows;
         describe_block(tile, block, begin, attn_min(end - begin, ATTN_BLOCK));
@@ -522,20 +538,6 @@ void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
     }
     for (size_t i = 0, n; i < count; i += n) {
         n = joined(&blocks[i], count - i);
-        if (tile->problem->source == ATTN_SOURCE_STREAMED)
-            stream(tile, &blocks[i]);
-        score(tile, &blocks[i], n);
-    }
-    for (size_t i = 0; !tile->plain && i < count; i++)
-        finish_scores(tile, &blocks[i]);
-    for (size_t i = 0, n; i < count; i += n) {
-        n = joined(&blocks[i], count - i);
-        softmax(tile, &blocks[i], n);
-    }
-    for (size_t i = 0; tile->problem->options->dropout > 0.0f && i < count; i++)
-        drop(tile, &blocks[i]);
-    for (size_t i = 0, n; i < count; i += n) {
-        n = tile->rows <= tile->gemm->chained_rows ? joined(&blocks[i], count - i) : 1;
-        add_values(tile, &blocks[i], n);
+        run_joined(tile, &blocks[i], n);
     }
 }

@@ -5,12 +5,15 @@
  * accumulator is used again after 6 cycles, above the latency of 4 or 5. The loop over k is unrolled by four: with its own
  * counting each step would take every slot of a processor that issues four operations a cycle. Fewer rows take more registers
  * of B at once, across panels, so that eight chains or more are in flight: 1 x 112, 2 x 48, 3 x 32, 4 x 24. */
+#include <stdbool.h>
+
 #include "kernels.h"
 #include "vec.h"
 
 enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 14 };
 
-/* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. */
+/* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. Longer
+ * blocks are level where L2 is large. */
 enum { K_BLOCK = 256, ROW_BLOCK = 144 };
 
 /* Rows or columns in place that are fetched ahead, as many as memory takes to answer: the processor does not foresee them where
@@ -35,6 +38,8 @@ struct tile {
     float *c;
     size_t c_stride;
     size_t tail;
+    const float *ahead; /* what the next tiles read, brought to L2: with each step of k so many floats more */
+    size_t ahead_step;
     size_t fetch; /* in panels: floats from what is read to what is fetched meanwhile, or 0 */
 };
 
@@ -72,16 +77,20 @@ INLINE void pointers(const float *p[2], const float *first, size_t stride, const
     }
 }
 
+/* How a tile finds B: in panels; in a panel whose successor is fetched meanwhile; in place. */
+enum source { PANELS, FAR_PANELS, IN_PLACE };
+
 /* Register j of a step of B. */
-INLINE vec load_b(const float *const b[2], size_t b_stride, const int j, const int in_place) {
-    if (in_place)
+INLINE vec load_b(const float *const b[2], size_t b_stride, const int j, const enum source source) {
+    if (source == IN_PLACE)
         return vec_load(b[0] + j * VEC_LANES);
     return vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * b_stride + j % VECS * VEC_LANES);
 }
 
 /* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
  * place. The smaller side of the outer product stays in registers while the larger passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
+    const int in_place = source == IN_PLACE;
     size_t tail = in_place ? VEC_LANES : t->tail;
     vec acc[14];
     tile_begin(t, tail, acc, rows, width);
@@ -89,22 +98,28 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride, step = in_place ? b_stride : COLS, fetch = t->fetch;
     pointers(a, t->a, stride, rows);
     pointers(b, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
+    const float *ahead = t->ahead;
+    size_t ahead_step = t->ahead_step;
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
-        if (!in_place && rows > 2 && FETCHES(fetch))
+        if (source == FAR_PANELS) {
+            vec_prefetch_l2(ahead);
+            ahead += ahead_step;
+        }
+        if (source == PANELS && rows > 2 && FETCHES(fetch))
             UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
                 vec_prefetch_l2(b[j / 4] + (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
-                vec bv = load_b(b, b_stride, j, in_place);
+                vec bv = load_b(b, b_stride, j, source);
                 UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
             }
         } else {
             vec bv[MAX_WIDTH];
-            UNROLL for (int j = 0; j < width; j++) bv[j] = load_b(b, b_stride, j, in_place);
+            UNROLL for (int j = 0; j < width; j++) bv[j] = load_b(b, b_stride, j, source);
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
                 UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
@@ -150,13 +165,17 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
 typedef void tile_function(const struct tile *t);
 
 /* A tile for each number of rows and each width up to the widest whose accumulators, smaller side and one more register fit
- * in 16; one for columns in place. */
+ * in 16; one for far panels, one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width, 0);                                                                                   \
+        tile_run(t, rows, width, PANELS);                                                                              \
     }                                                                                                                  \
     static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
-        tile_run(t, rows, width, 1);                                                                                   \
+        tile_run(t, rows, width, IN_PLACE);                                                                            \
+    }
+#define TILE_FAR(rows)                                                                                                 \
+    static void tile_far_##rows##_2(const struct tile *t) {                                                            \
+        tile_run(t, rows, VECS, FAR_PANELS);                                                                           \
     }
 #define TILE_COLUMNS(rows, width)                                                                                      \
     static void tile_columns_##rows##_##width##_4(const struct tile *t) {                                              \
@@ -172,17 +191,18 @@ typedef void tile_function(const struct tile *t);
 #define UP_TO_14(X, rows)            UP_TO_10(X, rows) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
 #define EACH_ROW_COUNT(X)            X(1, 14, 2) X(2, 6, 2) X(3, 4, 2) X(4, 3, 1) X(5, 2, 1) X(6, 2, 1)
 
-#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_COLUMNS(rows, columns)
+#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
 #define ENTRIES(rows, widest, columns)                                                                                 \
     {widest,                                                                                                           \
      {UP_TO_##widest(ENTRY, rows)},                                                                                    \
      {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
+     tile_far_##rows##_2,                                                                                              \
      columns * VEC_LANES,                                                                                              \
      tile_columns_##rows##_##columns##_4},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH];
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far;
     size_t columns;
     tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
@@ -244,21 +264,24 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
     }
 }
 
-/* One panel over all rows, in tiles of nearly equal height. Where there are many each fetches its share of the next panel. */
+/* One panel over all rows, in tiles of nearly equal height. Where there are many each fetches its share of the next panel, and
+ * what the next tile starts from. */
 static void one_panel(struct tile *t, size_t m, size_t cols) {
     size_t count = (m + ROWS - 1) / ROWS, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
-    size_t lines = m > MANY ? (t->k + count - 1) / count : 0;
-    const float *next = t->b + t->b_stride;
+    bool far = m > MANY && vecs == VECS;
     t->tail = cols - (vecs - 1) * VEC_LANES;
+    t->ahead = t->b + t->b_stride;
+    t->ahead_step = (COLS + count - 1) / count;
     for (size_t i = 0; i < count; i++) {
         size_t rows = m / count + (i < m % count);
         t->fetch = i == 0 && m <= MANY ? fetch_distance(t, 1) : 0;
-        for (size_t l = 0; l < lines; l++, next += COLS)
-            vec_prefetch_l2(next);
-        tiles[rows - 1].run[vecs - 1](t);
+        for (size_t r = rows; far && t->scale && r < 2 * rows; r++)
+            vec_prefetch_l2(t->c + r * t->c_stride);
+        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
         t->scale = next_scale(t->scale, rows);
+        t->ahead += t->ahead_step * t->k;
     }
 }
 

@@ -23,8 +23,9 @@ enum { PREFETCH = 32, TURN = 16, LINE = 16 };
 /* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
 enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
 
-/* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
-enum { DEPTH = 4, PANEL_DEPTH = 64 };
+/* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. Registers of
+ * columns that one row takes at a time. */
+enum { DEPTH = 4, PANEL_DEPTH = 64, ROW_WIDTH = 4 };
 
 /* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
@@ -135,25 +136,36 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
- * while the rows of A pass by. That takes 8 shuffles a register next to 4 multiply-adds a row. Meanwhile a line of some columns
- * further on is fetched, so that in 16 elements it is the turn of each. */
-INLINE void tile_columns_run(const struct tile *t, const int rows, const int width) {
+ * while the rows of A pass by. That takes 8 loads and 8 shuffles a register next to 4 multiply-adds a row; loads are what it waits
+ * for, so that of one row what is read of A is kept. Meanwhile a line of some columns further on is fetched, so that in 16
+ * elements it is the turn of each; where columns follow each other (`dense`), those that the next tile reads, in the order in
+ * which they lie. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[6];
     tile_begin(t, VEC_LANES, acc, rows, width);
     const float *b = t->b, *a[2];
     const size_t turns = (size_t)width * VEC_LANES * DEPTH / LINE;
     size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    const float *next = b + (size_t)width * VEC_LANES * k;
     pointers(a, t->a, stride, rows);
-    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH) {
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH, next += turns * LINE) {
         size_t turn = PREFETCH + p % LINE / DEPTH * turns;
-        UNROLL for (size_t i = 0; i < turns; i++) vec_prefetch(b, (turn + i) * b_stride);
+        UNROLL for (size_t i = 0; i < turns; i++) {
+            if (dense)
+                vec_prefetch(next, i * LINE);
+            else
+                vec_prefetch(b, (turn + i) * b_stride);
+        }
+        vec av[DEPTH];
+        UNROLL for (int l = 0; l < DEPTH; l++) av[l] = vec_set(a[0][l]);
         __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
         UNROLL for (int j = 0; j < width; j++) {
             vec bv[DEPTH];
             vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
             UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) {
                 vec *sum = &acc[i * width + j];
-                *sum = vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
+                *sum =
+                    vec_fma(rows == 1 ? av[l] : vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
                 __asm__ volatile("" : "+x"(*sum) : : "memory"); /* or more is begun than there are registers for */
             }
         }
@@ -179,7 +191,7 @@ typedef void tile_function(const struct tile *t);
     }
 #define TILE_COLUMNS(rows, width)                                                                                      \
     static void tile_columns_##rows##_##width##_4(const struct tile *t) {                                              \
-        tile_columns_run(t, rows, width);                                                                              \
+        tile_columns_run(t, rows, width, 0);                                                                           \
     }
 #define ENTRY(rows, width)           tile_##rows##_##width,
 #define ROWS_ENTRY(rows, width)      tile_rows_##rows##_##width,
@@ -193,12 +205,8 @@ typedef void tile_function(const struct tile *t);
 
 #define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
 #define ENTRIES(rows, widest, columns)                                                                                 \
-    {widest,                                                                                                           \
-     {UP_TO_##widest(ENTRY, rows)},                                                                                    \
-     {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
-     tile_far_##rows##_2,                                                                                              \
-     columns * VEC_LANES,                                                                                              \
-     tile_columns_##rows##_##columns##_4},
+    {widest,  {UP_TO_##widest(ENTRY, rows)},      {UP_TO_##widest(ROWS_ENTRY, rows)}, tile_far_##rows##_2,             \
+     columns, tile_columns_##rows##_##columns##_4},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
@@ -206,6 +214,14 @@ static const struct {
     size_t columns;
     tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
+
+static void tile_columns_1_4_4(const struct tile *t) {
+    tile_columns_run(t, 1, ROW_WIDTH, 0);
+}
+
+static void tile_columns_dense_1_4_4(const struct tile *t) {
+    tile_columns_run(t, 1, ROW_WIDTH, 1);
+}
 
 /* Where nothing is to be scaled. */
 static const float ones[ROWS] = {1, 1, 1, 1, 1, 1};
@@ -434,19 +450,30 @@ static void run_rows(const struct attn_gemm_args *args) {
         run_through_panel(args, whole, args->n - whole, 0, args->b_stride, 1);
 }
 
+/* `vecs` registers of whole columns at a time. More rows than one do not wait for the order in which lines come; from memory as
+ * many streams as there are columns come sooner. */
+static tile_function *columns_tile(const struct attn_gemm_args *args, size_t vecs) {
+    bool dense = args->b_stride == args->k && args->k % DEPTH == 0 && !args->distant;
+    if (vecs < ROW_WIDTH)
+        return tiles[args->m - 1].run_columns;
+    return dense ? tile_columns_dense_1_4_4 : tile_columns_1_4_4;
+}
+
 static void run_columns(const struct attn_gemm_args *args) {
-    size_t k = args->k / DEPTH * DEPTH, j = 0;
+    size_t k = args->k / DEPTH * DEPTH, j = 0, vecs;
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
         return;
-    for (size_t cols = tiles[args->m - 1].columns; args->n - j >= cols; j += cols) {
+    size_t least = tiles[args->m - 1].columns;
+    for (; args->n - j >= least * VEC_LANES; j += vecs * VEC_LANES) {
+        vecs = args->m == 1 && args->n - j >= ROW_WIDTH * VEC_LANES ? ROW_WIDTH : least;
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            tiles[args->m - 1].run_columns(&t);
-        if (k < args->k)
-            run_through_panel(args, j, cols, k, 1, args->b_stride);
+            columns_tile(args, vecs)(&t);
+        for (size_t v = 0; k < args->k && v < vecs; v += least)
+            run_through_panel(args, j + v * VEC_LANES, least * VEC_LANES, k, 1, args->b_stride);
     }
     if (j < args->n)
         run_through_panel(args, j, args->n - j, 0, 1, args->b_stride);

@@ -21,7 +21,7 @@ enum { K_BLOCK = 256, ROW_BLOCK = 144 };
 enum { PREFETCH = 32, TURN = 16, LINE = 16 };
 
 /* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
-enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
+enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32, CHAINED_ROWS = 2 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. Registers of
  * columns that one row takes at a time. */
@@ -35,7 +35,10 @@ struct tile {
     const float *b;
     size_t b_stride; /* from panel to panel; in place from row to row or from column to column */
     const float *bias;
-    const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
+    const float *scale;  /* NULL, or what c, from which the chains then start, is multiplied by in each row */
+    size_t block;        /* few rows' chains are multiplied again after so many steps, */
+    const float *again;  /* by what is here for the first time, */
+    size_t again_stride; /* and floats further on the next */
     float *c;
     size_t c_stride;
     size_t tail;
@@ -78,6 +81,12 @@ INLINE void pointers(const float *p[2], const float *first, size_t stride, const
     }
 }
 
+/* Chains go on from what they are, scaled: where a block begins. */
+INLINE void tile_rescale(vec *acc, const float *scale, const int rows, const int width) {
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+        vec_mul(acc[i * width + j], vec_set(scale[i]));
+}
+
 /* How a tile finds B: in panels; in a panel whose successor is fetched meanwhile; in place. */
 enum source { PANELS, FAR_PANELS, IN_PLACE };
 
@@ -100,7 +109,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     pointers(a, t->a, stride, rows);
     pointers(b, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step;
+    size_t ahead_step = t->ahead_step, border = t->block - 1;
+    const float *again = t->again;
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
@@ -129,6 +139,11 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
         UNROLL for (int q = 0; q < 2; q++) {
             a[q]++;
             b[q] += step;
+        }
+        if (rows <= CHAINED_ROWS && source != FAR_PANELS && __builtin_expect(p == border, 0)) {
+            tile_rescale(acc, again, rows, width);
+            again += t->again_stride;
+            border = k - 1 - border > t->block ? border + t->block : SIZE_MAX;
         }
         __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
     }
@@ -228,9 +243,18 @@ static const float ones[ROWS] = {1, 1, 1, 1, 1, 1};
 
 /* Of a tile from row i on, whose chains go on at p. */
 static const float *first_scale(const struct attn_gemm_args *args, size_t i, size_t p) {
+    if (p > 0 && args->block && p % args->block == 0)
+        return args->scale + p / args->block * args->scale_stride + i;
     if (p > 0)
         return ones;
     return !args->accumulate ? NULL : args->scale ? args->scale + i : ones;
+}
+
+/* How many steps from p on go together: at most so many, and none of the next block. */
+static size_t steps(const struct attn_gemm_args *args, size_t p, size_t most) {
+    size_t left = args->block ? args->block - p % args->block : most, k = args->k - p;
+    most = left < most ? left : most;
+    return k < most ? k : most;
 }
 
 /* Of the tile `rows` further on. */
@@ -301,6 +325,14 @@ static void one_panel(struct tile *t, size_t m, size_t cols) {
     }
 }
 
+/* Where few rows' chains are scaled on the way. */
+static void chain(struct tile *t, const struct attn_gemm_args *args) {
+    bool several = args->block && args->block < args->k;
+    t->block = several ? args->block : 0;
+    t->again = several ? args->scale + args->scale_stride : NULL;
+    t->again_stride = args->scale_stride;
+}
+
 static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
                      .a_stride = args->a_stride,
@@ -308,6 +340,7 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
                      .scale = first_scale(args, i, p),
                      .c_stride = args->c_stride};
     const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
+    chain(&t, args);
     float *c = args->c + i * args->c_stride;
     if (m <= ROWS) {
         t.a = a;
@@ -409,7 +442,7 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
                               size_t n_stride) {
     float panel[PANEL_DEPTH * COLS];
     do {
-        size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;
+        size_t k = steps(args, p, PANEL_DEPTH);
         pack(&(struct attn_pack_args){.k = k,
                                       .n = n,
                                       .b = args->b + p * k_stride + j * n_stride,
@@ -426,7 +459,7 @@ static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_
                                      .panel_stride = PANEL_DEPTH * COLS,
                                      .bias = args->bias ? args->bias + j : NULL,
                                      .accumulate = args->accumulate || p > 0,
-                                     .scale = p > 0 ? NULL : args->scale,
+                                     .scale = first_scale(args, 0, p),
                                      .c = args->c + j,
                                      .c_stride = args->c_stride});
         p += k;
@@ -438,9 +471,11 @@ static void run_rows(const struct attn_gemm_args *args) {
     size_t whole = args->n / VEC_LANES * VEC_LANES, p = 0;
     if (args->m == 0)
         return;
-    size_t depth = whole > tiles[args->m - 1].widest * VEC_LANES ? TURN : args->k;
+    bool turns = whole > tiles[args->m - 1].widest * VEC_LANES;
     do {
-        struct tile t = tile_in_place(args, args->k - p < depth ? args->k - p : depth);
+        struct tile t = tile_in_place(args, turns ? steps(args, p, TURN) : args->k);
+        if (!turns)
+            chain(&t, args);
         t.a += p;
         t.scale = first_scale(args, 0, p);
         few_rows(&t, args->m, whole, args, args->b + p * args->b_stride, 1);
@@ -485,4 +520,5 @@ const struct attn_gemm_kernel attn_avx2_gemm = {.name = "avx2_6x16",
                                                 .pack = pack,
                                                 .run = run,
                                                 .run_rows = run_rows,
-                                                .run_columns = run_columns};
+                                                .run_columns = run_columns,
+                                                .chained_rows = CHAINED_ROWS};

@@ -118,9 +118,9 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
             vec_prefetch_l2(ahead);
             ahead += ahead_step;
         }
-        if (source == PANELS && rows > 2 && FETCHES(fetch))
+        if (source == PANELS && rows > 1 && FETCHES(fetch))
             UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
-                vec_prefetch_l2(b[j / 4] + (size_t)(j % 4) * b_stride + fetch);
+                vec_prefetch(b[j / 4], (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
@@ -270,8 +270,8 @@ static size_t fetch_distance(const struct tile *t, size_t panels) {
     return t->b_stride == t->k * COLS ? panels * t->b_stride : FETCH_ROWS * COLS;
 }
 
-/* One or two rows wait for memory alone: the beginnings of the next short panels start the processor's own prefetching, which
- * ends with each panel. */
+/* One row waits for memory alone, and a fetch in each step delays it: the beginnings of the next short panels start the
+ * processor's own prefetching, which ends with each panel. */
 static void fetch_beginnings(const struct tile *t, size_t panels) {
     enum { LEAST = 4, LINES = 4 };
     if (t->k > SHORT || t->b_stride != t->k * COLS || panels < LEAST)
@@ -298,7 +298,7 @@ INLINE void few_rows(struct tile *t, size_t rows, size_t n, const struct attn_ge
         t->c = c + j;
         t->tail = taken - (vecs - 1) * VEC_LANES;
         t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
-        if (rows <= 2 && !in_place)
+        if (rows == 1 && !in_place)
             fetch_beginnings(t, vecs / VECS);
         run[vecs - 1](t);
     }

@@ -27,6 +27,9 @@ enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32, CHAINED_ROWS = 2 };
  * columns that one row takes at a time. */
 enum { DEPTH = 4, PANEL_DEPTH = 64, ROW_WIDTH = 4 };
 
+/* Rows fetched ahead of what is packed. */
+enum { PACK_PREFETCH = 8 };
+
 /* A tile's place: rows from a and c, columns from b; the last register of each row ends at `tail` lanes. */
 struct tile {
     size_t k;
@@ -376,13 +379,18 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
-/* k rows of b that lie contiguous. */
-static void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols) {
+/* k rows of b that lie contiguous: compile-time panels side by side, the last of `cols` columns. */
+INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, const int panels) {
     const float *b = args->b + j;
     float *packed = args->packed + j / COLS * args->panel_stride;
-    for (size_t p = 0; p < args->k; p++)
-        UNROLL for (size_t v = 0; v < COLS; v += VEC_LANES) vec_store(
-            packed + p * COLS + v, v < cols ? vec_load_first(cols - v, b + p * args->k_stride + v) : vec_zero());
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += COLS) {
+        UNROLL for (int i = 0; i < panels; i++) vec_prefetch(b, PACK_PREFETCH * args->k_stride + (size_t)i * COLS);
+        UNROLL for (int i = 0; i < panels; i++) UNROLL for (size_t v = 0; v < COLS; v += VEC_LANES) {
+            size_t left = i == panels - 1 ? cols : COLS;
+            vec_store(packed + (size_t)i * args->panel_stride + v,
+                      v < left ? vec_load_first(left - v, b + (size_t)i * COLS + v) : vec_zero());
+        }
+    }
 }
 
 /* 8 columns of b that lie contiguous, of which `cols` exist: 8 x 8 transposed at a time. */
@@ -390,6 +398,8 @@ static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t
     for (size_t p = 0; p < args->k; p += VEC_LANES) {
         size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
         vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES / 2; i++)
+            vec_prefetch(b + p, (COLS + p % LINE / 2 + i) * args->n_stride);
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
             i < cols ? vec_load_first(depth, b + i * args->n_stride + p) : vec_zero();
         vec_transpose(r);
@@ -416,10 +426,13 @@ static void pack_any(const struct attn_pack_args *args, size_t j, size_t cols) {
 }
 
 static void pack(const struct attn_pack_args *args) {
-    for (size_t j = 0; j < args->n; j += COLS) {
+    size_t j = 0;
+    for (; args->n_stride == 1 && j + 4 * COLS <= args->n; j += 4 * COLS)
+        pack_rows(args, j, COLS, 4);
+    for (; j < args->n; j += COLS) {
         size_t cols = args->n - j < COLS ? args->n - j : COLS;
         if (args->n_stride == 1)
-            pack_rows(args, j, cols);
+            pack_rows(args, j, cols, 1);
         else if (args->k_stride == 1)
             pack_columns(args, j, cols);
         else

@@ -40,6 +40,9 @@ enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. */
 enum { DEPTH = 8, PANEL_DEPTH = 64 };
 
+/* Rows fetched ahead of what is packed. */
+enum { PACK_PREFETCH = 8 };
+
 /* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
  * in L1. */
 enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
@@ -479,9 +482,11 @@ INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, s
     vec_mask mask = vec_lanes(0, cols);
     const float *b = args->b + j;
     float *packed = args->packed + place(layout, j / VEC_LANES);
-    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += layout.step)
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += layout.step) {
+        UNROLL for (int v = 0; v < vecs; v++) vec_prefetch(b, PACK_PREFETCH * args->k_stride + (size_t)v * VEC_LANES);
         UNROLL for (int v = 0; v < vecs; v++) vec_store(
             packed + place(layout, (size_t)v), vec_load_mask(v == vecs - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
+    }
 }
 
 /* A register's columns that lie contiguous, DEPTH elements of each at a time, the next register's fetched. Returns how many of
@@ -526,6 +531,8 @@ static void pack_any(const struct attn_pack_args *args, struct layout layout, si
 static void pack(const struct attn_pack_args *args) {
     struct layout layout = layout_of(args->panel_stride, args->narrow);
     size_t j = 0;
+    for (; args->n_stride == 1 && j + 8 * VEC_LANES <= args->n; j += 8 * VEC_LANES)
+        pack_rows(args, layout, j, VEC_LANES, 8);
     for (; args->n_stride == 1 && j + 4 * VEC_LANES <= args->n; j += 4 * VEC_LANES)
         pack_rows(args, layout, j, VEC_LANES, 4);
     for (; j < args->n; j += VEC_LANES) {

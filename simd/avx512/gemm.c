@@ -629,5 +629,5 @@ const struct attn_gemm_kernel attn_avx512_gemm = {.name = "avx512_14x32",
                                                   .run = run,
                                                   .run_rows = run_rows,
                                                   .run_columns = run_columns,
-                                                  .dense_cols = 4 * VEC_LANES,
+                                                  .dense_cols = 8 * VEC_LANES,
                                                   .chained_rows = STRIP_ROWS};

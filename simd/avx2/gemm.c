@@ -20,7 +20,8 @@ enum { K_BLOCK = 256, ROW_BLOCK = 144 };
  * they lie far apart. Rows that tiles side by side take turns at. */
 enum { PREFETCH = 32, TURN = 16, LINE = 16 };
 
-/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
+/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are; of how
+ * few the chains are scaled on the way. */
 enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32, CHAINED_ROWS = 2 };
 
 /* Elements of columns in place that are transposed at a time; of those that do not fill a transposition, in a panel. Registers of

@@ -224,8 +224,12 @@ typedef void tile_function(const struct tile *t);
 
 #define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
 #define ENTRIES(rows, widest, columns)                                                                                 \
-    {widest,  {UP_TO_##widest(ENTRY, rows)},      {UP_TO_##widest(ROWS_ENTRY, rows)}, tile_far_##rows##_2,             \
-     columns, tile_columns_##rows##_##columns##_4},
+    {widest,                                                                                                           \
+     {UP_TO_##widest(ENTRY, rows)},                                                                                    \
+     {UP_TO_##widest(ROWS_ENTRY, rows)},                                                                               \
+     tile_far_##rows##_2,                                                                                              \
+     columns * VEC_LANES,                                                                                              \
+     tile_columns_##rows##_##columns##_4},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
@@ -343,8 +347,8 @@ static void block(const struct attn_gemm_args *args, size_t i, size_t m, size_t 
                      .b_stride = args->panel_stride,
                      .scale = first_scale(args, i, p),
                      .c_stride = args->c_stride};
-    const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
     chain(&t, args);
+    const float *a = args->a + i * args->a_stride + p, *b = args->b + p * COLS;
     float *c = args->c + i * args->c_stride;
     if (m <= ROWS) {
         t.a = a;
@@ -499,30 +503,29 @@ static void run_rows(const struct attn_gemm_args *args) {
         run_through_panel(args, whole, args->n - whole, 0, args->b_stride, 1);
 }
 
-/* `vecs` registers of whole columns at a time. More rows than one do not wait for the order in which lines come; from memory as
- * many streams as there are columns come sooner. */
-static tile_function *columns_tile(const struct attn_gemm_args *args, size_t vecs) {
+/* As many columns at a time as one row takes. More rows do not wait for the order in which lines come; from memory as many
+ * streams as there are columns come sooner. */
+static tile_function *row_tile(const struct attn_gemm_args *args) {
     bool dense = args->b_stride == args->k && args->k % DEPTH == 0 && !args->distant;
-    if (vecs < ROW_WIDTH)
-        return tiles[args->m - 1].run_columns;
     return dense ? tile_columns_dense_1_4_4 : tile_columns_1_4_4;
 }
 
 static void run_columns(const struct attn_gemm_args *args) {
-    size_t k = args->k / DEPTH * DEPTH, j = 0, vecs;
+    size_t k = args->k / DEPTH * DEPTH, j = 0, cols;
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
         return;
     size_t least = tiles[args->m - 1].columns;
-    for (; args->n - j >= least * VEC_LANES; j += vecs * VEC_LANES) {
-        vecs = args->m == 1 && args->n - j >= ROW_WIDTH * VEC_LANES ? ROW_WIDTH : least;
+    for (; args->n - j >= least; j += cols) {
+        bool wide = args->m == 1 && args->n - j >= ROW_WIDTH * VEC_LANES;
+        cols = wide ? ROW_WIDTH * VEC_LANES : least;
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            columns_tile(args, vecs)(&t);
-        for (size_t v = 0; k < args->k && v < vecs; v += least)
-            run_through_panel(args, j + v * VEC_LANES, least * VEC_LANES, k, 1, args->b_stride);
+            (wide ? row_tile(args) : tiles[args->m - 1].run_columns)(&t);
+        for (size_t i = 0; k < args->k && i < cols; i += least)
+            run_through_panel(args, j + i, least, k, 1, args->b_stride);
     }
     if (j < args->n)
         run_through_panel(args, j, args->n - j, 0, 1, args->b_stride);

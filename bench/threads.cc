@@ -1,12 +1,14 @@
-/* attn-threads: attention and layers with one thread and with several, alternating, first on free cores and then while
- * another process spins on one of them.
+/* attn-threads: attention and layers with one thread, with several, and as independent calls of as many threads, in turns on
+ * free cores; then with several threads while another process spins on one of the cores.
  *
  *   attn-threads [PATTERN] [THREADS]      PATTERN is a regular expression over operation/shape; THREADS is 2 by default
  *
- * Prints, for each shape: microseconds with one thread, how many times faster several are, and p99 / p50 with several
- * threads while a neighbour spins. */
+ * Prints, for each shape: microseconds with one thread; how many times faster several are; how many times more calls
+ * independent threads complete than one, which is what the cores had to give at that time; and p99 / p50 with several threads
+ * while a neighbour spins. */
 #include "subject.h"
 #include <algorithm>
+#include <atomic>
 #include <attn/pthreadpool.h>
 #include <chrono>
 #include <csignal>
@@ -16,13 +18,14 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 namespace bench {
 namespace {
 
-constexpr double seconds_per_case = 0.5;
-constexpr std::size_t least_samples = 20;
+constexpr int turns = 5;
+constexpr double seconds_per_turn = 0.06;
 
 double now_us() {
     return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -51,7 +54,7 @@ class neighbour {
         CPU_ZERO(&cores);
         CPU_SET(static_cast<std::size_t>(sysconf(_SC_NPROCESSORS_ONLN) - 1), &cores);
         sched_setaffinity(0, sizeof cores, &cores);
-        for (volatile unsigned turns = 0;; turns = turns + 1)
+        for (volatile unsigned count = 0;; count = count + 1)
             ;
     }
     neighbour(const neighbour &) = delete;
@@ -65,45 +68,67 @@ class neighbour {
     pid_t child;
 };
 
-/* Calls of one subject, then of the other, and again. */
-struct samples {
-    std::vector<double> one, several;
+/* Threads that go on calling, each a subject of its own, as long as this lives. */
+class callers {
+  public:
+    explicit callers(const std::vector<subject> &subjects) : waiting(subjects.size()) {
+        for (const subject &each : subjects)
+            threads.emplace_back([this, &each] {
+                waiting--;
+                while (!done)
+                    time_call(each);
+            });
+        while (waiting != 0)
+            ;
+    }
+    callers(const callers &) = delete;
+    callers &operator=(const callers &) = delete;
+    ~callers() {
+        done = true;
+        for (std::thread &thread : threads)
+            thread.join();
+    }
+
+  private:
+    std::atomic<std::size_t> waiting;
+    std::atomic<bool> done{false};
+    std::vector<std::thread> threads;
 };
 
-samples alternate(const subject &one, const subject &several) {
-    samples result;
-    time_call(one);
-    time_call(several);
-    for (const double start = now_us();
-         result.one.size() < least_samples || now_us() - start < seconds_per_case * 1e6;) {
-        result.one.push_back(time_call(one));
-        result.several.push_back(time_call(several));
-    }
-    return result;
-}
-
-std::vector<double> repeat(const subject &subject) {
-    std::vector<double> result;
-    for (const double start = now_us(); result.size() < least_samples || now_us() - start < seconds_per_case * 1e6;)
-        result.push_back(time_call(subject));
-    return result;
+/* Repeats a call for so long, twice at least, and adds what each took. */
+void repeat(const subject &subject, double seconds, std::vector<double> &samples) {
+    const std::size_t least = samples.size() + 2;
+    for (const double start = now_us(); samples.size() < least || now_us() - start < seconds * 1e6;)
+        samples.push_back(time_call(subject));
 }
 
 void measure(const entry &entry, const attn_parallel &parallel) {
     const subject one = entry.make();
+    std::vector<subject> others;
+    while (others.size() + 1 < parallel.threads)
+        others.push_back(entry.make());
     parallel_of_subjects() = &parallel;
     const subject several = entry.make();
     parallel_of_subjects() = nullptr;
-    const samples free = alternate(one, several);
-    double tail = 0;
+
+    /* The pool's threads spin for a while after a call: not while others need their cores. */
+    std::vector<double> together, alone, independent, beside;
+    for (int turn = 0; turn < turns; turn++) {
+        repeat(several, seconds_per_turn, together);
+        repeat(one, seconds_per_turn, alone);
+        const callers calling(others);
+        repeat(one, seconds_per_turn, independent);
+    }
     {
         const neighbour spinning;
-        const std::vector<double> beside = repeat(several);
-        tail = quantile(beside, 0.99) / quantile(beside, 0.5);
+        for (int turn = 0; turn < turns; turn++)
+            repeat(several, 2 * seconds_per_turn, beside);
     }
-    const double single = quantile(free.one, 0.5);
-    std::printf("%-34s %12.2f %10.2f %10.2f\n", (entry.operation + "/" + entry.shape).c_str(), single,
-                single / quantile(free.several, 0.5), tail);
+    const double single = quantile(alone, 0.5);
+    std::printf("%-34s %12.2f %10.2f %12.2f %10.2f\n", (entry.operation + "/" + entry.shape).c_str(), single,
+                single / quantile(together, 0.5),
+                static_cast<double>(parallel.threads) * single / quantile(independent, 0.5),
+                quantile(beside, 0.99) / quantile(beside, 0.5));
     std::fflush(stdout);
 }
 
@@ -118,7 +143,8 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     const attn_parallel parallel = attn_parallel_pthreadpool(pool);
     const attn_isa best = attn_isa_chosen();
-    std::printf("%-34s %12s %9zux %10s\n", attn_isa_name(best), "1 thread us", parallel.threads, "p99 / p50");
+    std::printf("%-34s %12s %9zux %12s %10s\n", attn_isa_name(best), "1 thread us", parallel.threads, "independent",
+                "p99 / p50");
     for (const entry &entry : all_subjects()) {
         const bool threaded = entry.operation == "layer" || entry.operation.rfind("attention", 0) == 0;
         if (threaded && entry.variant == attn_isa_name(best) &&

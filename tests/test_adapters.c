@@ -37,17 +37,14 @@ struct shared_queue {
 };
 
 static void queue_task(void *arg, size_t index) {
-    (void)index;
     struct shared_queue *shared = arg;
-    size_t item;
-    while (attn_queue_take(&shared->queue, &item))
-        tally_task(&shared->tally, item);
+    for (struct attn_share share = attn_queue_share(&shared->queue, index); attn_queue_take(&share);)
+        tally_task(&shared->tally, share.item);
 }
 
 static void check_queue(const attn_parallel *parallel, size_t tasks, size_t count) {
     struct shared_queue shared = {.tally = {{0}}};
-    attn_queue_init(&shared.queue, count, tasks);
-    attn_run(parallel, tasks, queue_task, &shared);
+    attn_run_queue(parallel, tasks, count, queue_task, &shared, &shared.queue);
     check_tally(&shared.tally, count);
 }
 

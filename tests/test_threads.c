@@ -240,8 +240,8 @@ struct shape {
 };
 
 /* Many tiles; a tile per head; one head; one row; spans; many heads; too small. */
-static const struct shape shapes[] = {{2, 4, 2, 70, 90, 20, 33}, {2, 6, 6, 9, 600, 17, 0}, {1, 1, 1, 240, 160, 33, 0},
-                                      {3, 8, 2, 1, 800, 33, 0},  {1, 2, 2, 3, 8200, 8, 0}, {2, 12, 12, 50, 70, 20, 0},
+static const struct shape shapes[] = {{2, 4, 2, 90, 100, 20, 33}, {2, 6, 6, 9, 900, 17, 0},  {1, 1, 1, 240, 240, 33, 0},
+                                      {3, 8, 2, 1, 1000, 33, 0},  {1, 2, 2, 3, 8200, 12, 0}, {2, 12, 12, 50, 70, 20, 0},
                                       {1, 2, 2, 5, 7, 8, 0}};
 #define SHAPES (sizeof shapes / sizeof *shapes)
 
@@ -326,6 +326,76 @@ static void test_masked_attention(void **state) {
         size_t outputs = (packed ? args.heads * 130 : rows) * p.v.size + rows * (2 * args.kv_len + 1);
         check(&random, "masked attention", &(struct operation){run_masked, &p.args, outputs, is_small(s)});
         problem_free(&p);
+    }
+}
+
+/* Output alone, which the kernel for few keys computes: pieces of rows, of heads, of both, of sequences; with a workspace of
+ * exactly the bytes that are asked for. */
+static void run_output(const void *problem, const attn_parallel *parallel, float *out) {
+    attn_attention_args args = *(const attn_attention_args *)problem;
+    size_t bytes = 0, head = args.q_len * args.head_size;
+    args.options.parallel = parallel;
+    args.o = (attn_tensor_out){out, args.heads * head, head, args.head_size};
+    assert_ok(attn_attention_workspace(&args, &bytes, NULL));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_attention(&args, workspace, bytes, NULL));
+    guarded_free(workspace);
+}
+
+static void test_few_keys(void **state) {
+    (void)state;
+    static const struct shape few[] = {{1, 1, 1, 3000, 16, 20, 0}, {1, 12, 4, 100, 32, 33, 0},
+                                       {2, 14, 7, 65, 31, 33, 0},  {40, 6, 6, 6, 29, 24, 0},
+                                       {3, 5, 5, 70, 13, 60, 0},   {2, 3, 3, 4, 6, 20, 0}};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sizeof few / sizeof *few; i++) {
+        const struct shape *s = &few[i];
+        attn_attention_args args = shape_args(s, i);
+        struct tensor q =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->heads, s->q_len, s->head_size, FLUSH_END);
+        struct tensor k =
+            tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, s->batch, s->kv_heads, s->kv_len, s->head_size, FLUSH_END);
+        int64_t *lens = random_lens(&random, s->batch * s->q_len, s->kv_len, FLUSH_END);
+        args.q = tensor_in(&q);
+        args.k = args.v = tensor_in(&k);
+        args.options.valid.lens = lens;
+        args.options.empty = ATTN_EMPTY_ZERO;
+        args.options.dropout = 0;
+        size_t outputs = s->batch * s->heads * s->q_len * s->head_size;
+        check(&random, "few keys", &(struct operation){run_output, &args, outputs, is_small(s)});
+        guarded_free(lens);
+        tensor_free(&q);
+        tensor_free(&k);
+    }
+}
+
+/* What serves some sizes serves smaller batches and lengths: however these are cut. */
+static void test_workspace_serves_smaller(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = sweep(40000, 4000); i > 0; i--) {
+        attn_parallel parallel = {.run = run_in_reverse, .threads = random_between(&random, 1, 8)};
+        attn_attention_args large = {.isa = test_isa(), .batch = random_between(&random, 1, 8)};
+        large.kv_heads = random_between(&random, 1, 6);
+        large.heads = large.kv_heads * random_between(&random, 1, 3);
+        large.q_len = random_between(&random, 1, random_below(&random, 2) ? 20 : 200);
+        large.kv_len = random_between(&random, 1, random_below(&random, 2) ? 40 : i % 16 ? 300 : 9000);
+        large.head_size = random_between(&random, 1, 80);
+        large.options.parallel = &parallel;
+        attn_attention_args less = large;
+        less.batch = random_between(&random, 1, large.batch);
+        if (random_below(&random, 2)) {
+            less.q_len = random_between(&random, 1, large.q_len);
+            less.kv_len = random_between(&random, 1, large.kv_len);
+        }
+        size_t enough = 0, bytes = 0;
+        assert_ok(attn_attention_workspace(&large, &enough, NULL));
+        assert_ok(attn_attention_workspace(&less, &bytes, NULL));
+        test_case("%zu threads, %zu of %zu heads of %zu: batch %zu, %zu x %zu, and %zu, %zu x %zu", parallel.threads,
+                  large.kv_heads, large.heads, large.head_size, large.batch, large.q_len, large.kv_len, less.batch,
+                  less.q_len, less.kv_len);
+        if (bytes > enough)
+            test_fail("%zu bytes, and %zu", enough, bytes);
     }
 }
 
@@ -653,6 +723,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_transposes),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_masked_attention),
+        cmocka_unit_test(test_few_keys),
+        cmocka_unit_test(test_workspace_serves_smaller),
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_cache),
         cmocka_unit_test(test_decode_split_by_keys),

@@ -3,16 +3,20 @@
 #include "ops/small.h"
 #include "ops/tile.h"
 
-/* Below this many multiply-adds waking another thread costs more than it saves. Fewer query rows than so many wait for keys and
- * values instead: they take as long. */
-#define PARALLEL_WORK (1u << 21)
+/* Below this many multiply-adds waking another thread costs more than it saves; below twice as many where threads share what
+ * one of them has packed, for its lines come from that one's cache. Fewer query rows than so many wait for keys and values
+ * instead: they take as long. */
+#define PARALLEL_WORK (3u << 19)
+#define SHARED_WORK   (3u << 20)
 #define LEAST_ROWS    8
 
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
 
-/* From so many heads per thread on a thread takes whole heads: it packs what it reads, and nobody waits in between. */
+/* A thread takes whole heads, for it packs what it reads and nobody waits in between, where there are so many per thread, or
+ * where they come out even and take so little that it costs not much when one thread is late. */
 #define HEADS_PER_THREAD 4
+#define MOST_EVEN_WORK   (1u << 26)
 
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
@@ -38,11 +42,11 @@ static void layout_scratch(const struct attn_problem *problem, struct attn_scrat
     }
 }
 
-static void layout_scratches(struct attn_problem *problem, struct attn_carve *carve) {
+static void layout_scratches(struct attn_problem *problem, size_t tasks, struct attn_carve *carve) {
     struct attn_scratch measured;
-    problem->scratch = attn_carve_take(carve, problem->tasks, sizeof *problem->scratch);
-    if (carve->base || problem->tasks == 1) {
-        for (size_t t = 0; t < problem->tasks; t++)
+    problem->scratch = attn_carve_take(carve, tasks, sizeof *problem->scratch);
+    if (carve->base || tasks == 1) {
+        for (size_t t = 0; t < tasks; t++)
             layout_scratch(problem, problem->scratch ? &problem->scratch[t] : &measured, carve);
         return;
     }
@@ -50,7 +54,31 @@ static void layout_scratches(struct attn_problem *problem, struct attn_carve *ca
     struct attn_carve one = {0};
     layout_scratch(problem, &measured, &one);
     carve->overflow |= one.overflow;
-    attn_carve_take(carve, problem->tasks, one.used);
+    attn_carve_take(carve, tasks, one.used);
+}
+
+/* Multiply-adds, or the time that keys and values take in them. A ring's length grows without end, what it holds does not. */
+static double work_of(const struct attn_problem *problem) {
+    size_t keys = problem->cache ? attn_min(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
+    double rows = (double)problem->q_len * (double)problem->group;
+    return (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) * (double)keys *
+           (double)(problem->head_size + problem->value_size);
+}
+
+/* Into how many tasks work is cut. */
+static size_t task_count(const struct attn_problem *problem, size_t items) {
+    return work_of(problem) < PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
+}
+
+static bool has_many(const struct attn_problem *problem, size_t heads) {
+    return heads / HEADS_PER_THREAD >= attn_threads(problem->options->parallel);
+}
+
+/* Whether tasks share what is packed. */
+static bool is_shared(const struct attn_problem *problem, size_t heads) {
+    bool even = heads % attn_threads(problem->options->parallel) == 0 && work_of(problem) <= MOST_EVEN_WORK;
+    return problem->source == ATTN_SOURCE_PACKED && problem->tasks > 1 &&
+           (problem->spans > 1 || !(even || has_many(problem, heads)));
 }
 
 /* Where the keys of a problem lie; `heads` of them. */
@@ -70,24 +98,18 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool packed = problem->source == ATTN_SOURCE_PACKED;
     problem->values_in_place =
         packed && problem->value_size <= gemm->dense_cols && problem->v.row_stride == problem->value_size;
-    bool many = heads / HEADS_PER_THREAD >= threads;
-    problem->all_packed = packed && problem->tasks > 1 && (problem->spans > 1 || !many);
+    bool many = has_many(problem, heads), shared = is_shared(problem, heads);
+    problem->all_packed = shared && work_of(problem) >= SHARED_WORK;
     if (!attn_store_init(&problem->store, gemm, problem->all_packed ? problem->kv_heads : 1, problem->head_size,
                          problem->value_size, packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK),
                          ATTN_MAX_COLS))
         carve->overflow = true;
-    /* One head for each task would do where there are many: what serves them serves fewer, all packed. */
+    /* One head for each task would do where tasks take whole heads, and one where one task takes all: what serves a large batch
+     * serves a smaller one. */
     if (packed)
         attn_store_take(&problem->store, problem->tasks == 1 ? 1 : many ? threads * HEADS_PER_THREAD : heads, carve);
-}
-
-/* Into how many tasks work is cut. A ring's length grows without end, what it holds does not. */
-static size_t task_count(const struct attn_problem *problem, size_t items) {
-    size_t keys = problem->cache ? attn_min(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
-    double rows = (double)problem->q_len * (double)problem->group;
-    double work = (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) *
-                  (double)keys * (double)(problem->head_size + problem->value_size);
-    return work < PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
+    if (shared && !problem->all_packed)
+        problem->tasks = problem->spans = 1;
 }
 
 /* Few tiles over many keys: each of their spans is an item. Room for them is taken in any case, so that what serves a large
@@ -109,9 +131,9 @@ static void layout_spans(struct attn_problem *problem, size_t tiles, struct attn
 }
 
 void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve) {
-    size_t rows, heads, items;
+    size_t rows, heads, items, most;
+    problem->small = attn_is_small(problem);
     /* Up to 16 keys it needs no memory for any number of rows; above, fewer rows may. */
-    problem->small = attn_is_small(problem) && task_count(problem, SIZE_MAX) == 1;
     if (problem->small && problem->kv_len <= ATTN_LANES)
         return;
     if (!attn_mul(problem->q_len, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads)) {
@@ -128,14 +150,14 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
         carve->overflow = true;
         return;
     }
-    problem->tasks = task_count(problem, items);
+    problem->tasks = most = task_count(problem, items);
     if (problem->tasks == 1)
         problem->spans = 1;
     layout_keys(problem, heads, carve);
     double bytes =
         (double)heads * (double)problem->kv_len * (double)(problem->head_size + problem->value_size) * sizeof(float);
     problem->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
-    layout_scratches(problem, carve);
+    layout_scratches(problem, most, carve);
 }
 
 /* ---- Tasks ---- */
@@ -172,8 +194,8 @@ static struct attn_tile new_tile(const struct attn_problem *problem, size_t task
 static void pack_task(void *arg, size_t index) {
     struct work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
-    for (size_t head; attn_queue_take(&work->queue, &head);) {
-        attn_tile_take_head(&tile, head);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
+        attn_tile_take_head(&tile, share.item);
         pack_head(&tile);
     }
 }
@@ -182,8 +204,8 @@ static void pack_task(void *arg, size_t index) {
 static void head_task(void *arg, size_t index) {
     struct work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
-    for (size_t head; attn_queue_take(&work->queue, &head);) {
-        attn_tile_take_head(&tile, head);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
+        attn_tile_take_head(&tile, share.item);
         if (tile.tiles > 0)
             pack_head(&tile);
         for (size_t i = 0; i < tile.tiles; i++) {
@@ -209,8 +231,8 @@ static bool take_tile(struct attn_tile *tile, size_t item) {
 static void tile_task(void *arg, size_t index) {
     struct work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        if (take_tile(&tile, item))
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        if (take_tile(&tile, share.item))
             attn_tile_run(&tile);
 }
 
@@ -218,30 +240,29 @@ static void tile_task(void *arg, size_t index) {
 static void span_task(void *arg, size_t index) {
     struct work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        if (take_tile(&tile, item / work->problem->spans))
-            attn_tile_run_span(&tile, item % work->problem->spans, item);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        if (take_tile(&tile, share.item / work->problem->spans))
+            attn_tile_run_span(&tile, share.item % work->problem->spans, share.item);
 }
 
 static void merge_task(void *arg, size_t index) {
     struct work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        if (take_tile(&tile, item))
-            attn_tile_merge(&tile, item * work->problem->spans);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        if (take_tile(&tile, share.item))
+            attn_tile_merge(&tile, share.item * work->problem->spans);
 }
 
 static void run_items(struct attn_problem *problem, size_t items, void (*task)(void *arg, size_t index)) {
     struct work work = {.problem = problem};
     size_t tasks = attn_min(problem->tasks, items);
-    attn_queue_init(&work.queue, items, tasks);
-    attn_run(problem->options->parallel, tasks, task, &work);
+    attn_run_queue(problem->options->parallel, tasks, items, task, &work, &work.queue);
 }
 
 void attn_op_attention(struct attn_problem *problem) {
     size_t heads = problem->batch * problem->kv_heads, tiles = heads * problem->tiles;
     if (problem->small) {
-        attn_op_small(problem);
+        attn_op_small(problem, task_count(problem, SIZE_MAX));
         return;
     }
     if (problem->source == ATTN_SOURCE_PACKED && !problem->all_packed) {

@@ -68,9 +68,8 @@ static void append_head(const struct work *work, size_t b, size_t head) {
 static void append_task(void *arg, size_t index) {
     struct work *work = arg;
     size_t kv_heads = work->cache->config.kv_heads;
-    (void)index;
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        append_head(work, item / kv_heads, item % kv_heads);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        append_head(work, share.item / kv_heads, share.item % kv_heads);
 }
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args) {
@@ -80,8 +79,7 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
     if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, items);
-    attn_queue_init(&work.queue, items, threads);
-    attn_run(args->parallel, threads, append_task, &work);
+    attn_run_queue(args->parallel, threads, items, append_task, &work, &work.queue);
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);

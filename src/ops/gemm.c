@@ -82,9 +82,8 @@ static void run_item(const struct work *work, size_t item) {
 
 static void run_task(void *arg, size_t index) {
     struct work *work = arg;
-    (void)index;
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        run_item(work, item);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        run_item(work, share.item);
 }
 
 /* `total` rows or columns as items of equal numbers of tiles. */
@@ -119,6 +118,5 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
     work.band = cut.band;
     size_t items = cut.items;
     threads = attn_min(threads, items);
-    attn_queue_init(&work.queue, items, threads);
-    attn_run(parallel, threads, run_task, &work);
+    attn_run_queue(parallel, threads, items, run_task, &work, &work.queue);
 }

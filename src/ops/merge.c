@@ -42,10 +42,9 @@ static void merge_row(const struct work *work, size_t b, size_t h, size_t i) {
 static void run_task(void *arg, size_t index) {
     struct work *work = arg;
     const attn_merge_args *args = work->args;
-    (void)index;
-    for (size_t head; attn_queue_take(&work->queue, &head);)
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         for (size_t i = 0; i < args->q_len; i++)
-            merge_row(work, head / args->heads, head % args->heads, i);
+            merge_row(work, share.item / args->heads, share.item % args->heads, i);
 }
 
 void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args) {
@@ -55,6 +54,5 @@ void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args
     if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, heads);
-    attn_queue_init(&work.queue, heads, threads);
-    attn_run(args->parallel, threads, run_task, &work);
+    attn_run_queue(args->parallel, threads, heads, run_task, &work, &work.queue);
 }

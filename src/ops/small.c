@@ -7,6 +7,9 @@
 /* Query rows whose visible keys are counted at a time. */
 #define ROWS 64
 
+/* Heads are shared out where there are fewer pieces of ROWS rows than this per task. */
+#define ITEMS_PER_TASK 4
+
 /* A row or two over more keys than a register takes leave most of it idle. */
 static bool fills_registers(const struct attn_problem *problem) {
     return problem->q_len >= 4 || problem->kv_len <= ATTN_LANES;
@@ -41,54 +44,105 @@ static void count_visible(const struct attn_problem *problem, const struct attn_
     }
 }
 
-static void clear_rows(const struct attn_problem *problem, float *o, size_t rows) {
-    for (size_t h = 0; h < problem->heads; h++)
+static void clear_rows(const struct attn_problem *problem, float *o, size_t heads, size_t rows) {
+    for (size_t h = 0; h < heads; h++)
         for (size_t i = 0; i < rows; i++)
             memset(o + h * problem->o.head_stride + i * problem->o.row_stride, 0, problem->value_size * sizeof *o);
 }
 
-/* Rows begin .. begin + rows - 1 of all heads. */
-static void run_rows(const struct attn_problem *problem, const struct attn_sequence *sequence, size_t b, size_t begin,
-                     size_t rows) {
+/* What one call of the kernel takes: rows of the query heads that share some kv heads of one sequence. */
+struct piece {
+    size_t b, head, kv_heads; /* kv heads head .. head + kv_heads - 1 */
+    size_t row, rows;
+};
+
+/* In line in both callers: for the smallest problems a call is a hundredth of their time. */
+static inline __attribute__((always_inline)) void
+run_piece(const struct attn_problem *problem, const struct attn_sequence *sequence, const struct piece *piece) {
     const attn_tensor *q = &problem->q, *k = &problem->k, *v = &problem->v;
     const attn_tensor_out *o = &problem->o;
-    size_t q_batch = problem->q_cu ? 0 : b, kv_batch = problem->kv_cu ? 0 : b, row = sequence->q_row + begin;
-    float *out = o->data + q_batch * o->batch_stride + row * o->row_stride;
+    size_t q_batch = problem->q_cu ? 0 : piece->b, kv_batch = problem->kv_cu ? 0 : piece->b;
+    size_t query_head = piece->head * problem->group, heads = piece->kv_heads * problem->group;
+    size_t row = sequence->q_row + piece->row, key = sequence->kv_row;
+    float *out = o->data + q_batch * o->batch_stride + query_head * o->head_stride + row * o->row_stride;
     struct visible visible;
-    count_visible(problem, sequence, b, begin, rows, &visible);
+    count_visible(problem, sequence, piece->b, piece->row, piece->rows, &visible);
     if (visible.most == 0) { /* without keys there need be no pointer to them */
-        clear_rows(problem, out, rows);
+        clear_rows(problem, out, heads, piece->rows);
         return;
     }
     attn_table_small(problem->table)
-        ->run(&(struct attn_small_args){.heads = problem->heads,
-                                        .group = problem->group,
-                                        .rows = rows,
-                                        .keys = visible.most,
-                                        .hi = visible.least < visible.most ? visible.keys : NULL,
-                                        .head_size = problem->head_size,
-                                        .value_size = problem->value_size,
-                                        .scale = problem->scale,
-                                        .q = q->data + q_batch * q->batch_stride + row * q->row_stride,
-                                        .k = k->data + kv_batch * k->batch_stride + sequence->kv_row * k->row_stride,
-                                        .v = v->data + kv_batch * v->batch_stride + sequence->kv_row * v->row_stride,
-                                        .q_head_stride = q->head_stride,
-                                        .q_row_stride = q->row_stride,
-                                        .k_head_stride = k->head_stride,
-                                        .k_row_stride = k->row_stride,
-                                        .v_head_stride = v->head_stride,
-                                        .v_row_stride = v->row_stride,
-                                        .o = out,
-                                        .o_head_stride = o->head_stride,
-                                        .o_row_stride = o->row_stride});
+        ->run(&(struct attn_small_args){
+            .heads = heads,
+            .group = problem->group,
+            .rows = piece->rows,
+            .keys = visible.most,
+            .hi = visible.least < visible.most ? visible.keys : NULL,
+            .head_size = problem->head_size,
+            .value_size = problem->value_size,
+            .scale = problem->scale,
+            .q = q->data + q_batch * q->batch_stride + query_head * q->head_stride + row * q->row_stride,
+            .k = k->data + kv_batch * k->batch_stride + piece->head * k->head_stride + key * k->row_stride,
+            .v = v->data + kv_batch * v->batch_stride + piece->head * v->head_stride + key * v->row_stride,
+            .q_head_stride = q->head_stride,
+            .q_row_stride = q->row_stride,
+            .k_head_stride = k->head_stride,
+            .k_row_stride = k->row_stride,
+            .v_head_stride = v->head_stride,
+            .v_row_stride = v->row_stride,
+            .o = out,
+            .o_head_stride = o->head_stride,
+            .o_row_stride = o->row_stride});
 }
 
-void attn_op_small(const struct attn_problem *problem) {
-    for (size_t b = 0; b < problem->batch; b++) {
-        struct attn_sequence sequence = attn_sequence_of(problem, b);
-        for (size_t i = 0, rows; i < sequence.q_len; i += rows) {
-            rows = sequence.q_len - i < ROWS ? sequence.q_len - i : ROWS;
-            run_rows(problem, &sequence, b, i, rows);
-        }
+static inline __attribute__((always_inline)) void run_chunk(const struct attn_problem *problem, size_t b, size_t chunk,
+                                                            size_t head, size_t kv_heads) {
+    struct attn_sequence sequence = attn_sequence_of(problem, b);
+    struct piece piece = {.b = b, .head = head, .kv_heads = kv_heads, .row = chunk * ROWS};
+    if (piece.row >= sequence.q_len)
+        return;
+    piece.rows = attn_min(sequence.q_len - piece.row, ROWS);
+    run_piece(problem, &sequence, &piece);
+}
+
+/* Items are ROWS rows of a sequence, of one part of its heads. */
+struct work {
+    const struct attn_problem *problem;
+    size_t chunks, parts; /* per sequence */
+    struct attn_queue queue;
+};
+
+static void run_item(const struct work *work, size_t item) {
+    size_t part = item % work->parts, chunk = item / work->parts % work->chunks, b = item / work->parts / work->chunks;
+    size_t each = work->problem->kv_heads / work->parts, more = work->problem->kv_heads % work->parts;
+    run_chunk(work->problem, b, chunk, part * each + attn_min(part, more), each + (part < more));
+}
+
+static void run_task(void *arg, size_t index) {
+    struct work *work = arg;
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        run_item(work, share.item);
+}
+
+/* Into how many items `tasks` tasks should cut it; 0 where that cannot be counted. */
+static size_t cut(struct work *work, size_t tasks) {
+    const struct attn_problem *problem = work->problem;
+    size_t items;
+    if (!attn_mul(problem->batch, work->chunks, &items))
+        return 0;
+    work->parts = items / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
+    return attn_mul(items, work->parts, &items) ? items : 0;
+}
+
+void attn_op_small(const struct attn_problem *problem, size_t tasks) {
+    struct work work = {.problem = problem, .chunks = problem->q_len / ROWS + (problem->q_len % ROWS != 0)};
+    size_t items = tasks > 1 ? cut(&work, tasks) : 0;
+    if (items > 0) {
+        tasks = attn_min(tasks, items);
+        attn_run_queue(problem->options->parallel, tasks, items, run_task, &work, &work.queue);
+        return;
     }
+    for (size_t b = 0; b < problem->batch; b++)
+        for (size_t chunk = 0; chunk < work.chunks; chunk++)
+            run_chunk(problem, b, chunk, 0, problem->kv_heads);
 }

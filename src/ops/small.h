@@ -1,4 +1,4 @@
-/* Attention over few keys: all heads of a sequence in one kernel call, without workspace. */
+/* Attention over few keys: many heads of a sequence in one kernel call, without workspace. */
 #ifndef ATTN_OPS_SMALL_H
 #define ATTN_OPS_SMALL_H
 
@@ -8,6 +8,7 @@
  * no output but o. */
 bool attn_is_small(const struct attn_problem *problem);
 
-void attn_op_small(const struct attn_problem *problem);
+/* In at most so many tasks. */
+void attn_op_small(const struct attn_problem *problem, size_t tasks);
 
 #endif

@@ -42,9 +42,8 @@ static void run_row(const struct work *work, size_t row) {
 
 static void run_task(void *arg, size_t index) {
     struct work *work = arg;
-    (void)index;
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        for (size_t row = item * ROWS_PER_ITEM; row < work->rows && row < (item + 1) * ROWS_PER_ITEM; row++)
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        for (size_t row = share.item * ROWS_PER_ITEM; row < work->rows && row < (share.item + 1) * ROWS_PER_ITEM; row++)
             run_row(work, row);
 }
 
@@ -54,6 +53,5 @@ void attn_op_masked_softmax(const struct attn_softmax_kernel *kernel, const attn
     if ((double)work.rows * (double)args->cols < PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, items);
-    attn_queue_init(&work.queue, items, threads);
-    attn_run(args->parallel, threads, run_task, &work);
+    attn_run_queue(args->parallel, threads, items, run_task, &work, &work.queue);
 }

@@ -33,9 +33,8 @@ static void run_item(const struct work *work, size_t item) {
 
 static void run_task(void *arg, size_t index) {
     struct work *work = arg;
-    (void)index;
-    for (size_t item; attn_queue_take(&work->queue, &item);)
-        run_item(work, item);
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        run_item(work, share.item);
 }
 
 void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpose_args *args, bool merge) {
@@ -45,6 +44,5 @@ void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpo
     if ((double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size < PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, items);
-    attn_queue_init(&work.queue, items, threads);
-    attn_run(args->parallel, threads, run_task, &work);
+    attn_run_queue(args->parallel, threads, items, run_task, &work, &work.queue);
 }

@@ -37,6 +37,7 @@ constexpr feature_shape features[] = {
     {{"gqa_8_dec_32k", 1, 1, 32768, 4, 128, false, 0, true, 0}, feature::grouped},
     {{"causal_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::causal},
     {{"causal_1024", 1, 1024, 1024, 12, 64, false, 0, false, 0}, feature::causal},
+    {{"causal_512_of_128", 1, 512, 512, 32, 128, false, 0, false, 0}, feature::causal},
     {{"window_256_8k", 1, 8192, 8192, 8, 64, true, 0, false, 0}, feature::window},
     {{"paged_16_dec_1k", 1, 1, 1024, 12, 64, false, 0, true, 0}, feature::paged},
     {{"paged_16_dec_4k", 1, 1, 4096, 32, 128, false, 0, true, 0}, feature::paged},
@@ -234,13 +235,23 @@ class rotary_layer {
     std::size_t workspace_bytes = 0;
 };
 
-/* Subject `name` with and without its feature. */
+/* Subject `name` with and without its feature, each with its work. */
 template <class T, class Shape>
-void add_pair(catalogue &to, attn_isa isa, const char *name, const work &work, const Shape &shape) {
+void add_pair(catalogue &to, attn_isa isa, const char *name, const work &work_with, const work &work_without,
+              const Shape &shape) {
     const std::string isa_name = attn_isa_name(isa);
-    for (const bool with : {true, false})
+    for (const bool with : {true, false}) {
+        const work work = with ? work_with : work_without;
         to.push_back({"feature", with ? isa_name : "without_" + isa_name, name, isa,
                       [isa, work, &shape, with] { return make_subject<T>(work, isa, shape, with); }});
+    }
+}
+
+/* What a feature hides is not worked on. */
+work least_work_with(const feature_shape &feature) {
+    attention_shape shape = feature.shape;
+    shape.causal = shape.causal || feature.what == feature::causal;
+    return least_work(shape);
 }
 
 } /* namespace */
@@ -248,10 +259,13 @@ void add_pair(catalogue &to, attn_isa isa, const char *name, const work &work, c
 void add_features(catalogue &to, attn_isa isa) {
     for (const feature_shape &feature : features)
         if (worth_measuring(isa, feature.shape.attention_flops()))
-            add_pair<featured_attention>(to, isa, feature.shape.name, least_work(feature.shape), feature);
-    for (const attention_shape &shape : rotary_layers)
+            add_pair<featured_attention>(to, isa, feature.shape.name, least_work_with(feature),
+                                         least_work(feature.shape), feature);
+    for (const attention_shape &shape : rotary_layers) {
+        const work work = {shape.layer_flops(), 0, 0};
         if (worth_measuring(isa, shape.layer_flops()))
-            add_pair<rotary_layer>(to, isa, shape.name, {shape.layer_flops(), 0, 0}, shape);
+            add_pair<rotary_layer>(to, isa, shape.name, work, work, shape);
+    }
 }
 
 } /* namespace bench */

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1 /* mkdtemp, P_tmpdir */
 #include "support.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -388,8 +389,10 @@ static void write_file(const char *path, const void *data, size_t size) {
 
 static void files_that_cannot_be_read_are_named(void **state) {
     (void)state;
-    char folder[] = P_tmpdir "/attn_dates_XXXXXX", path[128];
+    const char *temporary = getenv("TMPDIR");
+    char folder[PATH_MAX], path[PATH_MAX + 32];
     const struct bytes real = read_whole("dates.safetensors");
+    snprintf(folder, sizeof folder, "%s/attn_dates_XXXXXX", temporary && *temporary ? temporary : P_tmpdir);
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_load_refuses(folder, "directory");

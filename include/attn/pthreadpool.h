@@ -8,7 +8,8 @@
  * The attn_parallel borrows the pool: destroy the pool after the last call that uses it. Calls from several threads
  * on one pool wait for each other inside pthreadpool. A call from inside a task of the same pool deadlocks: give
  * that call NULL for its attn_parallel, or another pool. Waiting threads spin: a pool of more threads than there are
- * free cores is slow. */
+ * free cores is slow, and where other processes want the cores a call now and then takes several milliseconds. There
+ * attn/openmp.h with OMP_WAIT_POLICY=passive is the better choice. */
 #ifndef ATTN_PTHREADPOOL_H
 #define ATTN_PTHREADPOOL_H
 

@@ -198,7 +198,7 @@ static void run_merge(const void *problem, const attn_parallel *parallel, float 
 
 static void test_transposes(void **state) {
     (void)state;
-    static const size_t shapes[][4] = {{3, 150, 12, 33}, {1, 700, 5, 64}, {2, 5, 3, 7}};
+    static const size_t shapes[][4] = {{3, 150, 12, 33}, {1, 700, 5, 64}, {1, 150, 16, 64}, {2, 5, 3, 7}};
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         attn_transpose_args args = {.isa = test_isa(), .batch = shapes[i][0], .len = shapes[i][1]};

@@ -137,8 +137,10 @@ static void round_trip_of_every_head_size(void **state) {
 static void round_trip_of_usual_sizes(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    const struct shape shapes[] = {{2, 6, 5, 20, 0, 0},    {1, 1, 1, 1, 0, 0},     {1, 128, 12, 64, 0, 0},
-                                   {3, 17, 4, 128, 1, 11}, {2, 33, 8, 80, 16, 32}, {1, 200, 2, 7, 3, 0}};
+    /* The last ones have rows 4 KiB apart. */
+    const struct shape shapes[] = {{2, 6, 5, 20, 0, 0},     {1, 1, 1, 1, 0, 0},     {1, 128, 12, 64, 0, 0},
+                                   {3, 17, 4, 128, 1, 11},  {2, 33, 8, 80, 16, 32}, {1, 200, 2, 7, 3, 0},
+                                   {2, 37, 16, 64, 0, 128}, {1, 1601, 16, 64, 0, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         check_shape(&random, &shapes[i], FLUSH_END);
 }

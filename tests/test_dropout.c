@@ -40,7 +40,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->value_size = random_between(random, 1, 40);
     if (index == 0) { /* enough work to be cut into tasks */
         a->q_len = 90;
-        a->kv_len = 300;
+        a->kv_len = 450;
         a->head_size = a->value_size = 40;
     }
     a->options.causal = (attn_causal)(index % 3);

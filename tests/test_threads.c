@@ -329,17 +329,22 @@ static void test_masked_attention(void **state) {
     }
 }
 
-/* Output alone, which the kernel for few keys computes: pieces of rows, of heads, of both, of sequences; with a workspace of
- * exactly the bytes that are asked for. */
+/* With a workspace of exactly the bytes that are asked for. */
+static void run_in_exact_workspace(const attn_attention_args *args) {
+    size_t bytes = 0;
+    assert_ok(attn_attention_workspace(args, &bytes, NULL));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_ok(attn_attention(args, workspace, bytes, NULL));
+    guarded_free(workspace);
+}
+
+/* Output alone, which the kernel for few keys computes: pieces of rows, of heads, of both, of sequences. */
 static void run_output(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    size_t bytes = 0, head = args.q_len * args.head_size;
+    size_t head = args.q_len * args.head_size;
     args.options.parallel = parallel;
     args.o = (attn_tensor_out){out, args.heads * head, head, args.head_size};
-    assert_ok(attn_attention_workspace(&args, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_ok(attn_attention(&args, workspace, bytes, NULL));
-    guarded_free(workspace);
+    run_in_exact_workspace(&args);
 }
 
 static void test_few_keys(void **state) {
@@ -490,14 +495,11 @@ static void test_cache(void **state) {
  * log-sum-exp alone: weights on request could be what is divided. */
 static void run_decode(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    size_t rows = args.heads * args.q_len, bytes = 0;
+    size_t rows = args.heads * args.q_len;
     args.options.parallel = parallel;
     args.o = (attn_tensor_out){out, 0, args.q_len * args.value_size, args.value_size};
     args.options.log_sum_exp = out + rows * args.value_size;
-    assert_ok(attn_attention_workspace(&args, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_ok(attn_attention(&args, workspace, bytes, NULL));
-    guarded_free(workspace);
+    run_in_exact_workspace(&args);
 }
 
 /* Lengths at the borders of spans and within them, and masks that begin and end anywhere. */

@@ -103,6 +103,11 @@ struct rows_of {
 void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count, size_t keys, const char *file,
                     int line);
 
+/* How far an output of attention may be from the oracle's, in units of FLT_EPSILON * sum |p * v|, and log-sum-exp, in units
+ * of FLT_EPSILON. `score` is the magnitude that the row's scores' errors are proportional to, 0 where no score rounds. */
+double output_units(size_t kv_len, double score);
+double log_sum_exp_units(size_t kv_len, double score, double log_sum_exp);
+
 /* Every output within its bound of the oracle's. `exact_scores` says that no score rounds, and narrows the bounds. */
 void check_against_oracle(const struct problem *p, const struct attention_result *r, int exact_scores);
 

@@ -279,12 +279,11 @@ static void check_split(const struct problem *p, const struct parts *parts, cons
     const attn_attention_args *args = &p->args;
     struct oracle oracle;
     oracle_attention(args, &p->rotary, &oracle);
-    double walk = args->kv_len <= 64 ? 0 : sqrt((double)args->kv_len) / 4;
     for (size_t row = 0; row < merged->rows; row++) {
         double score = oracle.score_magnitude[row], lse = oracle.log_sum_exp[row];
-        double lse_units = 2 * (2 + score + (isfinite(lse) ? fabs(lse) : 0));
+        double lse_units = 2 + log_sum_exp_units(args->kv_len, score, lse);
         double merge_units = 4 + 2 * score + 2 * (double)parts->count;
-        double units = fmax(8, 3 * (1 + score)) + walk + 2 * lse_units + merge_units;
+        double units = output_units(args->kv_len, score) + 2 * lse_units + merge_units;
         const float *o =
             tensor_row(&merged->o, row / args->q_len / args->heads, row / args->q_len % args->heads, row % args->q_len);
         for (size_t c = 0; c < merged->o.size; c++) {

@@ -91,8 +91,9 @@ INLINE void tile_rescale(vec *acc, const float *scale, const int rows, const int
         vec_mul(acc[i * width + j], vec_set(scale[i]));
 }
 
-/* How a tile finds B: in panels; in a panel whose successor is fetched meanwhile; in place. */
-enum source { PANELS, FAR_PANELS, IN_PLACE };
+/* How a tile finds B: in panels; in panels whose rows further on are fetched meanwhile; in a panel whose successor is fetched
+ * meanwhile; in place. */
+enum source { PANELS, FETCHED_PANELS, FAR_PANELS, IN_PLACE };
 
 /* Register j of a step of B. */
 INLINE vec load_b(const float *const b[2], size_t b_stride, const int j, const enum source source) {
@@ -122,7 +123,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
             vec_prefetch_l2(ahead);
             ahead += ahead_step;
         }
-        if (source == PANELS && rows > 1 && FETCHES(fetch))
+        if (source == FETCHED_PANELS)
             UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
                 vec_prefetch(b[j / 4], (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {
@@ -152,6 +153,14 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
         __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
     }
     tile_end(t, tail, acc, rows, width);
+}
+
+/* Of panels, whether or not there is something to fetch: a loop for either, not a branch in each step. */
+INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
+    if (rows > 1 && t->fetch)
+        tile_run(t, rows, width, FETCHED_PANELS);
+    else
+        tile_run(t, rows, width, PANELS);
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
@@ -199,7 +208,7 @@ typedef void tile_function(const struct tile *t);
  * in 16; one for far panels, one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width, PANELS);                                                                              \
+        tile_run_panels(t, rows, width);                                                                               \
     }                                                                                                                  \
     static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
         tile_run(t, rows, width, IN_PLACE);                                                                            \

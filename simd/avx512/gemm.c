@@ -43,6 +43,11 @@ enum { DEPTH = 8, PANEL_DEPTH = 64 };
 /* Rows fetched ahead of what is packed. */
 enum { PACK_PREFETCH = 8 };
 
+/* Tiles of half the height, of which products of 15 to 18 rows are made: their loop is unrolled by four, so that where k is short
+ * the processor foresees its end. Tiles of more or fewer rows are slower for it. */
+enum { HALF_LEAST = 7, HALF_MOST = 9 };
+#define UNROLL_4 _Pragma("GCC unroll 4")
+
 /* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
  * in L1. */
 enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
@@ -138,62 +143,96 @@ INLINE void tile_rescale(vec *acc, const float *scale, const int rows, const int
         vec_mul(acc[i * width + j], vec_set(scale[i]));
 }
 
-/* How a tile finds B: in panels; in a panel of a product so large that the next one is fetched meanwhile; in place. */
-enum source { PANELS, FAR_PANELS, IN_PLACE };
+/* How a tile finds B: in panels; in panels whose rows further on are fetched meanwhile; in a panel of a product so large that the
+ * next one is fetched meanwhile; in place. */
+enum source { PANELS, FETCHED_PANELS, FAR_PANELS, IN_PLACE };
 
-/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in place.
- * The smaller side of the outer product stays in registers while the larger passes by. */
+/* Where a tile has come to in k. */
+struct walk {
+    const float *a[4], *b, *ahead;
+    size_t step, border;
+    const float *again;
+};
+
+INLINE struct walk walk_begin(const struct tile *t, const int rows) {
+    struct walk w = {.b = t->b, .ahead = t->ahead, .border = t->block - 1, .again = t->again};
+    pointers(w.a, t->a, t->a_stride, rows);
+    return w;
+}
+
+/* What a step fetches for later ones. */
+INLINE void tile_fetch(const struct tile *t, struct layout layout, struct walk *w, const int rows, const int width,
+                       const enum source source) {
+    if (source == IN_PLACE || source == FETCHED_PANELS)
+        UNROLL for (int j = 0; j < width; j++) {
+            const float *next = w->b + t->fetch + place(layout, (size_t)j);
+            if (source == IN_PLACE || rows <= STRIP_ROWS)
+                vec_prefetch(next, 0);
+            else
+                vec_prefetch_l2(next);
+        }
+    if (source == FAR_PANELS) {
+        vec_prefetch_l2(w->ahead);
+        w->ahead += t->ahead_step;
+    }
+}
+
+/* One step of k: compile-time rows and registers of B, which may come from several panels or follow each other in a row of B in
+ * place. The smaller side of the outer product stays in registers while the larger passes by. */
+INLINE void tile_step(const struct tile *t, struct layout layout, struct walk *w, vec *acc, const int rows,
+                      const int width, const enum source source) {
+    vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
+    size_t stride = t->a_stride;
+    if (rows < width) {
+        vec av[ROWS];
+        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(w->a[i / 4][(size_t)(i % 4) * stride]);
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv = vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, w->b + place(layout, (size_t)j));
+            UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+        }
+    } else {
+        vec bv[MAX_WIDTH];
+        UNROLL for (int j = 0; j < width; j++) bv[j] =
+            vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, w->b + place(layout, (size_t)j));
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec av = vec_set(w->a[i / 4][(size_t)(i % 4) * stride]);
+            UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+        }
+    }
+    tile_fetch(t, layout, w, rows, width, source);
+    UNROLL for (int q = 0; q < 4; q++) w->a[q]++;
+    w->b += layout.step;
+    if (rows <= STRIP_ROWS && source != FAR_PANELS && __builtin_expect(w->step == w->border, 0)) {
+        tile_rescale(acc, w->again, rows, width);
+        w->again += t->again_stride;
+        w->border = t->k - 1 - w->border > t->block ? w->border + t->block : SIZE_MAX;
+    }
+    w->step++;
+}
+
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
     vec acc[28];
     tile_begin(t, acc, rows, width);
-    const float *b = t->b, *a[4];
-    size_t k = t->k, stride = t->a_stride;
-    struct layout layout = source == PANELS     ? t->layout
-                           : source == IN_PLACE ? layout_in_place(t->layout.step)
-                                                : layout_of(0, 0);
-    vec_mask tail = source == IN_PLACE ? t->tail : (vec_mask)-1; /* panels are full */
-    pointers(a, t->a, stride, rows);
-    const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step, fetch = t->fetch;
-    size_t border = t->block - 1;
-    const float *again = t->again;
-    for (size_t p = 0; p < k; p++, b += layout.step) {
-        if (rows < width) {
-            vec av[ROWS];
-            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
-            UNROLL for (int j = 0; j < width; j++) {
-                vec bv = vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + place(layout, (size_t)j));
-                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
-            }
-        } else {
-            vec bv[MAX_WIDTH];
-            UNROLL for (int j = 0; j < width; j++) bv[j] =
-                vec_load_mask(j == width - 1 ? tail : (vec_mask)-1, b + place(layout, (size_t)j));
-            UNROLL for (int i = 0; i < rows; i++) {
-                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
-                UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
-            }
-        }
-        if (source == IN_PLACE || (source == PANELS && FETCHES(fetch)))
-            UNROLL for (int j = 0; j < width; j++) {
-                const float *next = b + fetch + place(layout, (size_t)j);
-                if (source == IN_PLACE || rows <= STRIP_ROWS)
-                    vec_prefetch(next, 0);
-                else
-                    vec_prefetch_l2(next);
-            }
-        if (source == FAR_PANELS) {
-            vec_prefetch_l2(ahead);
-            ahead += ahead_step;
-        }
-        UNROLL for (int q = 0; q < 4; q++) a[q]++;
-        if (rows <= STRIP_ROWS && source != FAR_PANELS && __builtin_expect(p == border, 0)) {
-            tile_rescale(acc, again, rows, width);
-            again += t->again_stride;
-            border = k - 1 - border > t->block ? border + t->block : SIZE_MAX;
-        }
+    struct walk w = walk_begin(t, rows);
+    struct layout layout = source == IN_PLACE     ? layout_in_place(t->layout.step)
+                           : source == FAR_PANELS ? layout_of(0, 0)
+                                                  : t->layout;
+    size_t k = t->k;
+    if (source == PANELS && width == VECS && rows >= HALF_LEAST && rows <= HALF_MOST) {
+        UNROLL_4 for (size_t p = 0; p < k; p++) tile_step(t, layout, &w, acc, rows, width, source);
+    } else {
+        for (size_t p = 0; p < k; p++)
+            tile_step(t, layout, &w, acc, rows, width, source);
     }
     tile_end(t, acc, rows, width);
+}
+
+/* Of panels, whether or not there is something to fetch: a loop for either, not a branch in each step. */
+INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
+    if (t->fetch)
+        tile_run(t, rows, width, FETCHED_PANELS);
+    else
+        tile_run(t, rows, width, PANELS);
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
@@ -236,7 +275,7 @@ typedef void tile_function(const struct tile *t);
  * in 32; one for far panels, one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void tile_##rows##_##width(const struct tile *t) {                                                          \
-        tile_run(t, rows, width, PANELS);                                                                              \
+        tile_run_panels(t, rows, width);                                                                               \
     }                                                                                                                  \
     static void tile_rows_##rows##_##width(const struct tile *t) {                                                     \
         tile_run(t, rows, width, IN_PLACE);                                                                            \
@@ -307,7 +346,7 @@ INLINE void strip_run(struct tile t, size_t n, bool from_memory, const int rows)
     for (size_t j = 0; j < n; j += COLS) {
         if (from_memory)
             fetch_pages(t.b + t.layout.pair, t.layout.pair);
-        tile_run(&t, rows, VECS, PANELS);
+        tile_run(&t, rows, VECS, FETCHED_PANELS);
         t.b += t.layout.pair;
         t.bias = t.bias ? t.bias + COLS : NULL;
         t.c += COLS;

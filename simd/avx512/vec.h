@@ -17,14 +17,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Whether a tile has something to fetch at that distance. With a branch in its loop clang keeps registers on the stack: there it
- * fetches in any case, at worst the line that it reads. */
-#ifdef __clang__
-#define FETCHES(distance) 1
-#else
-#define FETCHES(distance) ((distance) != 0)
-#endif
-
 typedef __m512 vec;
 typedef __mmask16 vec_mask; /* lanes that exist */
 

@@ -36,6 +36,8 @@ have() {
     esac >/dev/null 2>&1
 }
 
+installed=
+
 # need PACKAGE...: installs those that are missing, or says in one line which they are and exits.
 need() {
     local missing=() package
@@ -58,6 +60,7 @@ need() {
     fi
 
     echo "$0: installing ${missing[*]}"
+    installed=yes
     $add_arm64
     export DEBIAN_FRONTEND=noninteractive
     local log
@@ -71,9 +74,13 @@ need() {
     rm -f "$log"
 }
 
-# configure DIRECTORY OPTION...: meson's set-up, also of a directory that has been set up before.
+# configure DIRECTORY OPTION...: meson's set-up, also of a directory that has been set up before; from nothing where something has
+# been installed since, for meson remembers what was missing.
 configure() {
     local again=()
-    [ ! -f "$1/build.ninja" ] || again=(--reconfigure)
+    if [ -f "$1/build.ninja" ]; then
+        again=(--reconfigure)
+        [ -z "$installed" ] || again=(--wipe)
+    fi
     meson setup ${again[@]+"${again[@]}"} "$@" </dev/null
 }

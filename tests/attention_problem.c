@@ -462,9 +462,9 @@ void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count
  *   - Values are added in a chain over up to ATTN_SPAN keys. After a first key that outweighs the others every addition
  *     rounds at that key's last place: a random walk of sqrt(keys) steps of 0.29 units at most in the mean (14.7 units seen
  *     with 513 keys in 120000 problems, 2.2 of its standard deviations; 4 to 5 are granted).
- * Weights bear the error of the row's sum in the same way, and so does log-sum-exp, to which the logarithm's own rounding
- * comes: 1 ULP of at most log(keys + 1). Sums of a few values over and over may round the same way each time (16 units seen
- * with 4396 keys of size 2).
+ * Weights bear the error of the row's sum in the same way, in ATTN_LANES chains, and so does log-sum-exp, to which the
+ * logarithm's own rounding comes: 1 ULP of at most log(keys + 1). Sums of a few values over and over may round the same way each
+ * time (16 units seen with 4396 keys of size 2, of 44).
  *
  * What is done to a score counts into its magnitude, of which an error of up to 3 units is granted:
  *   - soft-cap: tanh is nowhere steeper than 1, so the score's own error does not grow. Division, tanh (1 ULP) and product
@@ -482,23 +482,26 @@ struct error_units {
     double output, weight, log_sum_exp, score;
 };
 
-static double walk(size_t kv_len) {
-    return kv_len <= 64 ? 0 : sqrt((double)kv_len);
+/* What a row's keys add to its errors where they are added in so many chains. */
+static double walk(size_t kv_len, size_t chains) {
+    return kv_len <= 64 ? 0 : sqrt((double)kv_len / (double)chains);
 }
 
 double output_units(size_t kv_len, double score) {
-    return fmax(8, 3 * (1 + score)) + walk(kv_len);
+    return fmax(8, 3 * (1 + score)) + walk(kv_len, 1);
 }
 
 double log_sum_exp_units(size_t kv_len, double score, double log_sum_exp) {
-    return isfinite(log_sum_exp) ? 2 * (1 + score + fabs(log_sum_exp) + log1p((double)kv_len)) + walk(kv_len) : 0;
+    if (!isfinite(log_sum_exp))
+        return 0;
+    return 2 * (1 + score + fabs(log_sum_exp)) + log1p((double)kv_len) + walk(kv_len, ATTN_LANES);
 }
 
 static struct error_units error_units(const attn_attention_args *args, const struct oracle *oracle, size_t row,
                                       size_t kv_len, int exact_scores) {
     double score = exact_scores ? 0 : oracle->score_magnitude[row];
     return (struct error_units){.output = output_units(kv_len, score),
-                                .weight = fmax(8, 4 * (1 + score)) + walk(kv_len),
+                                .weight = fmax(8, 4 * (1 + score)) + walk(kv_len, ATTN_LANES),
                                 .log_sum_exp = log_sum_exp_units(kv_len, score, oracle->log_sum_exp[row]),
                                 .score = exact_scores ? 0 : 4 + sqrt((double)args->head_size) / 4};
 }

@@ -151,7 +151,7 @@ static void test_frequency(void **state) {
                 dropped_count += p[c] == 0.0f;
         }
         test_case("p=%g", probability);
-        assert_near(n * probability, dropped_count, 6 * sqrt(n * probability * (1 - probability)));
+        assert_near(n * probability, dropped_count, 5 * sqrt(n * probability * (1 - probability)));
     }
 }
 
@@ -180,7 +180,7 @@ static void test_independence(void **state) {
     }
     for (size_t i = 0; i < 5; i++) {
         test_case("comparison %zu", i);
-        assert_near(n / 2, equal[i], 6 * sqrt(n / 4));
+        assert_near(n / 2, equal[i], 5 * sqrt(n / 4));
     }
 }
 

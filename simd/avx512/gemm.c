@@ -46,7 +46,6 @@ enum { PACK_PREFETCH = 8 };
 /* Tiles of half the height, of which products of 15 to 18 rows are made: their loop is unrolled by four, so that where k is short
  * the processor foresees its end. Tiles of more or fewer rows are slower for it. */
 enum { HALF_LEAST = 7, HALF_MOST = 9 };
-#define UNROLL_4 _Pragma("GCC unroll 4")
 
 /* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
  * in L1. */
@@ -219,7 +218,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
                                                   : t->layout;
     size_t k = t->k;
     if (source == PANELS && width == VECS && rows >= HALF_LEAST && rows <= HALF_MOST) {
-        UNROLL_4 for (size_t p = 0; p < k; p++) tile_step(t, layout, &w, acc, rows, width, source);
+        _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) tile_step(t, layout, &w, acc, rows, width, source);
     } else {
         for (size_t p = 0; p < k; p++)
             tile_step(t, layout, &w, acc, rows, width, source);

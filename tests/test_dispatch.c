@@ -257,7 +257,7 @@ static void tables_are_complete(void **state) {
     assert_null(attn_table(ATTN_ISA_COUNT));
 }
 
-static void table_for_judges_the_isa(void **state) {
+static void table_for_checks_the_isa(void **state) {
     (void)state;
     const struct attn_kernels *table = NULL;
     assert_ok(attn_table_for(ATTN_ISA_BEST, &table));
@@ -297,7 +297,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(refuses_unknown_names),
         cmocka_unit_test(supported_is_built),
         cmocka_unit_test(tables_are_complete),
-        cmocka_unit_test(table_for_judges_the_isa),
+        cmocka_unit_test(table_for_checks_the_isa),
         cmocka_unit_test(version_is_the_header_s),
     };
     return test_run(tests);

@@ -16,7 +16,7 @@
  *   any more, free the memory.
  * - Objects are read-only after their creation, except attn_cache: any number of threads may share them. Each concurrent
  *   call needs its own workspace. Appending to a cache excludes every other use of that cache.
- * - Arguments are judged before the first write. A failure returns a status other than ATTN_OK and, where `field` is not
+ * - Arguments are checked before the first write. A failure returns a status other than ATTN_OK and, where `field` is not
  *   NULL, stores in *field the static name of the argument that is wrong; on success *field is untouched.
  * - A pointer must not be NULL unless its description says so, and must cover the elements described; neither pointers nor
  *   extents can be checked. Outputs must not overlap inputs unless the function says so (ATTN_OVERLAP where that is seen).

@@ -1,4 +1,4 @@
-/* attn_attention: judging, defaults, workspace. */
+/* attn_attention: argument checks, defaults, workspace. */
 #include "ops/attention.h"
 #include "api/options.h"
 #include "dispatch.h"
@@ -8,7 +8,7 @@ static bool empty(const attn_attention_args *args) {
 }
 
 /* The table, and what a cache must agree with. */
-static attn_status judge_table(const attn_attention_args *args, const struct attn_kernels **table, const char **field) {
+static attn_status check_table(const attn_attention_args *args, const struct attn_kernels **table, const char **field) {
     const struct attn_cache *cache = args->cache;
     attn_status status = ATTN_OK;
     if (cache && args->isa == ATTN_ISA_BEST)
@@ -16,36 +16,36 @@ static attn_status judge_table(const attn_attention_args *args, const struct att
     else
         status = attn_table_for(args->isa, table);
     if (status != ATTN_OK)
-        return judge_fail(status, "isa", field);
-    return cache && *table != cache->table ? judge_fail(ATTN_MISMATCH, "isa", field) : ATTN_OK;
+        return attn_fail(status, "isa", field);
+    return cache && *table != cache->table ? attn_fail(ATTN_MISMATCH, "isa", field) : ATTN_OK;
 }
 
-static attn_status judge_cache(const struct attn_problem *problem, const attn_attention_args *args,
+static attn_status check_cache(const struct attn_problem *problem, const attn_attention_args *args,
                                const char **field) {
     const attn_cache_config *config = &args->cache->config;
     if (config->batch != problem->batch || config->kv_heads != problem->kv_heads ||
         config->head_size != problem->head_size || config->value_size != problem->value_size)
-        return judge_fail(ATTN_MISMATCH, "cache", field);
+        return attn_fail(ATTN_MISMATCH, "cache", field);
     if (args->kv_cu.cu)
-        return judge_fail(ATTN_MISMATCH, "kv_cu.cu", field);
+        return attn_fail(ATTN_MISMATCH, "kv_cu.cu", field);
     if (args->kv_len != 0 && args->kv_len != args->cache->length)
-        return judge_fail(ATTN_MISMATCH, "kv_len", field);
+        return attn_fail(ATTN_MISMATCH, "kv_len", field);
     return ATTN_OK;
 }
 
 /* All sizes and defaults, without a look at data. */
 static attn_status resolve(const attn_attention_args *args, struct attn_problem *problem, const char **field) {
-    JUDGE(judge_pointer(args, "args", field));
-    JUDGE(judge_size(args->batch, 0, "batch", field));
-    JUDGE(judge_size(args->heads, 0, "heads", field));
-    JUDGE(judge_size(args->q_len, 0, "q_len", field));
-    JUDGE(judge_size(args->kv_len, 0, "kv_len", field));
-    JUDGE(judge_size(args->head_size, 1, "head_size", field));
-    JUDGE(judge_size(args->value_size, 0, "value_size", field));
-    JUDGE(judge_cu_total(&args->q_cu, "q_cu.total", field));
-    JUDGE(judge_cu_total(&args->kv_cu, "kv_cu.total", field));
-    JUDGE(judge_options(&args->options, field));
-    JUDGE(judge_rotary_dims(args->options.rotary, args->head_size, "options.rotary", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
+    RETURN_IF_ERROR(attn_check_size(args->heads, 0, "heads", field));
+    RETURN_IF_ERROR(attn_check_size(args->q_len, 0, "q_len", field));
+    RETURN_IF_ERROR(attn_check_size(args->kv_len, 0, "kv_len", field));
+    RETURN_IF_ERROR(attn_check_size(args->head_size, 1, "head_size", field));
+    RETURN_IF_ERROR(attn_check_size(args->value_size, 0, "value_size", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", field));
+    RETURN_IF_ERROR(attn_check_options(&args->options, field));
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, args->head_size, "options.rotary", field));
     *problem = (struct attn_problem){.batch = args->batch,
                                      .heads = args->heads,
                                      .q_len = args->q_len,
@@ -60,18 +60,18 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
                                      .kv_cu = args->kv_cu.cu,
                                      .cache = args->cache,
                                      .options = &args->options};
-    JUDGE(judge_kv_heads(args->heads, args->kv_heads, &problem->kv_heads, field));
+    RETURN_IF_ERROR(attn_check_kv_heads(args->heads, args->kv_heads, &problem->kv_heads, field));
     problem->group = problem->kv_heads ? args->heads / problem->kv_heads : 0;
-    JUDGE(judge_scale(args->scale, args->head_size, &problem->scale, field));
-    JUDGE(judge_table(args, &problem->table, field));
-    return args->cache && !empty(args) ? judge_cache(problem, args, field) : ATTN_OK;
+    RETURN_IF_ERROR(attn_check_scale(args->scale, args->head_size, &problem->scale, field));
+    RETURN_IF_ERROR(check_table(args, &problem->table, field));
+    return args->cache && !empty(args) ? check_cache(problem, args, field) : ATTN_OK;
 }
 
 static attn_status measure(struct attn_problem *problem, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     attn_problem_layout(problem, &carve);
     *bytes = carve.used;
-    return carve.overflow ? judge_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
+    return carve.overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
 /* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
@@ -80,49 +80,49 @@ struct extent {
     const attn_cu_lens *cu;
 };
 
-static attn_status judge_tensor(const attn_tensor *tensor, const struct extent *extent, size_t dims[JUDGE_DIMS],
-                                struct judge_range *range, const char *data_name, const char **field) {
+static attn_status check_tensor(const attn_tensor *tensor, const struct extent *extent, size_t dims[ATTN_CHECK_DIMS],
+                                struct attn_named_bytes *range, const char *data_name, const char **field) {
     bool packed = extent->cu->cu;
-    size_t strides[JUDGE_DIMS] = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride};
+    size_t strides[ATTN_CHECK_DIMS] = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride};
     dims[0] = packed ? 1 : extent->batch;
     dims[1] = extent->heads;
     dims[2] = packed ? extent->cu->total : extent->len;
     range->data = tensor->data;
-    JUDGE(judge_extent(dims, strides, extent->width, &range->bytes, range->name, field));
-    return range->bytes ? judge_pointer(tensor->data, data_name, field) : ATTN_OK;
+    RETURN_IF_ERROR(attn_check_extent(dims, strides, extent->width, &range->bytes, range->name, field));
+    return range->bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
 }
 
-static attn_status judge_data(const struct attn_problem *problem, const attn_attention_args *args, const char **field) {
+static attn_status check_data(const struct attn_problem *problem, const attn_attention_args *args, const char **field) {
     attn_tensor o = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
     struct extent q = {problem->batch, problem->heads, problem->q_len, problem->head_size, &args->q_cu};
     struct extent k = {problem->batch, problem->kv_heads, args->cache ? 0 : problem->kv_len, problem->head_size,
                        &args->kv_cu};
     struct extent v = k, out = q;
-    struct judge_range range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    size_t dims[JUDGE_DIMS], o_dims[JUDGE_DIMS];
+    struct attn_named_bytes range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
+    size_t dims[ATTN_CHECK_DIMS], o_dims[ATTN_CHECK_DIMS];
     v.width = out.width = problem->value_size;
-    JUDGE(judge_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
-    JUDGE(judge_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", field));
-    JUDGE(judge_tensor(&problem->q, &q, dims, &range[1], "q.data", field));
-    JUDGE(judge_tensor(&problem->k, &k, dims, &range[2], "k.data", field));
-    JUDGE(judge_tensor(&problem->v, &v, dims, &range[3], "v.data", field));
-    JUDGE(judge_tensor(&o, &out, o_dims, &range[0], "o.data", field));
-    JUDGE(
-        judge_apart(o_dims, (size_t[]){o.batch_stride, o.head_stride, o.row_stride}, problem->value_size, "o", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", field));
+    RETURN_IF_ERROR(check_tensor(&problem->q, &q, dims, &range[1], "q.data", field));
+    RETURN_IF_ERROR(check_tensor(&problem->k, &k, dims, &range[2], "k.data", field));
+    RETURN_IF_ERROR(check_tensor(&problem->v, &v, dims, &range[3], "v.data", field));
+    RETURN_IF_ERROR(check_tensor(&o, &out, o_dims, &range[0], "o.data", field));
+    RETURN_IF_ERROR(attn_check_apart(o_dims, (size_t[]){o.batch_stride, o.head_stride, o.row_stride},
+                                     problem->value_size, "o", field));
     for (int i = 1; i < 4; i++)
-        JUDGE(judge_disjoint(o.data, range[0].bytes, range[i].data, range[i].bytes, "o", field));
-    return judge_option_data(problem, range, 4, field);
+        RETURN_IF_ERROR(attn_check_disjoint(o.data, range[0].bytes, range[i].data, range[i].bytes, "o", field));
+    return attn_check_option_data(problem, range, 4, field);
 }
 
 attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field) {
     struct attn_problem problem;
     size_t needed = 0;
-    JUDGE(resolve(args, &problem, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(resolve(args, &problem, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         problem.kv_len = args->cache->config.capacity;
     if (!empty(args))
-        JUDGE(measure(&problem, &needed, field));
+        RETURN_IF_ERROR(measure(&problem, &needed, field));
     *bytes = needed;
     return ATTN_OK;
 }
@@ -130,12 +130,12 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
 attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
     struct attn_problem problem;
     size_t needed;
-    JUDGE(resolve(args, &problem, field));
+    RETURN_IF_ERROR(resolve(args, &problem, field));
     if (empty(args))
         return ATTN_OK;
-    JUDGE(measure(&problem, &needed, field));
-    JUDGE(judge_data(&problem, args, field));
-    JUDGE(judge_memory(workspace, bytes, needed, "workspace", field));
+    RETURN_IF_ERROR(measure(&problem, &needed, field));
+    RETURN_IF_ERROR(check_data(&problem, args, field));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));
     attn_problem_layout(&problem, &(struct attn_carve){.base = workspace});
     attn_op_attention(&problem);
     return ATTN_OK;

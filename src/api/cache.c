@@ -1,4 +1,4 @@
-/* attn_cache: judging, object layout. */
+/* attn_cache: argument checks, object layout. */
 #include "ops/cache.h"
 #include "api/cache.h"
 #include "api/options.h"
@@ -6,22 +6,22 @@
 
 /* ---- Creation ---- */
 
-static attn_status judge_config(const attn_cache_config *config, const char **field) {
-    JUDGE(judge_pointer(config, "config", field));
-    JUDGE(judge_size(config->batch, 1, "batch", field));
-    JUDGE(judge_size(config->kv_heads, 1, "kv_heads", field));
-    JUDGE(judge_size(config->head_size, 1, "head_size", field));
-    JUDGE(judge_size(config->value_size, 0, "value_size", field));
-    JUDGE(judge_size(config->capacity, 1, "capacity", field));
+static attn_status check_config(const attn_cache_config *config, const char **field) {
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_size(config->batch, 1, "batch", field));
+    RETURN_IF_ERROR(attn_check_size(config->kv_heads, 1, "kv_heads", field));
+    RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", field));
+    RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", field));
+    RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", field));
     if (config->page_size == 0)
         return ATTN_OK;
     if (config->ring)
-        return judge_fail(ATTN_MISMATCH, "ring", field);
+        return attn_fail(ATTN_MISMATCH, "ring", field);
     if (config->page_size % ATTN_PAGE_UNIT != 0 || config->page_size > PTRDIFF_MAX)
-        return judge_fail(ATTN_BAD_SIZE, "page_size", field);
+        return attn_fail(ATTN_BAD_SIZE, "page_size", field);
     if (config->capacity % config->page_size != 0)
-        return judge_fail(ATTN_BAD_SIZE, "capacity", field);
-    return config->pages < 1 || config->pages > INT32_MAX ? judge_fail(ATTN_BAD_SIZE, "pages", field) : ATTN_OK;
+        return attn_fail(ATTN_BAD_SIZE, "capacity", field);
+    return config->pages < 1 || config->pages > INT32_MAX ? attn_fail(ATTN_BAD_SIZE, "pages", field) : ATTN_OK;
 }
 
 /* Everything but the store's memory: `stretches` is how many of them there are per head. */
@@ -70,23 +70,23 @@ static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_c
 static attn_status layout(const attn_cache_config *config, struct attn_carve *carve, struct attn_cache *cache,
                           struct attn_cache **object, const char **field) {
     size_t stretches;
-    JUDGE(judge_config(config, field));
+    RETURN_IF_ERROR(check_config(config, field));
     *cache = (struct attn_cache){.config = *config};
     if (config->value_size == 0)
         cache->config.value_size = config->head_size;
     attn_status status = attn_table_for(config->isa, &cache->table);
     if (status != ATTN_OK)
-        return judge_fail(status, "isa", field);
+        return attn_fail(status, "isa", field);
     if (!shape_store(cache, &stretches) || !take_parts(cache, stretches, carve, object))
-        return judge_fail(ATTN_OVERFLOW, "capacity", field);
+        return attn_fail(ATTN_OVERFLOW, "capacity", field);
     return ATTN_OK;
 }
 
 attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_cache cache, *object;
-    JUDGE(layout(config, &carve, &cache, &object, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout(config, &carve, &cache, &object, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -94,12 +94,12 @@ attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, cons
 attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
                               const char **field) {
     size_t needed;
-    JUDGE(attn_cache_size(config, &needed, field));
-    JUDGE(judge_pointer(cache, "cache", field));
-    JUDGE(judge_memory(memory, bytes, needed, "memory", field));
+    RETURN_IF_ERROR(attn_cache_size(config, &needed, field));
+    RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
     struct attn_carve carve = {.base = memory};
     struct attn_cache filled;
-    JUDGE(layout(config, &carve, &filled, cache, field));
+    RETURN_IF_ERROR(layout(config, &carve, &filled, cache, field));
     for (size_t b = 0; b < config->batch; b++)
         filled.lengths[b] = filled.kept[b] = 0;
     for (size_t i = 0; i < config->batch * filled.store.pages_per_sequence; i++)
@@ -113,15 +113,16 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
 /* ---- Append ---- */
 
 /* Rows of k or v: [batch, kv_heads, len] or [kv_heads, total]. */
-static attn_status judge_rows(const attn_cache *cache, const attn_cache_append_args *args, const attn_tensor *tensor,
+static attn_status check_rows(const attn_cache *cache, const attn_cache_append_args *args, const attn_tensor *tensor,
                               size_t width, const char *name, const char *data_name, const char **field) {
     bool packed = args->cu.cu;
-    size_t dims[JUDGE_DIMS] = {packed ? 1 : cache->config.batch, cache->config.kv_heads,
-                               packed ? args->cu.total : args->len};
+    size_t dims[ATTN_CHECK_DIMS] = {packed ? 1 : cache->config.batch, cache->config.kv_heads,
+                                    packed ? args->cu.total : args->len};
     size_t bytes;
-    JUDGE(judge_extent(dims, (size_t[]){packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
-                       width, &bytes, name, field));
-    return bytes ? judge_pointer(tensor->data, data_name, field) : ATTN_OK;
+    RETURN_IF_ERROR(
+        attn_check_extent(dims, (size_t[]){packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
+                          width, &bytes, name, field));
+    return bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
 }
 
 static bool pages_are_set(const struct attn_store *store, size_t b, size_t begin, size_t end) {
@@ -138,44 +139,44 @@ static bool positions_exist(const attn_cache_append_args *args, size_t b, size_t
            (uint64_t)first < args->rotary->positions && count <= args->rotary->positions - (uint64_t)first;
 }
 
-static attn_status judge_sequence(const attn_cache *cache, const attn_cache_append_args *args, size_t b,
+static attn_status check_sequence(const attn_cache *cache, const attn_cache_append_args *args, size_t b,
                                   const char **field) {
     size_t row, count = attn_cache_new_keys(args, b, &row), length = cache->lengths[b];
     if (count == 0)
         return ATTN_OK;
     size_t room = cache->config.ring ? PTRDIFF_MAX : cache->config.capacity;
     if (count > room - length)
-        return judge_fail(ATTN_TOO_SMALL, "len", field);
+        return attn_fail(ATTN_TOO_SMALL, "len", field);
     if (cache->store.pages && !pages_are_set(&cache->store, b, length, length + count))
-        return judge_fail(ATTN_BAD_VALUE, "pages", field);
+        return attn_fail(ATTN_BAD_VALUE, "pages", field);
     if (args->rotary && !positions_exist(args, b, length, count))
-        return judge_fail(ATTN_BAD_VALUE, "rotary", field);
+        return attn_fail(ATTN_BAD_VALUE, "rotary", field);
     return ATTN_OK;
 }
 
-attn_status judge_cache_lens(const attn_cache *cache, const attn_cache_append_args *args, const char **field) {
+attn_status attn_check_cache_lens(const attn_cache *cache, const attn_cache_append_args *args, const char **field) {
     size_t batch = cache->config.batch;
-    JUDGE(judge_size(args->len, 0, "len", field));
-    JUDGE(judge_parallel(args->parallel, "parallel.run", field));
-    JUDGE(judge_cu_total(&args->cu, "cu.total", field));
-    JUDGE(judge_cu_lens(&args->cu, batch, args->len, "cu.cu", field));
+    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->cu, batch, args->len, "cu.cu", field));
     if (args->lens && args->cu.cu)
-        return judge_fail(ATTN_MISMATCH, "lens", field);
+        return attn_fail(ATTN_MISMATCH, "lens", field);
     for (size_t b = 0; args->lens && b < batch; b++)
         if (args->lens[b] < 0 || (uint64_t)args->lens[b] > args->len)
-            return judge_fail(ATTN_BAD_VALUE, "lens", field);
-    JUDGE(judge_rotary_dims(args->rotary, cache->config.head_size, "rotary", field));
+            return attn_fail(ATTN_BAD_VALUE, "lens", field);
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, cache->config.head_size, "rotary", field));
     for (size_t b = 0; b < batch; b++)
-        JUDGE(judge_sequence(cache, args, b, field));
+        RETURN_IF_ERROR(check_sequence(cache, args, b, field));
     return ATTN_OK;
 }
 
 attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field) {
-    JUDGE(judge_pointer(cache, "cache", field));
-    JUDGE(judge_pointer(args, "args", field));
-    JUDGE(judge_cache_lens(cache, args, field));
-    JUDGE(judge_rows(cache, args, &args->k, cache->config.head_size, "k", "k.data", field));
-    JUDGE(judge_rows(cache, args, &args->v, cache->config.value_size, "v", "v.data", field));
+    RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_cache_lens(cache, args, field));
+    RETURN_IF_ERROR(check_rows(cache, args, &args->k, cache->config.head_size, "k", "k.data", field));
+    RETURN_IF_ERROR(check_rows(cache, args, &args->v, cache->config.value_size, "v", "v.data", field));
     attn_op_cache_append(cache, args);
     return ATTN_OK;
 }
@@ -188,88 +189,88 @@ size_t attn_cache_length(const attn_cache *cache, size_t sequence) {
     return cache && sequence < cache->config.batch ? cache->lengths[sequence] : 0;
 }
 
-static attn_status judge_truncation(const attn_cache *cache, size_t sequence, size_t len, const char **field) {
+static attn_status check_truncation(const attn_cache *cache, size_t sequence, size_t len, const char **field) {
     /* Of the keys that a ring has left, it keeps the last ones only. */
     bool gone = len < cache->lengths[sequence] && len < cache->kept[sequence];
-    return gone ? judge_fail(ATTN_BAD_SIZE, "len", field) : ATTN_OK;
+    return gone ? attn_fail(ATTN_BAD_SIZE, "len", field) : ATTN_OK;
 }
 
 attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len, const char **field) {
-    JUDGE(judge_pointer(cache, "cache", field));
+    RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     bool all = sequence == ATTN_ALL_SEQUENCES;
     if (!all && sequence >= cache->config.batch)
-        return judge_fail(ATTN_BAD_SIZE, "sequence", field);
+        return attn_fail(ATTN_BAD_SIZE, "sequence", field);
     if (len > attn_cache_length(cache, sequence))
-        return judge_fail(ATTN_BAD_SIZE, "len", field);
+        return attn_fail(ATTN_BAD_SIZE, "len", field);
     size_t begin = all ? 0 : sequence, end = all ? cache->config.batch : sequence + 1;
     for (size_t b = begin; b < end; b++)
-        JUDGE(judge_truncation(cache, b, len, field));
+        RETURN_IF_ERROR(check_truncation(cache, b, len, field));
     for (size_t b = begin; b < end; b++)
         if (len < cache->lengths[b])
             attn_cache_set_length(cache, b, len);
     return ATTN_OK;
 }
 
-static attn_status judge_paged(const attn_cache *cache, size_t sequence, const char **field) {
-    JUDGE(judge_pointer(cache, "cache", field));
+static attn_status check_paged(const attn_cache *cache, size_t sequence, const char **field) {
+    RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     if (!cache->store.pages)
-        return judge_fail(ATTN_BAD_SIZE, "cache", field);
-    return sequence >= cache->config.batch ? judge_fail(ATTN_BAD_SIZE, "sequence", field) : ATTN_OK;
+        return attn_fail(ATTN_BAD_SIZE, "cache", field);
+    return sequence >= cache->config.batch ? attn_fail(ATTN_BAD_SIZE, "sequence", field) : ATTN_OK;
 }
 
 attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first, size_t count, const int32_t *pages,
                                  const char **field) {
-    JUDGE(judge_paged(cache, sequence, field));
+    RETURN_IF_ERROR(check_paged(cache, sequence, field));
     struct attn_store *store = &cache->store;
     if (first > store->pages_per_sequence)
-        return judge_fail(ATTN_BAD_SIZE, "first", field);
+        return attn_fail(ATTN_BAD_SIZE, "first", field);
     if (count > store->pages_per_sequence - first)
-        return judge_fail(ATTN_BAD_SIZE, "count", field);
+        return attn_fail(ATTN_BAD_SIZE, "count", field);
     if (count == 0)
         return ATTN_OK;
-    JUDGE(judge_pointer(pages, "pages", field));
+    RETURN_IF_ERROR(attn_check_pointer(pages, "pages", field));
     for (size_t i = 0; i < count; i++)
         if (pages[i] < 0 || (size_t)pages[i] >= store->page_count)
-            return judge_fail(ATTN_BAD_VALUE, "pages", field);
+            return attn_fail(ATTN_BAD_VALUE, "pages", field);
     for (size_t i = 0; i < count; i++)
         store->pages[sequence * store->pages_per_sequence + first + i] = pages[i];
     return ATTN_OK;
 }
 
 attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len, const char **field) {
-    JUDGE(judge_paged(cache, sequence, field));
+    RETURN_IF_ERROR(check_paged(cache, sequence, field));
     if (len > cache->config.capacity)
-        return judge_fail(ATTN_BAD_SIZE, "len", field);
+        return attn_fail(ATTN_BAD_SIZE, "len", field);
     if (!pages_are_set(&cache->store, sequence, 0, len))
-        return judge_fail(ATTN_BAD_VALUE, "pages", field);
+        return attn_fail(ATTN_BAD_VALUE, "pages", field);
     attn_cache_set_length(cache, sequence, len);
     return ATTN_OK;
 }
 
 /* ---- Fork ---- */
 
-static attn_status judge_fork(const attn_cache_fork_config *config, const char **field) {
-    JUDGE(judge_pointer(config, "config", field));
-    JUDGE(judge_pointer(config->parent, "parent", field));
+static attn_status check_fork(const attn_cache_fork_config *config, const char **field) {
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_pointer(config->parent, "parent", field));
     const struct attn_cache *parent = config->parent;
     if (parent->config.ring || parent->store.pages)
-        return judge_fail(ATTN_MISMATCH, "parent", field);
-    JUDGE(judge_size(config->batch, 1, "batch", field));
-    JUDGE(judge_size(config->len, 0, "len", field));
-    JUDGE(judge_size(config->capacity, config->len > 1 ? config->len : 1, "capacity", field));
+        return attn_fail(ATTN_MISMATCH, "parent", field);
+    RETURN_IF_ERROR(attn_check_size(config->batch, 1, "batch", field));
+    RETURN_IF_ERROR(attn_check_size(config->len, 0, "len", field));
+    RETURN_IF_ERROR(attn_check_size(config->capacity, config->len > 1 ? config->len : 1, "capacity", field));
     for (size_t b = 0; b < config->batch; b++) {
         size_t source = config->sources ? config->sources[b] : b;
         if (source >= parent->config.batch)
-            return judge_fail(ATTN_BAD_SIZE, config->sources ? "sources" : "batch", field);
+            return attn_fail(ATTN_BAD_SIZE, config->sources ? "sources" : "batch", field);
         if (config->len > parent->lengths[source])
-            return judge_fail(ATTN_BAD_SIZE, "len", field);
+            return attn_fail(ATTN_BAD_SIZE, "len", field);
     }
     return ATTN_OK;
 }
 
 static attn_status layout_fork(const attn_cache_fork_config *config, struct attn_carve *carve, struct attn_cache *fork,
                                struct attn_cache **object, size_t **sources, const char **field) {
-    JUDGE(judge_fork(config, field));
+    RETURN_IF_ERROR(check_fork(config, field));
     const struct attn_cache *parent = config->parent;
     size_t shared = config->len / ATTN_MAX_COLS * ATTN_MAX_COLS;
     *fork = (struct attn_cache){.table = parent->table, .config = parent->config};
@@ -277,20 +278,20 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
     fork->config.capacity = config->capacity;
     if (!attn_store_init(&fork->store, parent->store.kernel, parent->config.kv_heads, parent->config.head_size,
                          parent->config.value_size, config->capacity - shared, ATTN_MAX_COLS))
-        return judge_fail(ATTN_OVERFLOW, "capacity", field);
+        return attn_fail(ATTN_OVERFLOW, "capacity", field);
     fork->store.parent = &parent->store;
     fork->store.shared = shared;
     *sources = attn_carve_take(carve, config->batch, sizeof **sources);
     fork->store.sources = *sources;
-    return take_parts(fork, config->batch, carve, object) ? ATTN_OK : judge_fail(ATTN_OVERFLOW, "capacity", field);
+    return take_parts(fork, config->batch, carve, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", field);
 }
 
 attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_cache fork, *object;
     size_t *sources;
-    JUDGE(layout_fork(config, &carve, &fork, &object, &sources, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout_fork(config, &carve, &fork, &object, &sources, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -298,12 +299,12 @@ attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *b
 attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, size_t bytes, attn_cache **cache,
                             const char **field) {
     size_t needed, *sources = NULL;
-    JUDGE(attn_cache_fork_size(config, &needed, field));
-    JUDGE(judge_pointer(cache, "cache", field));
-    JUDGE(judge_memory(memory, bytes, needed, "memory", field));
+    RETURN_IF_ERROR(attn_cache_fork_size(config, &needed, field));
+    RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
     struct attn_carve carve = {.base = memory};
     struct attn_cache filled;
-    JUDGE(layout_fork(config, &carve, &filled, cache, &sources, field));
+    RETURN_IF_ERROR(layout_fork(config, &carve, &filled, cache, &sources, field));
     for (size_t b = 0; b < config->batch; b++)
         sources[b] = config->sources ? config->sources[b] : b;
     **cache = filled;

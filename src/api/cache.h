@@ -2,9 +2,9 @@
 #ifndef ATTN_API_CACHE_H
 #define ATTN_API_CACHE_H
 
-#include "api/judge.h"
+#include "api/check.h"
 
 /* Everything in an append but the rows: the lengths, and that each sequence has room, pages and positions for them. */
-attn_status judge_cache_lens(const attn_cache *cache, const attn_cache_append_args *args, const char **field);
+attn_status attn_check_cache_lens(const attn_cache *cache, const attn_cache_append_args *args, const char **field);
 
 #endif

@@ -1,6 +1,6 @@
-/* attn_gemm: judging, object layout. */
+/* attn_gemm: argument checks, object layout. */
 #include "ops/gemm.h"
-#include "api/judge.h"
+#include "api/check.h"
 #include "dispatch.h"
 
 struct attn_gemm {
@@ -10,15 +10,15 @@ struct attn_gemm {
 
 static attn_status layout(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
                           struct attn_packed *packed, const struct attn_kernels **table, const char **field) {
-    JUDGE(judge_pointer(config, "config", field));
-    JUDGE(judge_size(config->k, 1, "k", field));
-    JUDGE(judge_size(config->n, 1, "n", field));
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_size(config->k, 1, "k", field));
+    RETURN_IF_ERROR(attn_check_size(config->n, 1, "n", field));
     attn_status status = attn_table_for(config->isa, table);
     if (status != ATTN_OK)
-        return judge_fail(status, "isa", field);
+        return attn_fail(status, "isa", field);
     *gemm = attn_carve_take(carve, 1, sizeof **gemm);
     attn_packed_layout(packed, attn_table_gemm(*table), config->k, config->n, config->w.bias != NULL, carve);
-    return carve->overflow ? judge_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
+    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
 }
 
 attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const char **field) {
@@ -26,8 +26,8 @@ attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const 
     struct attn_gemm *gemm;
     struct attn_packed packed;
     const struct attn_kernels *table;
-    JUDGE(layout(config, &carve, &gemm, &packed, &table, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout(config, &carve, &gemm, &packed, &table, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -35,15 +35,16 @@ attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const 
 attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes, attn_gemm **gemm,
                              const char **field) {
     size_t needed;
-    JUDGE(attn_gemm_size(config, &needed, field));
-    JUDGE(judge_linear(&config->w, config->k, config->n, "w.weight", "w.in_stride", "w.out_stride", field));
-    JUDGE(judge_pointer(gemm, "gemm", field));
-    JUDGE(judge_memory(memory, bytes, needed, "memory", field));
+    RETURN_IF_ERROR(attn_gemm_size(config, &needed, field));
+    RETURN_IF_ERROR(
+        attn_check_linear(&config->w, config->k, config->n, "w.weight", "w.in_stride", "w.out_stride", field));
+    RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
 
     struct attn_carve carve = {.base = memory};
     struct attn_packed packed;
     const struct attn_kernels *table;
-    JUDGE(layout(config, &carve, gemm, &packed, &table, field));
+    RETURN_IF_ERROR(layout(config, &carve, gemm, &packed, &table, field));
     attn_packed_fill(&packed, &config->w);
     (*gemm)->packed = packed;
     (*gemm)->copy = attn_table_copy(table);
@@ -58,12 +59,12 @@ static float *layout_rows(const struct attn_packed *w, size_t m, size_t x_stride
 
 attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
-    JUDGE(judge_pointer(gemm, "gemm", field));
-    JUDGE(judge_size(m, 0, "m", field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
+    RETURN_IF_ERROR(attn_check_size(m, 0, "m", field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     layout_rows(&gemm->packed, m, x_stride, &carve);
     if (carve.overflow)
-        return judge_fail(ATTN_OVERFLOW, "m", field);
+        return attn_fail(ATTN_OVERFLOW, "m", field);
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -72,8 +73,8 @@ attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride
 static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, size_t *x_stride, void *workspace,
                              size_t bytes, const char **field) {
     size_t needed, k = gemm->packed.k;
-    JUDGE(attn_gemm_workspace(gemm, m, *x_stride, &needed, field));
-    JUDGE(judge_memory(workspace, bytes, needed, "workspace", field));
+    RETURN_IF_ERROR(attn_gemm_workspace(gemm, m, *x_stride, &needed, field));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));
     float *rows = layout_rows(&gemm->packed, m, *x_stride, &(struct attn_carve){.base = workspace});
     if (rows) {
         gemm->copy->rows(m, k, *x, *x_stride, rows, attn_row_stride(k));
@@ -85,24 +86,26 @@ static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, s
 
 attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                           void *workspace, size_t bytes, const attn_parallel *parallel, const char **field) {
-    JUDGE(judge_pointer(gemm, "gemm", field));
-    JUDGE(judge_size(m, 0, "m", field));
-    JUDGE(judge_parallel(parallel, "parallel.run", field));
+    RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
+    RETURN_IF_ERROR(attn_check_size(m, 0, "m", field));
+    RETURN_IF_ERROR(attn_check_parallel(parallel, "parallel.run", field));
     if (m == 0)
         return ATTN_OK;
-    JUDGE(judge_pointer(x, "x", field));
-    JUDGE(judge_pointer(y, "y", field));
+    RETURN_IF_ERROR(attn_check_pointer(x, "x", field));
+    RETURN_IF_ERROR(attn_check_pointer(y, "y", field));
     const struct attn_packed *w = &gemm->packed;
     if (m > 1 && x_stride < w->k)
-        return judge_fail(ATTN_BAD_STRIDE, "x_stride", field);
+        return attn_fail(ATTN_BAD_STRIDE, "x_stride", field);
     if (m > 1 && y_stride < w->n)
-        return judge_fail(ATTN_BAD_STRIDE, "y_stride", field);
+        return attn_fail(ATTN_BAD_STRIDE, "y_stride", field);
     size_t x_bytes, y_bytes;
-    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
-    JUDGE(judge_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
-    JUDGE(judge_disjoint(x, x_bytes, y, y_bytes, "y", field));
+    RETURN_IF_ERROR(
+        attn_check_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
+    RETURN_IF_ERROR(
+        attn_check_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
+    RETURN_IF_ERROR(attn_check_disjoint(x, x_bytes, y, y_bytes, "y", field));
     if (workspace)
-        JUDGE(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));
+        RETURN_IF_ERROR(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));
     attn_op_gemm(w, m, x, x_stride, y, y_stride, parallel);
     return ATTN_OK;
 }

@@ -1,4 +1,4 @@
-/* attn_layer: judging, object layout. */
+/* attn_layer: argument checks, object layout. */
 #include <stdio.h>
 
 #include "api/cache.h"
@@ -11,20 +11,20 @@
 /* Fills *layer but for its weights, and says where the object itself goes. */
 static attn_status layout(const attn_layer_config *config, struct attn_carve *carve, struct attn_layer *layer,
                           struct attn_layer **object, const char **field) {
-    JUDGE(judge_pointer(config, "config", field));
-    JUDGE(judge_size(config->query_size, 1, "query_size", field));
-    JUDGE(judge_size(config->key_size, 1, "key_size", field));
-    JUDGE(judge_size(config->value_size, 1, "value_size", field));
-    JUDGE(judge_size(config->hidden, 1, "hidden", field));
-    JUDGE(judge_size(config->heads, 1, "heads", field));
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_size(config->query_size, 1, "query_size", field));
+    RETURN_IF_ERROR(attn_check_size(config->key_size, 1, "key_size", field));
+    RETURN_IF_ERROR(attn_check_size(config->value_size, 1, "value_size", field));
+    RETURN_IF_ERROR(attn_check_size(config->hidden, 1, "hidden", field));
+    RETURN_IF_ERROR(attn_check_size(config->heads, 1, "heads", field));
     if (config->hidden % config->heads != 0)
-        return judge_fail(ATTN_BAD_SIZE, "heads", field);
+        return attn_fail(ATTN_BAD_SIZE, "heads", field);
     *layer = (struct attn_layer){.heads = config->heads, .head_size = config->hidden / config->heads};
-    JUDGE(judge_kv_heads(config->heads, config->kv_heads, &layer->kv_heads, field));
-    JUDGE(judge_scale(config->scale, layer->head_size, &layer->scale, field));
+    RETURN_IF_ERROR(attn_check_kv_heads(config->heads, config->kv_heads, &layer->kv_heads, field));
+    RETURN_IF_ERROR(attn_check_scale(config->scale, layer->head_size, &layer->scale, field));
     attn_status status = attn_table_for(config->isa, &layer->table);
     if (status != ATTN_OK)
-        return judge_fail(status, "isa", field);
+        return attn_fail(status, "isa", field);
 
     const struct attn_gemm_kernel *gemm = attn_table_gemm(layer->table);
     size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
@@ -33,27 +33,27 @@ static attn_status layout(const attn_layer_config *config, struct attn_carve *ca
     attn_packed_layout(&layer->w_k, gemm, config->key_size, kv_width, config->w_k.bias != NULL, carve);
     attn_packed_layout(&layer->w_v, gemm, config->value_size, kv_width, config->w_v.bias != NULL, carve);
     attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, carve);
-    return carve->overflow ? judge_fail(ATTN_OVERFLOW, "hidden", field) : ATTN_OK;
+    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", field) : ATTN_OK;
 }
 
 attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_layer layer, *object;
-    JUDGE(layout(config, &carve, &layer, &object, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout(config, &carve, &layer, &object, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
 
-static attn_status judge_weights(const attn_layer_config *config, size_t kv_width, const char **field) {
-    JUDGE(judge_linear(&config->w_q, config->query_size, config->hidden, "w_q.weight", "w_q.in_stride",
-                       "w_q.out_stride", field));
-    JUDGE(
-        judge_linear(&config->w_k, config->key_size, kv_width, "w_k.weight", "w_k.in_stride", "w_k.out_stride", field));
-    JUDGE(judge_linear(&config->w_v, config->value_size, kv_width, "w_v.weight", "w_v.in_stride", "w_v.out_stride",
-                       field));
-    return judge_linear(&config->w_o, config->hidden, config->hidden, "w_o.weight", "w_o.in_stride", "w_o.out_stride",
-                        field);
+static attn_status check_weights(const attn_layer_config *config, size_t kv_width, const char **field) {
+    RETURN_IF_ERROR(attn_check_linear(&config->w_q, config->query_size, config->hidden, "w_q.weight", "w_q.in_stride",
+                                      "w_q.out_stride", field));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_k, config->key_size, kv_width, "w_k.weight", "w_k.in_stride",
+                                      "w_k.out_stride", field));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_v, config->value_size, kv_width, "w_v.weight", "w_v.in_stride",
+                                      "w_v.out_stride", field));
+    return attn_check_linear(&config->w_o, config->hidden, config->hidden, "w_o.weight", "w_o.in_stride",
+                             "w_o.out_stride", field);
 }
 
 attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
@@ -61,12 +61,12 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     struct attn_carve measure = {0}, carve = {.base = memory};
     struct attn_layer filled;
     attn_layer *object = NULL;
-    JUDGE(layout(config, &measure, &filled, &object, field));
-    JUDGE(judge_weights(config, filled.w_k.n, field));
-    JUDGE(judge_pointer(layer, "layer", field));
-    JUDGE(judge_memory(memory, bytes, measure.used, "memory", field));
+    RETURN_IF_ERROR(layout(config, &measure, &filled, &object, field));
+    RETURN_IF_ERROR(check_weights(config, filled.w_k.n, field));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", field));
 
-    JUDGE(layout(config, &carve, &filled, &object, field));
+    RETURN_IF_ERROR(layout(config, &carve, &filled, &object, field));
     attn_packed_fill(&filled.w_q, &config->w_q);
     attn_packed_fill(&filled.w_k, &config->w_k);
     attn_packed_fill(&filled.w_v, &config->w_v);
@@ -83,39 +83,39 @@ static bool empty(const attn_layer_args *args) {
     return args->batch == 0 || args->q_len == 0;
 }
 
-static attn_status judge_cache(const attn_layer *layer, const attn_cache *cache, const char **field) {
+static attn_status check_cache(const attn_layer *layer, const attn_cache *cache, const char **field) {
     const attn_cache_config *config = &cache->config;
     bool fits = cache->table == layer->table && config->kv_heads == layer->kv_heads &&
                 config->head_size == layer->head_size && config->value_size == layer->head_size;
-    return fits ? ATTN_OK : judge_fail(ATTN_MISMATCH, "cache", field);
+    return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", field);
 }
 
 static attn_status resolve(const attn_layer *layer, const attn_layer_args *args, size_t *kv_len, const char **field) {
-    JUDGE(judge_pointer(layer, "layer", field));
-    JUDGE(judge_pointer(args, "args", field));
-    JUDGE(judge_size(args->batch, 0, "batch", field));
-    JUDGE(judge_size(args->q_len, 0, "q_len", field));
-    JUDGE(judge_size(args->kv_len, 0, "kv_len", field));
-    JUDGE(judge_cu_total(&args->q_cu, "q_cu.total", field));
-    JUDGE(judge_cu_total(&args->kv_cu, "kv_cu.total", field));
-    JUDGE(judge_options(&args->options, field));
-    JUDGE(judge_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
+    RETURN_IF_ERROR(attn_check_size(args->q_len, 0, "q_len", field));
+    RETURN_IF_ERROR(attn_check_size(args->kv_len, 0, "kv_len", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", field));
+    RETURN_IF_ERROR(attn_check_options(&args->options, field));
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
     *kv_len = args->kv_len;
     if (!args->cache || empty(args))
         return ATTN_OK;
-    JUDGE(judge_cache(layer, args->cache, field));
+    RETURN_IF_ERROR(check_cache(layer, args->cache, field));
     if (args->cache->config.batch != args->batch)
-        return judge_fail(ATTN_MISMATCH, "batch", field);
+        return attn_fail(ATTN_MISMATCH, "batch", field);
     if (args->kv_cu.cu)
-        return judge_fail(ATTN_MISMATCH, "kv_cu.cu", field);
+        return attn_fail(ATTN_MISMATCH, "kv_cu.cu", field);
     *kv_len = args->cache->length;
-    return args->kv_len != 0 && args->kv_len != *kv_len ? judge_fail(ATTN_MISMATCH, "kv_len", field) : ATTN_OK;
+    return args->kv_len != 0 && args->kv_len != *kv_len ? attn_fail(ATTN_MISMATCH, "kv_len", field) : ATTN_OK;
 }
 
 static attn_status layout_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
                               struct attn_layer_run *run, struct attn_carve *carve, const char **field) {
     attn_layer_run_layout(run, layer, args, kv_len, carve);
-    return carve->overflow ? judge_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
+    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
 attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
@@ -123,19 +123,19 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     struct attn_carve carve = {0};
     struct attn_layer_run run;
     size_t kv_len;
-    JUDGE(resolve(layer, args, &kv_len, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(resolve(layer, args, &kv_len, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         kv_len = args->cache->config.capacity;
     if (!empty(args))
-        JUDGE(layout_run(layer, args, kv_len, &run, &carve, field));
+        RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
     *bytes = carve.used;
     return ATTN_OK;
 }
 
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
-static attn_status judge_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu, size_t width,
-                              struct judge_range *range, const char *data_name, const char *stride_name,
+static attn_status check_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu, size_t width,
+                              struct attn_named_bytes *range, const char *data_name, const char *stride_name,
                               const char *batch_name, const char **field) {
     bool packed = cu->cu;
     size_t sequences = packed ? 1 : batch, count = packed ? cu->total : len;
@@ -143,33 +143,34 @@ static attn_status judge_rows(const attn_rows *rows, size_t batch, size_t len, c
     range->bytes = 0;
     if (sequences == 0 || count == 0)
         return ATTN_OK;
-    JUDGE(judge_pointer(rows->data, data_name, field));
+    RETURN_IF_ERROR(attn_check_pointer(rows->data, data_name, field));
     if (count > 1 && rows->row_stride < width)
-        return judge_fail(ATTN_BAD_STRIDE, stride_name, field);
-    return judge_extent((size_t[]){1, sequences, count}, (size_t[]){0, rows->batch_stride, rows->row_stride}, width,
-                        &range->bytes, batch_name, field);
+        return attn_fail(ATTN_BAD_STRIDE, stride_name, field);
+    return attn_check_extent((size_t[]){1, sequences, count}, (size_t[]){0, rows->batch_stride, rows->row_stride},
+                             width, &range->bytes, batch_name, field);
 }
 
-static attn_status judge_data(const attn_layer *layer, const attn_layer_args *args, const struct attn_problem *problem,
+static attn_status check_data(const attn_layer *layer, const attn_layer_args *args, const struct attn_problem *problem,
                               const char **field) {
-    struct judge_range range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
+    struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
     size_t new_keys = args->cache ? 0 : problem->kv_len;
     attn_rows y = {args->y.data, args->y.batch_stride, args->y.row_stride};
-    JUDGE(judge_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
-    JUDGE(judge_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", field));
-    JUDGE(judge_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data", "q.row_stride",
-                     "q.batch_stride", field));
-    JUDGE(judge_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data", "k.row_stride",
-                     "k.batch_stride", field));
-    JUDGE(judge_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data", "v.row_stride",
-                     "v.batch_stride", field));
-    JUDGE(judge_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data", "y.row_stride",
-                     "y.batch_stride", field));
-    size_t dims[JUDGE_DIMS] = {1, args->q_cu.cu ? 1 : args->batch, args->q_cu.cu ? args->q_cu.total : args->q_len};
-    JUDGE(judge_apart(dims, (size_t[]){0, y.batch_stride, y.row_stride}, layer->w_o.n, "y.batch_stride", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", field));
+    RETURN_IF_ERROR(check_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data",
+                               "q.row_stride", "q.batch_stride", field));
+    RETURN_IF_ERROR(check_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data",
+                               "k.row_stride", "k.batch_stride", field));
+    RETURN_IF_ERROR(check_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data",
+                               "v.row_stride", "v.batch_stride", field));
+    RETURN_IF_ERROR(check_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data",
+                               "y.row_stride", "y.batch_stride", field));
+    size_t dims[ATTN_CHECK_DIMS] = {1, args->q_cu.cu ? 1 : args->batch, args->q_cu.cu ? args->q_cu.total : args->q_len};
+    RETURN_IF_ERROR(
+        attn_check_apart(dims, (size_t[]){0, y.batch_stride, y.row_stride}, layer->w_o.n, "y.batch_stride", field));
     for (int i = 1; i < 4; i++)
-        JUDGE(judge_disjoint(y.data, range[0].bytes, range[i].data, range[i].bytes, "y", field));
-    return judge_option_data(problem, range, 4, field);
+        RETURN_IF_ERROR(attn_check_disjoint(y.data, range[0].bytes, range[i].data, range[i].bytes, "y", field));
+    return attn_check_option_data(problem, range, 4, field);
 }
 
 attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
@@ -177,13 +178,13 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
     struct attn_carve measure = {0}, carve = {.base = workspace};
     struct attn_layer_run run;
     size_t kv_len;
-    JUDGE(resolve(layer, args, &kv_len, field));
+    RETURN_IF_ERROR(resolve(layer, args, &kv_len, field));
     if (empty(args))
         return ATTN_OK;
-    JUDGE(layout_run(layer, args, kv_len, &run, &measure, field));
-    JUDGE(judge_data(layer, args, &run.problem, field));
-    JUDGE(judge_memory(workspace, bytes, measure.used, "workspace", field));
-    JUDGE(layout_run(layer, args, kv_len, &run, &carve, field));
+    RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &measure, field));
+    RETURN_IF_ERROR(check_data(layer, args, &run.problem, field));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
+    RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
     attn_op_layer_forward(&run);
     return ATTN_OK;
 }
@@ -192,8 +193,8 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
 
 attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity, attn_cache_config *config,
                                     const char **field) {
-    JUDGE(judge_pointer(layer, "layer", field));
-    JUDGE(judge_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     *config = (attn_cache_config){.isa = layer->table->isa,
                                   .batch = batch,
                                   .kv_heads = layer->kv_heads,
@@ -206,24 +207,24 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
 /* Projected keys and values, and the workspace they take. */
 static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_carve *carve,
                                  float **k, float **v, const char **field) {
-    JUDGE(judge_pointer(layer, "layer", field));
-    JUDGE(judge_pointer(args, "args", field));
-    JUDGE(judge_pointer(args->cache, "cache", field));
-    JUDGE(judge_size(args->len, 0, "len", field));
-    JUDGE(judge_cu_total(&args->cu, "cu.total", field));
-    JUDGE(judge_cache(layer, args->cache, field));
-    JUDGE(judge_rotary_dims(args->rotary, layer->head_size, "rotary", field));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_pointer(args->cache, "cache", field));
+    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", field));
+    RETURN_IF_ERROR(check_cache(layer, args->cache, field));
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", field));
     attn_layer_append_layout(layer, args, k, v, carve);
-    return carve->overflow ? judge_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
+    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
 }
 
 attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args, size_t *bytes,
                                         const char **field) {
     struct attn_carve carve = {0};
     float *k, *v;
-    JUDGE(layout_append(layer, args, &carve, &k, &v, field));
-    JUDGE(judge_parallel(args->parallel, "parallel.run", field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -231,18 +232,18 @@ attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_laye
 attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
                               size_t bytes, const char **field) {
     struct attn_carve measure = {0}, carve = {.base = workspace};
-    struct judge_range range;
+    struct attn_named_bytes range;
     float *k, *v;
-    JUDGE(layout_append(layer, args, &measure, &k, &v, field));
+    RETURN_IF_ERROR(layout_append(layer, args, &measure, &k, &v, field));
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
-    JUDGE(judge_cache_lens(args->cache, &append, field));
+    RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, field));
     size_t batch = args->cache->config.batch;
-    JUDGE(judge_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data", "k.row_stride",
-                     "k.batch_stride", field));
-    JUDGE(judge_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data", "v.row_stride",
-                     "v.batch_stride", field));
-    JUDGE(judge_memory(workspace, bytes, measure.used, "workspace", field));
-    JUDGE(layout_append(layer, args, &carve, &k, &v, field));
+    RETURN_IF_ERROR(check_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data", "k.row_stride",
+                               "k.batch_stride", field));
+    RETURN_IF_ERROR(check_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data", "v.row_stride",
+                               "v.batch_stride", field));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
+    RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);
     return ATTN_OK;
 }

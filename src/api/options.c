@@ -4,52 +4,53 @@
 
 #include "ops/visible.h"
 
-attn_status judge_options(const attn_options *options, const char **field) {
-    JUDGE(judge_enum((int)options->valid.kind, ATTN_VALID_PER_ROW, "options.valid.kind", field));
-    JUDGE(judge_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
-    JUDGE(judge_size(options->window_left, 0, "options.window_left", field));
-    JUDGE(judge_size(options->window_right, 0, "options.window_right", field));
-    JUDGE(judge_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", field));
-    JUDGE(judge_enum((int)options->score_stage, ATTN_SCORE_MASKED, "options.score_stage", field));
+attn_status attn_check_options(const attn_options *options, const char **field) {
+    RETURN_IF_ERROR(attn_check_enum((int)options->valid.kind, ATTN_VALID_PER_ROW, "options.valid.kind", field));
+    RETURN_IF_ERROR(attn_check_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
+    RETURN_IF_ERROR(attn_check_size(options->window_left, 0, "options.window_left", field));
+    RETURN_IF_ERROR(attn_check_size(options->window_right, 0, "options.window_right", field));
+    RETURN_IF_ERROR(attn_check_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", field));
+    RETURN_IF_ERROR(attn_check_enum((int)options->score_stage, ATTN_SCORE_MASKED, "options.score_stage", field));
     if (!(options->soft_cap >= 0.0f && isfinite(options->soft_cap)))
-        return judge_fail(ATTN_BAD_VALUE, "options.soft_cap", field);
+        return attn_fail(ATTN_BAD_VALUE, "options.soft_cap", field);
     if (!(options->dropout >= 0.0f && options->dropout < 1.0f))
-        return judge_fail(ATTN_BAD_VALUE, "options.dropout", field);
-    return judge_parallel(options->parallel, "options.parallel.run", field);
+        return attn_fail(ATTN_BAD_VALUE, "options.dropout", field);
+    return attn_check_parallel(options->parallel, "options.parallel.run", field);
 }
 
-attn_status judge_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field) {
+attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field) {
     *resolved = kv_heads ? kv_heads : heads;
     if (kv_heads > PTRDIFF_MAX || (kv_heads && heads % kv_heads != 0))
-        return judge_fail(ATTN_BAD_SIZE, "kv_heads", field);
+        return attn_fail(ATTN_BAD_SIZE, "kv_heads", field);
     return ATTN_OK;
 }
 
-attn_status judge_scale(float scale, size_t head_size, float *resolved, const char **field) {
+attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field) {
     *resolved = scale;
     if (scale == 0.0f)
         *resolved = (float)(1.0 / sqrt((double)head_size));
-    return isfinite(scale) ? ATTN_OK : judge_fail(ATTN_BAD_VALUE, "scale", field);
+    return isfinite(scale) ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, "scale", field);
 }
 
-attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field) {
-    return rotary && rotary->dims > head_size ? judge_fail(ATTN_MISMATCH, name, field) : ATTN_OK;
+attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field) {
+    return rotary && rotary->dims > head_size ? attn_fail(ATTN_MISMATCH, name, field) : ATTN_OK;
 }
 
-attn_status judge_cu_total(const attn_cu_lens *cu, const char *name, const char **field) {
-    return cu->cu ? judge_size(cu->total, 0, name, field) : ATTN_OK;
+attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const char **field) {
+    return cu->cu ? attn_check_size(cu->total, 0, name, field) : ATTN_OK;
 }
 
-attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field) {
+attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name,
+                               const char **field) {
     if (!cu->cu)
         return ATTN_OK;
     int64_t begin = cu->cu[0];
     if (begin < 0)
-        return judge_fail(ATTN_BAD_VALUE, name, field);
+        return attn_fail(ATTN_BAD_VALUE, name, field);
     for (size_t b = 0; b < batch; b++) {
         int64_t end = cu->cu[b + 1];
         if (end < begin || (uint64_t)(end - begin) > most || (uint64_t)end > cu->total)
-            return judge_fail(ATTN_BAD_VALUE, name, field);
+            return attn_fail(ATTN_BAD_VALUE, name, field);
         begin = end;
     }
     return ATTN_OK;
@@ -59,76 +60,76 @@ attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, con
 
 enum { MASK, BIAS, INPUTS };
 
-static attn_status judge_inputs(const struct attn_problem *problem, struct judge_range inputs[INPUTS],
+static attn_status check_inputs(const struct attn_problem *problem, struct attn_named_bytes inputs[INPUTS],
                                 const char **field) {
     const attn_options *options = problem->options;
     const attn_mask *mask = &options->mask;
     const attn_tensor *bias = &options->bias;
-    size_t dims[JUDGE_DIMS] = {problem->batch, problem->heads, problem->q_len};
-    inputs[MASK] = (struct judge_range){"options.mask", mask->data, 0};
-    inputs[BIAS] = (struct judge_range){"options.bias", bias->data, 0};
-    JUDGE(judge_valid_lens(&options->valid, "options.valid.kind", "options.valid.lens", field));
+    size_t dims[ATTN_CHECK_DIMS] = {problem->batch, problem->heads, problem->q_len};
+    inputs[MASK] = (struct attn_named_bytes){"options.mask", mask->data, 0};
+    inputs[BIAS] = (struct attn_named_bytes){"options.bias", bias->data, 0};
+    RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.kind", "options.valid.lens", field));
     if (problem->kv_len == 0)
         return ATTN_OK;
     if (mask->data)
-        JUDGE(judge_elements(dims, (size_t[]){mask->batch_stride, mask->head_stride, mask->row_stride}, problem->kv_len,
-                             1, &inputs[MASK].bytes, "options.mask", field));
+        RETURN_IF_ERROR(attn_check_elements(dims, (size_t[]){mask->batch_stride, mask->head_stride, mask->row_stride},
+                                            problem->kv_len, 1, &inputs[MASK].bytes, "options.mask", field));
     if (bias->data)
-        JUDGE(judge_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride}, problem->kv_len,
-                           &inputs[BIAS].bytes, "options.bias", field));
+        RETURN_IF_ERROR(attn_check_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride},
+                                          problem->kv_len, &inputs[BIAS].bytes, "options.bias", field));
     return ATTN_OK;
 }
 
-static attn_status judge_alibi(const struct attn_problem *problem, const char **field) {
+static attn_status check_alibi(const struct attn_problem *problem, const char **field) {
     const attn_options *options = problem->options;
     if (!options->alibi)
         return ATTN_OK;
     for (size_t h = 0; h < problem->heads; h++)
         if (!isfinite(options->alibi[h]))
-            return judge_fail(ATTN_BAD_VALUE, "options.alibi", field);
+            return attn_fail(ATTN_BAD_VALUE, "options.alibi", field);
     return ATTN_OK;
 }
 
-static attn_status judge_rotary(const struct attn_problem *problem, const char **field) {
+static attn_status check_rotary(const struct attn_problem *problem, const char **field) {
     return !problem->options->rotary || attn_positions_exist(problem)
                ? ATTN_OK
-               : judge_fail(ATTN_BAD_VALUE, "options.rotary", field);
+               : attn_fail(ATTN_BAD_VALUE, "options.rotary", field);
 }
 
 /* ---- Outputs ---- */
 
-static attn_status judge_output(const void *data, size_t bytes, const struct judge_range *ranges, size_t count,
+static attn_status check_output(const void *data, size_t bytes, const struct attn_named_bytes *ranges, size_t count,
                                 const char *name, const char **field) {
     for (size_t i = 0; i < count; i++)
-        JUDGE(judge_disjoint(data, bytes, ranges[i].data, ranges[i].bytes, name, field));
+        RETURN_IF_ERROR(attn_check_disjoint(data, bytes, ranges[i].data, ranges[i].bytes, name, field));
     return ATTN_OK;
 }
 
-attn_status judge_option_data(const struct attn_problem *problem, const struct judge_range *ranges, size_t count,
-                              const char **field) {
+attn_status attn_check_option_data(const struct attn_problem *problem, const struct attn_named_bytes *ranges,
+                                   size_t count, const char **field) {
     const attn_options *options = problem->options;
-    struct judge_range inputs[INPUTS];
+    struct attn_named_bytes inputs[INPUTS];
     size_t rows, row_bytes, score_bytes;
-    JUDGE(judge_inputs(problem, inputs, field));
-    JUDGE(judge_alibi(problem, field));
-    JUDGE(judge_rotary(problem, field));
+    RETURN_IF_ERROR(check_inputs(problem, inputs, field));
+    RETURN_IF_ERROR(check_alibi(problem, field));
+    RETURN_IF_ERROR(check_rotary(problem, field));
     if (!attn_mul(problem->batch, problem->heads, &rows) || !attn_mul(rows, problem->q_len, &rows) ||
         !attn_mul(rows, sizeof(float), &row_bytes))
-        return judge_fail(ATTN_OVERFLOW, "q_len", field);
+        return attn_fail(ATTN_OVERFLOW, "q_len", field);
     bool fits = attn_mul(row_bytes, problem->kv_len, &score_bytes) && score_bytes <= PTRDIFF_MAX;
 
-    JUDGE(judge_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, field));
+    RETURN_IF_ERROR(check_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, field));
     const void *data[] = {options->weights, options->scores, options->log_sum_exp};
     const char *names[] = {"options.weights", "options.scores", "options.log_sum_exp"};
-    struct judge_range outputs[3];
+    struct attn_named_bytes outputs[3];
     for (size_t i = 0; i < 3; i++) {
         bool scores = i < 2;
         if (data[i] && scores && !fits)
-            return judge_fail(ATTN_OVERFLOW, names[i], field);
-        outputs[i] = (struct judge_range){names[i], data[i], !data[i] ? 0 : scores ? score_bytes : row_bytes};
-        JUDGE(judge_output(data[i], outputs[i].bytes, ranges, count, names[i], field));
-        JUDGE(judge_output(data[i], outputs[i].bytes, inputs, INPUTS, names[i], field));
-        JUDGE(judge_output(data[i], outputs[i].bytes, outputs, i, names[i], field));
+            return attn_fail(ATTN_OVERFLOW, names[i], field);
+        outputs[i] = (struct attn_named_bytes){names[i], data[i], !data[i] ? 0 : scores ? score_bytes : row_bytes};
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, ranges, count, names[i], field));
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, inputs, INPUTS, names[i], field));
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, outputs, i, names[i], field));
     }
     return ATTN_OK;
 }

@@ -1,29 +1,29 @@
-/* attn_options and attention's sizes, judged for the attention and the layer level alike. */
+/* attn_options and attention's sizes, checked for the attention and the layer level alike. */
 #ifndef ATTN_API_OPTIONS_H
 #define ATTN_API_OPTIONS_H
 
-#include "api/judge.h"
+#include "api/check.h"
 
 /* Everything in the options but the pointers to data, under the names "options...." */
-attn_status judge_options(const attn_options *options, const char **field);
+attn_status attn_check_options(const attn_options *options, const char **field);
 
 /* kv_heads with its default resolved: it divides heads (at least 1). */
-attn_status judge_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field);
+attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field);
 
 /* A finite scale; 0 stands for 1 / sqrt(head_size). */
-attn_status judge_scale(float scale, size_t head_size, float *resolved, const char **field);
+attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field);
 
 /* A rotary table, which may be NULL, turns no more elements than a head has. */
-attn_status judge_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
+attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
 
-/* How many rows packed sequences lie in. Without them nothing is judged. */
-attn_status judge_cu_total(const attn_cu_lens *cu, const char *name, const char **field);
+/* How many rows packed sequences lie in. Without them nothing is checked. */
+attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const char **field);
 
-/* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is judged. */
-attn_status judge_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field);
+/* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is checked. */
+attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field);
 
 /* A named range of bytes. */
-struct judge_range {
+struct attn_named_bytes {
     const char *name;
     const void *data;
     size_t bytes;
@@ -31,10 +31,10 @@ struct judge_range {
 
 struct attn_problem;
 
-/* The options' pointers to data; their scalars and the problem's sequences are judged already. Inputs fit. Optional outputs,
+/* The options' pointers to data; their scalars and the problem's sequences are checked already. Inputs fit. Optional outputs,
  * dense [batch, heads, q_len, kv_len] and [batch, heads, q_len], fit and touch neither inputs, nor each other, nor the
  * `count` ranges; the first of these is the output of all, which may not touch the options' inputs either. */
-attn_status judge_option_data(const struct attn_problem *problem, const struct judge_range *ranges, size_t count,
-                              const char **field);
+attn_status attn_check_option_data(const struct attn_problem *problem, const struct attn_named_bytes *ranges,
+                                   size_t count, const char **field);
 
 #endif

@@ -1,21 +1,21 @@
-/* attn_rotary: judging, object layout. */
+/* attn_rotary: argument checks, object layout. */
 #include "ops/rotary.h"
 
 #include <math.h>
 
-#include "api/judge.h"
+#include "api/check.h"
 #include "dispatch.h"
 
 /* Angles up to 2^63 * 2^20 lose nothing that their reduction would need. */
 #define MOST_FREQUENCY 0x1p20
 
-static attn_status judge_frequencies(const attn_rotary_config *config, const char **field) {
+static attn_status check_frequencies(const attn_rotary_config *config, const char **field) {
     const char *name = config->frequencies ? "frequencies" : "base";
     size_t pairs = config->dims / 2, step = config->frequencies || pairs == 1 ? 1 : pairs - 1;
     /* Powers of a base are largest at one end. */
     for (size_t i = 0; i < pairs; i += step)
         if (!(fabs(attn_rotary_frequency(config, i)) <= MOST_FREQUENCY))
-            return judge_fail(ATTN_BAD_VALUE, name, field);
+            return attn_fail(ATTN_BAD_VALUE, name, field);
     return ATTN_OK;
 }
 
@@ -23,35 +23,35 @@ static attn_status judge_frequencies(const attn_rotary_config *config, const cha
 static attn_status layout(const attn_rotary_config *config, attn_rotary_config *resolved, struct attn_carve *carve,
                           struct attn_rotary *rotary, struct attn_rotary **object, const char **field) {
     size_t row;
-    JUDGE(judge_pointer(config, "config", field));
-    JUDGE(judge_size(config->positions, 1, "positions", field));
-    JUDGE(judge_size(config->dims, 2, "dims", field));
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+    RETURN_IF_ERROR(attn_check_size(config->positions, 1, "positions", field));
+    RETURN_IF_ERROR(attn_check_size(config->dims, 2, "dims", field));
     if (config->dims % 2 != 0)
-        return judge_fail(ATTN_BAD_SIZE, "dims", field);
-    JUDGE(judge_enum((int)config->pairs, ATTN_ROTARY_INTERLEAVED, "pairs", field));
+        return attn_fail(ATTN_BAD_SIZE, "dims", field);
+    RETURN_IF_ERROR(attn_check_enum((int)config->pairs, ATTN_ROTARY_INTERLEAVED, "pairs", field));
     if (!(isfinite(config->base) && config->base >= 0))
-        return judge_fail(ATTN_BAD_VALUE, "base", field);
+        return attn_fail(ATTN_BAD_VALUE, "base", field);
     *resolved = *config;
     if (config->base == 0)
         resolved->base = 10000;
     *rotary = (struct attn_rotary){
         .positions = config->positions, .dims = config->dims, .interleaved = config->pairs == ATTN_ROTARY_INTERLEAVED};
     if (!attn_mul(config->dims, 2 * sizeof(float), &row))
-        return judge_fail(ATTN_OVERFLOW, "dims", field);
+        return attn_fail(ATTN_OVERFLOW, "dims", field);
     *object = attn_carve_take(carve, 1, sizeof **object);
     rotary->frequencies = attn_carve_take(carve, config->dims / 2, sizeof(double));
     rotary->table = attn_carve_take(carve, config->positions, row);
     if (carve->overflow)
-        return judge_fail(ATTN_OVERFLOW, "positions", field);
-    return judge_frequencies(resolved, field);
+        return attn_fail(ATTN_OVERFLOW, "positions", field);
+    return check_frequencies(resolved, field);
 }
 
 attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_rotary rotary, *object;
     attn_rotary_config resolved;
-    JUDGE(layout(config, &resolved, &carve, &rotary, &object, field));
-    JUDGE(judge_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout(config, &resolved, &carve, &rotary, &object, field));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -59,17 +59,17 @@ attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, co
 attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, size_t bytes, attn_rotary **rotary,
                                const char **field) {
     size_t needed;
-    JUDGE(attn_rotary_size(config, &needed, field));
-    JUDGE(judge_pointer(rotary, "rotary", field));
-    JUDGE(judge_memory(memory, bytes, needed, "memory", field));
+    RETURN_IF_ERROR(attn_rotary_size(config, &needed, field));
+    RETURN_IF_ERROR(attn_check_pointer(rotary, "rotary", field));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
     const struct attn_kernels *table;
     attn_status status = attn_table_for(ATTN_ISA_BEST, &table);
     if (status != ATTN_OK)
-        return judge_fail(status, "config", field);
+        return attn_fail(status, "config", field);
     struct attn_carve carve = {.base = memory};
     struct attn_rotary filled;
     attn_rotary_config resolved;
-    JUDGE(layout(config, &resolved, &carve, &filled, rotary, field));
+    RETURN_IF_ERROR(layout(config, &resolved, &carve, &filled, rotary, field));
     for (size_t i = 0; i < config->dims / 2; i++)
         filled.frequencies[i] = attn_rotary_frequency(&resolved, i);
     attn_op_rotary_fill(attn_table_elementary(table), &filled);

@@ -1,41 +1,41 @@
-/* attn_masked_softmax: judging. */
+/* attn_masked_softmax: argument checks. */
 #include "ops/softmax.h"
-#include "api/judge.h"
+#include "api/check.h"
 #include "dispatch.h"
 
-static attn_status judge(const attn_softmax_args *args, const char **field) {
-    JUDGE(judge_size(args->batch, 0, "batch", field));
-    JUDGE(judge_size(args->rows, 0, "rows", field));
-    JUDGE(judge_size(args->cols, 0, "cols", field));
-    JUDGE(judge_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", field));
-    JUDGE(judge_parallel(args->parallel, "parallel.run", field));
+static attn_status check_args(const attn_softmax_args *args, const char **field) {
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
+    RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", field));
+    RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", field));
+    RETURN_IF_ERROR(attn_check_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", field));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
     if (args->batch == 0 || args->rows == 0 || args->cols == 0)
-        return judge_enum((int)args->valid.kind, ATTN_VALID_PER_ROW, "valid.kind", field);
-    JUDGE(judge_valid_lens(&args->valid, "valid.kind", "valid.lens", field));
-    JUDGE(judge_pointer(args->x, "x", field));
-    JUDGE(judge_pointer(args->y, "y", field));
+        return attn_check_enum((int)args->valid.kind, ATTN_VALID_PER_ROW, "valid.kind", field);
+    RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.kind", "valid.lens", field));
+    RETURN_IF_ERROR(attn_check_pointer(args->x, "x", field));
+    RETURN_IF_ERROR(attn_check_pointer(args->y, "y", field));
     if (args->rows > 1 && args->x_row_stride < args->cols)
-        return judge_fail(ATTN_BAD_STRIDE, "x_row_stride", field);
+        return attn_fail(ATTN_BAD_STRIDE, "x_row_stride", field);
 
-    size_t dims[JUDGE_DIMS] = {1, args->batch, args->rows}, x_bytes, y_bytes;
-    size_t x_strides[JUDGE_DIMS] = {0, args->x_batch_stride, args->x_row_stride};
-    size_t y_strides[JUDGE_DIMS] = {0, args->y_batch_stride, args->y_row_stride};
-    JUDGE(judge_extent(dims, x_strides, args->cols, &x_bytes, "x_batch_stride", field));
-    JUDGE(judge_extent(dims, y_strides, args->cols, &y_bytes, "y_batch_stride", field));
-    JUDGE(judge_apart((size_t[]){1, 1, args->rows}, y_strides, args->cols, "y_row_stride", field));
-    JUDGE(judge_apart(dims, y_strides, args->cols, "y_batch_stride", field));
+    size_t dims[ATTN_CHECK_DIMS] = {1, args->batch, args->rows}, x_bytes, y_bytes;
+    size_t x_strides[ATTN_CHECK_DIMS] = {0, args->x_batch_stride, args->x_row_stride};
+    size_t y_strides[ATTN_CHECK_DIMS] = {0, args->y_batch_stride, args->y_row_stride};
+    RETURN_IF_ERROR(attn_check_extent(dims, x_strides, args->cols, &x_bytes, "x_batch_stride", field));
+    RETURN_IF_ERROR(attn_check_extent(dims, y_strides, args->cols, &y_bytes, "y_batch_stride", field));
+    RETURN_IF_ERROR(attn_check_apart((size_t[]){1, 1, args->rows}, y_strides, args->cols, "y_row_stride", field));
+    RETURN_IF_ERROR(attn_check_apart(dims, y_strides, args->cols, "y_batch_stride", field));
     bool in_place = args->x == args->y && (args->rows == 1 || args->x_row_stride == args->y_row_stride) &&
                     (args->batch == 1 || args->x_batch_stride == args->y_batch_stride);
-    return in_place ? ATTN_OK : judge_disjoint(args->x, x_bytes, args->y, y_bytes, "y", field);
+    return in_place ? ATTN_OK : attn_check_disjoint(args->x, x_bytes, args->y, y_bytes, "y", field);
 }
 
 attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field) {
     const struct attn_kernels *table;
-    JUDGE(judge_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
-        return judge_fail(status, "isa", field);
-    JUDGE(judge(args, field));
+        return attn_fail(status, "isa", field);
+    RETURN_IF_ERROR(check_args(args, field));
     if (args->batch && args->rows && args->cols)
         attn_op_masked_softmax(attn_table_softmax(table), args);
     return ATTN_OK;

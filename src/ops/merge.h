@@ -4,7 +4,7 @@
 
 #include "kernels.h"
 
-/* Arguments are judged. */
+/* Arguments are checked. */
 void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args);
 
 #endif

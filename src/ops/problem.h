@@ -1,4 +1,4 @@
-/* Attention with every default resolved and every size judged: what the operators below it share. */
+/* Attention with every default resolved and every size checked: what the operators below it share. */
 #ifndef ATTN_OPS_PROBLEM_H
 #define ATTN_OPS_PROBLEM_H
 

@@ -1,0 +1,87 @@
+/* Argument checks: each function returns ATTN_OK, or a status after storing the name of the wrong field in *field. */
+#ifndef ATTN_API_CHECK_H
+#define ATTN_API_CHECK_H
+
+#include "checked.h"
+
+/* Leaves the calling function where `expression` is a status other than ATTN_OK. */
+#define RETURN_IF_ERROR(expression)                                                                                    \
+    do {                                                                                                               \
+        attn_status checked_status = (expression);                                                                     \
+        if (checked_status != ATTN_OK)                                                                                 \
+            return checked_status;                                                                                     \
+    } while (0)
+
+/* Stores `name` where the caller wants it and returns `status`. */
+static inline attn_status attn_fail(attn_status status, const char *name, const char **field) {
+    if (field)
+        *field = name;
+    return status;
+}
+
+static inline attn_status attn_check_pointer(const void *pointer, const char *name, const char **field) {
+    return pointer ? ATTN_OK : attn_fail(ATTN_NULL_POINTER, name, field);
+}
+
+/* least <= size <= PTRDIFF_MAX. */
+static inline attn_status attn_check_size(size_t size, size_t least, const char *name, const char **field) {
+    return size < least || size > PTRDIFF_MAX ? attn_fail(ATTN_BAD_SIZE, name, field) : ATTN_OK;
+}
+
+/* low <= value <= high for an enumeration. */
+static inline attn_status attn_check_enum(int value, int high, const char *name, const char **field) {
+    return value < 0 || value > high ? attn_fail(ATTN_BAD_VALUE, name, field) : ATTN_OK;
+}
+
+/* Memory that must hold `needed` bytes; `name` is the pointer's. */
+attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, const char *name, const char **field);
+
+/* A pool of more than one thread needs a run function; `name` is that function's. */
+attn_status attn_check_parallel(const attn_parallel *parallel, const char *name, const char **field);
+
+/* Lengths must be given where their kind wants them. */
+attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+                                  const char **field);
+
+/* The bytes from the first to the last element of a tensor of rows of `width` elements; dims and strides outermost first.
+ * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a
+ * microsecond. */
+enum { ATTN_CHECK_DIMS = 3 };
+static inline attn_status attn_check_elements(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
+                                              size_t width, size_t element_size, size_t *bytes, const char *name,
+                                              const char **field) {
+    size_t elements = width;
+    for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
+        size_t step;
+        if (dims[d] == 0) {
+            *bytes = 0;
+            return ATTN_OK;
+        }
+        if (!attn_mul(dims[d] - 1, strides[d], &step) || !attn_add(elements, step, &elements))
+            return attn_fail(ATTN_OVERFLOW, name, field);
+    }
+    if (!attn_mul(elements, element_size, bytes) || *bytes > PTRDIFF_MAX)
+        return attn_fail(ATTN_OVERFLOW, name, field);
+    return ATTN_OK;
+}
+
+/* The same for floats. */
+static inline attn_status attn_check_extent(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
+                                            size_t width, size_t *bytes, const char *name, const char **field) {
+    return attn_check_elements(dims, strides, width, sizeof(float), bytes, name, field);
+}
+
+/* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.
+ * ATTN_BAD_STRIDE under `name` otherwise. */
+attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,
+                             const char *name, const char **field);
+
+/* ATTN_OVERLAP under `name` where two ranges of bytes share one. */
+attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,
+                                const char **field);
+
+/* A weight of [in, out]: strides of 0 where a size is above 1 are ATTN_BAD_STRIDE. */
+attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
+                              const char *in_name, const char *out_name, const char **field);
+
+#endif

@@ -36,7 +36,42 @@ have() {
     esac >/dev/null 2>&1
 }
 
-installed=
+# progress LOG: copies its input to LOG, and its last line to the terminal every few seconds.
+progress() {
+    local line part='' last='' shown=$SECONDS status=0
+    : >"$1"
+    while [ "$status" = 0 ] || [ "$status" -gt 128 ]; do # above 128: no whole line has come in time
+        status=0
+        IFS= read -r -t 5 line || status=$?
+        part+=$line
+        if [ "$status" -le 128 ] && [ -n "$part" ]; then
+            printf '%s\n' "$part" >>"$1"
+            last=$part part=''
+        fi
+        if [ $((SECONDS - shown)) -ge 5 ]; then
+            echo "   ${last:0:100}"
+            shown=$SECONDS
+        fi
+    done
+}
+
+# never_silent: copies its input; where none comes for some seconds it says for how long it has waited.
+never_silent() {
+    local line part='' since=$SECONDS status=0
+    while [ "$status" = 0 ] || [ "$status" -gt 128 ]; do
+        status=0
+        IFS= read -r -t 8 line || status=$?
+        part+=$line
+        if [ "$status" -gt 128 ]; then
+            echo "   ... $((SECONDS - since)) s"
+        elif [ "$status" = 0 ] || [ -n "$part" ]; then
+            printf '%s\n' "$part"
+            part='' since=$SECONDS
+        fi
+    done
+}
+
+installed_at=0
 
 # need PACKAGE...: installs those that are missing, or says in one line which they are and exits.
 need() {
@@ -60,27 +95,27 @@ need() {
     fi
 
     echo "$0: installing ${missing[*]}"
-    installed=yes
     $add_arm64
     export DEBIAN_FRONTEND=noninteractive
     local log
     log=$(mktemp)
-    if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+    if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } 2>&1 </dev/null | progress "$log"; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         echo "$0: apt-get could not install ${missing[*]}" >&2
         exit 1
     fi
     rm -f "$log"
+    installed_at=$(date +%s)
 }
 
-# configure DIRECTORY OPTION...: meson's set-up, also of a directory that has been set up before; from nothing where something has
-# been installed since, for meson remembers what was missing.
+# configure DIRECTORY OPTION...: meson's set-up, also of a directory that has been set up before; from nothing where packages
+# have been installed since, for meson remembers what was missing.
 configure() {
     local again=()
     if [ -f "$1/build.ninja" ]; then
         again=(--reconfigure)
-        [ -z "$installed" ] || again=(--wipe)
+        [ "$(stat -c %Y "$1/build.ninja")" -gt "$installed_at" ] || again=(--wipe)
     fi
     meson setup ${again[@]+"${again[@]}"} "$@" </dev/null
 }

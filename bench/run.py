@@ -330,4 +330,5 @@ def main():
         sys.exit("tools/bench: %s" % error)
 
 
-main()
+if __name__ == "__main__":
+    main()

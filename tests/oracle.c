@@ -9,7 +9,7 @@
 __extension__ typedef __int128 wide;
 
 /* Sizes with their defaults filled in, and what is done to logits. */
-struct shape {
+struct oracle_shape {
     size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;
     const int64_t *q_cu, *kv_cu; /* NULL: not packed */
     double scale;
@@ -42,16 +42,16 @@ static void matrix_free(struct matrix m) {
 
 /* ---- Sequences ---- */
 
-static size_t own_len(const int64_t *cu, size_t b, size_t len) {
+static size_t oracle_len(const int64_t *cu, size_t b, size_t len) {
     return cu ? (size_t)(cu[b + 1] - cu[b]) : len;
 }
 
-static size_t own_rows(const struct shape *s, size_t b) {
-    return own_len(s->q_cu, b, s->q_len);
+static size_t own_rows(const struct oracle_shape *s, size_t b) {
+    return oracle_len(s->q_cu, b, s->q_len);
 }
 
-static size_t own_keys(const struct shape *s, size_t b) {
-    return own_len(s->kv_cu, b, s->kv_len);
+static size_t own_keys(const struct oracle_shape *s, size_t b) {
+    return oracle_len(s->kv_cu, b, s->kv_len);
 }
 
 /* Where row `row` of sequence `b` is in a tensor's data, not counting its head. */
@@ -60,7 +60,7 @@ static size_t row_offset(const int64_t *cu, size_t b, size_t row, size_t batch_s
 }
 
 /* Where a query row stands among the keys. */
-static wide position(const struct shape *s, size_t b, size_t row) {
+static wide position(const struct oracle_shape *s, size_t b, size_t row) {
     if (s->options->causal == ATTN_CAUSAL_TOP_LEFT)
         return (wide)row;
     if (s->options->causal == ATTN_CAUSAL_OFFSET)
@@ -70,7 +70,7 @@ static wide position(const struct shape *s, size_t b, size_t row) {
 
 /* ---- Which keys a row sees ---- */
 
-static int within_lengths(const struct shape *s, size_t b, size_t row, size_t key) {
+static int within_lengths(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
     if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= options->valid.lens[b])
         return 0;
@@ -79,7 +79,7 @@ static int within_lengths(const struct shape *s, size_t b, size_t row, size_t ke
     return !options->starts || (wide)key >= options->starts[b];
 }
 
-static int within_window(const struct shape *s, size_t b, size_t row, size_t key) {
+static int within_window(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
     wide at = position(s, b, row);
     if (options->causal != ATTN_CAUSAL_NONE && (wide)key > at)
@@ -103,7 +103,7 @@ static int within_mask(const attn_options *options, size_t b, size_t head, size_
     return bias_at(options, b, head, row, key) != -INFINITY;
 }
 
-static int sees(const struct shape *s, size_t b, size_t head, size_t row, size_t key) {
+static int shape_sees(const struct oracle_shape *s, size_t b, size_t head, size_t row, size_t key) {
     return within_lengths(s, b, row, key) && within_window(s, b, row, key) &&
            within_mask(s->options, b, head, row, key);
 }
@@ -129,7 +129,7 @@ static void rotate(const attn_rotary_config *rotary, double at, double *value, d
 }
 
 /* Queries at their positions, keys at their indices. */
-static void rotate_all(const struct shape *s, const struct matrix *q, const struct matrix *k) {
+static void rotate_all(const struct oracle_shape *s, const struct matrix *q, const struct matrix *k) {
     if (!s->rotary)
         return;
     for (size_t b = 0; b < s->batch; b++) {
@@ -157,7 +157,7 @@ struct row {
     struct matrix logits[ATTN_SCORE_MASKED + 1];
 };
 
-static void row_logits(const struct shape *s, const struct matrix *q, size_t q_start, const struct matrix *k,
+static void row_logits(const struct oracle_shape *s, const struct matrix *q, size_t q_start, const struct matrix *k,
                        size_t k_start, struct row *row) {
     const attn_options *options = s->options;
     struct matrix *raw = &row->logits[ATTN_SCORE_RAW], *capped = &row->logits[ATTN_SCORE_CAPPED];
@@ -168,7 +168,7 @@ static void row_logits(const struct shape *s, const struct matrix *q, size_t q_s
         double sum = 0, magnitude = 0;
         raw->value[j] = capped->value[j] = masked->value[j] = -INFINITY;
         raw->magnitude[j] = capped->magnitude[j] = masked->magnitude[j] = 0;
-        row->seen[j] = (unsigned char)sees(s, row->b, row->head, row->i, j);
+        row->seen[j] = (unsigned char)shape_sees(s, row->b, row->head, row->i, j);
         if (!row->seen[j])
             continue;
         row->empty = 0;
@@ -190,7 +190,7 @@ static void row_logits(const struct shape *s, const struct matrix *q, size_t q_s
 }
 
 /* Softmax over the visible keys and the sink; returns log-sum-exp. */
-static double row_weights(const struct shape *s, const struct row *row, double *weights) {
+static double row_weights(const struct oracle_shape *s, const struct row *row, double *weights) {
     const double *logits = row->logits[ATTN_SCORE_MASKED].value;
     double sink = s->options->sinks ? (double)s->options->sinks[row->head] : -INFINITY, max = sink;
     if (row->empty && s->options->sinks)
@@ -215,8 +215,8 @@ static double row_weights(const struct shape *s, const struct row *row, double *
 }
 
 /* A value that the row does not see is not multiplied by 0 but left out: it may be NaN. */
-static void row_output(const struct shape *s, const struct row *row, const double *weights, const struct matrix *v,
-                       size_t v_start, struct matrix *o, size_t o_start) {
+static void row_output(const struct oracle_shape *s, const struct row *row, const double *weights,
+                       const struct matrix *v, size_t v_start, struct matrix *o, size_t o_start) {
     for (size_t j = 0; j < row->keys; j++) {
         int averaged = row->empty && weights[j] > 0;
         for (size_t c = 0; c < s->value_size && (row->seen[j] || averaged); c++) {
@@ -239,8 +239,8 @@ static double heaviest_magnitude(const struct row *row, const double *weights) {
 
 /* ---- Attention ---- */
 
-static void attend_row(const struct shape *s, const struct matrix *q, const struct matrix *k, const struct matrix *v,
-                       struct row *row, struct matrix *o, struct oracle *result) {
+static void attend_row(const struct oracle_shape *s, const struct matrix *q, const struct matrix *k,
+                       const struct matrix *v, struct row *row, struct matrix *o, struct oracle *result) {
     size_t at = (row->b * s->heads + row->head) * s->q_len + row->i;
     size_t kv_start = (row->b * s->kv_heads + row->head / (s->heads / s->kv_heads)) * s->kv_len;
     size_t bytes = row->keys * sizeof(double);
@@ -256,7 +256,7 @@ static void attend_row(const struct shape *s, const struct matrix *q, const stru
 }
 
 /* Attention over dense matrices; fills everything of `result` but output and magnitude, which go to `o`. */
-static void attend(const struct shape *s, const struct matrix *q, const struct matrix *k, const struct matrix *v,
+static void attend(const struct oracle_shape *s, const struct matrix *q, const struct matrix *k, const struct matrix *v,
                    struct matrix *o, struct oracle *result) {
     size_t rows = s->batch * s->heads * s->q_len;
     struct row row = {.seen = calloc(s->kv_len + 1, 1)};
@@ -289,7 +289,7 @@ static struct matrix dense(const attn_tensor *t, const int64_t *cu, size_t batch
     struct matrix m = matrix(batch * heads * len * size);
     for (size_t b = 0; b < batch; b++)
         for (size_t h = 0; h < heads; h++)
-            for (size_t i = 0; i < own_len(cu, b, len); i++) {
+            for (size_t i = 0; i < oracle_len(cu, b, len); i++) {
                 const float *row = t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
                 for (size_t c = 0; c < size; c++) {
                     size_t at = ((b * heads + h) * len + i) * size + c;
@@ -300,23 +300,23 @@ static struct matrix dense(const attn_tensor *t, const int64_t *cu, size_t batch
     return m;
 }
 
-static struct shape attention_shape(const attn_attention_args *args, const attn_rotary_config *rotary) {
-    return (struct shape){.batch = args->batch,
-                          .heads = args->heads,
-                          .kv_heads = args->kv_heads ? args->kv_heads : args->heads,
-                          .q_len = args->q_len,
-                          .kv_len = args->kv_len,
-                          .head_size = args->head_size,
-                          .value_size = args->value_size ? args->value_size : args->head_size,
-                          .q_cu = args->q_cu.cu,
-                          .kv_cu = args->kv_cu.cu,
-                          .scale = args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size),
-                          .options = &args->options,
-                          .rotary = args->options.rotary ? rotary : NULL};
+static struct oracle_shape attention_shape(const attn_attention_args *args, const attn_rotary_config *rotary) {
+    return (struct oracle_shape){.batch = args->batch,
+                                 .heads = args->heads,
+                                 .kv_heads = args->kv_heads ? args->kv_heads : args->heads,
+                                 .q_len = args->q_len,
+                                 .kv_len = args->kv_len,
+                                 .head_size = args->head_size,
+                                 .value_size = args->value_size ? args->value_size : args->head_size,
+                                 .q_cu = args->q_cu.cu,
+                                 .kv_cu = args->kv_cu.cu,
+                                 .scale = args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size),
+                                 .options = &args->options,
+                                 .rotary = args->options.rotary ? rotary : NULL};
 }
 
 void oracle_attention(const attn_attention_args *args, const attn_rotary_config *rotary, struct oracle *result) {
-    struct shape s = attention_shape(args, rotary);
+    struct oracle_shape s = attention_shape(args, rotary);
     struct matrix q = dense(&args->q, s.q_cu, s.batch, s.heads, s.q_len, s.head_size);
     struct matrix k = dense(&args->k, s.kv_cu, s.batch, s.kv_heads, s.kv_len, s.head_size);
     struct matrix v = dense(&args->v, s.kv_cu, s.batch, s.kv_heads, s.kv_len, s.value_size);
@@ -330,8 +330,8 @@ void oracle_attention(const attn_attention_args *args, const attn_rotary_config 
 }
 
 int oracle_sees(const attn_attention_args *args, size_t b, size_t head, size_t row, size_t key) {
-    struct shape s = attention_shape(args, NULL);
-    return sees(&s, b, head, row, key);
+    struct oracle_shape s = attention_shape(args, NULL);
+    return shape_sees(&s, b, head, row, key);
 }
 
 /* ---- The layer ---- */
@@ -341,7 +341,7 @@ static struct matrix project(const attn_rows *x, const int64_t *cu, size_t batch
                              const attn_linear *w, size_t heads, size_t head_size) {
     struct matrix m = matrix(batch * len * heads * head_size);
     for (size_t b = 0; b < batch; b++)
-        for (size_t i = 0; i < own_len(cu, b, len); i++)
+        for (size_t i = 0; i < oracle_len(cu, b, len); i++)
             for (size_t n = 0; n < heads * head_size; n++) {
                 const float *row = x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
                 size_t at = ((b * heads + n / head_size) * len + i) * head_size + n % head_size;
@@ -363,7 +363,7 @@ static void forget_magnitude(const struct matrix *m, size_t count) {
 }
 
 /* Merges the heads of o and multiplies by W_o. */
-static struct matrix project_output(const struct shape *s, const struct matrix *o, const attn_linear *w) {
+static struct matrix project_output(const struct oracle_shape *s, const struct matrix *o, const attn_linear *w) {
     size_t hidden = s->heads * s->head_size;
     struct matrix y = matrix(s->batch * s->q_len * hidden);
     for (size_t b = 0; b < s->batch; b++)
@@ -385,18 +385,18 @@ static struct matrix project_output(const struct shape *s, const struct matrix *
 void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, const attn_rotary_config *rotary,
                   struct oracle *result) {
     size_t head_size = config->hidden / config->heads;
-    struct shape s = {.batch = args->batch,
-                      .heads = config->heads,
-                      .kv_heads = config->kv_heads ? config->kv_heads : config->heads,
-                      .q_len = args->q_len,
-                      .kv_len = args->kv_len,
-                      .head_size = head_size,
-                      .value_size = head_size,
-                      .q_cu = args->q_cu.cu,
-                      .kv_cu = args->kv_cu.cu,
-                      .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
-                      .options = &args->options,
-                      .rotary = args->options.rotary ? rotary : NULL};
+    struct oracle_shape s = {.batch = args->batch,
+                             .heads = config->heads,
+                             .kv_heads = config->kv_heads ? config->kv_heads : config->heads,
+                             .q_len = args->q_len,
+                             .kv_len = args->kv_len,
+                             .head_size = head_size,
+                             .value_size = head_size,
+                             .q_cu = args->q_cu.cu,
+                             .kv_cu = args->kv_cu.cu,
+                             .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
+                             .options = &args->options,
+                             .rotary = args->options.rotary ? rotary : NULL};
     struct matrix q = project(&args->q, s.q_cu, s.batch, s.q_len, config->query_size, &config->w_q, s.heads, head_size);
     struct matrix k =
         project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_size, &config->w_k, s.kv_heads, head_size);

@@ -67,7 +67,7 @@ static void packed_free(struct problem *p) {
     cu_free(kv_cu);
 }
 
-static size_t own_len(attn_cu_lens cu, size_t b, size_t len) {
+static size_t packed_len(attn_cu_lens cu, size_t b, size_t len) {
     return cu.cu ? (size_t)(cu.cu[b + 1] - cu.cu[b]) : len;
 }
 
@@ -81,10 +81,10 @@ static void check_untouched(const float *x, size_t n, const char *what) {
 static void check_rest_untouched(const attn_attention_args *args, const struct attention_result *r) {
     for (size_t row = 0; row < r->rows; row++) {
         size_t b = row / args->q_len / args->heads, i = row % args->q_len;
-        size_t keys = i < own_len(args->q_cu, b, args->q_len) ? own_len(args->kv_cu, b, args->kv_len) : 0;
+        size_t keys = i < packed_len(args->q_cu, b, args->q_len) ? packed_len(args->kv_cu, b, args->kv_len) : 0;
         check_untouched(r->weights + row * r->kv_len + keys, r->kv_len - keys, "weights");
         check_untouched(r->scores + row * r->kv_len + keys, r->kv_len - keys, "scores");
-        if (i >= own_len(args->q_cu, b, args->q_len))
+        if (i >= packed_len(args->q_cu, b, args->q_len))
             check_untouched(r->log_sum_exp + row, 1, "log_sum_exp");
     }
     for (size_t h = 0; args->q_cu.cu && h < args->heads; h++)

@@ -135,8 +135,8 @@ static void check_formula(const struct table *t, const float *x, size_t head_siz
     }
 }
 
-static const size_t head_sizes[] = {2, 3, 4, 6, 16, 17, 20, 33, 64, 80, LARGEST_HEAD};
-#define HEAD_SIZES (sizeof head_sizes / sizeof *head_sizes)
+static const size_t rotary_head_sizes[] = {2, 3, 4, 6, 16, 17, 20, 33, 64, 80, LARGEST_HEAD};
+#define ROTARY_HEAD_SIZES (sizeof rotary_head_sizes / sizeof *rotary_head_sizes)
 
 static void test_formula(void **state) {
     (void)state;
@@ -145,7 +145,7 @@ static void test_formula(void **state) {
     static const size_t firsts[] = {0, 1, 100, 1000, 4096, 20000};
     float x[LARGEST_HEAD], rotated[ROWS * LARGEST_HEAD], reference[ROWS * LARGEST_HEAD];
     for (size_t i = 0; i < sweep(66, 11); i++) {
-        size_t head_size = head_sizes[i % HEAD_SIZES], first = firsts[random_below(&random, sweep(6, 4))];
+        size_t head_size = rotary_head_sizes[i % ROTARY_HEAD_SIZES], first = firsts[random_below(&random, sweep(6, 4))];
         struct table t = table_new(&random, i, first + ROWS, head_size);
         test_case("head_size=%zu dims=%zu pairs=%d base=%g first=%zu", head_size, t.config.dims, (int)t.config.pairs,
                   t.config.base, first);
@@ -164,7 +164,7 @@ static void test_keys_as_queries(void **state) {
     enum { KEYS = 21 };
     float x[LARGEST_HEAD], keys[KEYS * LARGEST_HEAD], queries[KEYS * LARGEST_HEAD];
     for (size_t i = 0; i < sweep(33, 11); i++) {
-        size_t head_size = head_sizes[i % HEAD_SIZES], count = random_between(&random, 1, KEYS);
+        size_t head_size = rotary_head_sizes[i % ROTARY_HEAD_SIZES], count = random_between(&random, 1, KEYS);
         struct table t = table_new(&random, i, count, head_size);
         test_case("head_size=%zu dims=%zu pairs=%d base=%g keys=%zu", head_size, t.config.dims, (int)t.config.pairs,
                   t.config.base, count);

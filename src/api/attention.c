@@ -3,7 +3,7 @@
 #include "api/options.h"
 #include "dispatch.h"
 
-static bool empty(const attn_attention_args *args) {
+static bool attention_is_empty(const attn_attention_args *args) {
     return !args->batch || !args->heads || !args->q_len;
 }
 
@@ -20,8 +20,8 @@ static attn_status check_table(const attn_attention_args *args, const struct att
     return cache && *table != cache->table ? attn_fail(ATTN_MISMATCH, "isa", field) : ATTN_OK;
 }
 
-static attn_status check_cache(const struct attn_problem *problem, const attn_attention_args *args,
-                               const char **field) {
+static attn_status check_attention_cache(const struct attn_problem *problem, const attn_attention_args *args,
+                                         const char **field) {
     const attn_cache_config *config = &args->cache->config;
     if (config->batch != problem->batch || config->kv_heads != problem->kv_heads ||
         config->head_size != problem->head_size || config->value_size != problem->value_size)
@@ -34,7 +34,8 @@ static attn_status check_cache(const struct attn_problem *problem, const attn_at
 }
 
 /* All sizes and defaults, without a look at data. */
-static attn_status resolve(const attn_attention_args *args, struct attn_problem *problem, const char **field) {
+static attn_status resolve_attention(const attn_attention_args *args, struct attn_problem *problem,
+                                     const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
     RETURN_IF_ERROR(attn_check_size(args->heads, 0, "heads", field));
@@ -64,7 +65,7 @@ static attn_status resolve(const attn_attention_args *args, struct attn_problem 
     problem->group = problem->kv_heads ? args->heads / problem->kv_heads : 0;
     RETURN_IF_ERROR(attn_check_scale(args->scale, args->head_size, &problem->scale, field));
     RETURN_IF_ERROR(check_table(args, &problem->table, field));
-    return args->cache && !empty(args) ? check_cache(problem, args, field) : ATTN_OK;
+    return args->cache && !attention_is_empty(args) ? check_attention_cache(problem, args, field) : ATTN_OK;
 }
 
 static attn_status measure(struct attn_problem *problem, size_t *bytes, const char **field) {
@@ -92,7 +93,8 @@ static attn_status check_tensor(const attn_tensor *tensor, const struct extent *
     return range->bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
 }
 
-static attn_status check_data(const struct attn_problem *problem, const attn_attention_args *args, const char **field) {
+static attn_status check_attention_data(const struct attn_problem *problem, const attn_attention_args *args,
+                                        const char **field) {
     attn_tensor o = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
     struct extent q = {problem->batch, problem->heads, problem->q_len, problem->head_size, &args->q_cu};
     struct extent k = {problem->batch, problem->kv_heads, args->cache ? 0 : problem->kv_len, problem->head_size,
@@ -117,11 +119,11 @@ static attn_status check_data(const struct attn_problem *problem, const attn_att
 attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field) {
     struct attn_problem problem;
     size_t needed = 0;
-    RETURN_IF_ERROR(resolve(args, &problem, field));
+    RETURN_IF_ERROR(resolve_attention(args, &problem, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         problem.kv_len = args->cache->config.capacity;
-    if (!empty(args))
+    if (!attention_is_empty(args))
         RETURN_IF_ERROR(measure(&problem, &needed, field));
     *bytes = needed;
     return ATTN_OK;
@@ -130,11 +132,11 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
 attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
     struct attn_problem problem;
     size_t needed;
-    RETURN_IF_ERROR(resolve(args, &problem, field));
-    if (empty(args))
+    RETURN_IF_ERROR(resolve_attention(args, &problem, field));
+    if (attention_is_empty(args))
         return ATTN_OK;
     RETURN_IF_ERROR(measure(&problem, &needed, field));
-    RETURN_IF_ERROR(check_data(&problem, args, field));
+    RETURN_IF_ERROR(check_attention_data(&problem, args, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));
     attn_problem_layout(&problem, &(struct attn_carve){.base = workspace});
     attn_op_attention(&problem);

@@ -67,8 +67,8 @@ static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_c
 }
 
 /* Fills *cache, whose store points into the carved memory, and says where the object itself goes. */
-static attn_status layout(const attn_cache_config *config, struct attn_carve *carve, struct attn_cache *cache,
-                          struct attn_cache **object, const char **field) {
+static attn_status layout_cache(const attn_cache_config *config, struct attn_carve *carve, struct attn_cache *cache,
+                                struct attn_cache **object, const char **field) {
     size_t stretches;
     RETURN_IF_ERROR(check_config(config, field));
     *cache = (struct attn_cache){.config = *config};
@@ -85,7 +85,7 @@ static attn_status layout(const attn_cache_config *config, struct attn_carve *ca
 attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_cache cache, *object;
-    RETURN_IF_ERROR(layout(config, &carve, &cache, &object, field));
+    RETURN_IF_ERROR(layout_cache(config, &carve, &cache, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -99,7 +99,7 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
     struct attn_carve carve = {.base = memory};
     struct attn_cache filled;
-    RETURN_IF_ERROR(layout(config, &carve, &filled, cache, field));
+    RETURN_IF_ERROR(layout_cache(config, &carve, &filled, cache, field));
     for (size_t b = 0; b < config->batch; b++)
         filled.lengths[b] = filled.kept[b] = 0;
     for (size_t i = 0; i < config->batch * filled.store.pages_per_sequence; i++)
@@ -113,8 +113,9 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
 /* ---- Append ---- */
 
 /* Rows of k or v: [batch, kv_heads, len] or [kv_heads, total]. */
-static attn_status check_rows(const attn_cache *cache, const attn_cache_append_args *args, const attn_tensor *tensor,
-                              size_t width, const char *name, const char *data_name, const char **field) {
+static attn_status check_appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
+                                       const attn_tensor *tensor, size_t width, const char *name, const char *data_name,
+                                       const char **field) {
     bool packed = args->cu.cu;
     size_t dims[ATTN_CHECK_DIMS] = {packed ? 1 : cache->config.batch, cache->config.kv_heads,
                                     packed ? args->cu.total : args->len};
@@ -175,8 +176,8 @@ attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *a
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     RETURN_IF_ERROR(attn_check_cache_lens(cache, args, field));
-    RETURN_IF_ERROR(check_rows(cache, args, &args->k, cache->config.head_size, "k", "k.data", field));
-    RETURN_IF_ERROR(check_rows(cache, args, &args->v, cache->config.value_size, "v", "v.data", field));
+    RETURN_IF_ERROR(check_appended_rows(cache, args, &args->k, cache->config.head_size, "k", "k.data", field));
+    RETURN_IF_ERROR(check_appended_rows(cache, args, &args->v, cache->config.value_size, "v", "v.data", field));
     attn_op_cache_append(cache, args);
     return ATTN_OK;
 }

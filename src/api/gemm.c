@@ -8,8 +8,8 @@ struct attn_gemm {
     const struct attn_copy_kernel *copy;
 };
 
-static attn_status layout(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
-                          struct attn_packed *packed, const struct attn_kernels **table, const char **field) {
+static attn_status layout_gemm(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
+                               struct attn_packed *packed, const struct attn_kernels **table, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_size(config->k, 1, "k", field));
     RETURN_IF_ERROR(attn_check_size(config->n, 1, "n", field));
@@ -26,7 +26,7 @@ attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const 
     struct attn_gemm *gemm;
     struct attn_packed packed;
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(layout(config, &carve, &gemm, &packed, &table, field));
+    RETURN_IF_ERROR(layout_gemm(config, &carve, &gemm, &packed, &table, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -44,7 +44,7 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     struct attn_carve carve = {.base = memory};
     struct attn_packed packed;
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(layout(config, &carve, gemm, &packed, &table, field));
+    RETURN_IF_ERROR(layout_gemm(config, &carve, gemm, &packed, &table, field));
     attn_packed_fill(&packed, &config->w);
     (*gemm)->packed = packed;
     (*gemm)->copy = attn_table_copy(table);

@@ -9,8 +9,8 @@
 /* ---- Creation ---- */
 
 /* Fills *layer but for its weights, and says where the object itself goes. */
-static attn_status layout(const attn_layer_config *config, struct attn_carve *carve, struct attn_layer *layer,
-                          struct attn_layer **object, const char **field) {
+static attn_status layout_layer(const attn_layer_config *config, struct attn_carve *carve, struct attn_layer *layer,
+                                struct attn_layer **object, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_size(config->query_size, 1, "query_size", field));
     RETURN_IF_ERROR(attn_check_size(config->key_size, 1, "key_size", field));
@@ -39,7 +39,7 @@ static attn_status layout(const attn_layer_config *config, struct attn_carve *ca
 attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_layer layer, *object;
-    RETURN_IF_ERROR(layout(config, &carve, &layer, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &carve, &layer, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -61,12 +61,12 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     struct attn_carve measure = {0}, carve = {.base = memory};
     struct attn_layer filled;
     attn_layer *object = NULL;
-    RETURN_IF_ERROR(layout(config, &measure, &filled, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &measure, &filled, &object, field));
     RETURN_IF_ERROR(check_weights(config, filled.w_k.n, field));
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", field));
 
-    RETURN_IF_ERROR(layout(config, &carve, &filled, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &carve, &filled, &object, field));
     attn_packed_fill(&filled.w_q, &config->w_q);
     attn_packed_fill(&filled.w_k, &config->w_k);
     attn_packed_fill(&filled.w_v, &config->w_v);
@@ -79,18 +79,19 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
 
 /* ---- Forward ---- */
 
-static bool empty(const attn_layer_args *args) {
+static bool layer_is_empty(const attn_layer_args *args) {
     return args->batch == 0 || args->q_len == 0;
 }
 
-static attn_status check_cache(const attn_layer *layer, const attn_cache *cache, const char **field) {
+static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *cache, const char **field) {
     const attn_cache_config *config = &cache->config;
     bool fits = cache->table == layer->table && config->kv_heads == layer->kv_heads &&
                 config->head_size == layer->head_size && config->value_size == layer->head_size;
     return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", field);
 }
 
-static attn_status resolve(const attn_layer *layer, const attn_layer_args *args, size_t *kv_len, const char **field) {
+static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args *args, size_t *kv_len,
+                                 const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
@@ -101,9 +102,9 @@ static attn_status resolve(const attn_layer *layer, const attn_layer_args *args,
     RETURN_IF_ERROR(attn_check_options(&args->options, field));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
     *kv_len = args->kv_len;
-    if (!args->cache || empty(args))
+    if (!args->cache || layer_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(check_cache(layer, args->cache, field));
+    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
     if (args->cache->config.batch != args->batch)
         return attn_fail(ATTN_MISMATCH, "batch", field);
     if (args->kv_cu.cu)
@@ -123,20 +124,20 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     struct attn_carve carve = {0};
     struct attn_layer_run run;
     size_t kv_len;
-    RETURN_IF_ERROR(resolve(layer, args, &kv_len, field));
+    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         kv_len = args->cache->config.capacity;
-    if (!empty(args))
+    if (!layer_is_empty(args))
         RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
     *bytes = carve.used;
     return ATTN_OK;
 }
 
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
-static attn_status check_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu, size_t width,
-                              struct attn_named_bytes *range, const char *data_name, const char *stride_name,
-                              const char *batch_name, const char **field) {
+static attn_status check_layer_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu,
+                                    size_t width, struct attn_named_bytes *range, const char *data_name,
+                                    const char *stride_name, const char *batch_name, const char **field) {
     bool packed = cu->cu;
     size_t sequences = packed ? 1 : batch, count = packed ? cu->total : len;
     range->data = rows->data;
@@ -150,21 +151,21 @@ static attn_status check_rows(const attn_rows *rows, size_t batch, size_t len, c
                              width, &range->bytes, batch_name, field);
 }
 
-static attn_status check_data(const attn_layer *layer, const attn_layer_args *args, const struct attn_problem *problem,
-                              const char **field) {
+static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args,
+                                    const struct attn_problem *problem, const char **field) {
     struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
     size_t new_keys = args->cache ? 0 : problem->kv_len;
     attn_rows y = {args->y.data, args->y.batch_stride, args->y.row_stride};
     RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
     RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", field));
-    RETURN_IF_ERROR(check_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data",
-                               "q.row_stride", "q.batch_stride", field));
-    RETURN_IF_ERROR(check_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data",
-                               "k.row_stride", "k.batch_stride", field));
-    RETURN_IF_ERROR(check_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data",
-                               "v.row_stride", "v.batch_stride", field));
-    RETURN_IF_ERROR(check_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data",
-                               "y.row_stride", "y.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data",
+                                     "q.row_stride", "q.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data",
+                                     "k.row_stride", "k.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data",
+                                     "v.row_stride", "v.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data",
+                                     "y.row_stride", "y.batch_stride", field));
     size_t dims[ATTN_CHECK_DIMS] = {1, args->q_cu.cu ? 1 : args->batch, args->q_cu.cu ? args->q_cu.total : args->q_len};
     RETURN_IF_ERROR(
         attn_check_apart(dims, (size_t[]){0, y.batch_stride, y.row_stride}, layer->w_o.n, "y.batch_stride", field));
@@ -178,11 +179,11 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
     struct attn_carve measure = {0}, carve = {.base = workspace};
     struct attn_layer_run run;
     size_t kv_len;
-    RETURN_IF_ERROR(resolve(layer, args, &kv_len, field));
-    if (empty(args))
+    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
+    if (layer_is_empty(args))
         return ATTN_OK;
     RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &measure, field));
-    RETURN_IF_ERROR(check_data(layer, args, &run.problem, field));
+    RETURN_IF_ERROR(check_layer_data(layer, args, &run.problem, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
     RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
     attn_op_layer_forward(&run);
@@ -212,7 +213,7 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     RETURN_IF_ERROR(attn_check_pointer(args->cache, "cache", field));
     RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
     RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", field));
-    RETURN_IF_ERROR(check_cache(layer, args->cache, field));
+    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", field));
     attn_layer_append_layout(layer, args, k, v, carve);
     return carve->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
@@ -238,10 +239,10 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
     RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, field));
     size_t batch = args->cache->config.batch;
-    RETURN_IF_ERROR(check_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data", "k.row_stride",
-                               "k.batch_stride", field));
-    RETURN_IF_ERROR(check_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data", "v.row_stride",
-                               "v.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data",
+                                     "k.row_stride", "k.batch_stride", field));
+    RETURN_IF_ERROR(check_layer_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data",
+                                     "v.row_stride", "v.batch_stride", field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
     RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);

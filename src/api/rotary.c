@@ -20,8 +20,9 @@ static attn_status check_frequencies(const attn_rotary_config *config, const cha
 }
 
 /* The config with its base resolved, and the object's parts. */
-static attn_status layout(const attn_rotary_config *config, attn_rotary_config *resolved, struct attn_carve *carve,
-                          struct attn_rotary *rotary, struct attn_rotary **object, const char **field) {
+static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_config *resolved,
+                                 struct attn_carve *carve, struct attn_rotary *rotary, struct attn_rotary **object,
+                                 const char **field) {
     size_t row;
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_size(config->positions, 1, "positions", field));
@@ -50,7 +51,7 @@ attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, co
     struct attn_carve carve = {0};
     struct attn_rotary rotary, *object;
     attn_rotary_config resolved;
-    RETURN_IF_ERROR(layout(config, &resolved, &carve, &rotary, &object, field));
+    RETURN_IF_ERROR(layout_rotary(config, &resolved, &carve, &rotary, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -69,7 +70,7 @@ attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, s
     struct attn_carve carve = {.base = memory};
     struct attn_rotary filled;
     attn_rotary_config resolved;
-    RETURN_IF_ERROR(layout(config, &resolved, &carve, &filled, rotary, field));
+    RETURN_IF_ERROR(layout_rotary(config, &resolved, &carve, &filled, rotary, field));
     for (size_t i = 0; i < config->dims / 2; i++)
         filled.frequencies[i] = attn_rotary_frequency(&resolved, i);
     attn_op_rotary_fill(attn_table_elementary(table), &filled);

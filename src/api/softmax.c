@@ -3,7 +3,7 @@
 #include "api/check.h"
 #include "dispatch.h"
 
-static attn_status check_args(const attn_softmax_args *args, const char **field) {
+static attn_status check_softmax(const attn_softmax_args *args, const char **field) {
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
     RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", field));
     RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", field));
@@ -35,7 +35,7 @@ attn_status attn_masked_softmax(const attn_softmax_args *args, const char **fiel
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
-    RETURN_IF_ERROR(check_args(args, field));
+    RETURN_IF_ERROR(check_softmax(args, field));
     if (args->batch && args->rows && args->cols)
         attn_op_masked_softmax(attn_table_softmax(table), args);
     return ATTN_OK;

@@ -3,17 +3,17 @@
 #include "api/check.h"
 #include "dispatch.h"
 
-static bool empty(const attn_transpose_args *args) {
+static bool transpose_is_empty(const attn_transpose_args *args) {
     return !args->batch || !args->len || !args->heads;
 }
 
-static attn_status check_args(const attn_transpose_args *args, bool merge, const char **field) {
+static attn_status check_transpose(const attn_transpose_args *args, bool merge, const char **field) {
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
     RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
     RETURN_IF_ERROR(attn_check_size(args->heads, 0, "heads", field));
     RETURN_IF_ERROR(attn_check_size(args->head_size, 1, "head_size", field));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
-    if (empty(args))
+    if (transpose_is_empty(args))
         return ATTN_OK;
     RETURN_IF_ERROR(attn_check_pointer(args->x, "x", field));
     RETURN_IF_ERROR(attn_check_pointer(args->y, "y", field));
@@ -40,8 +40,8 @@ static attn_status transpose(const attn_transpose_args *args, bool merge, const 
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
-    RETURN_IF_ERROR(check_args(args, merge, field));
-    if (!empty(args))
+    RETURN_IF_ERROR(check_transpose(args, merge, field));
+    if (!transpose_is_empty(args))
         attn_op_transpose(attn_table_copy(table), args, merge);
     return ATTN_OK;
 }

@@ -6,9 +6,9 @@
 /* Below this many multiply-adds waking another thread costs more than it saves; below twice as many where threads share what
  * one of them has packed, for its lines come from that one's cache. Fewer query rows than so many wait for keys and values
  * instead: they take as long. */
-#define PARALLEL_WORK (3u << 19)
-#define SHARED_WORK   (3u << 20)
-#define LEAST_ROWS    8
+#define ATTENTION_PARALLEL_WORK (3u << 19)
+#define SHARED_WORK             (3u << 20)
+#define LEAST_ROWS              8
 
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
@@ -67,7 +67,7 @@ static double work_of(const struct attn_problem *problem) {
 
 /* Into how many tasks work is cut. */
 static size_t task_count(const struct attn_problem *problem, size_t items) {
-    return work_of(problem) < PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
+    return work_of(problem) < ATTENTION_PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
 }
 
 static bool has_many(const struct attn_problem *problem, size_t heads) {
@@ -162,7 +162,7 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
 
 /* ---- Tasks ---- */
 
-struct work {
+struct attention_work {
     struct attn_problem *problem;
     struct attn_queue queue;
 };
@@ -192,7 +192,7 @@ static struct attn_tile new_tile(const struct attn_problem *problem, size_t task
 }
 
 static void pack_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct attention_work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
         attn_tile_take_head(&tile, share.item);
@@ -202,7 +202,7 @@ static void pack_task(void *arg, size_t index) {
 
 /* Items are heads, each packed and then read by the task that takes it. */
 static void head_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct attention_work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
         attn_tile_take_head(&tile, share.item);
@@ -229,7 +229,7 @@ static bool take_tile(struct attn_tile *tile, size_t item) {
 
 /* Items are tiles; those of a head follow each other. */
 static void tile_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct attention_work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         if (take_tile(&tile, share.item))
@@ -238,7 +238,7 @@ static void tile_task(void *arg, size_t index) {
 
 /* Items are spans; those of a tile follow each other. */
 static void span_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct attention_work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         if (take_tile(&tile, share.item / work->problem->spans))
@@ -246,7 +246,7 @@ static void span_task(void *arg, size_t index) {
 }
 
 static void merge_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct attention_work *work = arg;
     struct attn_tile tile = new_tile(work->problem, index);
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         if (take_tile(&tile, share.item))
@@ -254,7 +254,7 @@ static void merge_task(void *arg, size_t index) {
 }
 
 static void run_items(struct attn_problem *problem, size_t items, void (*task)(void *arg, size_t index)) {
-    struct work work = {.problem = problem};
+    struct attention_work work = {.problem = problem};
     size_t tasks = attn_min(problem->tasks, items);
     attn_run_queue(problem->options->parallel, tasks, items, task, &work, &work.queue);
 }

@@ -5,7 +5,7 @@
 #include "ops/parallel.h"
 
 /* Below this many floats waking another thread costs more than it saves. */
-#define PARALLEL_WORK (1u << 16)
+#define APPEND_PARALLEL_WORK (1u << 16)
 
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
     *row = 0;
@@ -35,13 +35,13 @@ void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len) {
 
 /* ---- Append ---- */
 
-struct work {
+struct append_work {
     struct attn_cache *cache;
     const attn_cache_append_args *args;
     struct attn_queue queue;
 };
 
-static void append_head(const struct work *work, size_t b, size_t head) {
+static void append_head(const struct append_work *work, size_t b, size_t head) {
     const struct attn_cache *cache = work->cache;
     const attn_cache_append_args *args = work->args;
     const attn_tensor *k = &args->k, *v = &args->v;
@@ -66,17 +66,17 @@ static void append_head(const struct work *work, size_t b, size_t head) {
 }
 
 static void append_task(void *arg, size_t index) {
-    struct work *work = arg;
+    struct append_work *work = arg;
     size_t kv_heads = work->cache->config.kv_heads;
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         append_head(work, share.item / kv_heads, share.item % kv_heads);
 }
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args) {
-    struct work work = {.cache = cache, .args = args};
+    struct append_work work = {.cache = cache, .args = args};
     const attn_cache_config *config = &cache->config;
     size_t items = config->batch * config->kv_heads, threads = attn_threads(args->parallel), row;
-    if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < PARALLEL_WORK)
+    if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < APPEND_PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, items);
     attn_run_queue(args->parallel, threads, items, append_task, &work, &work.queue);

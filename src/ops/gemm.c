@@ -5,7 +5,7 @@
 #include "ops/parallel.h"
 
 /* Below this many multiply-adds waking another thread costs more than it saves. */
-#define PARALLEL_WORK (1u << 19)
+#define GEMM_PARALLEL_WORK (1u << 19)
 
 /* Lines that a set of L1 holds, at least: a tile of so many rows does not miss them at every step. From so many columns on a copy
  * of the rows costs less than it saves. */
@@ -51,7 +51,7 @@ bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride
 }
 
 /* The product cut into items: bands of rows, or bands of columns where rows are few. */
-struct work {
+struct gemm_work {
     const struct attn_packed *w;
     size_t m;
     const float *x;
@@ -63,7 +63,7 @@ struct work {
     struct attn_queue queue;
 };
 
-static void run_item(const struct work *work, size_t item) {
+static void run_gemm_item(const struct gemm_work *work, size_t item) {
     const struct attn_packed *w = work->w;
     size_t begin = item * work->band, total = work->by_rows ? work->m : w->n;
     size_t count = total - begin < work->band ? total - begin : work->band;
@@ -80,10 +80,10 @@ static void run_item(const struct work *work, size_t item) {
                                             .c_stride = work->y_stride});
 }
 
-static void run_task(void *arg, size_t index) {
-    struct work *work = arg;
+static void run_gemm_task(void *arg, size_t index) {
+    struct gemm_work *work = arg;
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        run_item(work, share.item);
+        run_gemm_item(work, share.item);
 }
 
 /* `total` rows or columns as items of equal numbers of tiles. */
@@ -102,14 +102,14 @@ static struct cut cut_tiles(size_t total, size_t tile, size_t threads) {
 
 void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                   const attn_parallel *parallel) {
-    struct work work = {
+    struct gemm_work work = {
         .w = w, .m = m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride, .by_rows = true, .band = m};
     size_t threads = attn_threads(parallel);
     if (m == 0)
         return;
     /* Compared as floating point: the product need not fit in size_t. */
-    if (threads == 1 || (double)m * (double)w->n * (double)w->k < PARALLEL_WORK) {
-        run_item(&work, 0);
+    if (threads == 1 || (double)m * (double)w->n * (double)w->k < GEMM_PARALLEL_WORK) {
+        run_gemm_item(&work, 0);
         return;
     }
     struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->cols, threads);
@@ -118,5 +118,5 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
     work.band = cut.band;
     size_t items = cut.items;
     threads = attn_min(threads, items);
-    attn_run_queue(parallel, threads, items, run_task, &work, &work.queue);
+    attn_run_queue(parallel, threads, items, run_gemm_task, &work, &work.queue);
 }

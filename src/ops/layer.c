@@ -127,7 +127,7 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
     attn_problem_layout(&run->problem, carve);
 }
 
-static struct rows rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
+static struct rows layer_rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
     return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
 }
 
@@ -176,12 +176,12 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const attn_layer_args *args = run->args;
     const struct attn_problem *problem = &run->problem;
     const attn_parallel *parallel = args->options.parallel;
-    struct rows q = rows_of(&args->q, args->q_len, args->q_cu.cu);
+    struct rows q = layer_rows_of(&args->q, args->q_len, args->q_cu.cu);
     struct rows x = spread(run, &q, layer->w_q.k, query_rows);
     project(&layer->w_q, &x, args->batch, query_rows, problem, run->q, parallel);
     if (!args->cache) {
-        struct rows k = rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
-        struct rows v = rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
+        struct rows k = layer_rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
+        struct rows v = layer_rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
         if (!same_rows(&k, &q) || layer->w_k.k != layer->w_q.k) /* else x holds what is used of it, and more */
             x = spread(run, &k, layer->w_k.k, visible_keys);
         project(&layer->w_k, &x, args->batch, visible_keys, problem, run->k, parallel);
@@ -217,7 +217,8 @@ attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer
 void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args, float *k, float *v) {
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
     size_t batch = args->cache->config.batch;
-    struct rows k_rows = rows_of(&args->k, args->len, args->cu.cu), v_rows = rows_of(&args->v, args->len, args->cu.cu);
+    struct rows k_rows = layer_rows_of(&args->k, args->len, args->cu.cu),
+                v_rows = layer_rows_of(&args->v, args->len, args->cu.cu);
     project(&layer->w_k, &k_rows, batch, new_keys, &append, k, args->parallel);
     project(&layer->w_v, &v_rows, batch, new_keys, &append, v, args->parallel);
     attn_op_cache_append(args->cache, &append);

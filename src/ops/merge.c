@@ -7,9 +7,9 @@
 #include "ops/parallel.h"
 
 /* Below this many floats waking another thread costs more than it saves. */
-#define PARALLEL_WORK (1u << 16)
+#define MERGE_PARALLEL_WORK (1u << 16)
 
-struct work {
+struct merge_work {
     const attn_merge_args *args;
     const struct attn_attention_kernel *attention;
     const struct attn_elementary_kernel *elementary;
@@ -17,7 +17,7 @@ struct work {
 };
 
 /* A part is a span whose maximum is its log-sum-exp and whose sum is 1. */
-static void merge_row(const struct work *work, size_t b, size_t h, size_t i) {
+static void merge_row(const struct merge_work *work, size_t b, size_t h, size_t i) {
     const attn_merge_args *args = work->args;
     const attn_tensor_out *to = &args->merged;
     float *out = to->data + b * to->batch_stride + h * to->head_stride + i * to->row_stride;
@@ -39,8 +39,8 @@ static void merge_row(const struct work *work, size_t b, size_t h, size_t i) {
     }
 }
 
-static void run_task(void *arg, size_t index) {
-    struct work *work = arg;
+static void run_merge_task(void *arg, size_t index) {
+    struct merge_work *work = arg;
     const attn_merge_args *args = work->args;
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
         for (size_t i = 0; i < args->q_len; i++)
@@ -48,11 +48,11 @@ static void run_task(void *arg, size_t index) {
 }
 
 void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args) {
-    struct work work = {
+    struct merge_work work = {
         .args = args, .attention = attn_table_attention(table), .elementary = attn_table_elementary(table)};
     size_t heads = args->batch * args->heads, threads = attn_threads(args->parallel);
-    if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < PARALLEL_WORK)
+    if ((double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts < MERGE_PARALLEL_WORK)
         threads = 1;
     threads = attn_min(threads, heads);
-    attn_run_queue(args->parallel, threads, heads, run_task, &work, &work.queue);
+    attn_run_queue(args->parallel, threads, heads, run_merge_task, &work, &work.queue);
 }

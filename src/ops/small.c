@@ -106,26 +106,26 @@ static inline __attribute__((always_inline)) void run_chunk(const struct attn_pr
 }
 
 /* Items are ROWS rows of a sequence, of one part of its heads. */
-struct work {
+struct small_work {
     const struct attn_problem *problem;
     size_t chunks, parts; /* per sequence */
     struct attn_queue queue;
 };
 
-static void run_item(const struct work *work, size_t item) {
+static void run_small_item(const struct small_work *work, size_t item) {
     size_t part = item % work->parts, chunk = item / work->parts % work->chunks, b = item / work->parts / work->chunks;
     size_t each = work->problem->kv_heads / work->parts, more = work->problem->kv_heads % work->parts;
     run_chunk(work->problem, b, chunk, part * each + attn_min(part, more), each + (part < more));
 }
 
-static void run_task(void *arg, size_t index) {
-    struct work *work = arg;
+static void run_small_task(void *arg, size_t index) {
+    struct small_work *work = arg;
     for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        run_item(work, share.item);
+        run_small_item(work, share.item);
 }
 
 /* Into how many items `tasks` tasks should cut it; 0 where that cannot be counted. */
-static size_t cut(struct work *work, size_t tasks) {
+static size_t cut(struct small_work *work, size_t tasks) {
     const struct attn_problem *problem = work->problem;
     size_t items;
     if (!attn_mul(problem->batch, work->chunks, &items))
@@ -135,11 +135,11 @@ static size_t cut(struct work *work, size_t tasks) {
 }
 
 void attn_op_small(const struct attn_problem *problem, size_t tasks) {
-    struct work work = {.problem = problem, .chunks = problem->q_len / ROWS + (problem->q_len % ROWS != 0)};
+    struct small_work work = {.problem = problem, .chunks = problem->q_len / ROWS + (problem->q_len % ROWS != 0)};
     size_t items = tasks > 1 ? cut(&work, tasks) : 0;
     if (items > 0) {
         tasks = attn_min(tasks, items);
-        attn_run_queue(problem->options->parallel, tasks, items, run_task, &work, &work.queue);
+        attn_run_queue(problem->options->parallel, tasks, items, run_small_task, &work, &work.queue);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)

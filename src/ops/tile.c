@@ -46,7 +46,7 @@ static void enclose(struct attn_tile *tile, struct attn_interval keys) {
 }
 
 /* Tiles of nearly equal height, so that the last is not a sliver; the first are the tallest. */
-static size_t rows_of(const struct attn_tile *tile, size_t index) {
+static size_t tile_rows_of(const struct attn_tile *tile, size_t index) {
     size_t total = tile->sequence.q_len * tile->problem->group;
     return total / tile->tiles + (index < total % tile->tiles);
 }
@@ -83,7 +83,7 @@ void attn_tile_take_head(struct attn_tile *tile, size_t head) {
     tile->store_sequence = own ? tile->b : problem->source == ATTN_SOURCE_PACKED ? attn_tile_task(tile) : 0;
     tile->store_head = own ? tile->kv_head : 0;
     if (tile->alike && tile->plain && tile->tiles > 0) {
-        tile->rows = rows_of(tile, 0);
+        tile->rows = tile_rows_of(tile, 0);
         describe_rows(tile);
     }
 }
@@ -93,7 +93,7 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
     size_t total = tile->sequence.q_len * problem->group, tiles = tile->tiles;
     size_t begin = index * (total / tiles) + attn_min(index, total % tiles);
     size_t query = begin / problem->group, member = begin % problem->group;
-    tile->rows = rows_of(tile, index);
+    tile->rows = tile_rows_of(tile, index);
     for (size_t r = 0; r < tile->rows; r++) {
         tile->row[r].row = query;
         tile->row[r].head = tile->kv_head * problem->group + member;

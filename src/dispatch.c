@@ -7,20 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* isa.def's third column: what is compiled here. */
-#define BUILT_any(entry) entry
-#if defined(__x86_64__)
-#define BUILT_x86(entry) entry
-#else
-#define BUILT_x86(entry) NULL
-#endif
-#if defined(__aarch64__)
-#define BUILT_arm(entry) entry
-#else
-#define BUILT_arm(entry) NULL
-#endif
-
-#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = BUILT_##arch(&attn_kernels_##name),
+/* What is compiled: the build defines ATTN_BUILT_NAME as 1 or 0 for each line of isa.def but scalar's. */
+#define ATTN_BUILT_SCALAR     1
+#define TABLE_0(name)         NULL
+#define TABLE_1(name)         &attn_kernels_##name
+#define TABLE_(built, name)   TABLE_##built(name)
+#define TABLE(built, name)    TABLE_(built, name)
+#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = TABLE(ATTN_BUILT_##NAME, name),
 static const struct attn_kernels *const tables[ATTN_ISA_COUNT] = {
 #include "isa.def"
 };

@@ -4,6 +4,20 @@
 
 /* ---- The processor ---- */
 
+attn_isa unsupported_isa(void) {
+    int isa = ATTN_ISA_COUNT - 1;
+    while (isa > ATTN_ISA_SCALAR && !attn_isa_built((attn_isa)isa))
+        isa--;
+    return isa > ATTN_ISA_SCALAR ? (attn_isa)isa : ATTN_ISA_BEST;
+}
+
+attn_isa missing_isa(void) {
+    int isa = ATTN_ISA_SCALAR;
+    while (isa < ATTN_ISA_COUNT && attn_isa_built((attn_isa)isa))
+        isa++;
+    return (attn_isa)isa;
+}
+
 /* The linker takes these in place of the library's own. */
 void attn_cpu_read(struct attn_cpu_registers *registers) {
     *registers = (struct attn_cpu_registers){0};
@@ -11,7 +25,7 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
 
 bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
     (void)registers;
-    return isa == ATTN_ISA_SCALAR || isa == ATTN_ISA_AVX2;
+    return isa != unsupported_isa();
 }
 
 /* ---- Valid arguments ---- */

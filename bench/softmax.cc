@@ -23,8 +23,8 @@ class masked_softmax {
         args.y = y.data();
         args.y_batch_stride = shape.rows * shape.cols;
         args.y_row_stride = shape.cols;
-        args.valid.kind = shape.valid < shape.cols ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
-        args.valid.lens = lens.data();
+        if (shape.valid < shape.cols)
+            args.valid = {ATTN_VALID_PER_ROW, lens.data()};
     }
 
     attn_status operator()(const char **field) { return attn_masked_softmax(&args, field); }

@@ -66,7 +66,7 @@ struct problem problem_new(struct test_random *random, enum test_values values, 
     p.args.q = tensor_in(&p.q);
     p.args.k = tensor_in(&p.k);
     p.args.v = tensor_in(&p.v);
-    p.args.options.valid.lens = p.lens;
+    p.args.options.valid = valid_lens(args->options.valid.kind, p.lens);
     return p;
 }
 

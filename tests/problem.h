@@ -233,6 +233,11 @@ PROBLEM_API size_t lens_count(attn_valid_kind kind, size_t batch, size_t q_len) 
     return kind == ATTN_VALID_ALL ? 0 : kind == ATTN_VALID_PER_SEQUENCE ? batch : batch * q_len;
 }
 
+/* No lengths without a kind. */
+PROBLEM_API attn_valid_lens valid_lens(attn_valid_kind kind, const int64_t *lens) {
+    return (attn_valid_lens){kind, kind == ATTN_VALID_ALL ? NULL : lens};
+}
+
 /* ---- Layer ---- */
 
 enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_O, LAYER_WEIGHTS };

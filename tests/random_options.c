@@ -68,7 +68,8 @@ struct drawn_options draw_options(struct test_random *random, size_t batch, size
     if (now_and_then(random))
         o->starts = keep(&drawn, random_lens(random, batch, kv_len / 2, FLUSH_END));
     o->causal = (attn_causal)random_below(random, 4);
-    o->causal_offset = (int64_t)random_below(random, q_len + kv_len + 1) - (int64_t)q_len;
+    if (o->causal == ATTN_CAUSAL_OFFSET)
+        o->causal_offset = (int64_t)random_below(random, q_len + kv_len + 1) - (int64_t)q_len;
     o->window_left = now_and_then(random) ? draw_window(random, kv_len) : 0;
     o->window_right = now_and_then(random) ? draw_window(random, kv_len) : 0;
     s = draw_spread(random, batch, heads, q_len, kv_len);

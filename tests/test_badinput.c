@@ -87,6 +87,8 @@ static void test_masked_softmax(void **state) {
     BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens = NULL);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)3);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)-1);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL; a.softmax.rows = 0);
     BAD(masked_softmax, ATTN_BAD_VALUE, "empty", a.softmax.empty = (attn_empty_rows)2);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "x_row_stride", a.softmax.x_row_stride = COLS - 1);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = COLS - 1);
@@ -156,6 +158,13 @@ static void put_offset(attn_options *options, int64_t offset) {
     do {                                                                                                               \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.lens", a.member.valid.kind = ATTN_VALID_ALL);                         \
+        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", a.member.causal_offset = 1);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MIN);                           \
+            a.member.causal = ATTN_CAUSAL_TOP_LEFT);                                                                   \
+        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, -1);                                  \
+            a.member.causal = ATTN_CAUSAL_BOTTOM_RIGHT);                                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets = arena.offsets);                  \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
         BAD_SIZE(call, "options.window_left", member.window_left);                                                     \
@@ -177,6 +186,9 @@ static void put_offset(attn_options *options, int64_t offset) {
         GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \
+        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets);                           \
+        GOOD(call, a.member.mask.data = NULL; a.member.bias.data = NULL; a.member.dropout_seed = 1);                   \
+        GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores = NULL);                                  \
     } while (0)
 
 /* An optional output on top of whatever else the call reads or writes, `o_floats` of main output among it. */
@@ -264,6 +276,8 @@ static void attention_sizes(function *call) {
     BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = NAN);
     BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = -INFINITY);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.attention.scale = -0.0f);
+    GOOD(call, a.attention.scale = -0x1p-149f);
     BAD_OPTIONS(call, attention.options);
     BAD(call, ATTN_OVERFLOW, any_name, a.attention.batch = a.attention.heads = a.attention.kv_heads = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.attention.kv_len = PTRDIFF_MAX);
@@ -273,6 +287,8 @@ static void attention_sizes(function *call) {
     BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.attention.q_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
     BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.attention.kv_cu = packed(0, 1, 2, SIZE_MAX));
     BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.attention.kv_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_BAD_VALUE, "q_cu.total", a.attention.q_cu.total = 1);
+    BAD(call, ATTN_BAD_VALUE, "kv_cu.total", a.attention.kv_cu.total = SIZE_MAX);
     BAD(call, ATTN_MISMATCH, "kv_cu.cu", a.attention.cache = arena.cache; a.attention.kv_cu = packed(0, 1, 2, KV_LEN));
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.kv_heads = 4);
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.batch = BATCH + 1);
@@ -373,6 +389,9 @@ static void rotary_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = (double)NAN);
     BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = (double)INFINITY);
     BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = -10000);
+    BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = -0.0);
+    BAD(call, ATTN_BAD_VALUE, "base", a.rotary_config_value.base = 10000;
+        a.rotary_config_value.frequencies = arena.frequencies);
     BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.dims = PTRDIFF_MAX - 1);
     BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = a.rotary_config_value.dims = (size_t)1 << 32);
@@ -411,6 +430,7 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = NAN);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -INFINITY);
+    BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -0.0f);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
@@ -460,6 +480,8 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.forward.q_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
     BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.forward.kv_cu = packed(0, 1, 2, SIZE_MAX));
     BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.forward.kv_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
+    BAD(call, ATTN_BAD_VALUE, "q_cu.total", a.forward.q_cu.total = 1);
+    BAD(call, ATTN_BAD_VALUE, "kv_cu.total", a.forward.kv_cu.total = KV_LEN);
     BAD(call, ATTN_MISMATCH, "kv_cu.cu", a.forward.cache = arena.layer_cache;
         a.forward.kv_cu = packed(0, 1, 2, KV_LEN));
     BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);

@@ -50,6 +50,7 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, 0));
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, (size_t)INT32_MAX + 1));
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, SIZE_MAX));
+    BAD(call, ATTN_BAD_VALUE, "pages", a.cache_config_value.pages = PAGES);
     BAD(call, ATTN_BAD_SIZE, "capacity", put_pages(&a.cache_config_value, PAGE, PAGES);
         a.cache_config_value.capacity = PAGE + 1);
     BAD(call, ATTN_MISMATCH, "ring", put_pages(&a.cache_config_value, PAGE, PAGES); a.cache_config_value.ring = 1);
@@ -118,6 +119,9 @@ static void test_fork(void **state) {
         BAD(call, ATTN_TOO_SMALL, "len", a.member.cu = packed(0, 0, 4, 4); a.member.len = 4);                          \
         BAD(call, ATTN_BAD_SIZE, "cu.total", a.member.cu = packed(0, 1, 2, SIZE_MAX));                                 \
         BAD(call, ATTN_MISMATCH, "lens", a.member.lens = two_lens(1, 1); a.member.cu = packed(0, 1, 2, 2));            \
+        BAD(call, ATTN_BAD_VALUE, "cu.total", a.member.cu.total = 2);                                                  \
+        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets = arena.offsets);                          \
+        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets = arena.offsets; a.member.len = 0);        \
         BAD(call, ATTN_MISMATCH, "rotary", a.member.rotary = arena.wide_rotary);                                       \
         BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
             arena.offsets[BATCH - 1] = POSITIONS - KV_LEN - 1; a.member.len = 2);                                      \
@@ -183,6 +187,8 @@ static void layer_appends(function *call) {
     BAD_SIZE(call, "len", append.len);
     BAD(call, ATTN_OVERFLOW, "len", a.append.len = PTRDIFF_MAX);
     BAD(call, ATTN_BAD_SIZE, "cu.total", a.append.cu = packed(0, 1, 2, SIZE_MAX));
+    BAD(call, ATTN_BAD_VALUE, "cu.total", a.append.cu.total = 2);
+    BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.append.rotary_offsets = arena.offsets);
     BAD(call, ATTN_MISMATCH, "rotary", a.append.rotary = arena.wide_rotary);
     BAD(call, ATTN_MISMATCH, "cache", a.append.cache = arena.cache);
     BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.append.parallel = &a.parallel_value);

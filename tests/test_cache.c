@@ -91,7 +91,7 @@ static void compare_all_masks(struct test_random *random, const struct problem *
     for (size_t i = 0; i < 9; i++) {
         attn_attention_args args = rows_args(p, 0, q_len, length);
         args.options.causal = (attn_causal)(i % 3);
-        args.options.valid = (attn_valid_lens){(attn_valid_kind)(i / 3), lens};
+        args.options.valid = valid_lens((attn_valid_kind)(i / 3), lens);
         args.options.empty = (attn_empty_rows)random_below(random, 2);
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         use_cache(&args, p->cache);

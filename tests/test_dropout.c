@@ -54,7 +54,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->q = tensor_in(&p.q);
     a->k = tensor_in(&p.k);
     a->v = tensor_in(&p.v);
-    a->options.valid.lens = p.lens;
+    a->options.valid = valid_lens(a->options.valid.kind, p.lens);
     test_case(
         "batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu valid=%d causal=%d p=%g",
         a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (int)a->options.valid.kind,
@@ -195,7 +195,7 @@ static void test_same_bits_in_a_smaller_problem(void **state) {
     for (size_t i = 0; i < sweep(30, 8); i++) {
         struct problem p = problem_new(&random, i);
         p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
-        p.args.options.valid.kind = ATTN_VALID_ALL;
+        p.args.options.valid = (attn_valid_lens){0};
         struct attention_result whole = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         attn_attention_args part = p.args;
         part.batch = 1;

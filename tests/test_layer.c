@@ -58,7 +58,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     p.args.options.valid.kind = (attn_valid_kind)random_below(random, 3);
     p.args.options.empty = (attn_empty_rows)random_below(random, 2);
     p.lens = random_lens(random, lens_count(p.args.options.valid.kind, batch, q_len), kv_len, FLUSH_END);
-    p.args.options.valid.lens = p.lens;
+    p.args.options.valid = valid_lens(p.args.options.valid.kind, p.lens);
     p.q =
         tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, q_len, config.query_size, FLUSH_END);
     p.k =
@@ -271,7 +271,7 @@ static void test_rows_that_alias(void **state) {
         p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = 23};
         p.args.options.valid.kind = (attn_valid_kind)(i % 3);
         p.lens = random_lens(&random, lens_count(p.args.options.valid.kind, 2, 23), 23, FLUSH_END);
-        p.args.options.valid.lens = p.lens;
+        p.args.options.valid = valid_lens(p.args.options.valid.kind, p.lens);
         struct tensor x[3];
         for (size_t t = 0; t < 3; t++)
             x[t] = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, 23, 1024, FLUSH_END);

@@ -77,7 +77,8 @@ static void test_same_bits_of_wild_values(void **state) {
         attn_attention_args args = masked_args(&random, i);
         enum test_values values = i % 2 ? TEST_WILD : TEST_NASTY;
         struct problem p = masked_problem_new(&random, values, &args, random_kinds(&random, ~0u));
-        if (i % 4 == 0 && !p.args.options.rotary) /* the farthest that a position can be */
+        /* The farthest that a position can be. */
+        if (i % 4 == 0 && p.args.options.causal == ATTN_CAUSAL_OFFSET && !p.args.options.rotary)
             p.args.options.causal_offset = i % 8 ? INT64_MIN : INT64_MAX;
         describe(&p.args);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, random_flush(&random));
@@ -169,12 +170,13 @@ static void test_windows_as_lengths(void **state) {
         p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
         struct attention_result per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&causal, &per_row);
-        p.args.options.valid.kind = ATTN_VALID_ALL;
+        p.args.options.valid = (attn_valid_lens){0};
         p.args.options.causal = ATTN_CAUSAL_OFFSET;
         p.args.options.causal_offset = (int64_t)args.kv_len;
         p.args.options.window_left = args.kv_len + args.q_len;
         struct attention_result all = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         p.args.options.causal = ATTN_CAUSAL_NONE;
+        p.args.options.causal_offset = 0;
         p.args.options.window_left = 0;
         struct attention_result none = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&none, &all);

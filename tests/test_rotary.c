@@ -29,6 +29,7 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
         for (size_t i = 0; i < t.config.dims / 2; i++)
             t.frequencies[i] = (double)random_uniform(random, -2.0f, 2.0f) * (i % 4 ? 1 : 100);
         t.config.frequencies = t.frequencies;
+        t.config.base = 0;
     }
     assert_ok(attn_rotary_size(&t.config, &bytes, &field));
     t.memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
@@ -266,6 +267,7 @@ static void test_base_as_frequencies(void **state) {
         attn_rotary_config config = {.positions = ROWS, .dims = SIZE, .base = 256};
         attn_rotary *rotary = NULL;
         size_t bytes = 0;
+        config.base = i ? 0 : 256;
         config.frequencies = i ? frequencies : NULL;
         test_case("%s", i ? "frequencies" : "base");
         assert_ok(attn_rotary_size(&config, &bytes, NULL));

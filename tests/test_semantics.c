@@ -215,12 +215,12 @@ static void test_equal_masks(void **state) {
         attention_free(&per_sequence);
         attention_free(&per_row);
 
-        p.args.options.valid.kind = ATTN_VALID_ALL;
+        p.args.options.valid = (attn_valid_lens){0};
         p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
         struct attention_result causal = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         for (size_t row = 0; row < args.batch * args.q_len; row++)
             lens[row] = (int64_t)(row % args.q_len) + 1;
-        p.args.options.valid.kind = ATTN_VALID_PER_ROW;
+        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
         p.args.options.causal = ATTN_CAUSAL_NONE;
         per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&per_row, &causal);

@@ -279,7 +279,7 @@ static void test_attention(void **state) {
         args.q = tensor_in(&q);
         args.k = tensor_in(&k);
         args.v = tensor_in(&v);
-        args.options.valid.lens = lens;
+        args.options.valid = valid_lens(args.options.valid.kind, lens);
         check(&random, "attention",
               &(struct operation){run_attention, &args, attention_outputs(&args, s->kv_len), is_small(s)});
         guarded_free(lens);
@@ -363,7 +363,7 @@ static void test_few_keys(void **state) {
         int64_t *lens = random_lens(&random, s->batch * s->q_len, s->kv_len, FLUSH_END);
         args.q = tensor_in(&q);
         args.k = args.v = tensor_in(&k);
-        args.options.valid.lens = lens;
+        args.options.valid = valid_lens(args.options.valid.kind, lens);
         args.options.empty = ATTN_EMPTY_ZERO;
         args.options.dropout = 0;
         size_t outputs = s->batch * s->heads * s->q_len * s->head_size;
@@ -482,7 +482,7 @@ static void test_cache(void **state) {
         p.args = shape_args(s, i);
         p.args.kv_len = 0;
         p.args.q = tensor_in(&q);
-        p.args.options.valid.kind = ATTN_VALID_ALL;
+        p.args.options.valid = (attn_valid_lens){0};
         p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
         check(&random, "cache", &(struct operation){run_cache, &p, attention_outputs(&p.args, s->kv_len), is_small(s)});
         tensor_free(&q);
@@ -704,7 +704,7 @@ static void test_layer(void **state) {
         p.args.q = tensor_rows(&q);
         p.args.k = tensor_rows(&k);
         p.args.v = tensor_rows(&v);
-        p.args.options.valid = (attn_valid_lens){i ? ATTN_VALID_ALL : ATTN_VALID_PER_SEQUENCE, lens};
+        p.args.options.valid = valid_lens(i ? ATTN_VALID_ALL : ATTN_VALID_PER_SEQUENCE, lens);
         size_t outputs = batch * q_len * (config.hidden + config.heads * (kv_len + 1));
         check(&random, "layer", &(struct operation){run_layer, &p, outputs, i == 2});
         check(&random, "layer with cache", &(struct operation){run_layer_with_cache, &p, outputs, i == 2});

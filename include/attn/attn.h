@@ -53,7 +53,8 @@ typedef enum attn_status {
     ATTN_OK = 0,
     ATTN_NULL_POINTER,    /* a pointer that must be given is NULL */
     ATTN_BAD_SIZE,        /* a size that is zero or too large for what it counts, or does not divide as it must */
-    ATTN_BAD_VALUE,       /* NaN, infinite, out of range, or not one of the enumeration's values */
+    ATTN_BAD_VALUE,       /* NaN, infinite, out of range, not one of the enumeration's values, or
+                             given without what uses it */
     ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place */
     ATTN_OVERLAP,         /* an output overlaps an input */
     ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
@@ -154,7 +155,7 @@ typedef enum attn_empty_rows {
 
 /* Visible keys: keys below a length. A length above the number of keys counts as that number, a negative one as 0. */
 typedef enum attn_valid_kind {
-    ATTN_VALID_ALL = 0,      /* every key is visible; `lens` is not looked at */
+    ATTN_VALID_ALL = 0,      /* every key is visible; `lens` must be NULL */
     ATTN_VALID_PER_SEQUENCE, /* lens[batch] */
     ATTN_VALID_PER_ROW       /* lens[batch][rows] */
 } attn_valid_kind;
@@ -247,7 +248,7 @@ typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
     const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
     attn_causal causal;
-    int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else not looked at */
+    int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else 0 */
     size_t window_left,
         window_right;   /* n keys on that side, the row's own counted: position - n < key, key < position + n;
                                          0: no limit */
@@ -262,7 +263,7 @@ typedef struct attn_options {
     const attn_rotary
         *rotary; /* NULL, or rotates queries at their position, and keys that come as tensors at theirs, which
                                       is their index; those of a cache were rotated when they were appended */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions for the rotation */
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions that `rotary` turns by */
     float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
     uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
     float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len] */
@@ -276,7 +277,7 @@ typedef struct attn_options {
  * tensor whose batch stride is not looked at. Judged before anything is read: 0 <= cu[b] <= cu[b + 1] <= total. */
 typedef struct attn_cu_lens {
     const int64_t *cu; /* NULL: not packed; else [batch + 1] */
-    size_t total;      /* rows that the tensor holds */
+    size_t total;      /* rows that the tensor holds; 0 without `cu` */
 } attn_cu_lens;
 
 typedef struct attn_cache attn_cache;
@@ -292,7 +293,7 @@ typedef struct attn_attention_args {
     attn_cu_lens kv_cu; /* of k and v: sequences of at most kv_len keys each; without a cache only */
     size_t head_size;   /* of query and key, at least 1 */
     size_t value_size;  /* of value and output; 0 stands for head_size */
-    float scale;        /* 0 stands for 1 / sqrt(head_size) */
+    float scale;        /* +0 stands for 1 / sqrt(head_size); -0 is an error */
     attn_tensor q;      /* [batch, heads, q_len, head_size] */
     attn_tensor k;      /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
     attn_tensor v;      /* [batch, kv_heads, kv_len, value_size]; likewise */
@@ -340,7 +341,7 @@ typedef struct attn_rotary_config {
     size_t dims;      /* the first so many elements of a head are rotated: even, at least 2 */
     attn_rotary_pairs pairs;
     double base;               /* pair i has frequency base^(-2 i / dims); 0 stands for 10000, else finite, above 0 */
-    const double *frequencies; /* NULL, or [dims / 2] finite frequencies in place of the base's */
+    const double *frequencies; /* NULL, or [dims / 2] finite frequencies; `base` is then 0 */
 } attn_rotary_config;
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
@@ -359,13 +360,14 @@ typedef struct attn_cache_config {
     int ring; /* not 0: each sequence keeps its last `capacity` keys (rounded up to 16), older ones count as hidden,
                          also from the mean of ATTN_EMPTY_MEAN */
     size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
-    size_t pages;     /* with a page_size, how many there are for all sequences, at least 1, at most INT32_MAX */
+    size_t pages;     /* of all sequences together, 1 .. INT32_MAX; 0 without a page_size */
 } attn_cache_config;
 
 /* In place of a sequence's index. */
 #define ATTN_ALL_SEQUENCES ((size_t)-1)
 
-/* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
 ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
@@ -378,7 +380,7 @@ typedef struct attn_cache_append_args {
     attn_tensor k;                 /* [batch, kv_heads, len, head_size] */
     attn_tensor v;                 /* [batch, kv_heads, len, value_size] */
     const attn_rotary *rotary;     /* NULL, or rotates the keys at their index in the sequence */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to it */
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the index, with `rotary` only */
     const attn_parallel *parallel;
 } attn_cache_append_args;
 
@@ -436,7 +438,7 @@ typedef struct attn_layer_config {
     size_t hidden;                           /* width of the projected queries and of y; a multiple of heads */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */
-    float scale;     /* 0 stands for 1 / sqrt(hidden / heads) */
+    float scale;     /* +0 stands for 1 / sqrt(hidden / heads); -0 is an error */
     attn_linear w_q; /* [query_size, hidden] */
     attn_linear w_k; /* [key_size, kv_heads * hidden / heads] */
     attn_linear w_v; /* [value_size, kv_heads * hidden / heads] */

@@ -13,6 +13,7 @@ static attn_status check_config(const attn_cache_config *config, const char **fi
     RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", field));
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", field));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", field));
+    RETURN_IF_ERROR(attn_check_used(config->pages != 0, config->page_size != 0, "pages", field));
     if (config->page_size == 0)
         return ATTN_OK;
     if (config->ring)
@@ -167,6 +168,7 @@ attn_status attn_check_cache_lens(const attn_cache *cache, const attn_cache_appe
         if (args->lens[b] < 0 || (uint64_t)args->lens[b] > args->len)
             return attn_fail(ATTN_BAD_VALUE, "lens", field);
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, cache->config.head_size, "rotary", field));
+    RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", field));
     for (size_t b = 0; b < batch; b++)
         RETURN_IF_ERROR(check_sequence(cache, args, b, field));
     return ATTN_OK;

@@ -13,10 +13,10 @@ attn_status attn_check_parallel(const attn_parallel *parallel, const char *name,
     return parallel && parallel->threads > 1 && !parallel->run ? attn_fail(ATTN_NULL_POINTER, name, field) : ATTN_OK;
 }
 
-attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
                                   const char **field) {
     RETURN_IF_ERROR(attn_check_enum((int)valid->kind, ATTN_VALID_PER_ROW, kind_name, field));
-    return valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_check_pointer(valid->lens, lens_name, field);
+    return attn_check_used(valid->lens != NULL, valid->kind != ATTN_VALID_ALL, lens_name, field);
 }
 
 attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,

@@ -39,9 +39,19 @@ attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, c
 /* A pool of more than one thread needs a run function; `name` is that function's. */
 attn_status attn_check_parallel(const attn_parallel *parallel, const char *name, const char **field);
 
-/* Lengths must be given where their kind wants them. */
-attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+/* What is given without that which would use it can only be a mistake: ATTN_BAD_VALUE under its `name`. */
+static inline attn_status attn_check_used(bool given, bool used, const char *name, const char **field) {
+    return given && !used ? attn_fail(ATTN_BAD_VALUE, name, field) : ATTN_OK;
+}
+
+/* A kind of lengths that exists, and no lengths without one. */
+attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
                                   const char **field);
+
+/* Lengths, whose kind is checked already, are given where it wants them. */
+static inline attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *name, const char **field) {
+    return valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_check_pointer(valid->lens, name, field);
+}
 
 /* The bytes from the first to the last element of a tensor of rows of `width` elements; dims and strides outermost first.
  * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a

@@ -215,6 +215,7 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", field));
     RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", field));
+    RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", field));
     attn_layer_append_layout(layer, args, k, v, carve);
     return carve->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
 }

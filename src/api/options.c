@@ -5,8 +5,12 @@
 #include "ops/visible.h"
 
 attn_status attn_check_options(const attn_options *options, const char **field) {
-    RETURN_IF_ERROR(attn_check_enum((int)options->valid.kind, ATTN_VALID_PER_ROW, "options.valid.kind", field));
+    RETURN_IF_ERROR(attn_check_valid_kind(&options->valid, "options.valid.kind", "options.valid.lens", field));
     RETURN_IF_ERROR(attn_check_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
+    RETURN_IF_ERROR(attn_check_used(options->causal_offset != 0, options->causal == ATTN_CAUSAL_OFFSET,
+                                    "options.causal_offset", field));
+    RETURN_IF_ERROR(
+        attn_check_used(options->rotary_offsets != NULL, options->rotary != NULL, "options.rotary_offsets", field));
     RETURN_IF_ERROR(attn_check_size(options->window_left, 0, "options.window_left", field));
     RETURN_IF_ERROR(attn_check_size(options->window_right, 0, "options.window_right", field));
     RETURN_IF_ERROR(attn_check_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", field));
@@ -27,9 +31,9 @@ attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved,
 
 attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field) {
     *resolved = scale;
-    if (scale == 0.0f)
+    if (scale == 0.0f && !signbit(scale)) /* -0 is the result of a computation */
         *resolved = (float)(1.0 / sqrt((double)head_size));
-    return isfinite(scale) ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, "scale", field);
+    return isfinite(*resolved) && *resolved != 0.0f ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, "scale", field);
 }
 
 attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field) {
@@ -37,7 +41,8 @@ attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, 
 }
 
 attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const char **field) {
-    return cu->cu ? attn_check_size(cu->total, 0, name, field) : ATTN_OK;
+    RETURN_IF_ERROR(attn_check_used(cu->total != 0, cu->cu != NULL, name, field));
+    return attn_check_size(cu->total, 0, name, field);
 }
 
 attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name,
@@ -68,7 +73,7 @@ static attn_status check_inputs(const struct attn_problem *problem, struct attn_
     size_t dims[ATTN_CHECK_DIMS] = {problem->batch, problem->heads, problem->q_len};
     inputs[MASK] = (struct attn_named_bytes){"options.mask", mask->data, 0};
     inputs[BIAS] = (struct attn_named_bytes){"options.bias", bias->data, 0};
-    RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.kind", "options.valid.lens", field));
+    RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.lens", field));
     if (problem->kv_len == 0)
         return ATTN_OK;
     if (mask->data)

@@ -10,13 +10,13 @@ attn_status attn_check_options(const attn_options *options, const char **field);
 /* kv_heads with its default resolved: it divides heads (at least 1). */
 attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field);
 
-/* A finite scale; 0 stands for 1 / sqrt(head_size). */
+/* A finite scale other than -0; 0 stands for 1 / sqrt(head_size). */
 attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field);
 
 /* A rotary table, which may be NULL, turns no more elements than a head has. */
 attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
 
-/* How many rows packed sequences lie in. Without them nothing is checked. */
+/* How many rows packed sequences lie in: none without them. */
 attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const char **field);
 
 /* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is checked. */

@@ -30,8 +30,9 @@ static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_c
     if (config->dims % 2 != 0)
         return attn_fail(ATTN_BAD_SIZE, "dims", field);
     RETURN_IF_ERROR(attn_check_enum((int)config->pairs, ATTN_ROTARY_INTERLEAVED, "pairs", field));
-    if (!(isfinite(config->base) && config->base >= 0))
+    if (!isfinite(config->base) || signbit(config->base)) /* nor -0, which is the result of a computation */
         return attn_fail(ATTN_BAD_VALUE, "base", field);
+    RETURN_IF_ERROR(attn_check_used(config->base != 0, !config->frequencies, "base", field));
     *resolved = *config;
     if (config->base == 0)
         resolved->base = 10000;

@@ -8,10 +8,11 @@ static attn_status check_softmax(const attn_softmax_args *args, const char **fie
     RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", field));
     RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", field));
     RETURN_IF_ERROR(attn_check_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", field));
+    RETURN_IF_ERROR(attn_check_valid_kind(&args->valid, "valid.kind", "valid.lens", field));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
     if (args->batch == 0 || args->rows == 0 || args->cols == 0)
-        return attn_check_enum((int)args->valid.kind, ATTN_VALID_PER_ROW, "valid.kind", field);
-    RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.kind", "valid.lens", field));
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.lens", field));
     RETURN_IF_ERROR(attn_check_pointer(args->x, "x", field));
     RETURN_IF_ERROR(attn_check_pointer(args->y, "y", field));
     if (args->rows > 1 && args->x_row_stride < args->cols)

@@ -12,7 +12,7 @@ const char *attn_status_string(attn_status status) {
     case ATTN_BAD_SIZE:
         return "a size is zero, too large, or does not divide as it must";
     case ATTN_BAD_VALUE:
-        return "a value is NaN, infinite, out of range, or not one of its enumeration";
+        return "a value is NaN, infinite, out of range, not one of its enumeration, or given without what uses it";
     case ATTN_BAD_STRIDE:
         return "a stride makes rows overlap";
     case ATTN_OVERLAP:

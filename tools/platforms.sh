@@ -44,3 +44,10 @@ without_isas() {
     quietly "$directory.log" "$directory/tests/test_dispatch" --expect "${1:-scalar}" &&
         quietly "$directory.log" "$directory/tests/test_badinput"
 }
+
+# Every file of a target in one.
+unity_builds() {
+    local directory=$top/unity
+    quietly "$directory.log" configure "$directory" --unity on -Dunity_size=1000 -Dwerror=true -Dtests=disabled -Dbench=disabled &&
+        quietly "$directory.log" ninja -C "$directory"
+}

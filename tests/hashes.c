@@ -1,0 +1,846 @@
+/* A hash of the result bits of each of some hundred calls: shapes for every path through the library, with each option. The list
+ * is the same on every platform, byte order and ISA, and tests/hashes.txt holds it: where a line differs, bits have changed.
+ *
+ *   hashes [--isa NAME] [--check FILE]
+ *
+ * Prints the list, or compares it with the file and prints the first difference. Exits with 77 for an ISA that cannot run here.
+ * Inputs come from integers by exact operations alone. Stands by itself, without cmocka and without the library's insides, so
+ * that it runs wherever a C compiler is. */
+#include <attn/attn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ---- The case ---- */
+
+static struct {
+    attn_isa isa;
+    FILE *expected; /* NULL: print */
+    const char *path;
+    char name[128];
+    uint64_t random, hash;
+    size_t cases;
+} now;
+
+static void stop(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    fprintf(stderr, "hashes: ");
+    vfprintf(stderr, format, list);
+    fprintf(stderr, "\n");
+    va_end(list);
+    exit(1);
+}
+
+/* FNV-1a, 64 bits. */
+static uint64_t mix(uint64_t hash, unsigned byte) {
+    return (hash ^ byte) * UINT64_C(0x100000001b3);
+}
+
+static const uint64_t fnv_start = UINT64_C(0xcbf29ce484222325);
+
+/* Each case draws the same numbers whatever comes before it. */
+static void begin(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(now.name, sizeof now.name, format, list);
+    va_end(list);
+    now.random = now.hash = fnv_start;
+    for (const char *c = now.name; *c; c++)
+        now.random = mix(now.random, (unsigned char)*c);
+}
+
+/* Little-endian, every NaN alike. */
+static void add(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        if ((bits & 0x7fffffff) > 0x7f800000)
+            bits = 0x7fc00000;
+        for (int shift = 0; shift < 32; shift += 8)
+            now.hash = mix(now.hash, bits >> shift & 255);
+    }
+}
+
+static void *take(size_t bytes);
+static void release(void);
+
+static void compare(const char *line) {
+    char expected[256] = "end of file\n";
+    if (fgets(expected, sizeof expected, now.expected))
+        expected[strcspn(expected, "\r\n")] = '\0';
+    if (strcmp(line, expected) != 0)
+        stop("%s on %s:\n  expected %s\n  is       %s", now.path, attn_isa_name(now.isa), expected, line);
+}
+
+static void end(void) {
+    char line[160];
+    snprintf(line, sizeof line, "%s %08lx%08lx", now.name, (unsigned long)(now.hash >> 32),
+             (unsigned long)(now.hash & 0xffffffff));
+    if (now.expected)
+        compare(line);
+    else
+        puts(line);
+    now.cases++;
+    release();
+}
+
+/* ---- Memory, until the case ends ---- */
+
+static void *blocks[256];
+static size_t block_count;
+
+static void *take(size_t bytes) {
+    char *block = malloc(bytes + ATTN_ALIGNMENT);
+    if (!block || block_count == COUNT(blocks))
+        stop("no memory");
+    blocks[block_count++] = block;
+    return block + (ATTN_ALIGNMENT - (uintptr_t)block % ATTN_ALIGNMENT) % ATTN_ALIGNMENT;
+}
+
+static void release(void) {
+    while (block_count > 0)
+        free(blocks[--block_count]);
+}
+
+/* Outputs start as this, and what the library does not touch stays it. */
+static float *outputs(size_t n) {
+    float *x = take(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = -77.0f;
+    return x;
+}
+
+/* ---- Numbers ---- */
+
+static uint64_t bits64(void) { /* splitmix64 */
+    uint64_t z = now.random += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static size_t below(size_t bound) {
+    return (size_t)((bits64() >> 32) * bound >> 32);
+}
+
+/* The sum of four 21-bit integers, 0 in the mean: exact in a float. Deviation about 1. */
+static float number(void) {
+    uint64_t bits = bits64(), more = bits64();
+    int32_t sum = (int32_t)(bits & 0x1fffff) + (int32_t)(bits >> 32 & 0x1fffff);
+    sum += (int32_t)(more & 0x1fffff) + (int32_t)(more >> 32 & 0x1fffff);
+    return (float)(sum - 0x400000 + 2) * 0x1p-20f;
+}
+
+static float *numbers(size_t n) {
+    float *x = take(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = number();
+    return x;
+}
+
+static float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Some elements become infinite, NaN, -0, the largest or denormal. */
+static void strew(const float *x, size_t n) {
+    static const uint32_t special[] = {0x7f800000, 0xff800000, 0x7fc00000, 0x80000000,
+                                       0x7f7fffff, 0x00000001, 0x807fffff};
+    float *writable = (float *)(uintptr_t)x;
+    for (size_t i = 0; i < 1 + n / 200; i++)
+        writable[below(n)] = float_of(special[below(COUNT(special))]);
+}
+
+static int64_t *lengths(size_t n, size_t most) {
+    int64_t *lens = take(n * sizeof *lens);
+    for (size_t i = 0; i < n; i++)
+        lens[i] = (int64_t)below(most + 1);
+    return lens;
+}
+
+/* cu[0 .. batch], sequence b of len - b * 2 or so rows. */
+static const int64_t *starts_of(size_t batch, size_t len, size_t *total) {
+    int64_t *cu = take((batch + 1) * sizeof *cu);
+    cu[0] = 0;
+    for (size_t b = 0; b < batch; b++)
+        cu[b + 1] = cu[b] + (int64_t)(b == 0 ? len : below(len + 1));
+    *total = (size_t)cu[batch];
+    return cu;
+}
+
+/* ---- Calls ---- */
+
+static void ok(attn_status status, const char *field) {
+    if (status != ATTN_OK)
+        stop("%s: %s: %s", now.name, field, attn_status_string(status));
+}
+
+/* As many tasks as threads, the last one first, in the calling thread. */
+static void run_backwards(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    (void)context;
+    while (count > 0)
+        task(arg, --count);
+}
+
+static const attn_parallel three_tasks = {run_backwards, NULL, 3};
+
+static attn_rotary *new_rotary(size_t positions, size_t dims, attn_rotary_pairs pairs, double base) {
+    attn_rotary_config config = {.positions = positions, .dims = dims / 2 * 2, .pairs = pairs, .base = base};
+    attn_rotary *rotary = NULL;
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_rotary_size(&config, &bytes, &field), field);
+    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &field), field);
+    return rotary;
+}
+
+static void run_attention(const attn_attention_args *args) {
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_attention_workspace(args, &bytes, &field), field);
+    ok(attn_attention(args, take(bytes), bytes, &field), field);
+}
+
+/* ---- Options ---- */
+
+/* What options are chosen for, and where their outputs lie. */
+struct problem {
+    size_t batch, heads, q_len, kv_len, head_size;
+    bool packed;          /* some sequence may have fewer keys than query rows */
+    const float *data[3]; /* inputs to strew, NULL for none, and their lengths */
+    size_t length[3];
+    float scale;
+    attn_options *options;
+};
+
+static size_t rows_of(const struct problem *p) {
+    return p->batch * p->heads * p->q_len;
+}
+
+static void plain(struct problem *p) {
+    (void)p;
+}
+static void valid_per_sequence(struct problem *p) {
+    p->options->valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lengths(p->batch, p->kv_len + 2)};
+}
+static void valid_per_row(struct problem *p) {
+    p->options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lengths(p->batch * p->q_len, p->kv_len)};
+}
+static void left_padding(struct problem *p) {
+    p->options->starts = lengths(p->batch, p->kv_len / 2);
+}
+static void causal(struct problem *p) {
+    p->options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+}
+static void causal_top_left(struct problem *p) {
+    p->options->causal = ATTN_CAUSAL_TOP_LEFT;
+}
+static void causal_offset(struct problem *p) {
+    p->options->causal = ATTN_CAUSAL_OFFSET;
+    p->options->causal_offset = (int64_t)p->kv_len / 3;
+}
+static void window(struct problem *p) {
+    p->options->window_left = 1 + p->kv_len / 4;
+    p->options->window_right = 3;
+}
+static void causal_window(struct problem *p) {
+    causal(p);
+    p->options->window_left = 1 + p->kv_len / 3;
+}
+static void mask(struct problem *p) {
+    size_t n = p->heads * p->q_len * p->kv_len;
+    uint8_t *data = take(n);
+    for (size_t i = 0; i < n; i++)
+        data[i] = below(4) ? (uint8_t)(1 + below(255)) : 0;
+    p->options->mask = (attn_mask){data, 0, p->q_len * p->kv_len, p->kv_len};
+}
+static void bias(struct problem *p) {
+    float *data = numbers(p->heads * p->kv_len);
+    for (size_t i = 0; i < p->heads * p->kv_len; i += 7)
+        data[i] = float_of(0xff800000);
+    p->options->bias = (attn_tensor){data, 0, p->kv_len, 0};
+}
+static void soft_cap(struct problem *p) {
+    p->options->soft_cap = 1.5f;
+}
+static void alibi(struct problem *p) {
+    float *slopes = take(p->heads * sizeof *slopes);
+    for (size_t h = 0; h < p->heads; h++)
+        slopes[h] = h == 1 ? 0.0f : 0.5f / (float)(1 << h);
+    p->options->alibi = slopes;
+}
+static void sinks(struct problem *p) {
+    p->options->sinks = numbers(p->heads);
+}
+static void empty_mean(struct problem *p) {
+    valid_per_row(p);
+    p->options->empty = ATTN_EMPTY_MEAN;
+    p->options->log_sum_exp = outputs(rows_of(p));
+}
+static void rotary_offsets(struct problem *p) {
+    int64_t *offsets = lengths(p->batch, 5);
+    for (size_t b = 0; b < p->batch; b++)
+        offsets[b] += (int64_t)p->q_len;
+    p->options->rotary_offsets = offsets;
+}
+static void rotary(struct problem *p) {
+    p->options->rotary = new_rotary(p->kv_len + p->q_len + 6, p->head_size, ATTN_ROTARY_HALVES, 0);
+    if (p->packed) /* rows of a sequence with fewer keys would stand before position 0 */
+        rotary_offsets(p);
+}
+static void rotary_interleaved(struct problem *p) {
+    p->options->rotary = new_rotary(p->kv_len + p->q_len + 6, p->head_size - 2, ATTN_ROTARY_INTERLEAVED, 5e5);
+    rotary_offsets(p);
+}
+static void dropout(struct problem *p) {
+    p->options->dropout = 0.25f;
+    p->options->dropout_seed = UINT64_C(0x123456789abcdef);
+}
+static void log_sum_exp(struct problem *p) {
+    p->options->log_sum_exp = outputs(rows_of(p));
+}
+static void weights(struct problem *p) {
+    p->options->weights = outputs(rows_of(p) * p->kv_len);
+}
+static void raw_scores(struct problem *p) {
+    p->options->scores = outputs(rows_of(p) * p->kv_len);
+}
+static void masked_scores(struct problem *p) {
+    soft_cap(p);
+    alibi(p);
+    bias(p);
+    causal(p);
+    raw_scores(p);
+    p->options->score_stage = ATTN_SCORE_MASKED;
+}
+static void large_logits(struct problem *p) {
+    p->scale = 20.0f;
+}
+static void tiny_logits(struct problem *p) {
+    p->scale = 0x1p-130f;
+}
+static void special_values(struct problem *p) {
+    for (size_t i = 0; i < 3; i++)
+        if (p->data[i])
+            strew(p->data[i], p->length[i]);
+}
+static void everything(struct problem *p) {
+    valid_per_sequence(p);
+    p->options->starts = lengths(p->batch, 3);
+    causal_window(p);
+    mask(p);
+    bias(p);
+    soft_cap(p);
+    alibi(p);
+    sinks(p);
+    dropout(p);
+    log_sum_exp(p);
+    weights(p);
+    raw_scores(p);
+    p->options->score_stage = ATTN_SCORE_CAPPED;
+    rotary(p);
+}
+
+/* The first few go with every shape and cache, the others with smaller shapes. */
+enum { FEW_OPTIONS = 7 };
+
+static const struct option {
+    const char *name;
+    void (*choose)(struct problem *p);
+} all_options[] = {
+    {"plain", plain},
+    {"causal", causal},
+    {"causal-window", causal_window},
+    {"mask", mask},
+    {"rotary", rotary},
+    {"weights", weights},
+    {"everything", everything},
+    {"valid-per-sequence", valid_per_sequence},
+    {"valid-per-row", valid_per_row},
+    {"left-padding", left_padding},
+    {"causal-top-left", causal_top_left},
+    {"causal-offset", causal_offset},
+    {"window", window},
+    {"bias", bias},
+    {"soft-cap", soft_cap},
+    {"alibi", alibi},
+    {"sinks", sinks},
+    {"empty-mean", empty_mean},
+    {"rotary-interleaved", rotary_interleaved},
+    {"dropout", dropout},
+    {"log-sum-exp", log_sum_exp},
+    {"raw-scores", raw_scores},
+    {"masked-scores", masked_scores},
+    {"large-logits", large_logits},
+    {"tiny-logits", tiny_logits},
+    {"special-values", special_values},
+};
+
+static void add_outputs(const struct problem *p) {
+    if (p->options->weights)
+        add(p->options->weights, rows_of(p) * p->kv_len);
+    if (p->options->scores)
+        add(p->options->scores, rows_of(p) * p->kv_len);
+    if (p->options->log_sum_exp)
+        add(p->options->log_sum_exp, rows_of(p));
+}
+
+/* ---- Attention over tensors ---- */
+
+/* Sizes after the path that plain attention takes there: few and small by one kernel, up to 16 and up to 32 keys; in place by the
+ * product, a block and more; keys and values packed by each task, and by all before the first tile; spans of 4096 keys, each
+ * an item. */
+static const struct shape {
+    const char *name;
+    size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;
+    bool packed;   /* sequences of different lengths, one after the other */
+    bool is_large; /* the first few options only */
+    const attn_parallel *parallel;
+} shapes[] = {
+    {"few-keys", 2, 4, 2, 5, 13, 20, 20, false, false, NULL},
+    {"small", 2, 2, 2, 20, 31, 33, 17, false, false, NULL},
+    {"one-row", 3, 4, 1, 1, 290, 64, 64, false, false, NULL},
+    {"in-place", 1, 4, 2, 3, 600, 16, 24, false, false, NULL},
+    {"packed-per-task", 1, 2, 2, 70, 280, 20, 36, false, false, NULL},
+    {"packed-by-all", 1, 4, 2, 60, 300, 24, 20, false, true, &three_tasks},
+    {"spans", 1, 2, 1, 8, 4200, 12, 12, false, true, &three_tasks},
+    {"wide-heads", 1, 1, 1, 19, 50, 150, 130, false, false, NULL},
+    {"sequences", 4, 2, 1, 21, 40, 17, 9, true, false, NULL},
+};
+
+/* [batch, rows, heads, size], or the same without padding. */
+static attn_tensor input(const struct shape *s, size_t heads, size_t rows, size_t size, attn_cu_lens *cu, size_t *n) {
+    if (s->packed)
+        cu->cu = starts_of(s->batch, rows, &cu->total);
+    *n = (s->packed ? cu->total : s->batch * rows) * heads * size;
+    return (attn_tensor){numbers(*n), rows * heads * size, size, heads * size};
+}
+
+static void attention_case(const struct shape *s, const struct option *option) {
+    begin("attention/%s/%s", s->name, option->name);
+    attn_attention_args a = {.isa = now.isa, .batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads};
+    a.q_len = s->q_len;
+    a.kv_len = s->kv_len;
+    a.head_size = s->head_size;
+    a.value_size = s->value_size;
+    struct problem p = {s->batch, s->heads, s->q_len, s->kv_len, s->head_size, s->packed, {0}, {0}, 0, &a.options};
+    a.q = input(s, s->heads, s->q_len, s->head_size, &a.q_cu, &p.length[0]);
+    a.k = input(s, s->kv_heads, s->kv_len, s->head_size, &a.kv_cu, &p.length[1]);
+    attn_cu_lens keys = a.kv_cu;
+    p.length[2] = (s->packed ? keys.total : s->batch * s->kv_len) * s->kv_heads * s->value_size;
+    a.v = (attn_tensor){numbers(p.length[2]), s->kv_len * s->kv_heads * s->value_size, s->value_size,
+                        s->kv_heads * s->value_size};
+    size_t row = s->heads * s->value_size, rows = s->packed ? a.q_cu.total : s->batch * s->q_len;
+    a.o = (attn_tensor_out){outputs(rows * row), s->q_len * row, s->value_size, row};
+    p.data[0] = a.q.data;
+    p.data[1] = a.k.data;
+    p.data[2] = a.v.data;
+    a.options.parallel = s->parallel;
+    option->choose(&p);
+    a.scale = p.scale;
+    run_attention(&a);
+    add(a.o.data, rows * row);
+    add_outputs(&p);
+    end();
+}
+
+/* ---- Attention over caches ---- */
+
+enum { CACHE_BATCH = 2, CACHE_KV_HEADS = 2, CACHE_SIZE = 20, CACHE_VALUE_SIZE = 12, PAGE = 32 };
+
+enum kind { PLAIN, RING, PAGES, FORK, KINDS };
+
+static const char *const kind_names[KINDS] = {"plain", "ring", "pages", "fork"};
+
+struct appending {
+    attn_cache *cache;
+    const attn_rotary *rotary;
+};
+
+static attn_tensor cache_rows(size_t rows, size_t size) {
+    return (attn_tensor){numbers(rows * CACHE_KV_HEADS * size), rows / CACHE_BATCH * CACHE_KV_HEADS * size, size,
+                         CACHE_KV_HEADS * size};
+}
+
+/* `len` keys for each sequence, or up to so many with lengths of their own. */
+static void append(const struct appending *to, size_t len, bool uneven) {
+    attn_cache_append_args args = {.len = len, .rotary = to->rotary};
+    args.k = cache_rows(CACHE_BATCH * len, CACHE_SIZE);
+    args.v = cache_rows(CACHE_BATCH * len, CACHE_VALUE_SIZE);
+    if (uneven)
+        args.lens = lengths(CACHE_BATCH, len);
+    const char *field = "";
+    ok(attn_cache_append(to->cache, &args, &field), field);
+}
+
+static void append_packed(const struct appending *to, size_t len) {
+    attn_cache_append_args args = {.len = len, .rotary = to->rotary};
+    args.cu.cu = starts_of(CACHE_BATCH, len, &args.cu.total);
+    args.k = cache_rows(args.cu.total, CACHE_SIZE);
+    args.v = cache_rows(args.cu.total, CACHE_VALUE_SIZE);
+    const char *field = "";
+    ok(attn_cache_append(to->cache, &args, &field), field);
+}
+
+/* Pages from the last to the first, taken by the sequences in turn. */
+static void set_pages(attn_cache *cache, size_t count) {
+    for (size_t b = 0; b < CACHE_BATCH; b++)
+        for (size_t i = 0; i < count; i++) {
+            int32_t page = (int32_t)(CACHE_BATCH * (count - 1 - i) + b);
+            const char *field = "";
+            ok(attn_cache_set_pages(cache, b, i, 1, &page, &field), field);
+        }
+}
+
+static attn_cache *new_cache(enum kind kind, size_t capacity) {
+    attn_cache_config config = {now.isa, CACHE_BATCH, CACHE_KV_HEADS, CACHE_SIZE, CACHE_VALUE_SIZE, capacity, 0, 0, 0};
+    if (kind == RING)
+        config.ring = 1;
+    if (kind == PAGES) {
+        config.page_size = PAGE;
+        config.capacity = (capacity + PAGE - 1) / PAGE * PAGE;
+        config.pages = CACHE_BATCH * config.capacity / PAGE;
+    }
+    attn_cache *cache = NULL;
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_cache_size(&config, &bytes, &field), field);
+    ok(attn_cache_create(&config, take(bytes), bytes, &cache, &field), field);
+    if (kind == PAGES)
+        set_pages(cache, config.capacity / PAGE);
+    return cache;
+}
+
+/* Continues from the first `len` keys, the sequences exchanged. */
+static attn_cache *new_fork(const attn_cache *parent, size_t len, size_t capacity) {
+    static const size_t sources[CACHE_BATCH] = {1, 0};
+    attn_cache_fork_config config = {parent, CACHE_BATCH, sources, len, capacity};
+    attn_cache *cache = NULL;
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_cache_fork_size(&config, &bytes, &field), field);
+    ok(attn_cache_fork(&config, take(bytes), bytes, &cache, &field), field);
+    return cache;
+}
+
+/* About `len` keys, in three pieces, the last few of one sequence forgotten. */
+static attn_cache *fill_cache(enum kind kind, size_t len, const attn_rotary *rotary) {
+    size_t first = len / 2, second = len / 3, third = len - first - second;
+    struct appending to = {new_cache(kind, kind == RING ? first + 40 : len), rotary};
+    append(&to, first, false);
+    if (kind == FORK)
+        to.cache = new_fork(to.cache, first - 5, len);
+    append(&to, second, true);
+    append_packed(&to, third);
+    const char *field = "";
+    ok(attn_cache_truncate(to.cache, 0, attn_cache_length(to.cache, 0) - 2, &field), field);
+    return to.cache;
+}
+
+static void cache_case(enum kind kind, size_t len, const struct option *option, const attn_parallel *parallel) {
+    begin("cache/%s/%zu-keys/%s%s", kind_names[kind], len, option->name, parallel ? "/three-tasks" : "");
+    enum { HEADS = 2 * CACHE_KV_HEADS, ROWS = 3 };
+    attn_attention_args a = {.isa = now.isa, .batch = CACHE_BATCH, .heads = HEADS, .kv_heads = CACHE_KV_HEADS};
+    a.q_len = ROWS;
+    a.head_size = CACHE_SIZE;
+    a.value_size = CACHE_VALUE_SIZE;
+    struct problem p = {CACHE_BATCH, HEADS, ROWS, len, CACHE_SIZE, false, {0}, {0}, 0, &a.options};
+    bool rotated = option->choose == rotary || option->choose == everything;
+    const attn_rotary *table = rotated ? new_rotary(len + 9, CACHE_SIZE, ATTN_ROTARY_HALVES, 0) : NULL;
+    a.cache = fill_cache(kind, len, table);
+    p.kv_len = attn_cache_length(a.cache, ATTN_ALL_SEQUENCES);
+    a.options.parallel = parallel;
+    option->choose(&p);
+    if (rotated)
+        a.options.rotary = table;
+    a.scale = p.scale;
+    a.q = (attn_tensor){numbers(CACHE_BATCH * HEADS * ROWS * CACHE_SIZE), HEADS * ROWS * CACHE_SIZE, ROWS * CACHE_SIZE,
+                        CACHE_SIZE};
+    size_t n = (size_t)CACHE_BATCH * HEADS * ROWS * CACHE_VALUE_SIZE;
+    a.o = (attn_tensor_out){outputs(n), n / CACHE_BATCH, ROWS * CACHE_VALUE_SIZE, CACHE_VALUE_SIZE};
+    run_attention(&a);
+    add(a.o.data, n);
+    add_outputs(&p);
+    end();
+}
+
+static void cache_cases(void) {
+    const struct option *causally = &all_options[1];
+    for (int kind = PLAIN; kind < KINDS; kind++) {
+        for (size_t i = 0; i < FEW_OPTIONS; i++)
+            cache_case((enum kind)kind, 100, &all_options[i], NULL);
+        cache_case((enum kind)kind, 700, causally, NULL);
+        cache_case((enum kind)kind, 4500, causally, &three_tasks);
+    }
+}
+
+/* ---- The layer ---- */
+
+static const struct layer_shape {
+    const char *name;
+    size_t query_size, key_size, value_size, hidden, heads, kv_heads, batch, q_len, kv_len;
+    bool has_bias, is_transposed, packed;
+    const attn_parallel *parallel;
+} layer_shapes[] = {
+    {"d2l", 20, 24, 18, 40, 5, 5, 2, 4, 6, false, true, false, NULL},
+    {"bias", 32, 32, 32, 32, 2, 2, 2, 40, 40, true, true, false, NULL},
+    {"shared-kv-heads", 48, 40, 36, 96, 6, 2, 1, 70, 90, true, false, false, NULL},
+    {"sequences", 30, 28, 26, 36, 3, 1, 3, 17, 19, false, false, true, NULL},
+    {"three-tasks", 64, 64, 64, 64, 4, 4, 2, 50, 130, true, true, false, &three_tasks},
+};
+
+static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
+    attn_linear w = {numbers(in * out), s->is_transposed ? 1 : out, s->is_transposed ? in : 1, NULL};
+    if (s->has_bias)
+        w.bias = numbers(out);
+    return w;
+}
+
+static attn_layer *new_layer(const struct layer_shape *s) {
+    attn_layer_config config = {now.isa,     s->query_size, s->key_size, s->value_size, s->hidden, s->heads,
+                                s->kv_heads, 0x1p-4f,       {0},         {0},           {0},       {0}};
+    size_t kv_hidden = s->hidden / s->heads * s->kv_heads;
+    config.w_q = linear(s->query_size, s->hidden, s);
+    config.w_k = linear(s->key_size, kv_hidden, s);
+    config.w_v = linear(s->value_size, kv_hidden, s);
+    config.w_o = linear(s->hidden, s->hidden, s);
+    attn_layer *layer = NULL;
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_layer_size(&config, &bytes, &field), field);
+    ok(attn_layer_create(&config, take(bytes), bytes, &layer, &field), field);
+    return layer;
+}
+
+static attn_rows rows_in(const struct layer_shape *s, size_t len, size_t size, const attn_cu_lens *cu) {
+    return (attn_rows){numbers((cu->cu ? cu->total : s->batch * len) * size), len * size, size};
+}
+
+static attn_layer_args layer_args(const struct layer_shape *s) {
+    attn_layer_args a = {.batch = s->batch, .q_len = s->q_len, .kv_len = s->kv_len};
+    if (s->packed) {
+        a.q_cu.cu = starts_of(s->batch, s->q_len, &a.q_cu.total);
+        a.kv_cu.cu = starts_of(s->batch, s->kv_len, &a.kv_cu.total);
+    }
+    a.q = rows_in(s, s->q_len, s->query_size, &a.q_cu);
+    a.k = rows_in(s, s->kv_len, s->key_size, &a.kv_cu);
+    a.v = rows_in(s, s->kv_len, s->value_size, &a.kv_cu);
+    a.y = (attn_rows_out){outputs(s->batch * s->q_len * s->hidden), s->q_len * s->hidden, s->hidden};
+    a.options.parallel = s->parallel;
+    return a;
+}
+
+static void forward(const attn_layer *layer, const attn_layer_args *args, size_t hidden) {
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_layer_workspace(layer, args, &bytes, &field), field);
+    ok(attn_layer_forward(layer, args, take(bytes), bytes, &field), field);
+    add(args->y.data, args->batch * args->q_len * hidden);
+}
+
+static void layer_case(const struct layer_shape *s, const struct option *option) {
+    begin("layer/%s/%s", s->name, option->name);
+    attn_layer *layer = new_layer(s);
+    attn_layer_args a = layer_args(s);
+    struct problem p = {s->batch,  s->heads, s->q_len, s->kv_len, s->hidden / s->heads,
+                        s->packed, {0},      {0},      0,         &a.options};
+    option->choose(&p);
+    forward(layer, &a, s->hidden);
+    add_outputs(&p);
+    end();
+}
+
+/* All keys but the last are projected first, the last are appended one at a time: a step of decoding for each. */
+static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
+    begin("layer/%s/cache/%s", s->name, kind_names[kind]);
+    attn_layer *layer = new_layer(s);
+    attn_layer_args a = layer_args(s);
+    attn_cache_config config;
+    attn_layer_append_args append_args = {.k = a.k, .v = a.v, .parallel = s->parallel};
+    const char *field = "";
+    size_t bytes = 0, done = 0;
+    ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &field), field);
+    config.ring = kind == RING;
+    ok(attn_cache_size(&config, &bytes, &field), field);
+    ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &field), field);
+    a.cache = append_args.cache;
+    a.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    a.q_len = 1;
+    for (size_t step = 0; step < 4; step++) {
+        append_args.len = step == 0 ? s->kv_len - 3 : 1;
+        append_args.k.data = a.k.data + done * s->key_size;
+        append_args.v.data = a.v.data + done * s->value_size;
+        done += append_args.len;
+        ok(attn_layer_append_workspace(layer, &append_args, &bytes, &field), field);
+        ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &field), field);
+        a.kv_len = done;
+        forward(layer, &a, s->hidden);
+    }
+    end();
+}
+
+static void layer_cases(void) {
+    static const struct option some[] = {
+        {"plain", plain},     {"valid-per-sequence", valid_per_sequence},
+        {"causal", causal},   {"rotary", rotary},
+        {"dropout", dropout}, {"everything", everything},
+    };
+    for (size_t i = 0; i < COUNT(layer_shapes); i++) {
+        for (size_t j = 0; j < COUNT(some); j++)
+            layer_case(&layer_shapes[i], &some[j]);
+        if (layer_shapes[i].packed)
+            continue;
+        layer_cache_case(&layer_shapes[i], PLAIN);
+        layer_cache_case(&layer_shapes[i], RING);
+    }
+}
+
+/* ---- Merging parts ---- */
+
+static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, const attn_parallel *parallel) {
+    begin("merge/%zu-parts/%zux%zux%zu", parts, heads, q_len, size);
+    attn_tensor o[8];
+    const float *log_sum_exp_of[8];
+    size_t rows = 2 * heads * q_len;
+    for (size_t i = 0; i < parts; i++) {
+        float *lse = numbers(rows);
+        lse[below(rows)] = float_of(0xff800000);
+        log_sum_exp_of[i] = lse;
+        o[i] = (attn_tensor){numbers(rows * size), heads * q_len * size, q_len * size, size};
+    }
+    attn_merge_args args = {now.isa, parts, 2, heads, q_len, size, o, log_sum_exp_of, {0}, outputs(rows), parallel};
+    args.merged = (attn_tensor_out){outputs(rows * size), heads * q_len * size, q_len * size, size};
+    const char *field = "";
+    ok(attn_merge(&args, &field), field);
+    add(args.merged.data, rows * size);
+    add(args.merged_log_sum_exp, rows);
+    end();
+}
+
+/* ---- Kernels ---- */
+
+/* Rows of x `gap` floats further apart than they are long. */
+static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transposed, const attn_parallel *parallel) {
+    begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
+    attn_gemm_config config = {now.isa, k, n, {0}};
+    config.w = (attn_linear){numbers(k * n), is_transposed ? 1 : n, is_transposed ? k : 1, NULL};
+    if (is_transposed)
+        config.w.bias = numbers(n);
+    attn_gemm *gemm = NULL;
+    const char *field = "";
+    size_t bytes = 0;
+    ok(attn_gemm_size(&config, &bytes, &field), field);
+    ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &field), field);
+    ok(attn_gemm_workspace(gemm, m, k + gap, &bytes, &field), field);
+    float *y = outputs(m * n), *x = numbers(m * (k + gap));
+    ok(attn_gemm_run(gemm, m, x, k + gap, y, n, take(bytes), bytes, parallel, &field), field);
+    add(y, m * n);
+    end();
+}
+
+static void gemm_cases(void) {
+    static const size_t sizes[][3] = {{1, 1, 1},   {1, 100, 40}, {2, 33, 65},   {6, 16, 24},
+                                      {9, 70, 31}, {30, 48, 64}, {100, 40, 33}, {64, 97, 96}};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        gemm_case(sizes[i][0], sizes[i][1], sizes[i][2], 0, false, NULL);
+        gemm_case(sizes[i][0], sizes[i][1], sizes[i][2], 3, true, NULL);
+    }
+    gemm_case(120, 80, 60, 1024 - 60, true, &three_tasks); /* rows a multiple of 4 KiB apart */
+}
+
+static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empty, bool in_place) {
+    static const char *const kinds[] = {"all", "per-sequence", "per-row"};
+    begin("softmax/%zu/%s%s%s", cols, kinds[kind], empty == ATTN_EMPTY_MEAN ? "/mean" : "",
+          in_place ? "/in-place" : "");
+    enum { BATCH = 2, ROWS = 5 };
+    float *x = numbers(BATCH * ROWS * cols), *y = in_place ? x : outputs(BATCH * ROWS * cols);
+    attn_softmax_args args = {now.isa, BATCH,       ROWS, cols,         x,     ROWS * cols, cols,
+                              y,       ROWS * cols, cols, {kind, NULL}, empty, NULL};
+    if (kind != ATTN_VALID_ALL)
+        args.valid.lens = lengths((size_t)BATCH * ROWS, cols);
+    const char *field = "";
+    ok(attn_masked_softmax(&args, &field), field);
+    add(y, BATCH * ROWS * cols);
+    end();
+}
+
+static void softmax_cases(void) {
+    static const size_t cols[] = {1, 7, 16, 33, 100, 300, 1000};
+    for (size_t i = 0; i < COUNT(cols); i++) {
+        softmax_case(cols[i], ATTN_VALID_ALL, ATTN_EMPTY_ZERO, i % 2 == 0);
+        softmax_case(cols[i], ATTN_VALID_PER_SEQUENCE, ATTN_EMPTY_ZERO, i % 2 == 1);
+        softmax_case(cols[i], ATTN_VALID_PER_ROW, ATTN_EMPTY_MEAN, false);
+    }
+}
+
+static void transpose_case(size_t len, size_t heads, size_t head_size, size_t gap) {
+    begin("transpose/%zux%zux%zu%s", len, heads, head_size, gap ? "/gap" : "");
+    enum { BATCH = 2 };
+    size_t row = heads * head_size + gap, n = BATCH * len * heads * head_size;
+    float *split = outputs(n), *merged = outputs(BATCH * len * row);
+    attn_transpose_args args = {now.isa, BATCH,     len, heads, head_size, numbers(BATCH * len * row),
+                                split,   len * row, row, NULL};
+    const char *field = "";
+    ok(attn_transpose_qkv(&args, &field), field);
+    args.x = split;
+    args.y = merged;
+    ok(attn_transpose_output(&args, &field), field);
+    add(split, n);
+    add(merged, BATCH * len * row);
+    end();
+}
+
+/* ---- The list ---- */
+
+static void all_cases(void) {
+    gemm_cases();
+    softmax_cases();
+    transpose_case(1, 1, 1, 0);
+    transpose_case(6, 5, 20, 0);
+    transpose_case(17, 3, 64, 5);
+    transpose_case(40, 4, 33, 1024 - 132); /* rows a multiple of 4 KiB apart */
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (size_t j = 0; j < (shapes[i].is_large ? FEW_OPTIONS : COUNT(all_options)); j++)
+            attention_case(&shapes[i], &all_options[j]);
+    cache_cases();
+    layer_cases();
+    merge_case(1, 1, 3, 5, NULL);
+    merge_case(3, 2, 7, 20, NULL);
+    merge_case(8, 3, 40, 33, &three_tasks);
+}
+
+static void read_options(int argc, char **argv) {
+    for (int i = 1; i + 1 < argc; i += 2)
+        if (strcmp(argv[i], "--isa") == 0 && attn_isa_from_name(argv[i + 1], &now.isa) == ATTN_OK)
+            continue;
+        else if (strcmp(argv[i], "--check") == 0 && (now.expected = fopen(now.path = argv[i + 1], "r")))
+            continue;
+        else
+            stop("usage: hashes [--isa NAME] [--check FILE]");
+    if (argc % 2 == 0)
+        stop("usage: hashes [--isa NAME] [--check FILE]");
+    if (now.isa == ATTN_ISA_BEST)
+        now.isa = attn_isa_chosen();
+}
+
+int main(int argc, char **argv) {
+    read_options(argc, argv);
+    if (!attn_isa_supported(now.isa)) {
+        printf("SKIP: %s cannot run here\n", attn_isa_name(now.isa));
+        return 77;
+    }
+    all_cases();
+    if (now.expected) {
+        compare("end of file\n");
+        fclose(now.expected);
+        printf("%zu hashes on %s as in %s\n", now.cases, attn_isa_name(now.isa), now.path);
+    }
+    return 0;
+}

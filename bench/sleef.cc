@@ -1,4 +1,6 @@
 #include "sleef.h"
+
+#ifdef HAVE_SLEEF
 #include <cmath>
 #include <cstring>
 #if defined(__x86_64__)
@@ -104,3 +106,8 @@ sleef_functions sleef_for(attn_isa isa) {
 }
 
 } /* namespace bench */
+#else
+bench::sleef_functions bench::sleef_for(attn_isa) {
+    return {nullptr, nullptr};
+}
+#endif

@@ -17,7 +17,7 @@ struct sleef_functions {
     softmax_function softmax;
 };
 
-/* NULL where SLEEF has no vector function for the ISA. */
+/* NULL where SLEEF has no vector function for the ISA, or is not there. */
 sleef_functions sleef_for(attn_isa isa);
 
 } /* namespace bench */

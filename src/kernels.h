@@ -104,8 +104,9 @@ struct attn_elementary_kernel {
     void (*exp)(const float *x, float *y, size_t n);
     void (*log)(const float *x, float *y, size_t n);
     void (*tanh)(const float *x, float *y, size_t n);
-    void (*sin)(const float *x, float *y, size_t n); /* abs(x) <= 4: angles come reduced */
-    void (*cos)(const float *x, float *y, size_t n); /* likewise */
+    /* abs(x) <= 4, for angles come reduced. Beyond, and for NaN, y may be anything and differ between kernels. */
+    void (*sin)(const float *x, float *y, size_t n);
+    void (*cos)(const float *x, float *y, size_t n);
 };
 
 /* ---- Attention ---- */

@@ -136,6 +136,11 @@ bool test_quick(void) {
     return quick && strcmp(quick, "1") == 0;
 }
 
+bool test_exhaustive(void) {
+    const char *text = getenv("ATTN_TEST_LONG");
+    return text && strcmp(text, "1") == 0;
+}
+
 const char *test_group(void) {
     return program.group;
 }

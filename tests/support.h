@@ -40,6 +40,8 @@ attn_isa test_isa(void);
 const struct attn_kernels *test_table(void);
 /* Whether to take a fraction of each sweep: ATTN_TEST_QUICK=1, meant for emulators. */
 bool test_quick(void);
+/* Whether to sweep without gaps, for as long as that takes: ATTN_TEST_LONG=1. */
+bool test_exhaustive(void);
 
 /* Runs the tests as the group "program/isa"; the exit status of main. */
 #define test_run(tests) cmocka_run_group_tests_name(test_group(), tests, NULL, NULL)

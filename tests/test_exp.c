@@ -1,24 +1,28 @@
-/* Elementary functions of one ISA against SLEEF's deterministic ones, bit for bit: over all 2^32 inputs of exp and, on
- * SIMD ISAs, all that the attention loop may give to its exp, elsewhere over every N-th.
+/* Elementary functions of one ISA, bit for bit: the library's kernels, the vector code of simd/body/elementary.h, the
+ * reference and, in a build with SLEEF, SLEEF's functions, all of which have the same bits on every input.
  *
- * --step N, or ATTN_TEST_EXP_STEP=N, takes every N-th input in all sweeps; the first one follows from the seed. */
+ * The sweeps take every N-th input: all 2^32 with ATTN_TEST_LONG=1, or what --step N says. The first one follows from the
+ * seed. */
 #include "support.h"
 
+#include <fenv.h>
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
+#if defined(HAVE_SLEEF) && defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__aarch64__)
+#elif defined(HAVE_SLEEF) && defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
 typedef void array_function(const float *x, float *y, size_t n);
 
+static const struct attn_elementary_kernel none;
+
+#ifdef HAVE_SLEEF
 /* ---- SLEEF, over arrays of a multiple of 16 ----
  *
  * Declared here: sleef.h has a vector function only where the flags of the whole file allow its type. */
@@ -80,9 +84,8 @@ static bool machine_has_fma(void) {
 #endif
 }
 
-/* How SLEEF does it on the ISA under test; NULL in every field where this machine cannot run it. */
+/* SLEEF on the ISA under test; NULL in every field where this machine cannot run it. */
 static const struct attn_elementary_kernel *sleef(void) {
-    static const struct attn_elementary_kernel none;
     switch (test_isa()) {
 #if defined(__x86_64__)
     case ATTN_ISA_AVX2:
@@ -98,7 +101,35 @@ static const struct attn_elementary_kernel *sleef(void) {
     }
 }
 
-static const struct attn_elementary_kernel *kernel(void) {
+/* The vector code that this build of the library leaves out: simd/<isa>/elementary.c compiled once more, without SLEEF. */
+extern const struct attn_elementary_kernel test_avx2_elementary, test_avx512_elementary, test_neon_elementary;
+
+static const struct attn_elementary_kernel *without_sleef(void) {
+    switch (test_isa()) {
+#if defined(__x86_64__)
+    case ATTN_ISA_AVX2:
+        return &test_avx2_elementary;
+    case ATTN_ISA_AVX512:
+        return &test_avx512_elementary;
+#elif defined(__aarch64__)
+    case ATTN_ISA_NEON:
+        return &test_neon_elementary;
+#endif
+    default:
+        return &none;
+    }
+}
+#else
+static const struct attn_elementary_kernel *sleef(void) {
+    return &none;
+}
+
+static const struct attn_elementary_kernel *without_sleef(void) {
+    return &none;
+}
+#endif
+
+static const struct attn_elementary_kernel *library(void) {
     return attn_table_elementary(test_table());
 }
 
@@ -114,102 +145,84 @@ static float float_of(uint32_t bits) {
     return x;
 }
 
-/* An operation and its inputs: bit patterns up to `largest`, the sign apart. The sweep takes every `step`-th. */
-struct operation {
-    const char *name;
-    array_function *kernel, *sleef; /* sleef: NULL where this machine cannot run it */
-    double (*exact)(double);
-    uint32_t largest;
-    bool negative; /* of the negative sign only */
-    double ulps;   /* the largest error */
-    uint64_t step;
-};
+/* ---- Functions and their variants ---- */
 
 #define MAGNITUDE UINT32_C(0x7fffffff)
+#define FOUR      UINT32_C(0x40800000) /* 4.0f */
 
-/* `simd` on a SIMD ISA, `scalar` on the reference, whose multiply-add is a call. */
-static uint64_t step_of(uint64_t simd, uint64_t scalar) {
-    const char *text = getenv("ATTN_TEST_EXP_STEP");
-    uint64_t step = test_isa() == ATTN_ISA_SCALAR ? scalar : simd;
-    if (test_quick())
-        step = 10007;
-    if (text && *text)
-        step = strtoull(text, NULL, 10);
-    step = test_option_number("step", step);
-    if (step == 0 || step > UINT32_C(0x7fffffff))
-        test_fail("a step from 1 to 2^31 - 1 is needed");
-    return step;
+struct function {
+    const char *name;
+    double (*exact)(double);
+    uint32_t largest; /* bit pattern of the largest input, the sign apart */
+    bool negative;    /* no others */
+    double ulps;      /* the largest error */
+    uint64_t hash;    /* hash_of_results of SLEEF's */
+    size_t field;     /* in attn_elementary_kernel */
+};
+
+#define FIELD(name) offsetof(struct attn_elementary_kernel, name)
+
+static const struct function exp_function = {"exp",     exp, MAGNITUDE, false, 1.0, UINT64_C(0x033d329ec194d9ea),
+                                             FIELD(exp)};
+static const struct function log_function = {"log",     log, MAGNITUDE, false, 1.0, UINT64_C(0x393c189f4d93dc2a),
+                                             FIELD(log)};
+/* Near 2^-24, where tanh(x) is x, SLEEF may give the next float and so be a whole unit off, and a hair. */
+static const struct function tanh_function = {
+    "tanh", tanh, MAGNITUDE, false, 1.0 + 1e-7, UINT64_C(0x957e77d8ca71c85d), FIELD(tanh)};
+static const struct function sin_function = {"sin", sin, FOUR, false, 1.0, UINT64_C(0x0ff9f834cde95b61), FIELD(sin)};
+static const struct function cos_function = {"cos", cos, FOUR, false, 1.0, UINT64_C(0xc28aab77383883ad), FIELD(cos)};
+/* The exp that is inlined in the attention loop, for which no logit is above the shift. */
+static const struct function attention_exp_function = {"attention's exp", exp, MAGNITUDE, true, 1.0, 0, FIELD(exp)};
+
+static array_function *function_of(const struct attn_elementary_kernel *kernel, const struct function *function) {
+    return *(array_function *const *)((const char *)kernel + function->field);
 }
 
-static struct operation exp_operation(void) {
-    return (struct operation){.name = "exp",
-                              .kernel = kernel()->exp,
-                              .sleef = sleef()->exp,
-                              .exact = exp,
-                              .largest = MAGNITUDE,
-                              .ulps = 1.0,
-                              .step = step_of(1, 1)};
-}
-
-/* The exp that is inlined in the attention loop, for which no logit is above the shift: exp(x - 0) * 1 is its very bits. */
+/* exp(x - 0) * 1 is its very bits. */
 static void attention_exp(const float *x, float *y, size_t n) {
     attn_table_attention(test_table())->weights(x, 0, n, n, 0.0f, 1.0f, y);
 }
 
-static struct operation attention_exp_operation(void) {
-    struct operation operation = exp_operation();
-    operation.name = "attention's exp";
-    operation.kernel = attention_exp;
-    operation.negative = true;
-    operation.step = step_of(1, 7);
-    return operation;
+static array_function *library_function(const struct function *function) {
+    return function == &attention_exp_function ? attention_exp : function_of(library(), function);
 }
 
-static struct operation log_operation(void) {
-    return (struct operation){.name = "log",
-                              .kernel = kernel()->log,
-                              .sleef = sleef()->log,
-                              .exact = log,
-                              .largest = MAGNITUDE,
-                              .ulps = 1.0,
-                              .step = step_of(3, 21)};
+static array_function *reference_function(const struct function *function) {
+    return function_of(attn_table_elementary(&attn_kernels_scalar), function);
 }
 
-/* Near 2^-24, where tanh(x) is x, SLEEF may give the next float and so be a whole unit off, and a hair. */
-static struct operation tanh_operation(void) {
-    return (struct operation){.name = "tanh",
-                              .kernel = kernel()->tanh,
-                              .sleef = sleef()->tanh,
-                              .exact = tanh,
-                              .largest = MAGNITUDE,
-                              .ulps = 1.0 + 1e-7,
-                              .step = step_of(23, 31)};
+/* One function computed in several ways; the first is what the others are held to. */
+struct variants {
+    size_t count;
+    struct variant {
+        const char *name;
+        array_function *run;
+    } each[4];
+};
+
+static void add_variant(struct variants *variants, const char *name, array_function *run) {
+    for (size_t i = 0; i < variants->count; i++)
+        if (variants->each[i].run == run)
+            return;
+    if (run)
+        variants->each[variants->count++] = (struct variant){name, run};
 }
 
-static struct operation sin_operation(void) {
-    return (struct operation){.name = "sin",
-                              .kernel = kernel()->sin,
-                              .sleef = sleef()->sin,
-                              .exact = sin,
-                              .largest = bits_of(4.0f),
-                              .ulps = 1.0,
-                              .step = step_of(23, 31)};
+/* Skips where there is but one: the reference without SLEEF. */
+static struct variants variants_of(const struct function *function) {
+    struct variants variants = {0};
+    add_variant(&variants, "SLEEF", function_of(sleef(), function));
+    add_variant(&variants, "the reference", reference_function(function));
+    add_variant(&variants, "the kernel", library_function(function));
+    if (function != &attention_exp_function)
+        add_variant(&variants, "the vector code without SLEEF", function_of(without_sleef(), function));
+    if (variants.count == 1)
+        skip();
+    return variants;
 }
 
-static struct operation cos_operation(void) {
-    struct operation operation = sin_operation();
-    operation.name = "cos";
-    operation.kernel = kernel()->cos;
-    operation.sleef = sleef()->cos;
-    operation.exact = cos;
-    return operation;
-}
-
-static void skip_without_sleef(const struct operation *operation) {
-    if (operation->sleef)
-        return;
-    print_message("SLEEF's %s needs FMA instructions, which this machine lacks\n", operation->name);
-    skip();
+static bool same(float a, float b) {
+    return bits_of(a) == bits_of(b) || (isnan(a) && isnan(b));
 }
 
 /* ---- The sweep ---- */
@@ -218,22 +231,20 @@ enum { CHUNK = 4096, THREADS = 2 };
 
 /* Bit patterns first + i * step for every i in [from, to). */
 struct sweep {
-    const struct operation *operation;
-    uint64_t first, from, to;
+    const struct variants *variants;
+    uint64_t first, step, from, to;
     bool differs;
-    uint32_t input;
-    float expected, actual;
+    const struct variant *variant; /* that differs, on `input` */
+    float input, expected, actual;
 };
 
-static bool same(float a, float b) {
-    return bits_of(a) == bits_of(b) || (isnan(a) && isnan(b));
-}
-
-static void note_difference(struct sweep *sweep, const float *x, const float *expected, const float *actual) {
+static void note_difference(struct sweep *sweep, const struct variant *variant, const float *x, const float *expected,
+                            const float *actual) {
     for (size_t i = 0; i < CHUNK && !sweep->differs; i++)
         if (!same(expected[i], actual[i])) {
             sweep->differs = true;
-            sweep->input = bits_of(x[i]);
+            sweep->variant = variant;
+            sweep->input = x[i];
             sweep->expected = expected[i];
             sweep->actual = actual[i];
         }
@@ -242,8 +253,9 @@ static void note_difference(struct sweep *sweep, const float *x, const float *ex
 /* A thread of its own may not fail a test: it leaves the first difference behind. */
 static void *run_sweep(void *arg) {
     struct sweep *sweep = arg;
+    const struct variants *variants = sweep->variants;
     static _Thread_local _Alignas(64) float x[CHUNK], expected[CHUNK], actual[CHUNK];
-    uint32_t step = (uint32_t)sweep->operation->step;
+    uint32_t step = (uint32_t)sweep->step;
     for (uint64_t at = sweep->from; at < sweep->to && !sweep->differs; at += CHUNK) {
         uint32_t base = (uint32_t)(sweep->first + at * step);
         uint32_t n = sweep->to - at < CHUNK ? (uint32_t)(sweep->to - at) : CHUNK;
@@ -251,172 +263,145 @@ static void *run_sweep(void *arg) {
             x[i] = float_of(base + i * step);
         for (uint32_t i = n; i < CHUNK; i++)
             x[i] = x[0];
-        sweep->operation->sleef(x, expected, CHUNK);
-        sweep->operation->kernel(x, actual, CHUNK);
-        if (memcmp(expected, actual, sizeof expected) != 0)
-            note_difference(sweep, x, expected, actual);
+        variants->each[0].run(x, expected, CHUNK);
+        for (size_t v = 1; v < variants->count; v++) {
+            variants->each[v].run(x, actual, CHUNK);
+            if (memcmp(expected, actual, sizeof expected) != 0)
+                note_difference(sweep, &variants->each[v], x, expected, actual);
+        }
     }
     return NULL;
 }
 
+static void report(const struct function *function, const struct sweep *sweep) {
+    if (sweep->differs)
+        test_fail("%s(%08" PRIx32 " = %a): %s has %08" PRIx32 " (%a), %s %08" PRIx32 " (%a)", function->name,
+                  bits_of(sweep->input), (double)sweep->input, sweep->variants->each[0].name, bits_of(sweep->expected),
+                  (double)sweep->expected, sweep->variant->name, bits_of(sweep->actual), (double)sweep->actual);
+}
+
 /* Every step-th input of one sign, which is 0 or the sign bit. */
-static void check_sign(const struct operation *operation, uint64_t sign) {
-    struct test_random random = test_random(operation->name);
-    uint64_t inputs = (uint64_t)operation->largest + 1;
-    uint64_t first = sign + random_below(&random, operation->step < inputs ? operation->step : inputs);
-    uint64_t count = (sign + inputs - first + operation->step - 1) / operation->step;
+static void sweep_sign(const struct function *function, const struct variants *variants, uint64_t step, uint64_t sign) {
+    struct test_random random = test_random(function->name);
+    uint64_t inputs = (uint64_t)function->largest + 1;
+    uint64_t first = sign + random_below(&random, step < inputs ? step : inputs);
+    uint64_t count = (sign + inputs - first + step - 1) / step;
     struct sweep sweeps[THREADS];
     pthread_t threads[THREADS];
     for (uint64_t i = 0; i < THREADS; i++) {
-        sweeps[i] = (struct sweep){
-            .operation = operation, .first = first, .from = count * i / THREADS, .to = count * (i + 1) / THREADS};
+        sweeps[i] = (struct sweep){.variants = variants,
+                                   .first = first,
+                                   .step = step,
+                                   .from = count * i / THREADS,
+                                   .to = count * (i + 1) / THREADS};
         if (pthread_create(&threads[i], NULL, run_sweep, &sweeps[i]) != 0)
             test_fail("no thread");
     }
     for (size_t i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     for (size_t i = 0; i < THREADS; i++)
-        if (sweeps[i].differs)
-            test_fail("%s(%08" PRIx32 " = %a): SLEEF has %08" PRIx32 " (%a), the kernel %08" PRIx32 " (%a)",
-                      operation->name, sweeps[i].input, (double)float_of(sweeps[i].input), bits_of(sweeps[i].expected),
-                      (double)sweeps[i].expected, bits_of(sweeps[i].actual), (double)sweeps[i].actual);
-    print_message("%s: %" PRIu64 " inputs, every %" PRIu64 " from %" PRIx64 "\n", operation->name, count,
-                  operation->step, first);
+        report(function, &sweeps[i]);
+    print_message("%s: %" PRIu64 " inputs, every %" PRIu64 " from %" PRIx64 "\n", function->name, count, step, first);
 }
 
-static void check_sweep(const struct operation *operation) {
-    skip_without_sleef(operation);
-    if (!operation->negative)
-        check_sign(operation, 0);
-    check_sign(operation, UINT64_C(1) << 31);
+static uint64_t sweep_step(void) {
+    uint64_t step = test_option_number("step", test_exhaustive() ? 1 : test_quick() ? 10007 : 307);
+    if (step == 0 || step > UINT32_C(0x7fffffff))
+        test_fail("a step from 1 to 2^31 - 1 is needed");
+    return step;
 }
 
-static void attention_exp_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = attention_exp_operation();
-    check_sweep(&operation);
+static void has_the_same_bits(void **state) {
+    const struct function *function = *state;
+    struct variants variants = variants_of(function);
+    for (size_t i = 0; i < variants.count; i++)
+        print_message("%s: %s%s\n", function->name, variants.each[i].name, i ? "" : ", the measure");
+    uint64_t step = sweep_step();
+    if (!function->negative)
+        sweep_sign(function, &variants, step, 0);
+    sweep_sign(function, &variants, step, UINT64_C(1) << 31);
 }
 
-static void exp_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = exp_operation();
-    check_sweep(&operation);
-}
-
-static void log_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = log_operation();
-    check_sweep(&operation);
-}
-
-static void tanh_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = tanh_operation();
-    check_sweep(&operation);
-}
-
-static void sin_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = sin_operation();
-    check_sweep(&operation);
-}
-
-static void cos_equals_sleef(void **state) {
-    (void)state;
-    struct operation operation = cos_operation();
-    check_sweep(&operation);
-}
-
-/* Whatever the step: 4096 neighbours of each point where a branch, a sign, an exponent or a rounding changes. */
-static void check_edges(const struct operation *operation) {
-    skip_without_sleef(operation);
+/* 4096 neighbours of each point where a branch, a sign, an exponent or a rounding changes. */
+static void has_the_same_bits_at_edges(void **state) {
+    const struct function *function = *state;
     const float edges[] = {0.0f,    1.0f,         -1.0f,        0.75f,        1.5f,        0.5f,         2.0f,
                            -104.0f, -103.972f,    100.0f,       88.72284f,    -87.33655f,  0.34657f,     FLT_MIN,
                            FLT_MAX, FLT_TRUE_MIN, INFINITY,     -0.0f,        -FLT_MIN,    -0.34657359f, -INFINITY,
                            -88.37f, NAN,          0x1p-64f,     1.03972077f,  8.66433974f, -8.6643397f,  1.57079637f,
                            4.0f,    -4.0f,        -1.57079637f, -3.14159274f, 3.14159274f, -1.0397207f};
+    struct variants variants = variants_of(function);
     static float x[CHUNK], expected[CHUNK], actual[CHUNK];
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
-        test_case("%s around %g", operation->name, (double)edges[i]);
+        struct sweep sweep = {.variants = &variants};
         for (uint32_t j = 0; j < CHUNK; j++) {
             uint32_t bits = bits_of(edges[i]) - CHUNK / 2 + j;
-            x[j] = (bits & MAGNITUDE) <= operation->largest ? float_of(bits) : 0.0f;
+            bool within = (bits & MAGNITUDE) <= function->largest && (bits > MAGNITUDE || !function->negative);
+            x[j] = within ? float_of(bits) : -0.0f;
         }
-        operation->sleef(x, expected, CHUNK);
-        operation->kernel(x, actual, CHUNK);
-        for (size_t j = 0; j < CHUNK; j++) {
-            test_case("%s(%a)", operation->name, (double)x[j]);
-            assert_same_bits(&expected[j], &actual[j], 1);
+        variants.each[0].run(x, expected, CHUNK);
+        for (size_t v = 1; v < variants.count; v++) {
+            variants.each[v].run(x, actual, CHUNK);
+            note_difference(&sweep, &variants.each[v], x, expected, actual);
         }
+        report(function, &sweep);
     }
 }
 
-static void exp_equals_sleef_at_edges(void **state) {
-    (void)state;
-    struct operation operation = exp_operation();
-    check_edges(&operation);
+/* FNV-1a over the results of a fixed sweep, NaN as one number: SLEEF's bits, where there is no SLEEF to ask. */
+static uint64_t hash_of_results(const struct function *function, array_function *run) {
+    const uint32_t step = 10007;
+    static float x[CHUNK], y[CHUNK];
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (int negative = 0; negative < 2; negative++)
+        for (uint64_t bits = 0; bits <= function->largest; bits += (uint64_t)CHUNK * step) {
+            size_t n = 0;
+            for (; n < CHUNK && bits + n * step <= function->largest; n++)
+                x[n] = float_of((uint32_t)(bits + n * step) | (negative ? UINT32_C(1) << 31 : 0));
+            run(x, y, n);
+            for (size_t i = 0; i < n; i++) {
+                uint32_t result = isnan(y[i]) ? UINT32_C(0x7fc00000) : bits_of(y[i]);
+                for (int byte = 0; byte < 4; byte++)
+                    hash = (hash ^ (result >> 8 * byte & 0xff)) * UINT64_C(0x100000001b3);
+            }
+        }
+    return hash;
 }
 
-static void log_equals_sleef_at_edges(void **state) {
-    (void)state;
-    struct operation operation = log_operation();
-    check_edges(&operation);
-}
-
-static void tanh_equals_sleef_at_edges(void **state) {
-    (void)state;
-    struct operation operation = tanh_operation();
-    check_edges(&operation);
-}
-
-static void sin_equals_sleef_at_edges(void **state) {
-    (void)state;
-    struct operation operation = sin_operation();
-    check_edges(&operation);
-}
-
-static void cos_equals_sleef_at_edges(void **state) {
-    (void)state;
-    struct operation operation = cos_operation();
-    check_edges(&operation);
+static void has_the_bits_of_sleef(void **state) {
+    const struct function *function = *state;
+    uint64_t hash = hash_of_results(function, library_function(function));
+    if (hash != function->hash)
+        test_fail("%s: hash %016" PRIx64 " instead of SLEEF's %016" PRIx64, function->name, hash, function->hash);
 }
 
 /* ---- Tails ---- */
 
-static float random_input(struct test_random *random, const struct operation *operation) {
+static float random_input(struct test_random *random, const struct function *function) {
     float x = random_float(random, TEST_WILD);
-    return (bits_of(x) & MAGNITUDE) <= operation->largest ? x : random_uniform(random, -4.0f, 4.0f);
+    return (bits_of(x) & MAGNITUDE) <= function->largest ? x : random_uniform(random, -4.0f, 4.0f);
 }
 
-/* Every length, between guard pages, in place too, against the scalar reference. */
-static void check_tails(struct test_random *random, const struct operation *operation, array_function *reference) {
+/* Every length, between guard pages, in place too, against the reference. */
+static void every_length_equals_reference(void **state) {
+    const struct function *function = *state;
+    struct test_random random = test_random(function->name);
+    array_function *run = library_function(function), *reference = reference_function(function);
     for (size_t n = 0; n <= 130; n++)
         for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++) {
-            test_case("%s of %zu flush=%d", operation->name, n, (int)flush);
+            test_case("%s of %zu flush=%d", function->name, n, (int)flush);
             float *x = guarded_floats(n, flush), *y = guarded_floats(n, flush), *expected = guarded_floats(n, flush);
             for (size_t i = 0; i < n; i++)
-                x[i] = random_input(random, operation);
+                x[i] = random_input(&random, function);
             reference(x, expected, n);
-            operation->kernel(x, y, n);
+            run(x, y, n);
             assert_same_bits(expected, y, n);
-            operation->kernel(x, x, n);
+            run(x, x, n);
             assert_same_bits(expected, x, n);
             guarded_free(x);
             guarded_free(y);
             guarded_free(expected);
         }
-}
-
-static void every_length_equals_reference(void **state) {
-    (void)state;
-    struct test_random random = test_random(__func__);
-    const struct attn_elementary_kernel *reference = attn_table_elementary(&attn_kernels_scalar);
-    const struct operation operations[] = {exp_operation(), log_operation(), tanh_operation(), sin_operation(),
-                                           cos_operation()};
-    array_function *const references[] = {reference->exp, reference->log, reference->tanh, reference->sin,
-                                          reference->cos};
-    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
-        check_tails(&random, &operations[i], references[i]);
 }
 
 /* ---- Accuracy ---- */
@@ -430,120 +415,102 @@ static double ulps(double exact, float y) {
 }
 
 /* The largest distance over count floats from `first` on, `step` apart in their bit patterns. */
-static double worst(const struct operation *operation, uint32_t first, uint32_t step, size_t count) {
+static double worst(const struct function *function, uint32_t first, uint32_t step, size_t count) {
     double largest = 0.0;
     static float x[CHUNK], y[CHUNK];
     for (size_t at = 0; at < count; at += CHUNK) {
         size_t n = count - at < CHUNK ? count - at : CHUNK;
         for (size_t i = 0; i < n; i++)
             x[i] = float_of(first + (uint32_t)(at + i) * step);
-        operation->kernel(x, y, n);
+        library_function(function)(x, y, n);
         for (size_t i = 0; i < n; i++) {
-            double distance = ulps(operation->exact((double)x[i]), y[i]);
-            if (!(distance <= operation->ulps))
-                test_fail("%s(%a) = %a is %g ULP off", operation->name, (double)x[i], (double)y[i], distance);
+            double distance = ulps(function->exact((double)x[i]), y[i]);
+            if (!(distance <= function->ulps))
+                test_fail("%s(%a) = %a is %g ULP off", function->name, (double)x[i], (double)y[i], distance);
             largest = distance > largest ? distance : largest;
         }
     }
     return largest;
 }
 
-/* Floats in [low, high], both of one sign, high the farther from 0. */
-static double worst_between(const struct operation *operation, float low, float high) {
-    struct test_random random = test_random(operation->name);
+/* Floats from low to high, both of one sign, high the farther from 0. */
+static double worst_between(const struct function *function, float low, float high) {
+    struct test_random random = test_random(function->name);
     uint32_t step = test_quick() ? 100003 : 1009, offset = (uint32_t)random_below(&random, step);
     uint32_t first = bits_of(low) + offset, last = bits_of(high);
-    return worst(operation, first, step, (last - first) / step + 1);
+    return worst(function, first, step, (last - first) / step + 1);
 }
 
 static void exp_is_within_one_ulp(void **state) {
     (void)state;
-    struct operation operation = exp_operation();
-    double negative = worst_between(&operation, -0.0f, -103.9f), positive = worst_between(&operation, 0.0f, 88.722f);
+    double negative = worst_between(&exp_function, -0.0f, -103.9f),
+           positive = worst_between(&exp_function, 0.0f, 88.722f);
     print_message("exp: at most %.4f ULP below 0, %.4f above\n", negative, positive);
 }
 
 static void log_is_within_one_ulp(void **state) {
     (void)state;
-    struct operation operation = log_operation();
-    double denormal = worst_between(&operation, FLT_TRUE_MIN, FLT_MIN),
-           normal = worst_between(&operation, FLT_MIN, FLT_MAX);
+    double denormal = worst_between(&log_function, FLT_TRUE_MIN, FLT_MIN),
+           normal = worst_between(&log_function, FLT_MIN, FLT_MAX);
     print_message("log: at most %.4f ULP, %.4f for denormals\n", normal, denormal);
 }
 
-static void tanh_is_within_one_ulp(void **state) {
-    (void)state;
-    struct operation operation = tanh_operation();
-    double negative = worst_between(&operation, -0.0f, -FLT_MAX), positive = worst_between(&operation, 0.0f, FLT_MAX);
-    print_message("tanh: at most %.4f ULP\n", fmax(negative, positive));
+/* tanh, sin and cos. */
+static void is_within_one_ulp(void **state) {
+    const struct function *function = *state;
+    float largest = function->largest == MAGNITUDE ? FLT_MAX : float_of(function->largest);
+    double negative = worst_between(function, -0.0f, -largest), positive = worst_between(function, 0.0f, largest);
+    print_message("%s: at most %.4f ULP\n", function->name, fmax(negative, positive));
 }
 
-static void sin_is_within_one_ulp(void **state) {
-    (void)state;
-    struct operation operation = sin_operation();
-    double negative = worst_between(&operation, -0.0f, -4.0f), positive = worst_between(&operation, 0.0f, 4.0f);
-    print_message("sin: at most %.4f ULP\n", fmax(negative, positive));
-}
+/* ---- Limits ---- */
 
-static void cos_is_within_one_ulp(void **state) {
-    (void)state;
-    struct operation operation = cos_operation();
-    double negative = worst_between(&operation, -0.0f, -4.0f), positive = worst_between(&operation, 0.0f, 4.0f);
-    print_message("cos: at most %.4f ULP\n", fmax(negative, positive));
+static void check_limits(const struct function *function, const float *x, const float *expected, size_t n) {
+    float y[16];
+    test_case("%s", function->name);
+    library_function(function)(x, y, n);
+    assert_same_bits(expected, y, n);
 }
 
 static void has_the_limits_of_the_contract(void **state) {
     (void)state;
     const float x[] = {-104.5f, -1000.0f, -INFINITY, 100.5f, 1000.0f, INFINITY, NAN, 0.0f, -0.0f};
     const float exps[] = {0.0f, 0.0f, 0.0f, INFINITY, INFINITY, INFINITY, NAN, 1.0f, 1.0f};
-    float y[9];
-    test_case("exp");
-    kernel()->exp(x, y, 9);
-    assert_same_bits(exps, y, 9);
+    check_limits(&exp_function, x, exps, 9);
 
-    const float z[] = {0.0f, -0.0f, 1.0f, INFINITY, -1.0f, -INFINITY, NAN, -FLT_TRUE_MIN};
-    const float logs[] = {-INFINITY, -INFINITY, 0.0f, INFINITY, NAN, NAN, NAN, NAN};
-    test_case("log");
-    kernel()->log(z, y, 8);
-    assert_same_bits(logs, y, 8);
+    const float z[] = {0.0f, -0.0f, 1.0f, INFINITY, -1.0f, -INFINITY, NAN, -NAN, -FLT_TRUE_MIN};
+    const float logs[] = {-INFINITY, -INFINITY, 0.0f, INFINITY, NAN, NAN, NAN, NAN, NAN};
+    check_limits(&log_function, z, logs, 9);
 
     const float t[] = {0.0f, -0.0f, 9.0f, -9.0f, INFINITY, -INFINITY, NAN, FLT_TRUE_MIN, -FLT_MAX};
     const float tanhs[] = {0.0f, -0.0f, 1.0f, -1.0f, 1.0f, -1.0f, NAN, FLT_TRUE_MIN, -1.0f};
-    test_case("tanh");
-    kernel()->tanh(t, y, 9);
-    assert_same_bits(tanhs, y, 9);
+    check_limits(&tanh_function, t, tanhs, 9);
 
     const float angles[] = {0.0f, -0.0f, FLT_TRUE_MIN, -FLT_TRUE_MIN};
     const float cosines[] = {1.0f, 1.0f, 1.0f, 1.0f};
-    test_case("sin");
-    kernel()->sin(angles, y, 4);
-    assert_same_bits(angles, y, 4);
-    test_case("cos");
-    kernel()->cos(angles, y, 4);
-    assert_same_bits(cosines, y, 4);
+    check_limits(&sin_function, angles, angles, 4);
+    check_limits(&cos_function, angles, cosines, 4);
 }
+
+#define TEST(test, name)                                                                                               \
+    { #name " " #test, test, NULL, NULL, (void *)&name##_function }
+#define EACH(test) TEST(test, exp), TEST(test, log), TEST(test, tanh), TEST(test, sin), TEST(test, cos)
 
 int main(int argc, char **argv) {
     test_init(argc, argv, (const char *const[]){"step", NULL});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(has_the_limits_of_the_contract),
-        cmocka_unit_test(every_length_equals_reference),
-        cmocka_unit_test(exp_equals_sleef_at_edges),
-        cmocka_unit_test(log_equals_sleef_at_edges),
-        cmocka_unit_test(tanh_equals_sleef_at_edges),
-        cmocka_unit_test(sin_equals_sleef_at_edges),
-        cmocka_unit_test(cos_equals_sleef_at_edges),
+        EACH(every_length_equals_reference),
+        EACH(has_the_same_bits_at_edges),
+        TEST(has_the_same_bits_at_edges, attention_exp),
+        EACH(has_the_bits_of_sleef),
         cmocka_unit_test(exp_is_within_one_ulp),
         cmocka_unit_test(log_is_within_one_ulp),
-        cmocka_unit_test(tanh_is_within_one_ulp),
-        cmocka_unit_test(sin_is_within_one_ulp),
-        cmocka_unit_test(cos_is_within_one_ulp),
-        cmocka_unit_test(exp_equals_sleef),
-        cmocka_unit_test(attention_exp_equals_sleef),
-        cmocka_unit_test(log_equals_sleef),
-        cmocka_unit_test(tanh_equals_sleef),
-        cmocka_unit_test(sin_equals_sleef),
-        cmocka_unit_test(cos_equals_sleef),
+        TEST(is_within_one_ulp, tanh),
+        TEST(is_within_one_ulp, sin),
+        TEST(is_within_one_ulp, cos),
+        EACH(has_the_same_bits),
+        TEST(has_the_same_bits, attention_exp),
     };
     return test_run(tests);
 }

@@ -27,8 +27,14 @@ LIMITS = [
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 2, "as in softmax_row, and one more factor"),
     Limit("avx2", "exp_array", 10, 11, "as in block"),
+    Limit("avx2", "log_array", 4, 9, "constants of body/elementary.h, read back once a register"),
+    Limit("avx2", "tanh_array", 5, 15, "as in log_array"),
+    Limit("avx2", "sin_array", 0, 4, "as in log_array"),
+    Limit("avx2", "cos_array", 0, 6, "as in log_array"),
+    Limit("avx2", "soft_cap", 5, 15, "as in tanh_array"),
     Limit("avx512", "row", 1, 0, "the lanes' maxima of each block, stored in a loop over blocks"),
     Limit("neon", "block", 2, 0, "four exp at once: gcc keeps one of the four sums on the stack"),
+    Limit("neon", "exp_array", 2, 0, "four exp at once"),
 ]
 
 # ---- Instructions ----

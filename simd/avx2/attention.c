@@ -2,8 +2,8 @@
  * a second one replaces logits by probabilities, two registers at a time, one for each half of the 16 lanes. Both passes need
  * no mask: invisible logits in the registers at the ends are made -inf first, whose probability is the +0 asked for. */
 #include <math.h>
-#include <sleef.h>
 
+#include "body/elementary.h"
 #include "exp.h"
 #include "kernels.h"
 
@@ -31,11 +31,11 @@ static void scale(size_t rows, size_t size, const float *x, size_t x_stride, flo
         scale_row(x + r * x_stride, f, y + r * y_stride, size);
 }
 
-/* In passes, so that no factor has to live through SLEEF's call. */
+/* In passes, so that no factor has to live through vec_tanh. */
 static void soft_cap(float *x, size_t n, float cap, float inverse) {
     scale(1, n, x, 0, inverse, x, 0);
     for (size_t c = 0; c < n; c += VEC_LANES)
-        vec_store_first(n - c, x + c, Sleef_finz_tanhf8_u10avx2(vec_load_first(n - c, x + c)));
+        vec_store_first(n - c, x + c, vec_tanh(vec_load_first(n - c, x + c)));
     scale(1, n, x, 0, cap, x, 0);
 }
 

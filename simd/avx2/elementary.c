@@ -1,43 +1,6 @@
-/* Elementary functions for AVX2: exp inlined, the others a call of SLEEF's per register. */
-#include <sleef.h>
-
-#include "exp.h"
+/* Elementary functions for AVX2. */
+#include "body/elementary_arrays.h"
 #include "kernels.h"
-
-static void exp_array(const float *x, float *y, size_t n) {
-    size_t i = 0;
-    for (; i + 4 * VEC_LANES <= n; i += 4 * VEC_LANES) {
-        vec e[4];
-        UNROLL for (int j = 0; j < 4; j++) e[j] = vec_load(x + i + j * VEC_LANES);
-        vec_exp_each(e, 4);
-        UNROLL for (int j = 0; j < 4; j++) vec_store(y + i + j * VEC_LANES, e[j]);
-    }
-    for (; i < n; i += VEC_LANES) {
-        vec e = vec_load_first(n - i, x + i);
-        vec_exp_each(&e, 1);
-        vec_store_first(n - i, y + i, e);
-    }
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_logf8_u10avx2(vec_load_first(n - i, x + i)));
-}
-
-static void tanh_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_tanhf8_u10avx2(vec_load_first(n - i, x + i)));
-}
-
-static void sin_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_sinf8_u10avx2(vec_load_first(n - i, x + i)));
-}
-
-static void cos_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_first(n - i, y + i, Sleef_finz_cosf8_u10avx2(vec_load_first(n - i, x + i)));
-}
 
 const struct attn_elementary_kernel attn_avx2_elementary = {
     .name = "avx2", .exp = exp_array, .log = log_array, .tanh = tanh_array, .sin = sin_array, .cos = cos_array};

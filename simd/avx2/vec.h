@@ -166,6 +166,65 @@ INLINE int vec_all_finite(vec_magnitude m) {
     return _mm256_movemask_epi8(_mm256_cmpgt_epi32(m, _mm256_set1_epi32(0x7f7fffff))) == 0;
 }
 
+/* ---- What elementary functions are made of ---- */
+
+/* SLEEF's function of that name for one register. */
+#define VEC_SLEEF(name) Sleef_finz_##name##f8_u10avx2
+
+INLINE vec vec_div(vec a, vec b) {
+    return _mm256_div_ps(a, b);
+}
+INLINE vec vec_neg(vec x) {
+    return -x;
+}
+/* The nearest integer, the even one of two. */
+INLINE vec vec_round(vec x) {
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE vec vec_abs(vec x) {
+    return _mm256_andnot_ps(vec_set(-0.0f), x);
+}
+/* abs(x) with the sign of `sign`. */
+INLINE vec vec_copysign(vec x, vec sign) {
+    return _mm256_or_ps(vec_abs(x), _mm256_and_ps(vec_set(-0.0f), sign));
+}
+
+/* An int32 in each lane. No operation on them raises an exception. */
+typedef __m256i vec_int;
+
+INLINE vec_int vec_int_set(int32_t i) {
+    return _mm256_set1_epi32(i);
+}
+INLINE vec_int vec_bits(vec x) {
+    return _mm256_castps_si256(x);
+}
+INLINE vec vec_from_bits(vec_int i) {
+    return _mm256_castsi256_ps(i);
+}
+/* Of an integral x. */
+INLINE vec_int vec_to_int(vec x) {
+    return _mm256_cvtps_epi32(x);
+}
+INLINE vec vec_from_int(vec_int i) {
+    return _mm256_cvtepi32_ps(i);
+}
+INLINE vec_int vec_int_add(vec_int a, vec_int b) {
+    return _mm256_add_epi32(a, b);
+}
+INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
+    return _mm256_sub_epi32(a, b);
+}
+#define vec_int_shift_left(a, n)  _mm256_slli_epi32(a, n)
+#define vec_int_shift_right(a, n) _mm256_srai_epi32(a, n) /* copies of the sign come in */
+/* -x where i is odd. */
+INLINE vec vec_flip(vec x, vec_int i) {
+    return _mm256_xor_ps(x, vec_from_bits(vec_int_shift_left(i, 31)));
+}
+/* Lanes where a is greater than b. */
+INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
+    return _mm256_cmpgt_epi32(a, b);
+}
+
 /* Row i of the 8 x 8 matrix becomes column i. */
 INLINE void vec_transpose(vec r[VEC_LANES]) {
     vec t[VEC_LANES];

@@ -2,8 +2,8 @@
  * maximum, a second one replaces logits by probabilities. Rows are independent, so that the reductions of one overlap the
  * vectors of the next. */
 #include <math.h>
-#include <sleef.h>
 
+#include "body/elementary.h"
 #include "exp.h"
 #include "kernels.h"
 
@@ -39,11 +39,11 @@ static void scale(size_t rows, size_t size, const float *x, size_t x_stride, flo
         scale_row(x + r * x_stride, f, y + r * y_stride, size);
 }
 
-/* In passes, so that no factor has to live through SLEEF's call. */
+/* In passes, so that no factor has to live through vec_tanh. */
 static void soft_cap(float *x, size_t n, float cap, float inverse) {
     scale(1, n, x, 0, inverse, x, 0);
     for (size_t c = 0; c < n; c += VEC_LANES)
-        vec_store_mask(below(c, n), x + c, Sleef_finz_tanhf16_u10avx512f(vec_load_mask(below(c, n), x + c)));
+        vec_store_mask(below(c, n), x + c, vec_tanh(vec_load_mask(below(c, n), x + c)));
     scale(1, n, x, 0, cap, x, 0);
 }
 

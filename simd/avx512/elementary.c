@@ -1,40 +1,6 @@
-/* Elementary functions for AVX-512: exp inlined, the others a call of SLEEF's per register. */
-#include <sleef.h>
-
-#include "exp.h"
+/* Elementary functions for AVX-512. */
+#include "body/elementary_arrays.h"
 #include "kernels.h"
-
-static void exp_array(const float *x, float *y, size_t n) {
-    size_t i = 0;
-    for (; i + 4 * VEC_LANES <= n; i += 4 * VEC_LANES) {
-        vec e[4];
-        UNROLL for (int j = 0; j < 4; j++) e[j] = vec_exp_clamp(vec_load(x + i + j * VEC_LANES));
-        vec_exp_low_each(e, 4);
-        UNROLL for (int j = 0; j < 4; j++) vec_store(y + i + j * VEC_LANES, e[j]);
-    }
-    for (; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, vec_exp_low(vec_exp_clamp(vec_load_mask(below(i, n), x + i))));
-}
-
-static void log_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, Sleef_finz_logf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
-}
-
-static void tanh_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, Sleef_finz_tanhf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
-}
-
-static void sin_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, Sleef_finz_sinf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
-}
-
-static void cos_array(const float *x, float *y, size_t n) {
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        vec_store_mask(below(i, n), y + i, Sleef_finz_cosf16_u10avx512f(vec_load_mask(below(i, n), x + i)));
-}
 
 const struct attn_elementary_kernel attn_avx512_elementary = {
     .name = "avx512", .exp = exp_array, .log = log_array, .tanh = tanh_array, .sin = sin_array, .cos = cos_array};

@@ -50,4 +50,10 @@ INLINE vec vec_exp_clamp(vec x) {
     return _mm512_min_ps(vec_set(101.0f), x);
 }
 
+/* exp of n registers of any x, at most four. */
+INLINE void vec_exp_each(vec *x, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp_clamp(x[i]);
+    vec_exp_low_each(x, n);
+}
+
 #endif

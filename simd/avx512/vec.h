@@ -73,6 +73,13 @@ INLINE vec vec_load_mask(vec_mask mask, const float *p) {
 INLINE void vec_store_mask(vec_mask mask, float *p, vec x) {
     _mm512_mask_storeu_ps(p, mask, x);
 }
+/* The first n lanes, all from VEC_LANES up. */
+INLINE vec vec_load_first(size_t n, const float *p) {
+    return vec_load_mask(below(0, n), p);
+}
+INLINE void vec_store_first(size_t n, float *p, vec x) {
+    vec_store_mask(below(0, n), p, x);
+}
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm512_mask_mov_ps(other, mask, x);
@@ -158,6 +165,65 @@ INLINE vec_magnitude vec_larger(vec_magnitude a, vec_magnitude b) {
 /* 1 where no lane is infinity's or NaN's. */
 INLINE int vec_all_finite(vec_magnitude m) {
     return _mm512_cmpge_epu32_mask(m, _mm512_set1_epi32(0x7f800000)) == 0;
+}
+
+/* ---- What elementary functions are made of ---- */
+
+/* SLEEF's function of that name for one register. */
+#define VEC_SLEEF(name) Sleef_finz_##name##f16_u10avx512f
+
+INLINE vec vec_div(vec a, vec b) {
+    return _mm512_div_ps(a, b);
+}
+INLINE vec vec_neg(vec x) {
+    return -x;
+}
+/* The nearest integer, the even one of two. */
+INLINE vec vec_round(vec x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE vec vec_abs(vec x) {
+    return _mm512_abs_ps(x);
+}
+/* abs(x) with the sign of `sign`. */
+INLINE vec vec_copysign(vec x, vec sign) {
+    return _mm512_or_ps(vec_abs(x), _mm512_and_ps(vec_set(-0.0f), sign));
+}
+
+/* An int32 in each lane. No operation on them raises an exception. */
+typedef __m512i vec_int;
+
+INLINE vec_int vec_int_set(int32_t i) {
+    return _mm512_set1_epi32(i);
+}
+INLINE vec_int vec_bits(vec x) {
+    return _mm512_castps_si512(x);
+}
+INLINE vec vec_from_bits(vec_int i) {
+    return _mm512_castsi512_ps(i);
+}
+/* Of an integral x. */
+INLINE vec_int vec_to_int(vec x) {
+    return _mm512_cvtps_epi32(x);
+}
+INLINE vec vec_from_int(vec_int i) {
+    return _mm512_cvtepi32_ps(i);
+}
+INLINE vec_int vec_int_add(vec_int a, vec_int b) {
+    return _mm512_add_epi32(a, b);
+}
+INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
+    return _mm512_sub_epi32(a, b);
+}
+#define vec_int_shift_left(a, n)  _mm512_slli_epi32(a, n)
+#define vec_int_shift_right(a, n) _mm512_srai_epi32(a, n) /* copies of the sign come in */
+/* -x where i is odd. */
+INLINE vec vec_flip(vec x, vec_int i) {
+    return _mm512_xor_ps(x, vec_from_bits(vec_int_shift_left(i, 31)));
+}
+/* Lanes where a is greater than b. */
+INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
+    return _mm512_cmpgt_epi32_mask(a, b);
 }
 
 /* Row i of the 16 x 16 matrix becomes column i. */

@@ -34,4 +34,8 @@ INLINE vec vec_exp(vec x) {
     return vec_exp_low(vminq_f32(x, vec_set(101.0f)));
 }
 
+INLINE void vec_exp_each(vec *x, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp(x[i]);
+}
+
 #endif

@@ -156,6 +156,65 @@ INLINE int vec_all_finite(vec_magnitude m) {
     return vmaxvq_u32(m) < 0x7f800000;
 }
 
+/* ---- What elementary functions are made of ---- */
+
+/* SLEEF's function of that name for one register. */
+#define VEC_SLEEF(name) Sleef_finz_##name##f4_u10advsimd
+
+INLINE vec vec_div(vec a, vec b) {
+    return vdivq_f32(a, b);
+}
+INLINE vec vec_neg(vec x) {
+    return -x;
+}
+/* The nearest integer, the even one of two. */
+INLINE vec vec_round(vec x) {
+    return vrndnq_f32(x);
+}
+INLINE vec vec_abs(vec x) {
+    return vabsq_f32(x);
+}
+/* abs(x) with the sign of `sign`. */
+INLINE vec vec_copysign(vec x, vec sign) {
+    return vbslq_f32(vdupq_n_u32(0x80000000), sign, x);
+}
+
+/* An int32 in each lane. No operation on them raises an exception. */
+typedef int32x4_t vec_int;
+
+INLINE vec_int vec_int_set(int32_t i) {
+    return vdupq_n_s32(i);
+}
+INLINE vec_int vec_bits(vec x) {
+    return vreinterpretq_s32_f32(x);
+}
+INLINE vec vec_from_bits(vec_int i) {
+    return vreinterpretq_f32_s32(i);
+}
+/* Of an integral x. */
+INLINE vec_int vec_to_int(vec x) {
+    return vcvtq_s32_f32(x);
+}
+INLINE vec vec_from_int(vec_int i) {
+    return vcvtq_f32_s32(i);
+}
+INLINE vec_int vec_int_add(vec_int a, vec_int b) {
+    return vaddq_s32(a, b);
+}
+INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
+    return vsubq_s32(a, b);
+}
+#define vec_int_shift_left(a, n)  vshlq_n_s32(a, n)
+#define vec_int_shift_right(a, n) vshrq_n_s32(a, n) /* copies of the sign come in */
+/* -x where i is odd. */
+INLINE vec vec_flip(vec x, vec_int i) {
+    return vec_from_bits(veorq_s32(vec_bits(x), vec_int_shift_left(i, 31)));
+}
+/* Lanes where a is greater than b. */
+INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
+    return vcgtq_s32(a, b);
+}
+
 /* Row i of the 4 x 4 matrix becomes column i. */
 INLINE void vec_transpose(vec r[VEC_LANES]) {
     float64x2_t t0 = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])), t1 = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));

@@ -12,8 +12,10 @@ struct model model_new(struct test_random *random, size_t batch, size_t most) {
     m.value_size = random_below(random, 2) ? m.head_size : sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
     m.v = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.value_size, FLUSH_END);
-    for (size_t b = 0; b < batch; b++)
+    for (size_t b = 0; b < batch; b++) {
+        m.room[b] = most;
         m.offsets[b] = (int64_t)random_between(random, MODEL_ROWS, MODEL_ROWS + 20);
+    }
     if (random_below(random, 3) == 0)
         m.rotary = draw_rotary(random, most + 3 * MODEL_ROWS, m.head_size, &m.rotary_memory);
     return m;
@@ -31,12 +33,14 @@ struct model model_continue(const struct model *parent, size_t batch, const size
     struct model m = *parent;
     m.batch = batch;
     m.most = most;
+    m.shared = len;
     m.rotary_memory = NULL; /* the parent's */
     m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
     m.v = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.value_size, FLUSH_END);
     for (size_t b = 0; b < batch; b++) {
         size_t source = sources ? sources[b] : b;
         m.lens[b] = len;
+        m.room[b] = most;
         m.offsets[b] = parent->offsets[source];
         copy_rows(&m.k, b, 0, &parent->k, source, 0, len);
         copy_rows(&m.v, b, 0, &parent->v, source, 0, len);
@@ -163,7 +167,7 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
 void model_append_some(struct test_random *random, struct model *model, attn_cache *cache, size_t most) {
     size_t lens[MODEL_BATCH], alike = random_below(random, 3) ? SIZE_MAX : random_below(random, most + 1);
     for (size_t b = 0; b < model->batch; b++) {
-        size_t room = model->most - model->lens[b], len = alike == SIZE_MAX ? random_below(random, most + 1) : alike;
+        size_t room = model->room[b] - model->lens[b], len = alike == SIZE_MAX ? random_below(random, most + 1) : alike;
         lens[b] = len < room ? len : room;
     }
     model_append(random, model, cache, TEST_NORMAL, lens);
@@ -174,8 +178,11 @@ void model_truncate(struct model *model, attn_cache *cache, size_t sequence, siz
     assert_ok(attn_cache_truncate(cache, sequence, len, &field));
     assert_string_equal("none", field);
     for (size_t b = 0; b < model->batch; b++)
-        if ((sequence == b || sequence == ATTN_ALL_SEQUENCES) && model->lens[b] > len)
+        if ((sequence == b || sequence == ATTN_ALL_SEQUENCES) && model->lens[b] > len) {
             model->lens[b] = len;
+            if (len < model->shared && len + model->most - model->shared < model->room[b])
+                model->room[b] = len + model->most - model->shared;
+        }
     check_lengths(model, cache);
 }
 
@@ -366,4 +373,125 @@ void model_compare(struct test_random *random, const struct model *model, const 
     outputs_free(&whole);
     tensor_free(&question.q);
     drawn_options_free(&question.drawn);
+}
+
+/* ---- Families ---- */
+
+/* The most keys that a fork has room for beyond those that it shares. */
+enum { MORE = 70 };
+
+/* Only the member can be written; none where it is FAMILY. */
+static void let_write(const struct family *family, size_t member) {
+    for (size_t i = 0; i < family->count; i++)
+        guarded_protect(family->member[i].slot, family->slot_bytes, i == member ? ACCESS_WRITE : ACCESS_READ);
+}
+
+/* Takes a slot for a member of that many bytes, flush to either of its ends. */
+static void *take_slot(struct test_random *random, struct family *family, struct member *member, size_t bytes) {
+    member->slot = family->slots[family->count++];
+    assert_in_range(bytes, 0, family->slot_bytes);
+    size_t slack = random_below(random, 2) ? (family->slot_bytes - bytes) / ATTN_ALIGNMENT * ATTN_ALIGNMENT : 0;
+    let_write(family, family->count - 1);
+    return member->slot + slack;
+}
+
+struct family family_new(struct test_random *random, size_t most) {
+    struct family family = {.count = 0};
+    struct member *root = &family.member[0];
+    size_t page = guarded_page_size(), bytes = 0;
+    const char *field = "none";
+    root->model = model_new(random, random_between(random, 1, 3), most + FAMILY * MORE);
+    attn_cache_config own = model_config(&root->model, most), largest = model_config(&root->model, root->model.most);
+    largest.batch = MODEL_BATCH;
+    root->model.most = most; /* there are positions for the keys of all forks */
+    for (size_t b = 0; b < root->model.batch; b++)
+        root->model.room[b] = most;
+    assert_ok(attn_cache_size(&largest, &bytes, &field));
+    family.slot_bytes = (bytes + page - 1) / page * page;
+    family.arena = guarded_alloc(FAMILY * (family.slot_bytes + page), page, FLUSH_START);
+    for (size_t i = 0; i < FAMILY; i++) {
+        size_t j = random_below(random, i + 1);
+        family.slots[i] = family.slots[j];
+        family.slots[j] = family.arena + i * (family.slot_bytes + page);
+        guarded_protect(family.slots[j] + family.slot_bytes, page, ACCESS_NONE);
+    }
+    assert_ok(attn_cache_size(&own, &bytes, &field));
+    void *memory = take_slot(random, &family, root, bytes);
+    assert_ok(attn_cache_create(&own, memory, bytes, &root->cache, &field));
+    return family;
+}
+
+size_t family_fork(struct test_random *random, struct family *family, size_t parent) {
+    struct member *of = &family->member[parent], *member = &family->member[family->count];
+    size_t sources[MODEL_BATCH], batch = random_between(random, 1, MODEL_BATCH), len = SIZE_MAX, bytes = 0;
+    int identity = random_below(random, 3) == 0;
+    const char *field = "none";
+    assert_in_range(family->count, 1, FAMILY - 1);
+    batch = identity ? of->model.batch : batch;
+    for (size_t b = 0; b < batch; b++) {
+        sources[b] = identity ? b : random_below(random, of->model.batch);
+        len = of->model.lens[sources[b]] < len ? of->model.lens[sources[b]] : len;
+    }
+    len = random_below(random, 3) ? random_below(random, len + 1) : len / 16 * 16;
+    for (size_t b = 0; b < batch; b++)
+        of->keep[sources[b]] = len > of->keep[sources[b]] ? len : of->keep[sources[b]];
+    size_t most = len + random_between(random, 1, MORE);
+    attn_cache_fork_config config = {.parent = of->cache, .batch = batch, .len = len, .capacity = most};
+    config.sources = identity ? NULL : sources;
+    test_case("fork %zu of member %zu: batch=%zu len=%zu capacity=%zu", family->count, parent, batch, len, most);
+    assert_ok(attn_cache_fork_size(&config, &bytes, &field));
+    *member = (struct member){.model = model_continue(&of->model, batch, config.sources, len, most)};
+    void *memory = take_slot(random, family, member, bytes);
+    assert_ok(attn_cache_fork(&config, memory, bytes, &member->cache, &field));
+    family_compare(random, family);
+    return family->count - 1;
+}
+
+void family_append(struct test_random *random, struct family *family, size_t member, enum test_values values,
+                   const size_t *lens) {
+    test_case("append to member %zu of %zu", member, family->count);
+    let_write(family, member);
+    model_append(random, &family->member[member].model, family->member[member].cache, values, lens);
+    family_compare(random, family);
+}
+
+void family_append_some(struct test_random *random, struct family *family, size_t member, size_t most) {
+    test_case("append to member %zu of %zu", member, family->count);
+    let_write(family, member);
+    model_append_some(random, &family->member[member].model, family->member[member].cache, most);
+    family_compare(random, family);
+}
+
+void family_truncate(struct test_random *random, struct family *family, size_t member, size_t sequence, size_t len) {
+    test_case("truncate sequence %zu of member %zu of %zu to %zu", sequence, member, family->count, len);
+    let_write(family, member);
+    model_truncate(&family->member[member].model, family->member[member].cache, sequence, len);
+    family_compare(random, family);
+}
+
+void family_truncate_some(struct test_random *random, struct family *family, size_t member) {
+    const struct member *m = &family->member[member];
+    size_t sequence = random_below(random, 3) ? random_below(random, m->model.batch) : ATTN_ALL_SEQUENCES;
+    size_t least = 0, longest = model_longest(&m->model);
+    for (size_t b = 0; b < m->model.batch; b++)
+        if (sequence == b || sequence == ATTN_ALL_SEQUENCES)
+            least = m->keep[b] > least ? m->keep[b] : least;
+    longest = sequence == ATTN_ALL_SEQUENCES ? longest : m->model.lens[sequence];
+    size_t len = random_between(random, least, longest), near = len / 16 * 16 + random_below(random, 2);
+    if (random_below(random, 2) && near >= least && near <= longest)
+        len = near;
+    family_truncate(random, family, member, sequence, len);
+}
+
+void family_compare(struct test_random *random, const struct family *family) {
+    let_write(family, FAMILY);
+    for (size_t i = 0; i < family->count; i++)
+        model_compare(random, &family->member[i].model, family->member[i].cache);
+}
+
+void family_free(struct family *family) {
+    guarded_protect(family->arena, FAMILY * (family->slot_bytes + guarded_page_size()), ACCESS_WRITE);
+    while (family->count > 0)
+        model_free(&family->member[--family->count].model);
+    guarded_free(family->arena);
 }

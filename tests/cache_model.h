@@ -9,7 +9,10 @@ enum { MODEL_BATCH = 4, MODEL_ROWS = 40 /* the most query rows that a comparison
 
 struct model {
     size_t batch, heads, kv_heads, head_size, value_size;
-    size_t most;               /* keys that a sequence has room for here */
+    size_t most;   /* keys that a sequence has room for here */
+    size_t shared; /* keys that it began with, as a fork */
+    size_t room
+        [MODEL_BATCH]; /* keys that it surely has room for in the cache: fewer than `most` after it gave up shared ones */
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
     size_t lens[MODEL_BATCH];  /* as attn_cache_length says */
     size_t gone[MODEL_BATCH];  /* keys below are hidden: a ring has overwritten them */
@@ -31,7 +34,7 @@ attn_cache_config model_config(const struct model *model, size_t capacity);
  * `values`. */
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
                   const size_t *lens);
-/* The same with 0 to `most` rows for each sequence, as far as there is room. */
+/* The same with 0 to `most` rows for each sequence, as far as there surely is room. */
 void model_append_some(struct test_random *random, struct model *model, attn_cache *cache, size_t most);
 /* Forgets from `len` on, of one sequence or ATTN_ALL_SEQUENCES. */
 void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len);
@@ -42,5 +45,41 @@ size_t model_longest(const struct model *model);
 
 /* Random queries, packed or not, under random options. */
 void model_compare(struct test_random *random, const struct model *model, const attn_cache *cache);
+
+/* ---- Families ----
+ *
+ * A plain cache, its forks and their forks, at addresses above and below each other. While something is done with one of them the
+ * memory of all others can only be read, and none can be written while they are compared with their models. */
+
+enum { FAMILY = 5 };
+
+struct member {
+    struct model model;
+    attn_cache *cache;
+    char *slot;               /* its memory is somewhere in these pages */
+    size_t keep[MODEL_BATCH]; /* keys that forks of it have been promised */
+};
+
+struct family {
+    struct member member[FAMILY];
+    size_t count;
+    char *arena;
+    size_t slot_bytes; /* of whole pages, with one behind them that cannot be touched */
+    char *slots[FAMILY];
+};
+
+/* The cache at the root, of 1 to 3 sequences with room for `most` keys. */
+struct family family_new(struct test_random *random, size_t most);
+/* One more member: a fork of any sequences of member `parent`, from any length that these have in common. Returns its index. */
+size_t family_fork(struct test_random *random, struct family *family, size_t parent);
+/* As of a single cache, with a comparison of the whole family after each. */
+void family_append(struct test_random *random, struct family *family, size_t member, enum test_values values,
+                   const size_t *lens);
+void family_append_some(struct test_random *random, struct family *family, size_t member, size_t most);
+/* To any length that forks of the member leave it, mostly near the border of a panel. */
+void family_truncate_some(struct test_random *random, struct family *family, size_t member);
+void family_truncate(struct test_random *random, struct family *family, size_t member, size_t sequence, size_t len);
+void family_compare(struct test_random *random, const struct family *family);
+void family_free(struct family *family);
 
 #endif

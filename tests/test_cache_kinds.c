@@ -266,84 +266,120 @@ static attn_cache *fork_create(struct test_random *random, const attn_cache_fork
     return cache;
 }
 
-/* Children of any sequences of the parent, from any length that these have in common. */
-static struct fork fork_at_random(struct test_random *random, const struct fork *parent) {
-    size_t sources[MODEL_BATCH], batch = random_between(random, 1, MODEL_BATCH), len = SIZE_MAX;
-    int identity = random_below(random, 3) == 0;
-    batch = identity ? parent->m.batch : batch;
-    for (size_t b = 0; b < batch; b++) {
-        sources[b] = identity ? b : random_below(random, parent->m.batch);
-        len = parent->m.lens[sources[b]] < len ? parent->m.lens[sources[b]] : len;
-    }
-    len = random_below(random, 3) ? random_below(random, len + 1) : len / 16 * 16;
-    size_t most = len + random_between(random, 1, 70);
-    attn_cache_fork_config config = {.parent = parent->cache, .batch = batch, .len = len, .capacity = most};
-    config.sources = identity ? NULL : sources;
-    struct fork child = {.m = model_continue(&parent->m, batch, config.sources, len, most)};
-    child.cache = fork_create(random, &config, &child.memory);
-    return child;
-}
-
 static void fork_free(struct fork *fork) {
     guarded_free(fork->memory);
     model_free(&fork->m);
 }
 
-/* The plain cache at the root of a family. */
-static struct fork root_new(struct test_random *random, size_t most) {
-    struct fork root = {.m = model_new(random, random_between(random, 1, 3), most)};
-    attn_cache_config config = model_config(&root.m, most);
-    root.cache = cache_create(&config, &root.memory, random_flush(random));
-    return root;
+/* Rejected speculation: keys, NaN among them, that are forgotten at once. */
+static void speculate(struct test_random *random, struct family *family, size_t member) {
+    const struct model *m = &family->member[member].model;
+    size_t lens[MODEL_BATCH] = {0}, b = random_below(random, m->batch), before = m->lens[b];
+    lens[b] = random_below(random, m->room[b] - before + 1);
+    family_append(random, family, member, TEST_WILD, lens);
+    family_truncate(random, family, member, b, before);
 }
 
-/* Forks of forks; every member of the family goes on appending. */
+static void change_at_random(struct test_random *random, struct family *family, size_t member) {
+    switch (random_below(random, 5)) {
+    case 0:
+    case 1:
+        family_truncate_some(random, family, member);
+        break;
+    case 2:
+        speculate(random, family, member);
+        break;
+    default:
+        family_append_some(random, family, member, 50);
+    }
+}
+
+/* Forks of forks; every member of the family goes on appending and forgetting, also what it shares. */
 static void test_forks(void **state) {
     (void)state;
-    enum { FAMILY = 5 };
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(40, 8); i++) {
-        struct fork family[FAMILY] = {root_new(&random, i % 4 == 3 ? 600 : 150)};
-        model_append_some(&random, &family[0].m, family[0].cache, i % 4 == 3 ? 500 : 100);
-        for (size_t member = 1; member < FAMILY; member++) {
-            family[member] = fork_at_random(&random, &family[random_below(&random, member)]);
-            model_compare(&random, &family[member].m, family[member].cache);
-            for (size_t j = 0; j <= member; j++)
-                model_append_some(&random, &family[j].m, family[j].cache, 20);
+    for (size_t i = 0; i < sweep(60, 8); i++) {
+        struct family family = family_new(&random, i % 8 == 7 ? 600 : 150);
+        family_append_some(&random, &family, 0, i % 8 == 7 ? 500 : 120);
+        while (family.count < FAMILY) {
+            size_t member = family_fork(&random, &family, random_below(&random, family.count));
+            change_at_random(&random, &family, member);
+            change_at_random(&random, &family, random_below(&random, family.count));
         }
-        for (size_t member = 0; member < FAMILY; member++)
-            model_compare(&random, &family[member].m, family[member].cache);
-        for (size_t member = FAMILY; member-- > 0;)
-            fork_free(&family[member]);
+        for (size_t step = 0; step < 4; step++)
+            change_at_random(&random, &family, random_below(&random, FAMILY));
+        family_free(&family);
     }
 }
 
-/* A child neither writes to its parent nor forgets what they share. */
-static void test_fork_leaves_parent_alone(void **state) {
+/* A fork and another one of the same parent: truncated below the border to any length, the first takes as many new keys as it was
+ * made for, which go past the old border, twice. */
+static void test_fork_truncated_to_every_length(void **state) {
     (void)state;
+    enum { LEN = 70, CAPACITY = LEN + 45 };
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(20, 5); i++) {
-        struct fork parent = root_new(&random, 120);
-        attn_cache_config config = model_config(&parent.m, 120);
-        size_t bytes = 0, all[MODEL_BATCH] = {100, 100, 100, 100};
+    for (size_t len = 0; len <= LEN; len += test_quick() ? random_between(&random, 1, 9) : 1) {
+        struct fork parent = {.m = model_new(&random, 1, LEN)}, forks[2];
+        attn_cache_config config = model_config(&parent.m, LEN);
+        size_t all[MODEL_BATCH] = {LEN}, more[MODEL_BATCH] = {CAPACITY - LEN};
+        attn_cache_fork_config fork = {.batch = 1, .len = LEN, .capacity = CAPACITY};
+        fork.parent = parent.cache = cache_create(&config, &parent.memory, FLUSH_END);
         model_append(&random, &parent.m, parent.cache, TEST_NORMAL, all);
-        assert_ok(attn_cache_size(&config, &bytes, NULL));
-        void *before = malloc(bytes);
-        assert_non_null(before);
-        memcpy(before, parent.memory, bytes);
-        struct fork child = fork_at_random(&random, &parent);
-        size_t shared = child.m.lens[0];
-        for (size_t step = 0; step < 3; step++) {
-            model_append_some(&random, &child.m, child.cache, 70);
-            model_truncate(&child.m, child.cache, ATTN_ALL_SEQUENCES,
-                           random_between(&random, shared, model_longest(&child.m)));
-            model_compare(&random, &child.m, child.cache);
+        for (size_t i = 0; i < 2; i++) {
+            forks[i].m = model_continue(&parent.m, 1, NULL, LEN, CAPACITY);
+            forks[i].cache = fork_create(&random, &fork, &forks[i].memory);
         }
-        assert_memory_equal(before, parent.memory, bytes);
-        free(before);
-        fork_free(&child);
+        for (size_t turn = 0; turn < 2; turn++) {
+            test_case("to %zu, turn %zu", len, turn);
+            model_truncate(&forks[0].m, forks[0].cache, 0, len);
+            model_compare(&random, &forks[0].m, forks[0].cache);
+            model_append(&random, &forks[0].m, forks[0].cache, TEST_NORMAL, more);
+            model_compare(&random, &forks[0].m, forks[0].cache);
+            model_compare(&random, &parent.m, parent.cache);
+            model_compare(&random, &forks[1].m, forks[1].cache);
+        }
+        fork_free(&forks[0]);
+        fork_free(&forks[1]);
         fork_free(&parent);
     }
+}
+
+/* Beyond its capacity, or what is left of it, a fork takes nothing, and stays what it is. */
+static void test_full_forks(void **state) {
+    (void)state;
+    enum { LEN = 100, CAPACITY = 150 };
+    struct test_random random = test_random(__func__);
+    struct fork parent = {.m = model_new(&random, 1, LEN)},
+                child = {.m = model_continue(&parent.m, 1, NULL, 0, CAPACITY)};
+    attn_cache_config config = model_config(&parent.m, LEN);
+    size_t all[MODEL_BATCH] = {LEN};
+    attn_cache_fork_config fork = {.batch = 1, .len = LEN, .capacity = CAPACITY};
+    fork.parent = parent.cache = cache_create(&config, &parent.memory, FLUSH_END);
+    model_append(&random, &parent.m, parent.cache, TEST_NORMAL, all);
+    model_free(&child.m);
+    for (size_t len = 0; len <= LEN; len += 20) {
+        child.m = model_continue(&parent.m, 1, NULL, LEN, CAPACITY);
+        child.cache = fork_create(&random, &fork, &child.memory);
+        model_truncate(&child.m, child.cache, 0, len);
+        attn_cache_append_args args = {.len = CAPACITY - len + 1};
+        struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, child.m.kv_heads, args.len,
+                                        child.m.head_size + child.m.value_size, FLUSH_END);
+        args.k = args.v = tensor_in(&x);
+        const char *field = "none";
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(child.cache, &args, &field));
+        assert_string_equal("len", field);
+        model_compare(&random, &child.m, child.cache);
+        args.len = CAPACITY - len; /* there may be memory for it */
+        if (attn_cache_append(child.cache, &args, &field) == ATTN_OK)
+            assert_ok(attn_cache_truncate(child.cache, 0, len, NULL));
+        else
+            assert_in_range(len, 0, LEN - 1);
+        tensor_free(&x);
+        model_append(&random, &child.m, child.cache, TEST_NORMAL, (size_t[MODEL_BATCH]){CAPACITY - LEN});
+        model_compare(&random, &child.m, child.cache);
+        fork_free(&child);
+    }
+    fork_free(&parent);
 }
 
 static size_t fork_bytes(const attn_cache *parent, size_t len, size_t capacity) {
@@ -353,14 +389,14 @@ static size_t fork_bytes(const attn_cache *parent, size_t len, size_t capacity) 
     return bytes;
 }
 
-/* The shared prefix is not copied: a fork costs what it adds, not what it continues. */
+/* The shared prefix is not copied: a fork costs what it adds and 62 keys, not what it continues. */
 static void test_fork_size(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 2, .head_size = 32, .capacity = 4000};
     struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, 4000, 32, FLUSH_END);
     void *memory;
-    size_t key_bytes = 2 * (32 + 32) * sizeof(float);
+    size_t least = 0, most = 0;
     attn_cache *parent = cache_create(&config, &memory, FLUSH_END);
     cache_append(parent, 4000, tensor_in(&k), tensor_in(&k), NULL);
     for (size_t len = 16; len <= 4000; len += 16) {
@@ -368,7 +404,12 @@ static void test_fork_size(void **state) {
         assert_int_equal(fork_bytes(parent, first, first + 64), fork_bytes(parent, len, len + 64));
         assert_in_range(fork_bytes(parent, len - 9, len - 9 + 64), 1, fork_bytes(parent, len, len + 64 + 32));
     }
-    assert_in_range(fork_bytes(parent, 4000, 4000 + 64), 64 * key_bytes, (64 + 32) * key_bytes + 4096);
+    config.capacity = 64;
+    assert_ok(attn_cache_size(&config, &least, NULL));
+    config.capacity = 64 + 62;
+    assert_ok(attn_cache_size(&config, &most, NULL));
+    for (size_t len = 0; len <= 4000; len += 31)
+        assert_in_range(fork_bytes(parent, len, len + 64), least, most + 64);
     guarded_free(memory);
     tensor_free(&k);
 }
@@ -604,7 +645,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_pages_on_demand),
         cmocka_unit_test(test_shared_pages),
         cmocka_unit_test(test_forks),
-        cmocka_unit_test(test_fork_leaves_parent_alone),
+        cmocka_unit_test(test_fork_truncated_to_every_length),
+        cmocka_unit_test(test_full_forks),
         cmocka_unit_test(test_fork_size),
         cmocka_unit_test(test_steps_as_one_shot),
         cmocka_unit_test(test_workspace_asked_for_once),

@@ -402,8 +402,14 @@ ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, si
  * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is not set). */
 ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len, const char **field);
 
-/* A cache that continues from the first `len` keys of a parent's sequences without a copy of them (but for up to 15 at the
- * border). The parent must outlive it and keep those keys. */
+/* A cache that continues from the first `len` keys of a parent's sequences without a copy of
+ * them, but for up to 31 of each. Whatever is done with a fork, it writes to its own memory alone.
+ * The parent must outlive it and keep those keys; while a parent is truncated, no fork of it may
+ * be in use.
+ * Memory: a fork has room of its own for capacity - len keys of each sequence, and up to 62 more.
+ * A sequence that is truncated below `len` shares fewer keys from then on (up to 31 are copied).
+ * There is room for at least capacity - len new keys after those that it keeps, but not always up
+ * to `capacity` (TOO_SMALL): who means to replace n shared keys adds n to the capacity. */
 typedef struct attn_cache_fork_config {
     const attn_cache *parent; /* neither a ring nor of pages; may itself be a fork */
     size_t batch;             /* at least 1 */

@@ -146,8 +146,7 @@ static attn_status check_sequence(const attn_cache *cache, const attn_cache_appe
     size_t row, count = attn_cache_new_keys(args, b, &row), length = cache->lengths[b];
     if (count == 0)
         return ATTN_OK;
-    size_t room = cache->config.ring ? PTRDIFF_MAX : cache->config.capacity;
-    if (count > room - length)
+    if (count > attn_cache_most_keys(cache, b) - length)
         return attn_fail(ATTN_TOO_SMALL, "len", field);
     if (cache->store.pages && !pages_are_set(&cache->store, b, length, length + count))
         return attn_fail(ATTN_BAD_VALUE, "pages", field);
@@ -271,29 +270,31 @@ static attn_status check_fork(const attn_cache_fork_config *config, const char *
     return ATTN_OK;
 }
 
+/* Keys per sequence that a fork holds itself: those behind the border or, where a truncation has moved that down, some copied
+ * ones, fewer than a unit, and as many new ones as there was to be room for behind `len`. */
+static size_t own_keys(const attn_cache_fork_config *config) {
+    return attn_min(config->capacity, config->capacity - config->len + ATTN_MAX_COLS - 1);
+}
+
 static attn_status layout_fork(const attn_cache_fork_config *config, struct attn_carve *carve, struct attn_cache *fork,
-                               struct attn_cache **object, size_t **sources, const char **field) {
+                               struct attn_cache **object, const char **field) {
     RETURN_IF_ERROR(check_fork(config, field));
     const struct attn_cache *parent = config->parent;
-    size_t shared = config->len / ATTN_MAX_COLS * ATTN_MAX_COLS;
     *fork = (struct attn_cache){.table = parent->table, .config = parent->config};
     fork->config.batch = config->batch;
     fork->config.capacity = config->capacity;
     if (!attn_store_init(&fork->store, parent->store.kernel, parent->config.kv_heads, parent->config.head_size,
-                         parent->config.value_size, config->capacity - shared, ATTN_MAX_COLS))
+                         parent->config.value_size, own_keys(config), ATTN_MAX_COLS))
         return attn_fail(ATTN_OVERFLOW, "capacity", field);
     fork->store.parent = &parent->store;
-    fork->store.shared = shared;
-    *sources = attn_carve_take(carve, config->batch, sizeof **sources);
-    fork->store.sources = *sources;
+    fork->store.from = attn_carve_take(carve, config->batch, sizeof *fork->store.from);
     return take_parts(fork, config->batch, carve, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", field);
 }
 
 attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, const char **field) {
     struct attn_carve carve = {0};
     struct attn_cache fork, *object;
-    size_t *sources;
-    RETURN_IF_ERROR(layout_fork(config, &carve, &fork, &object, &sources, field));
+    RETURN_IF_ERROR(layout_fork(config, &carve, &fork, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     *bytes = carve.used;
     return ATTN_OK;
@@ -301,16 +302,14 @@ attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *b
 
 attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, size_t bytes, attn_cache **cache,
                             const char **field) {
-    size_t needed, *sources = NULL;
+    size_t needed;
     RETURN_IF_ERROR(attn_cache_fork_size(config, &needed, field));
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
     struct attn_carve carve = {.base = memory};
     struct attn_cache filled;
-    RETURN_IF_ERROR(layout_fork(config, &carve, &filled, cache, &sources, field));
-    for (size_t b = 0; b < config->batch; b++)
-        sources[b] = config->sources ? config->sources[b] : b;
+    RETURN_IF_ERROR(layout_fork(config, &carve, &filled, cache, field));
     **cache = filled;
-    attn_op_cache_fork(*cache, config->len);
+    attn_op_cache_fork(*cache, config);
     return ATTN_OK;
 }

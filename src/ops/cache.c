@@ -28,9 +28,52 @@ static void find_longest(struct attn_cache *cache) {
         cache->length = attn_max(cache->lengths[b], cache->length);
 }
 
+size_t attn_cache_most_keys(const struct attn_cache *cache, size_t b) {
+    const struct attn_store *store = &cache->store;
+    if (cache->config.ring)
+        return PTRDIFF_MAX;
+    return store->parent ? attn_min(cache->config.capacity, attn_store_border(store, b) + store->capacity)
+                         : cache->config.capacity;
+}
+
+/* ---- What a fork shares ---- */
+
+/* The keys between the border and `len`, copied as they are packed. */
+static void copy_border(const struct attn_store *store, size_t b, size_t head, size_t len) {
+    size_t cols = store->kernel->cols, border = attn_store_border(store, b), rest = len - border;
+    struct attn_stretch to = attn_store_at(store, b, head, border);
+    struct attn_stretch from = attn_store_at(store->parent, store->from[b].sequence, head, border);
+    for (size_t j = 0; j < rest; j += cols)
+        memcpy(to.keys + j / cols * to.key_panel_stride, from.keys + j / cols * from.key_panel_stride,
+               to.key_panel_stride * sizeof(float));
+    for (size_t c = 0; c < store->value_size; c += cols)
+        memcpy(to.values + c / cols * to.value_panel_stride, from.values + c / cols * from.value_panel_stride,
+               rest * cols * sizeof(float));
+}
+
+/* From now on sequence `b` of a fork shares no more than its first `len` keys, all of which are the parent's: those of the last
+ * unit, which the fork is to go on writing, are copied. */
+static void share(struct attn_store *store, size_t b, size_t len) {
+    store->from[b].count = len - len % store->unit;
+    for (size_t head = 0; head < store->kv_heads && len % store->unit != 0; head++)
+        copy_border(store, b, head, len);
+}
+
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len) {
+    if (len < attn_store_border(&cache->store, b))
+        share(&cache->store, b, len);
     put_length(cache, b, len);
     find_longest(cache);
+}
+
+void attn_op_cache_fork(struct attn_cache *fork, const attn_cache_fork_config *config) {
+    for (size_t b = 0; b < config->batch; b++) {
+        fork->store.from[b].sequence = config->sources ? config->sources[b] : b;
+        share(&fork->store, b, config->len);
+        fork->lengths[b] = config->len;
+        fork->kept[b] = 0;
+    }
+    fork->length = config->len;
 }
 
 /* ---- Append ---- */
@@ -83,30 +126,4 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);
-}
-
-/* ---- Fork ---- */
-
-/* The keys between the last border and `len`, copied as they are packed. */
-static void copy_border(const struct attn_store *store, size_t b, size_t head, size_t len) {
-    size_t cols = store->kernel->cols, rest = len - store->shared;
-    struct attn_stretch to = attn_store_at(store, b, head, store->shared);
-    struct attn_stretch from = attn_store_at(store->parent, store->sources[b], head, store->shared);
-    for (size_t j = 0; j < rest; j += cols)
-        memcpy(to.keys + j / cols * to.key_panel_stride, from.keys + j / cols * from.key_panel_stride,
-               to.key_panel_stride * sizeof(float));
-    for (size_t c = 0; c < store->value_size; c += cols)
-        memcpy(to.values + c / cols * to.value_panel_stride, from.values + c / cols * from.value_panel_stride,
-               rest * cols * sizeof(float));
-}
-
-void attn_op_cache_fork(struct attn_cache *fork, size_t len) {
-    const attn_cache_config *config = &fork->config;
-    for (size_t b = 0; b < config->batch; b++) {
-        for (size_t head = 0; head < config->kv_heads && len > fork->store.shared; head++)
-            copy_border(&fork->store, b, head, len);
-        fork->lengths[b] = len;
-        fork->kept[b] = 0;
-    }
-    fork->length = len;
 }

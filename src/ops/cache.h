@@ -20,10 +20,14 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args);
 
-/* Forgets keys of sequence `b`, or gives it keys that its pages hold already. */
+/* How many keys sequence `b` may have. A fork's sequence that was truncated below what it shared may lack room for some. */
+size_t attn_cache_most_keys(const struct attn_cache *cache, size_t b);
+
+/* Forgets keys of sequence `b`, or gives it keys that its pages hold already. A fork's sequence then shares no key that it could
+ * write: only its own memory is appended to. */
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len);
 
-/* Fills a fork, whose store knows its parent: the keys from the border on are copied, and every sequence has `len` keys. */
-void attn_op_cache_fork(struct attn_cache *fork, size_t len);
+/* Fills a fork, whose store knows its parent: every sequence has config->len keys. */
+void attn_op_cache_fork(struct attn_cache *fork, const attn_cache_fork_config *config);
 
 #endif

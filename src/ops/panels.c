@@ -21,14 +21,15 @@ void attn_store_take(struct attn_store *store, size_t stretches, struct attn_car
 }
 
 struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
-    size_t end = SIZE_MAX; /* of what an ancestor shares */
-    while (key < store->shared) {
-        end = attn_min(end, store->shared);
-        sequence = store->sources[sequence];
+    size_t begin = attn_store_border(store, sequence), end = SIZE_MAX; /* of what is shared */
+    while (key < begin) {
+        end = attn_min(end, begin);
+        sequence = store->from[sequence].sequence;
         store = store->parent;
+        begin = attn_store_border(store, sequence);
     }
     size_t cols = store->kernel->cols, key_cols = attn_min(cols, store->unit);
-    size_t slot = key - store->shared, index = sequence * store->kv_heads + head;
+    size_t slot = key - begin, index = sequence * store->kv_heads + head;
     if (store->pages) {
         size_t page = slot / store->capacity;
         /* Pages of a head are neighbours. */

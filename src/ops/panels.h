@@ -13,6 +13,12 @@
 /* Keys of a page are a multiple of this, those of other stretches of ATTN_MAX_COLS. */
 #define ATTN_PAGE_UNIT ATTN_LANES
 
+/* What a fork's sequence has in common with one of the parent's. */
+struct attn_shared_keys {
+    size_t sequence; /* of the parent */
+    size_t count;    /* keys 0 .. count - 1 lie there; a multiple of the store's unit */
+};
+
 /* Packed keys and values of some heads of some sequences. */
 struct attn_store {
     const struct attn_gemm_kernel *kernel;
@@ -26,9 +32,8 @@ struct attn_store {
     int32_t *pages; /* NULL, or [sequence][pages_per_sequence], -1 where not set; a stretch is a page */
     size_t pages_per_sequence, page_count;
 
-    const struct attn_store *parent; /* NULL, or holds the first `shared` keys, */
-    const size_t *sources;           /* those of this sequence of its own for each */
-    size_t shared;                   /* a multiple of `unit` */
+    const struct attn_store *parent; /* NULL, or holds the first keys of each sequence */
+    struct attn_shared_keys *from;   /* [sequence] with a parent: which these are */
 };
 
 /* Sizes of a store whose stretches hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False where a product
@@ -48,6 +53,11 @@ struct attn_stretch {
     size_t key_cols; /* of a panel of keys */
     int narrow;      /* for the kernel: they are fewer than its own */
 };
+
+/* The first key of a sequence that lies in the store itself. */
+static inline size_t attn_store_border(const struct attn_store *store, size_t sequence) {
+    return store->parent ? store->from[sequence].count : 0;
+}
 
 struct attn_stretch attn_store_at(const struct attn_store *store, size_t sequence, size_t head, size_t key);
 

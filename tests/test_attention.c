@@ -347,6 +347,30 @@ static void test_outputs_are_independent(void **state) {
     }
 }
 
+/* Attention over few keys goes a way of its own where the output alone is asked for, some rows at a time: rows of later
+ * pieces have lengths and positions of their own. The other outputs make it go the general one. */
+static void test_many_rows_over_few_keys(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t q_lens[] = {63, 64, 65, 84, 128, 150};
+    for (size_t i = 0; i < 9 * (sizeof q_lens / sizeof *q_lens); i++) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 2, .q_len = q_lens[i / 9], .kv_len = 20};
+        args.head_size = 5;
+        args.options.causal = (attn_causal)(i % 3);
+        args.options.valid.kind = (attn_valid_kind)(i / 3 % 3);
+        describe(&args);
+        struct problem p = problem_new(&random, TEST_NORMAL, &args);
+        struct attention_result full = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        struct tensor o = tensor_new(LAYOUT_GAPS, args.batch, args.heads, args.q_len, p.v.size, FLUSH_END);
+        p.args.o = tensor_out(&o);
+        attention_run_into(&p.args, FLUSH_END);
+        assert_same_tensor(&full.o, &o);
+        tensor_free(&o);
+        attention_free(&full);
+        problem_free(&p);
+    }
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -361,6 +385,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_slices),
         cmocka_unit_test(test_packed_qkv),
         cmocka_unit_test(test_outputs_are_independent),
+        cmocka_unit_test(test_many_rows_over_few_keys),
     };
     return test_run(tests);
 }

@@ -71,6 +71,7 @@ static void test_gemm(void **state) {
     BAD(gemm_run, ATTN_OVERLAP, "y", a.x = arena.o + GEMM_M * GEMM_N - 1);
     BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
     GOOD(gemm_run, a.y = arena.q + GEMM_M * GEMM_K);
+    GOOD(gemm_run, a.x = arena.o + GEMM_M * GEMM_N);
     GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.parallel = &a.parallel_value);
     GOOD(gemm_run, a.m = 0; a.x = NULL; a.y = NULL);
 }
@@ -105,7 +106,15 @@ static void test_masked_softmax(void **state) {
         a.softmax.y_batch_stride = ROWS * (COLS + 1));
     BAD(masked_softmax, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
         a.softmax.parallel = &a.parallel_value);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_batch_stride = ROWS * COLS + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.x_batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
+        a.softmax.x_batch_stride = a.softmax.y_batch_stride = ROWS * (COLS + 1));
     GOOD(masked_softmax, a.softmax.y = arena.q);
+    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.batch = 1; a.softmax.y_batch_stride = 0);
+    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.rows = 1; a.softmax.y_row_stride = 0);
+    GOOD(masked_softmax, a.softmax.y = arena.q + BATCH * ROWS * COLS);
+    GOOD(masked_softmax, a.softmax.x = arena.o + BATCH * ROWS * COLS);
     GOOD(masked_softmax, a.softmax.x_batch_stride = 0);
     GOOD(masked_softmax, a.softmax.valid = (attn_valid_lens){0});
     GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x = NULL; a.softmax.y = NULL);
@@ -135,6 +144,7 @@ static void transposes(function *call, size_t x_floats) {
     BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q + x_floats - 1);
     BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.transpose.parallel = &a.parallel_value);
     GOOD(call, a.transpose.y = arena.q + x_floats);
+    GOOD(call, a.transpose.x = arena.o + x_floats);
     GOOD(call, a.transpose.batch = 0; a.transpose.x = NULL; a.transpose.y = NULL);
     GOOD(call, a.transpose.len = 0; a.transpose.x = NULL; a.transpose.y = NULL);
     GOOD(call, a.transpose.heads = 0; a.transpose.x = NULL; a.transpose.y = NULL);

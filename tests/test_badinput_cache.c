@@ -92,6 +92,14 @@ static void fork_configs(function *call) {
     GOOD(call, a.fork.len = 0);
 }
 
+/* Each source must hold the keys that are shared, whatever the longest sequence has. */
+static void shorter_sources(function *call) {
+    BAD(call, ATTN_BAD_SIZE, "len", (void)a);
+    BAD(call, ATTN_BAD_SIZE, "len", a.fork.sources = NULL);
+    GOOD(call, a.fork.batch = 1; a.fork.sources = NULL);
+    GOOD(call, a.fork.len = KV_LEN - 1);
+}
+
 static void test_fork(void **state) {
     (void)state;
     fork_configs(fork_size);
@@ -99,6 +107,9 @@ static void test_fork(void **state) {
     BAD(fork_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
     BAD(fork_create, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
     BAD_MEMORY(fork_create, fork_size, "memory", memory);
+    assert_ok(attn_cache_truncate(arena.cache, BATCH - 1, KV_LEN - 1, NULL));
+    shorter_sources(fork_size);
+    shorter_sources(fork_create);
 }
 
 /* ---- Appending ---- */

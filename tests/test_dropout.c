@@ -25,8 +25,16 @@ static int is_kept(float probability, uint64_t seed, size_t head, size_t row, si
 struct problem {
     attn_attention_args args;
     struct tensor q, k, v;
-    int64_t *lens;
+    int64_t *lens, *starts;
 };
+
+/* Where each sequence's first visible key is: within a block, of which dropout then sees a part. */
+static int64_t *random_starts(struct test_random *random, size_t batch, size_t kv_len) {
+    int64_t *starts = guarded_alloc(batch * sizeof *starts, sizeof *starts, FLUSH_END);
+    for (size_t b = 0; b < batch; b++)
+        starts[b] = (int64_t)random_between(random, kv_len > 1, kv_len / 2);
+    return starts;
+}
 
 static struct problem problem_new(struct test_random *random, size_t index) {
     static const float probabilities[] = {0.1f, 0.5f, 0.25f, 0.9f, 1e-3f, 0.999f};
@@ -55,10 +63,13 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->k = tensor_in(&p.k);
     a->v = tensor_in(&p.v);
     a->options.valid = valid_lens(a->options.valid.kind, p.lens);
-    test_case(
-        "batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu valid=%d causal=%d p=%g",
-        a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (int)a->options.valid.kind,
-        (int)a->options.causal, (double)a->options.dropout);
+    if (index % 2)
+        a->options.starts = p.starts = random_starts(random, a->batch, a->kv_len);
+    test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu valid=%d causal=%d "
+              "starts=%d p=%g",
+              a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size,
+              (int)a->options.valid.kind, (int)a->options.causal, a->options.starts != NULL,
+              (double)a->options.dropout);
     return p;
 }
 
@@ -67,6 +78,7 @@ static void problem_free(struct problem *p) {
     tensor_free(&p->k);
     tensor_free(&p->v);
     guarded_free(p->lens);
+    guarded_free(p->starts);
 }
 
 static struct attention_result run_without(const attn_attention_args *args) {

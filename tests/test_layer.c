@@ -256,25 +256,58 @@ static struct tensor first_columns(const struct tensor *x, size_t size) {
     return dense;
 }
 
+/* Queries, keys and values in one place with batch strides of their own: what all sequences share is none's own rows. */
+static void test_batch_strides_alone_differ(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { BATCH = 3, LEN = 9, SIZE = 20 };
+    for (size_t i = 0; i < 16; i++) {
+        size_t row_stride = i & 8 ? 1024 : SIZE; /* or rows that alias, which are copied first */
+        attn_layer_config config = {.isa = test_isa(), .query_size = SIZE, .key_size = SIZE, .value_size = SIZE};
+        config.heads = 3;
+        config.hidden = 24;
+        struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
+        p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
+        struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, BATCH, 1, LEN, row_stride, FLUSH_END);
+        attn_rows own = tensor_rows(&x), shared = {x.data, 0, row_stride};
+        p.args = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = LEN};
+        p.args.q = i & 1 ? shared : own;
+        p.args.k = i & 2 ? shared : own;
+        p.args.v = i & 4 ? shared : own;
+        p.q = (struct tensor){x.data, BATCH, 1, LEN, SIZE, p.args.q.batch_stride, 0, row_stride};
+        p.k = (struct tensor){x.data, BATCH, 1, LEN, SIZE, p.args.k.batch_stride, 0, row_stride};
+        p.v = (struct tensor){x.data, BATCH, 1, LEN, SIZE, p.args.v.batch_stride, 0, row_stride};
+        test_case("batch strides %zu %zu %zu, row stride %zu", p.q.batch_stride, p.k.batch_stride, p.v.batch_stride,
+                  row_stride);
+        struct layer_result r = layer_run(p.layer, &config, &p.args, LAYOUT_BHSD, FLUSH_END);
+        compare_with_reference(&p, &r);
+        layer_result_free(&r);
+        tensor_free(&x);
+        layer_weights_free(&p.weights);
+        guarded_free(p.memory);
+    }
+}
+
 /* Rows 4 KiB apart, which are copied before they are multiplied: one tensor for all, of which each reads other columns, or
- * three. */
+ * three. Of keys there may be more than there is room for a copy. */
 static void test_rows_that_alias(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(12, 6); i++) {
+        size_t kv_len = i % 3 == 1 ? 61 : 23;
         attn_layer_config config = {.isa = test_isa(), .query_size = 60, .value_size = 64};
         config.key_size = i % 2 ? 60 : 70;
         config.heads = i == 5 ? 16 : 6;
         config.hidden = i == 5 ? 1024 : 72;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
-        p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = 23};
-        p.args.options.valid.kind = (attn_valid_kind)(i % 3);
-        p.lens = random_lens(&random, lens_count(p.args.options.valid.kind, 2, 23), 23, FLUSH_END);
+        p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = kv_len};
+        p.args.options.valid.kind = (attn_valid_kind)((i + i / 3) % 3);
+        p.lens = random_lens(&random, lens_count(p.args.options.valid.kind, 2, 23), kv_len, FLUSH_END);
         p.args.options.valid = valid_lens(p.args.options.valid.kind, p.lens);
         struct tensor x[3];
         for (size_t t = 0; t < 3; t++)
-            x[t] = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, 23, 1024, FLUSH_END);
+            x[t] = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, kv_len, 1024, FLUSH_END);
         const struct tensor *k = &x[i % 4 ? 0 : 1], *v = &x[i % 4 ? 0 : 2];
         p.q = first_columns(&x[0], config.query_size);
         p.k = first_columns(k, config.key_size);
@@ -451,17 +484,12 @@ static void test_kernel_names(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits_as_reference),
-        cmocka_unit_test(test_same_bits_for_larger_sizes),
-        cmocka_unit_test(test_within_bound_of_oracle),
-        cmocka_unit_test(test_weight_strides),
-        cmocka_unit_test(test_self_attention),
-        cmocka_unit_test(test_rows_that_alias),
-        cmocka_unit_test(test_row_alone_as_in_batch),
-        cmocka_unit_test(test_padding_does_not_matter),
-        cmocka_unit_test(test_empty_rows),
-        cmocka_unit_test(test_nothing_to_do),
-        cmocka_unit_test(test_kernel_names),
+        cmocka_unit_test(test_same_bits_as_reference),  cmocka_unit_test(test_same_bits_for_larger_sizes),
+        cmocka_unit_test(test_within_bound_of_oracle),  cmocka_unit_test(test_weight_strides),
+        cmocka_unit_test(test_self_attention),          cmocka_unit_test(test_batch_strides_alone_differ),
+        cmocka_unit_test(test_rows_that_alias),         cmocka_unit_test(test_row_alone_as_in_batch),
+        cmocka_unit_test(test_padding_does_not_matter), cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_nothing_to_do),           cmocka_unit_test(test_kernel_names),
     };
     return test_run(tests);
 }

@@ -314,6 +314,50 @@ static void test_offsets_that_cancel(void **state) {
     table_free(&t);
 }
 
+/* Keys that no row sees, but a row without keys takes the mean of, may lie before the table's first position and from its
+ * end on, behind which no page is. A larger table changes nothing. */
+static void check_unseen_keys(struct test_random *random, size_t index, size_t q_len) {
+    enum { SIZE = 8, BEFORE = 2, BEHIND = 3 };
+    size_t positions = q_len + 5, bytes = 0;
+    int64_t offset = -BEFORE, start = BEFORE, lens[64];
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = q_len, .head_size = SIZE};
+    args.kv_len = BEFORE + positions + BEHIND;
+    args.options = (attn_options){.valid = {ATTN_VALID_PER_ROW, lens}, .starts = &start};
+    args.options.rotary_offsets = &offset;
+    args.options.causal = ATTN_CAUSAL_OFFSET; /* the first row is at position 0 of the table, and sees one key */
+    args.options.causal_offset = BEFORE;
+    args.options.empty = ATTN_EMPTY_MEAN;
+    assert_in_range(q_len, 2, 64);
+    for (size_t i = 0; i < q_len; i++)
+        lens[i] = i == q_len / 2 ? 0 : (int64_t)(BEFORE + positions);
+    struct problem p = problem_new(random, TEST_NORMAL, &args);
+    p.args.options.valid.lens = lens;
+    describe(&p.args);
+    struct attention_result result[2];
+    for (size_t larger = 0; larger < 2; larger++) {
+        attn_rotary_config config = {.positions = positions + larger * BEHIND, .dims = SIZE};
+        attn_rotary *rotary = NULL;
+        config.pairs = (attn_rotary_pairs)(index % 2);
+        assert_ok(attn_rotary_size(&config, &bytes, NULL));
+        void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        assert_ok(attn_rotary_create(&config, memory, bytes, &rotary, NULL));
+        p.args.options.rotary = rotary;
+        result[larger] = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        guarded_free(memory);
+    }
+    assert_same_result(&result[0], &result[1]);
+    attention_free(&result[0]);
+    attention_free(&result[1]);
+    problem_free(&p);
+}
+
+static void test_unseen_keys_beyond_the_table(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 4; i++)
+        check_unseen_keys(&random, i, i < 2 ? 2 : 50); /* packed block by block, and a head at a time */
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -322,6 +366,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_as_rotated_before),
         cmocka_unit_test(test_base_as_frequencies),
         cmocka_unit_test(test_offsets_that_cancel),
+        cmocka_unit_test(test_unseen_keys_beyond_the_table),
     };
     return test_run(tests);
 }

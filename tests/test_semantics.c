@@ -376,6 +376,55 @@ static void test_nan_or_infinity_in_value(void **state) {
     }
 }
 
+/* Whether the values of a block are finite is remembered for so many blocks. A value of the last block is NaN, and a mask
+ * shows it to the last row alone; it hides a key of the first block too, so that this one was looked at before. */
+static void check_nan_in_last_block(struct test_random *random, size_t last_block) {
+    enum { SIZE = 3, ROWS = 50 /* more than what is read in place */ };
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .kv_heads = 1, .q_len = ROWS};
+    size_t kv_len = args.kv_len = last_block * ATTN_BLOCK + 20, bad = kv_len - 7;
+    args.head_size = args.value_size = SIZE;
+    struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, ROWS, SIZE, FLUSH_END);
+    struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 1, 1, kv_len, SIZE, FLUSH_END);
+    struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 1, 1, kv_len, SIZE, FLUSH_END);
+    uint8_t *mask = guarded_alloc(ROWS * kv_len, 1, FLUSH_END);
+    memset(mask, 1, ROWS * kv_len);
+    for (size_t i = 0; i < ROWS; i++)
+        mask[i * kv_len + 5] = mask[i * kv_len + bad] = i == ROWS - 1;
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = kv_len};
+    void *memory;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    args.q = tensor_in(&q);
+    args.k = tensor_in(&k);
+    args.v = tensor_in(&v);
+    args.options.mask = (attn_mask){mask, 0, 0, kv_len};
+    describe(&args);
+    struct attention_result clean = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    tensor_row(&v, 0, 0, bad)[1] = NAN;
+    cache_append(cache, kv_len, args.k, args.v, NULL);
+    for (int cached = 0; cached < 2; cached++) {
+        args.cache = cached ? cache : NULL;
+        struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_bits(clean.o.data, r.o.data, (ROWS - 1) * SIZE);
+        assert_all_nan(tensor_row(&r.o, 0, 0, ROWS - 1) + 1, 1);
+        attention_free(&r);
+    }
+    attention_free(&clean);
+    guarded_free(memory);
+    guarded_free(mask);
+    tensor_free(&q);
+    tensor_free(&k);
+    tensor_free(&v);
+}
+
+static void test_nan_in_value_of_any_block(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t blocks[] = {1, 31, 32, 63, 64, 65, 128};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        if (!test_quick() || blocks[i] == 64)
+            check_nan_in_last_block(&random, blocks[i]);
+}
+
 /* ---- Extreme values ---- */
 
 /* Values so small that their average underflows from below, and values that are -0. */
@@ -499,6 +548,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_nan_in_query),
         cmocka_unit_test(test_nan_in_key),
         cmocka_unit_test(test_nan_or_infinity_in_value),
+        cmocka_unit_test(test_nan_in_value_of_any_block),
         cmocka_unit_test(test_no_negative_zero),
         cmocka_unit_test(test_largest_logits),
         cmocka_unit_test(test_empty_rows),

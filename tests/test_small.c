@@ -282,6 +282,25 @@ static void equals_the_general_path_on_special_logits(void **state) {
     }
 }
 
+/* One value is the negative number nearest to 0, which the division underflows; the others are -0. All weigh alike. */
+static void negative_outputs_that_underflow(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t size = 1; size <= 70; size++)
+        for (size_t rows = 1; rows <= 9; rows += 4) {
+            struct shape s = {.heads = 1, .group = 1, .rows = rows, .keys = 3, .head_size = 1, .value_size = size};
+            say(&s, TEST_NORMAL);
+            struct problem p = new_problem(&random, &s, TEST_NORMAL);
+            for (size_t c = 0; c < s.keys; c++) {
+                *row_of(&p.k, 0, c) = 0.0f;
+                for (size_t j = 0; j < size; j++)
+                    row_of(&p.v, 0, c)[j] = c == j % s.keys ? -FLT_TRUE_MIN : -0.0f;
+            }
+            check(&p, false);
+            free_problem(&p);
+        }
+}
+
 /* What a row does not see may be NaN: no bit of it changes. What nobody sees may lie on a page that is not there. */
 static void hidden_keys_reach_no_row(void **state) {
     (void)state;
@@ -315,6 +334,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_the_general_path_on_every_size),
         cmocka_unit_test(equals_the_general_path_on_any_values),
         cmocka_unit_test(equals_the_general_path_on_special_logits),
+        cmocka_unit_test(negative_outputs_that_underflow),
         cmocka_unit_test(hidden_keys_reach_no_row),
     };
     return test_run(tests);

@@ -165,24 +165,24 @@ extern const char *const any_name;
  * the arena as it was. */
 void check_bad(function *call, struct arguments *a, attn_status expected, const char *name);
 
-/* What `spoil` does to valid arguments `a` makes the function fail so. */
-#define BAD(call, expected, name, spoil)                                                                               \
+/* What the last argument, statements, does to valid arguments `a` makes the function fail so. */
+#define BAD(call, expected, name, ...)                                                                                 \
     do {                                                                                                               \
         struct arguments a;                                                                                            \
         base(&a);                                                                                                      \
-        spoil;                                                                                                         \
-        test_case("%s: %s", #call, #spoil);                                                                            \
+        __VA_ARGS__;                                                                                                   \
+        test_case("%s: %s", #call, #__VA_ARGS__);                                                                      \
         check_bad(call, &a, expected, name);                                                                           \
     } while (0)
 
-/* The valid arguments, and those that `spoil` leaves valid. */
-#define GOOD(call, spoil)                                                                                              \
+/* The valid arguments, and those that it leaves valid. */
+#define GOOD(call, ...)                                                                                                \
     do {                                                                                                               \
         struct arguments a;                                                                                            \
         const char *field = "untouched";                                                                               \
         base(&a);                                                                                                      \
-        spoil;                                                                                                         \
-        test_case("%s: %s", #call, #spoil);                                                                            \
+        __VA_ARGS__;                                                                                                   \
+        test_case("%s: %s", #call, #__VA_ARGS__);                                                                      \
         assert_ok(call(&a, &field));                                                                                   \
         assert_string_equal("untouched", field);                                                                       \
         provoked |= 1u << ATTN_OK;                                                                                     \

@@ -312,6 +312,10 @@ static void attention_sizes(function *call) {
     GOOD(call, a.attention.batch = 0; a.attention.q.data = NULL; a.attention.o.data = NULL);
 }
 
+static void one_sequence(attn_attention_args *args) {
+    args->batch = args->heads = args->kv_heads = 1;
+}
+
 static void test_attention(void **state) {
     (void)state;
     size_t o_floats = BATCH * HEADS * Q_LEN * VALUE_SIZE;
@@ -346,7 +350,24 @@ static void test_attention(void **state) {
          a.attention.k.batch_stride = a.attention.v.batch_stride = SIZE_MAX);
     BAD_OPTION_DATA(attention, attention.options, o_floats);
     BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0});
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0}; a.attention.q_len = 1);
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 1, 0, 0};
+        a.attention.q_cu = packed(0, 1, 2, 2));
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0});
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention));
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0};
+        a.attention.kv_cu = packed(0, 1, 1, 1));
     GOOD(attention, a.attention.q.batch_stride = a.attention.k.head_stride = a.attention.v.row_stride = 0);
+    GOOD(attention, a.attention.q = (attn_tensor){arena.q, 0, 0, HEAD_SIZE});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, HEAD_SIZE, 0});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 1, 0, 0});
+    GOOD(attention, a.attention.v = (attn_tensor){arena.v, 0, 0, 0});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention);
+         a.attention.kv_len = 1);
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; a.attention.kv_len = 0);
+    GOOD(attention, a.attention.q = a.attention.k = (attn_tensor){arena.q, 0, 0, 0}; one_sequence(&a.attention);
+         a.attention.q_len = a.attention.kv_len = 1);
 }
 
 static void test_merge(void **state) {
@@ -517,6 +538,13 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.row_stride", a.forward.y.row_stride = HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = Q_LEN * HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = 0);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.batch_stride", a.forward.q = (attn_rows){arena.q, 0, 0};
+        a.forward.q_len = 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.batch_stride", a.forward.k = (attn_rows){arena.k, 0, 0};
+        a.forward.kv_len = 1);
+    GOOD(layer_forward, a.forward.q = (attn_rows){arena.q, 0, QUERY_WIDTH}; a.forward.q_len = 1);
+    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_cu = packed(0, 1, 1, 1));
+    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_len = 0);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.q.batch_stride = SIZE_MAX);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.k.row_stride = SIZE_MAX / 4);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.v.batch_stride = SIZE_MAX / 4);

@@ -161,12 +161,14 @@ static void test_append(void **state) {
     BAD_SIZE(cache_append, "len", keys.len);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN + 1);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = PTRDIFF_MAX);
+    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, 0, 0, 0});
+    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, 1, 0, 0}; a.keys.cu = packed(0, 1, 2, 2));
     BAD(cache_append, ATTN_OVERFLOW, "k", a.keys.k.batch_stride = SIZE_MAX);
     BAD(cache_append, ATTN_OVERFLOW, "v", a.keys.v.head_stride = SIZE_MAX / 2);
     BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
         a.keys.parallel = &a.parallel_value);
     BAD_APPEND_LENGTHS(cache_append, keys);
-    GOOD(cache_append, a.keys.len = 0; a.keys.k.data = a.keys.v.data = NULL);
+    GOOD(cache_append, a.keys.len = 0; a.keys.k = a.keys.v = (attn_tensor){0});
     GOOD(cache_append, a.keys.cu = packed(1, 2, 2, 4); a.keys.k.batch_stride = SIZE_MAX);
     assert_int_equal(KV_LEN + 1, attn_cache_length(arena.cache, 0));
     assert_int_equal(KV_LEN, attn_cache_length(arena.cache, 1));
@@ -215,6 +217,8 @@ static void test_layer_append(void **state) {
     BAD(layer_append, ATTN_NULL_POINTER, "v.data", a.append.v.data = NULL);
     BAD(layer_append, ATTN_BAD_STRIDE, "k.row_stride", a.append.len = 2; a.append.k.row_stride = KEY_WIDTH - 1);
     BAD(layer_append, ATTN_BAD_STRIDE, "v.row_stride", a.append.len = 2; a.append.v.row_stride = VALUE_WIDTH - 1);
+    BAD(layer_append, ATTN_BAD_STRIDE, "k.batch_stride", a.append.k = (attn_rows){arena.k, 0, 0});
+    BAD(layer_append, ATTN_BAD_STRIDE, "v.batch_stride", a.append.v = (attn_rows){arena.v, 0, 0});
     BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.k.batch_stride = SIZE_MAX);
     BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.v.batch_stride = SIZE_MAX / 2);
     BAD_APPEND_LENGTHS(layer_append, append);

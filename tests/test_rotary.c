@@ -89,7 +89,7 @@ static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float 
                            size_t rows, float *rotated) {
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = rows, .kv_len = 1, .head_size = head_size};
-    args.q = (attn_tensor){x, 0, 0, 0};
+    args.q = (attn_tensor){x, head_size, 0, 0};
     args.k = (attn_tensor){units, 0, head_size, 0};
     args.options.causal = ATTN_CAUSAL_OFFSET;
     args.options.causal_offset = (int64_t)first;
@@ -107,7 +107,7 @@ static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x,
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = keys, .kv_len = keys, .head_size = head_size};
     args.q = (attn_tensor){units, 0, head_size, 0};
-    args.k = (attn_tensor){x, 0, 0, 0};
+    args.k = (attn_tensor){x, head_size, 0, 0};
     args.options.rotary = rotary;
     float *scores = run_scores(args);
     for (size_t j = 0; j < keys * head_size; j++)

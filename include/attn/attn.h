@@ -55,7 +55,8 @@ typedef enum attn_status {
     ATTN_BAD_SIZE,        /* a size that is zero or too large for what it counts, or does not divide as it must */
     ATTN_BAD_VALUE,       /* NaN, infinite, out of range, not one of the enumeration's values, or
                              given without what uses it */
-    ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place */
+    ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place, or strides
+                             that were forgotten */
     ATTN_OVERLAP,         /* an output overlaps an input */
     ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
     ATTN_MISALIGNED,      /* memory that is not aligned to ATTN_ALIGNMENT */
@@ -202,7 +203,9 @@ ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, cons
 /* ---- Attention level ----------------------------------------------------------------------------------------------- */
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride + c]. Inputs may
- * broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. */
+ * broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides.
+ * All three strides 0 in q or k of more than one row (over batch, heads and length) are refused:
+ * they were forgotten. Where one row for all is meant, a dimension of size 1 can have any stride. */
 typedef struct attn_tensor {
     const float *data;
     size_t batch_stride, head_stride, row_stride;
@@ -457,7 +460,10 @@ ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *by
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
                                        const char **field);
 
-/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b * batch_stride + i * row_stride. */
+/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at
+ * data + b * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at
+ * least the width. batch_stride 0 gives every sequence the same rows; one row each and both strides 0
+ * are refused as forgotten. */
 typedef struct attn_rows {
     const float *data;
     size_t batch_stride, row_stride;

@@ -76,41 +76,35 @@ static attn_status measure(struct attn_problem *problem, size_t *bytes, const ch
 }
 
 /* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
-struct extent {
-    size_t batch, heads, len, width;
-    const attn_cu_lens *cu;
-};
-
-static attn_status check_tensor(const attn_tensor *tensor, const struct extent *extent, size_t dims[ATTN_CHECK_DIMS],
-                                struct attn_named_bytes *range, const char *data_name, const char **field) {
-    bool packed = extent->cu->cu;
-    size_t strides[ATTN_CHECK_DIMS] = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride};
-    dims[0] = packed ? 1 : extent->batch;
-    dims[1] = extent->heads;
-    dims[2] = packed ? extent->cu->total : extent->len;
-    range->data = tensor->data;
-    RETURN_IF_ERROR(attn_check_extent(dims, strides, extent->width, &range->bytes, range->name, field));
-    return range->bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
+static struct attn_strided strided_tensor(const attn_tensor *tensor, const attn_cu_lens *cu, size_t batch, size_t heads,
+                                          size_t len, size_t width) {
+    bool packed = cu->cu;
+    return (struct attn_strided){
+        .data = tensor->data,
+        .dims = {packed ? 1 : batch, heads, packed ? cu->total : len},
+        .strides = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
+        .width = width};
 }
 
 static attn_status check_attention_data(const struct attn_problem *problem, const attn_attention_args *args,
                                         const char **field) {
-    attn_tensor o = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
-    struct extent q = {problem->batch, problem->heads, problem->q_len, problem->head_size, &args->q_cu};
-    struct extent k = {problem->batch, problem->kv_heads, args->cache ? 0 : problem->kv_len, problem->head_size,
-                       &args->kv_cu};
-    struct extent v = k, out = q;
+    attn_tensor out = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
+    size_t batch = problem->batch, heads = problem->heads, kv_heads = problem->kv_heads;
+    size_t q_len = problem->q_len, kv_len = args->cache ? 0 : problem->kv_len, value_size = problem->value_size;
+    struct attn_strided q = strided_tensor(&problem->q, &args->q_cu, batch, heads, q_len, problem->head_size);
+    struct attn_strided k = strided_tensor(&problem->k, &args->kv_cu, batch, kv_heads, kv_len, problem->head_size);
+    struct attn_strided v = strided_tensor(&problem->v, &args->kv_cu, batch, kv_heads, kv_len, value_size);
+    struct attn_strided o = strided_tensor(&out, &args->q_cu, batch, heads, q_len, value_size);
     struct attn_named_bytes range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    size_t dims[ATTN_CHECK_DIMS], o_dims[ATTN_CHECK_DIMS];
-    v.width = out.width = problem->value_size;
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", field));
-    RETURN_IF_ERROR(check_tensor(&problem->q, &q, dims, &range[1], "q.data", field));
-    RETURN_IF_ERROR(check_tensor(&problem->k, &k, dims, &range[2], "k.data", field));
-    RETURN_IF_ERROR(check_tensor(&problem->v, &v, dims, &range[3], "v.data", field));
-    RETURN_IF_ERROR(check_tensor(&o, &out, o_dims, &range[0], "o.data", field));
-    RETURN_IF_ERROR(attn_check_apart(o_dims, (size_t[]){o.batch_stride, o.head_stride, o.row_stride},
-                                     problem->value_size, "o", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, batch, q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, batch, problem->kv_len, "kv_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], "q.data", field));
+    RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], "k.data", field));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], "v.data", field));
+    RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], "o.data", field));
+    RETURN_IF_ERROR(attn_check_strides(&q, "q", field)); /* v may be one row: who wants the weights has no values */
+    RETURN_IF_ERROR(attn_check_strides(&k, "k", field));
+    RETURN_IF_ERROR(attn_check_apart(o.dims, o.strides, value_size, "o", field));
     for (int i = 1; i < 4; i++)
         RETURN_IF_ERROR(attn_check_disjoint(o.data, range[0].bytes, range[i].data, range[i].bytes, "o", field));
     return attn_check_option_data(problem, range, 4, field);

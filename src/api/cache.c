@@ -114,17 +114,23 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
 /* ---- Append ---- */
 
 /* Rows of k or v: [batch, kv_heads, len] or [kv_heads, total]. */
-static attn_status check_appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
-                                       const attn_tensor *tensor, size_t width, const char *name, const char *data_name,
-                                       const char **field) {
+static struct attn_strided appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
+                                         const attn_tensor *tensor, size_t width) {
     bool packed = args->cu.cu;
-    size_t dims[ATTN_CHECK_DIMS] = {packed ? 1 : cache->config.batch, cache->config.kv_heads,
-                                    packed ? args->cu.total : args->len};
-    size_t bytes;
-    RETURN_IF_ERROR(
-        attn_check_extent(dims, (size_t[]){packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
-                          width, &bytes, name, field));
-    return bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
+    return (struct attn_strided){
+        .data = tensor->data,
+        .dims = {packed ? 1 : cache->config.batch, cache->config.kv_heads, packed ? args->cu.total : args->len},
+        .strides = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
+        .width = width};
+}
+
+static attn_status check_appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
+                                       const char **field) {
+    struct attn_strided k = appended_rows(cache, args, &args->k, cache->config.head_size);
+    struct attn_strided v = appended_rows(cache, args, &args->v, cache->config.value_size);
+    RETURN_IF_ERROR(attn_check_tensor(&k, &(struct attn_named_bytes){.name = "k"}, "k.data", field));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &(struct attn_named_bytes){.name = "v"}, "v.data", field));
+    return attn_check_strides(&k, "k", field);
 }
 
 static bool pages_are_set(const struct attn_store *store, size_t b, size_t begin, size_t end) {
@@ -177,8 +183,7 @@ attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *a
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     RETURN_IF_ERROR(attn_check_cache_lens(cache, args, field));
-    RETURN_IF_ERROR(check_appended_rows(cache, args, &args->k, cache->config.head_size, "k", "k.data", field));
-    RETURN_IF_ERROR(check_appended_rows(cache, args, &args->v, cache->config.value_size, "v", "v.data", field));
+    RETURN_IF_ERROR(check_appended_rows(cache, args, field));
     attn_op_cache_append(cache, args);
     return ATTN_OK;
 }

@@ -53,10 +53,22 @@ static inline attn_status attn_check_valid_lens(const attn_valid_lens *valid, co
     return valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_check_pointer(valid->lens, name, field);
 }
 
-/* The bytes from the first to the last element of a tensor of rows of `width` elements; dims and strides outermost first.
- * ATTN_OVERFLOW under `name` where that does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a
- * microsecond. */
+/* A named range of bytes. */
+struct attn_named_bytes {
+    const char *name;
+    const void *data;
+    size_t bytes;
+};
+
+/* A tensor of rows of `width` floats, its dimensions and strides outermost first. */
 enum { ATTN_CHECK_DIMS = 3 };
+struct attn_strided {
+    const void *data;
+    size_t dims[ATTN_CHECK_DIMS], strides[ATTN_CHECK_DIMS], width;
+};
+
+/* The bytes from the first to the last element of a tensor of rows of `width` elements. ATTN_OVERFLOW under `name` where that
+ * does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a microsecond. */
 static inline attn_status attn_check_elements(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
                                               size_t width, size_t element_size, size_t *bytes, const char *name,
                                               const char **field) {
@@ -79,6 +91,23 @@ static inline attn_status attn_check_elements(const size_t dims[ATTN_CHECK_DIMS]
 static inline attn_status attn_check_extent(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
                                             size_t width, size_t *bytes, const char *name, const char **field) {
     return attn_check_elements(dims, strides, width, sizeof(float), bytes, name, field);
+}
+
+/* A tensor's range, whose name is given, and that it has data where the range is not empty; `data_name` is the pointer's. */
+static inline attn_status attn_check_tensor(const struct attn_strided *tensor, struct attn_named_bytes *range,
+                                            const char *data_name, const char **field) {
+    range->data = tensor->data;
+    RETURN_IF_ERROR(attn_check_extent(tensor->dims, tensor->strides, tensor->width, &range->bytes, range->name, field));
+    return range->bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
+}
+
+/* An input of more than one row without any stride, each row the same: the strides were forgotten. ATTN_BAD_STRIDE under
+ * `name`. */
+static inline attn_status attn_check_strides(const struct attn_strided *tensor, const char *name, const char **field) {
+    const size_t *dims = tensor->dims, *strides = tensor->strides;
+    bool none = (strides[0] | strides[1] | strides[2]) == 0, many = (dims[0] | dims[1] | dims[2]) > 1;
+    bool empty = dims[0] == 0 || dims[1] == 0 || dims[2] == 0;
+    return none && many && !empty ? attn_fail(ATTN_BAD_STRIDE, name, field) : ATTN_OK;
 }
 
 /* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.

@@ -135,40 +135,49 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
 }
 
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
-static attn_status check_layer_rows(const attn_rows *rows, size_t batch, size_t len, const attn_cu_lens *cu,
-                                    size_t width, struct attn_named_bytes *range, const char *data_name,
-                                    const char *stride_name, const char *batch_name, const char **field) {
+static struct attn_strided strided_rows(const attn_rows *rows, const attn_cu_lens *cu, size_t batch, size_t len,
+                                        size_t width) {
     bool packed = cu->cu;
-    size_t sequences = packed ? 1 : batch, count = packed ? cu->total : len;
+    return (struct attn_strided){.data = rows->data,
+                                 .dims = {1, packed ? 1 : batch, packed ? cu->total : len},
+                                 .strides = {0, packed ? 0 : rows->batch_stride, rows->row_stride},
+                                 .width = width};
+}
+
+struct row_names {
+    const char *data, *row_stride, *batch_stride;
+};
+#define ROW_NAMES(x) (&(const struct row_names){x ".data", x ".row_stride", x ".batch_stride"})
+
+static attn_status check_layer_rows(const struct attn_strided *rows, const struct row_names *names,
+                                    struct attn_named_bytes *range, const char **field) {
     range->data = rows->data;
     range->bytes = 0;
-    if (sequences == 0 || count == 0)
+    if (rows->dims[1] == 0 || rows->dims[2] == 0)
         return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(rows->data, data_name, field));
-    if (count > 1 && rows->row_stride < width)
-        return attn_fail(ATTN_BAD_STRIDE, stride_name, field);
-    return attn_check_extent((size_t[]){1, sequences, count}, (size_t[]){0, rows->batch_stride, rows->row_stride},
-                             width, &range->bytes, batch_name, field);
+    RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, field));
+    if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
+        return attn_fail(ATTN_BAD_STRIDE, names->row_stride, field);
+    RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, field));
+    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, field);
 }
 
 static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args,
                                     const struct attn_problem *problem, const char **field) {
+    attn_rows out = {args->y.data, args->y.batch_stride, args->y.row_stride};
+    size_t batch = args->batch, q_len = args->q_len, kv_len = args->cache ? 0 : problem->kv_len;
+    struct attn_strided q = strided_rows(&args->q, &args->q_cu, batch, q_len, layer->w_q.k);
+    struct attn_strided k = strided_rows(&args->k, &args->kv_cu, batch, kv_len, layer->w_k.k);
+    struct attn_strided v = strided_rows(&args->v, &args->kv_cu, batch, kv_len, layer->w_v.k);
+    struct attn_strided y = strided_rows(&out, &args->q_cu, batch, q_len, layer->w_o.n);
     struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    size_t new_keys = args->cache ? 0 : problem->kv_len;
-    attn_rows y = {args->y.data, args->y.batch_stride, args->y.row_stride};
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, problem->kv_len, "kv_cu.cu", field));
-    RETURN_IF_ERROR(check_layer_rows(&args->q, args->batch, args->q_len, &args->q_cu, layer->w_q.k, &range[1], "q.data",
-                                     "q.row_stride", "q.batch_stride", field));
-    RETURN_IF_ERROR(check_layer_rows(&args->k, args->batch, new_keys, &args->kv_cu, layer->w_k.k, &range[2], "k.data",
-                                     "k.row_stride", "k.batch_stride", field));
-    RETURN_IF_ERROR(check_layer_rows(&args->v, args->batch, new_keys, &args->kv_cu, layer->w_v.k, &range[3], "v.data",
-                                     "v.row_stride", "v.batch_stride", field));
-    RETURN_IF_ERROR(check_layer_rows(&y, args->batch, args->q_len, &args->q_cu, layer->w_o.n, &range[0], "y.data",
-                                     "y.row_stride", "y.batch_stride", field));
-    size_t dims[ATTN_CHECK_DIMS] = {1, args->q_cu.cu ? 1 : args->batch, args->q_cu.cu ? args->q_cu.total : args->q_len};
-    RETURN_IF_ERROR(
-        attn_check_apart(dims, (size_t[]){0, y.batch_stride, y.row_stride}, layer->w_o.n, "y.batch_stride", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, batch, q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, batch, problem->kv_len, "kv_cu.cu", field));
+    RETURN_IF_ERROR(check_layer_rows(&q, ROW_NAMES("q"), &range[1], field));
+    RETURN_IF_ERROR(check_layer_rows(&k, ROW_NAMES("k"), &range[2], field));
+    RETURN_IF_ERROR(check_layer_rows(&v, ROW_NAMES("v"), &range[3], field));
+    RETURN_IF_ERROR(check_layer_rows(&y, ROW_NAMES("y"), &range[0], field));
+    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, y.width, "y.batch_stride", field));
     for (int i = 1; i < 4; i++)
         RETURN_IF_ERROR(attn_check_disjoint(y.data, range[0].bytes, range[i].data, range[i].bytes, "y", field));
     return attn_check_option_data(problem, range, 4, field);
@@ -240,10 +249,10 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
     RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, field));
     size_t batch = args->cache->config.batch;
-    RETURN_IF_ERROR(check_layer_rows(&args->k, batch, args->len, &args->cu, layer->w_k.k, &range, "k.data",
-                                     "k.row_stride", "k.batch_stride", field));
-    RETURN_IF_ERROR(check_layer_rows(&args->v, batch, args->len, &args->cu, layer->w_v.k, &range, "v.data",
-                                     "v.row_stride", "v.batch_stride", field));
+    struct attn_strided k_rows = strided_rows(&args->k, &args->cu, batch, args->len, layer->w_k.k);
+    struct attn_strided v_rows = strided_rows(&args->v, &args->cu, batch, args->len, layer->w_v.k);
+    RETURN_IF_ERROR(check_layer_rows(&k_rows, ROW_NAMES("k"), &range, field));
+    RETURN_IF_ERROR(check_layer_rows(&v_rows, ROW_NAMES("v"), &range, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
     RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);

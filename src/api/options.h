@@ -22,13 +22,6 @@ attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const 
 /* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is checked. */
 attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field);
 
-/* A named range of bytes. */
-struct attn_named_bytes {
-    const char *name;
-    const void *data;
-    size_t bytes;
-};
-
 struct attn_problem;
 
 /* The options' pointers to data; their scalars and the problem's sequences are checked already. Inputs fit. Optional outputs,

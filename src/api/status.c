@@ -14,7 +14,7 @@ const char *attn_status_string(attn_status status) {
     case ATTN_BAD_VALUE:
         return "a value is NaN, infinite, out of range, not one of its enumeration, or given without what uses it";
     case ATTN_BAD_STRIDE:
-        return "a stride makes rows overlap";
+        return "strides make rows overlap, or were forgotten";
     case ATTN_OVERLAP:
         return "an output overlaps an input";
     case ATTN_OVERFLOW:

@@ -291,7 +291,7 @@ static void add_rotary(struct test_random *random, struct problem *p) {
     p->rotary.pairs = (attn_rotary_pairs)random_below(random, 2);
     p->rotary.base = random_below(random, 2) ? 0 : (double)random_uniform(random, 2.0f, 500.0f);
     assert_ok(attn_rotary_size(&p->rotary, &bytes, NULL));
-    p->rotary_memory = guarded_alloc(bytes, ATTN_ALIGNMENT, random_flush(random));
+    p->rotary_memory = poisoned_alloc(bytes, random_flush(random));
     assert_ok(attn_rotary_create(&p->rotary, p->rotary_memory, bytes, &rotary, NULL));
     p->rotary_offsets = guarded_alloc(args->batch * sizeof(int64_t), sizeof(int64_t), random_flush(random));
     for (size_t b = 0; b < args->batch; b++)

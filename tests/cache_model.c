@@ -211,7 +211,7 @@ static struct outputs run(const attn_attention_args *args, enum layout layout) {
     const char *field = "none";
     full.o = tensor_out(&alone);
     assert_ok(attn_attention_workspace(&full, &bytes, &field));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_attention(&full, workspace, bytes, &field));
     guarded_free(workspace);
     full.o = tensor_out(&r.o);
@@ -219,7 +219,7 @@ static struct outputs run(const attn_attention_args *args, enum layout layout) {
     full.options.scores = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
     full.options.log_sum_exp = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
     assert_ok(attn_attention_workspace(&full, &bytes, &field));
-    workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_attention(&full, workspace, bytes, &field));
     assert_string_equal("none", field);
     guarded_free(workspace);

@@ -166,7 +166,7 @@ PROBLEM_API void attention_run_into(const attn_attention_args *args, enum flush 
     size_t bytes = 0;
     const char *field = "none";
     assert_ok(attn_attention_workspace(args, &bytes, &field));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    void *workspace = poisoned_alloc(bytes, flush);
     assert_ok(attn_attention(args, workspace, bytes, &field));
     assert_string_equal(field, "none");
     guarded_free(workspace);
@@ -293,7 +293,7 @@ PROBLEM_API attn_layer *layer_create(const attn_layer_config *config, void **mem
     attn_layer *layer = NULL;
     size_t bytes = 0;
     assert_ok(attn_layer_size(config, &bytes, NULL));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    *memory = poisoned_alloc(bytes, flush);
     assert_ok(attn_layer_create(config, *memory, bytes, &layer, NULL));
     return layer;
 }
@@ -319,7 +319,7 @@ PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_la
     full.options.weights = r.weights;
     full.options.log_sum_exp = r.log_sum_exp;
     assert_ok(attn_layer_workspace(layer, &full, &bytes, &field));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    void *workspace = poisoned_alloc(bytes, flush);
     assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &field));
     assert_string_equal(field, "none");
     guarded_free(workspace);
@@ -347,7 +347,7 @@ PROBLEM_API attn_cache *cache_create(const attn_cache_config *config, void **mem
     attn_cache *cache = NULL;
     size_t bytes = 0;
     assert_ok(attn_cache_size(config, &bytes, NULL));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    *memory = poisoned_alloc(bytes, flush);
     assert_ok(attn_cache_create(config, *memory, bytes, &cache, NULL));
     assert_int_equal(0, attn_cache_length(cache, ATTN_ALL_SEQUENCES));
     return cache;

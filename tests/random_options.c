@@ -129,7 +129,7 @@ attn_rotary *draw_rotary(struct test_random *random, size_t positions, size_t he
     config.dims = 2 * random_between(random, 1, head_size / 2);
     config.base = random_below(random, 2) ? 0 : 500000;
     assert_ok(attn_rotary_size(&config, &bytes, NULL));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_rotary_create(&config, *memory, bytes, &rotary, NULL));
     return rotary;
 }

@@ -454,8 +454,20 @@ bool is_untouched(const float *x) {
     return memcmp(x, &canary, sizeof canary) == 0;
 }
 
-void fill_untouched(float *x, size_t n) {
-    fill_canary((char *)x, (const char *)(x + n));
+void fill_poison(float *x, size_t n) {
+    static uint32_t calls;
+    uint32_t canary = CANARY, turn = calls++;
+    for (size_t i = 0; i < n; i++)
+        if (((uint32_t)i * 0x9e3779b1u >> 31 ^ turn) & 1) /* in no pattern that vectors or rows have */
+            x[i] = INFINITY;
+        else
+            memcpy(x + i, &canary, sizeof canary);
+}
+
+void *poisoned_alloc(size_t bytes, enum flush flush) {
+    void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
+    fill_poison(memory, bytes / sizeof(float));
+    return memory;
 }
 
 struct test_matrix test_matrix(size_t rows, size_t cols, size_t stride, enum flush flush) {

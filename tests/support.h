@@ -104,8 +104,11 @@ size_t guarded_page_size(void);
 float *guarded_copy(const float *x, size_t count, enum flush flush);
 /* Whether x[0] is the canary still. */
 bool is_untouched(const float *x);
-/* Makes it the canary again. */
-void fill_untouched(float *x, size_t n);
+/* Poison for what has no effect: each float the canary, which a maximum passes over, or +inf, which it does not. Where one
+ * call puts the one, the next puts the other. */
+void fill_poison(float *x, size_t n);
+/* Memory for an object or a workspace, full of it. */
+void *poisoned_alloc(size_t bytes, enum flush flush);
 
 /* rows x cols with `stride` floats from row to row. Gaps hold the canary; the last row has no gap after it. */
 struct test_matrix {

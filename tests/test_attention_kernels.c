@@ -74,9 +74,9 @@ static void run_block(const struct attn_attention_kernel *of, const struct tile 
                                         .correction = side->correction});
 }
 
-/* New logits in the visible columns and the canary in all others, which the kernel must not let into anything. */
+/* New logits in the visible columns and poison in all others, which the kernel must not let into anything. */
 static void new_logits(struct test_random *random, const struct tile *tile, enum test_values values, float offset) {
-    fill_untouched(tile->reference.scores, tile->rows * tile->score_stride);
+    fill_poison(tile->reference.scores, tile->rows * tile->score_stride);
     for (size_t r = 0; r < tile->rows; r++)
         for (size_t c = tile->lo[r]; c < tile->hi[r]; c++)
             tile->reference.scores[r * tile->score_stride + c] = random_float(random, values) + offset;
@@ -637,7 +637,7 @@ static void finish_equals_reference(void **state) {
         }
 }
 
-/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo is NaN or another. */
+/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo another, or both are poison. */
 static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse) {
     float *expected = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
     reference()->weights(x, lo, hi, cols, shift, inverse, expected);
@@ -652,7 +652,8 @@ static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, flo
     assert_same_bits(expected, y, cols);
     guarded_free(visible);
 
-    memcpy(y, x, cols * sizeof *y);
+    fill_poison(y, cols);
+    memcpy(y + lo, x + lo, count * sizeof *y);
     kernel()->weights(y, lo, hi, cols, shift, inverse, y);
     assert_same_bits(expected, y, cols);
     guarded_free(y);

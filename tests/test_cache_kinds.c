@@ -260,7 +260,7 @@ static attn_cache *fork_create(struct test_random *random, const attn_cache_fork
     const char *field = "none";
     size_t bytes = 0;
     assert_ok(attn_cache_fork_size(config, &bytes, &field));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, random_flush(random));
+    *memory = poisoned_alloc(bytes, random_flush(random));
     assert_ok(attn_cache_fork(config, *memory, bytes, &cache, &field));
     assert_string_equal("none", field);
     return cache;
@@ -557,7 +557,7 @@ static void compare_workspaces(struct test_random *random, enum kind kind, size_
     test_case("%s: heads=%zu kv_heads=%zu sizes=%zu,%zu threads=%zu", kind_names[kind], m.heads, m.kv_heads,
               m.head_size, m.value_size, threads);
     assert_ok(attn_attention_workspace(&args, &needed, NULL));
-    void *workspace = guarded_alloc(needed, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(needed, FLUSH_END);
     while (m.lens[0] < total) {
         size_t left = total - m.lens[0], lens[MODEL_BATCH] = {random_between(random, most / 2, most)};
         lens[0] = lens[0] < left ? lens[0] : left;

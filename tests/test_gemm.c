@@ -641,7 +641,7 @@ static attn_gemm *create(const struct problem *problem, bool out_by_in, bool wit
     const char *field = NULL;
     attn_gemm *gemm = NULL;
     assert_ok(attn_gemm_size(&config, &bytes, &field));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, *memory, bytes, &gemm, &field));
     assert_null(field);
     assert_non_null(gemm);
@@ -714,7 +714,7 @@ static void takes_a_workspace(void **state) {
     struct test_matrix x = corner(problem.a, problem.k, m, problem.k, 0, FLUSH_END);
     struct test_matrix y = test_matrix(m, problem.n, problem.n, FLUSH_END);
     struct test_matrix expected = corner(problem.expected[START_BIAS], problem.n, m, problem.n, 0, FLUSH_END);
-    char *workspace = guarded_alloc(wanted > 0 ? wanted : 1, ATTN_ALIGNMENT, FLUSH_END);
+    char *workspace = poisoned_alloc(wanted > 0 ? wanted : 1, FLUSH_END);
     if (wanted > 0) {
         assert_int_equal(
             attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, workspace, wanted - 1, NULL, &field),

@@ -151,7 +151,7 @@ static attn_layer *golden_layer(const struct golden *g, void **memory) {
     config.w_v = golden_linear(g, "v", g->value_size, &arrays[2]);
     config.w_o = golden_linear(g, "o", g->hidden, &arrays[3]);
     assert_ok(attn_layer_size(&config, &bytes, NULL));
-    *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_create(&config, *memory, bytes, &layer, NULL));
     for (size_t i = 0; i < 4; i++) {
         npy_free(&arrays[i].w);
@@ -202,7 +202,7 @@ static void check_multihead(const struct golden *g, attn_empty_rows empty, const
     args.options.empty = empty;
     args.options.weights = weights;
     assert_ok(attn_layer_workspace(layer, &args, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_forward(layer, &args, workspace, bytes, NULL));
     compare_outputs(g, y_truth, y);
     compare_weights(g, weights_truth, weights);

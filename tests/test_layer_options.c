@@ -22,7 +22,7 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
     attn_gemm *gemm = NULL;
     size_t bytes = 0;
     assert_ok(attn_gemm_size(&config, &bytes, NULL));
-    void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
     for (size_t b = 0; b < x->batch; b++)
         assert_ok(attn_gemm_run(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0),
@@ -174,7 +174,7 @@ static attn_cache *new_fork(struct problem *p, const attn_cache *parent, size_t 
     attn_cache *cache = NULL;
     size_t bytes = 0;
     assert_ok(attn_cache_fork_size(&config, &bytes, NULL));
-    void *memory = p->memory[p->memories++] = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *memory = p->memory[p->memories++] = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_cache_fork(&config, memory, bytes, &cache, NULL));
     return cache;
 }
@@ -189,7 +189,7 @@ static void append_both(struct problem *p, size_t begin, size_t len, const int64
     args.k = rows_from(&p->k, begin);
     args.v = rows_from(&p->v, begin);
     assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &field));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
     assert_string_equal("none", field);
     guarded_free(workspace);
@@ -262,7 +262,7 @@ static struct outputs run_layer(const struct problem *p) {
     args.cache = p->cache;
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &field));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_forward(p->layer, &args, workspace, bytes, &field));
     assert_string_equal("none", field);
     guarded_free(workspace);
@@ -291,7 +291,7 @@ static struct outputs run_by_hand(const struct problem *p) {
     args.o = (attn_tensor_out){o.data, o.batch_stride, p->head_size, o.row_stride};
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_attention(&args, workspace, bytes, NULL));
     guarded_free(workspace);
     r.y = project(&config->w_o, config->hidden, &o);
@@ -359,7 +359,7 @@ static void test_packed_append(void **state) {
         args.cache = p.cache = new_cache(&p, p.args.kv_len);
         p.by_hand = new_cache(&p, p.args.kv_len);
         assert_ok(attn_layer_append_workspace(p.layer, &args, &bytes, NULL));
-        void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        void *workspace = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_layer_append(p.layer, &args, workspace, bytes, NULL));
         guarded_free(workspace);
         struct tensor keys = project(&p.weights.config.w_k, kv_width, &k);

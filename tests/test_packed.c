@@ -28,12 +28,12 @@ static int cu_holds(attn_cu_lens cu, size_t batch, size_t row) {
     return (int64_t)row >= cu.cu[0] && (int64_t)row < cu.cu[batch];
 }
 
-/* Rows that no sequence has: NaN goes in, and nothing may come of it. */
+/* Rows that no sequence has: nothing may come of what is in them. */
 static void poison_slack(const struct tensor *t, attn_cu_lens cu, size_t batch) {
     for (size_t h = 0; h < t->heads; h++)
         for (size_t i = 0; i < t->len && cu.cu; i++)
-            for (size_t c = 0; c < t->size && !cu_holds(cu, batch, i); c++)
-                tensor_row(t, 0, h, i)[c] = NAN;
+            if (!cu_holds(cu, batch, i))
+                fill_poison(tensor_row(t, 0, h, i), t->size);
 }
 
 static struct problem packed_problem(struct test_random *random, enum test_values values, size_t index, unsigned kinds,

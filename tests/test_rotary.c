@@ -32,7 +32,7 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
         t.config.base = 0;
     }
     assert_ok(attn_rotary_size(&t.config, &bytes, &field));
-    t.memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    t.memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_rotary_create(&t.config, t.memory, bytes, &t.rotary, &field));
     assert_string_equal(field, "none");
     return t;
@@ -271,7 +271,7 @@ static void test_base_as_frequencies(void **state) {
         config.frequencies = i ? frequencies : NULL;
         test_case("%s", i ? "frequencies" : "base");
         assert_ok(attn_rotary_size(&config, &bytes, NULL));
-        void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_START);
+        void *memory = poisoned_alloc(bytes, FLUSH_START);
         assert_ok(attn_rotary_create(&config, memory, bytes, &rotary, NULL));
         rotate_queries(test_isa(), rotary, x, SIZE, 0, ROWS, rotated[i]);
         guarded_free(memory);
@@ -339,7 +339,7 @@ static void check_unseen_keys(struct test_random *random, size_t index, size_t q
         attn_rotary *rotary = NULL;
         config.pairs = (attn_rotary_pairs)(index % 2);
         assert_ok(attn_rotary_size(&config, &bytes, NULL));
-        void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        void *memory = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_rotary_create(&config, memory, bytes, &rotary, NULL));
         p.args.options.rotary = rotary;
         result[larger] = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);

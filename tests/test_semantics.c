@@ -95,7 +95,7 @@ static void test_rows_before_first_key_are_empty(void **state) {
 }
 
 enum hiding {
-    HIDE_AS_NAN,    /* hidden keys and values are NaN */
+    HIDE_AS_POISON, /* hidden keys and values are NaN or +inf */
     HIDE_IN_NO_PAGE /* they lie in pages that fault */
 };
 
@@ -108,8 +108,9 @@ struct hidden {
 
 static struct hidden hidden_copy(const struct tensor *t, size_t readable, enum hiding hiding) {
     struct hidden h = {.t = *t};
-    if (hiding == HIDE_AS_NAN) {
+    if (hiding == HIDE_AS_POISON) {
         h.t = tensor_new(LAYOUT_BSHD, t->batch, t->heads, t->len, t->size, FLUSH_END);
+        fill_poison(h.t.data, tensor_count(&h.t));
     } else {
         size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = readable * t->row_stride * sizeof(float);
         size_t open = (bytes + page - 1) / page * page, rest = (t->len - readable) * t->row_stride * sizeof(float);
@@ -171,11 +172,11 @@ static void test_hidden_keys_do_not_matter(void **state) {
         lens[0] = lens[1] = (int64_t)visible[i];
         check_hidden_keys(&random, &args, visible[i], HIDE_IN_NO_PAGE);
         args.batch = 2;
-        check_hidden_keys(&random, &args, visible[i], HIDE_AS_NAN);
+        check_hidden_keys(&random, &args, visible[i], HIDE_AS_POISON);
         args.options.valid.kind = ATTN_VALID_PER_ROW;
         for (size_t row = 0; row < 2 * args.q_len; row++)
             lens[row] = (int64_t)random_below(&random, visible[i] + 1);
-        check_hidden_keys(&random, &args, visible[i], HIDE_AS_NAN);
+        check_hidden_keys(&random, &args, visible[i], HIDE_AS_POISON);
         args.batch = 1;
         check_hidden_keys(&random, &args, visible[i], HIDE_IN_NO_PAGE);
     }
@@ -191,7 +192,7 @@ static void test_keys_after_last_row_do_not_matter(void **state) {
         args.options.causal = ATTN_CAUSAL_TOP_LEFT;
         check_hidden_keys(&random, &args, q_lens[i], HIDE_IN_NO_PAGE);
         args.batch = 2;
-        check_hidden_keys(&random, &args, q_lens[i], HIDE_AS_NAN);
+        check_hidden_keys(&random, &args, q_lens[i], HIDE_AS_POISON);
     }
 }
 
@@ -475,7 +476,7 @@ static void test_largest_logits(void **state) {
         test_case("logits of -FLT_MAX and one of %g", (double)odd[other]);
         size_t bytes = 0;
         assert_ok(attn_attention_workspace(&args, &bytes, NULL));
-        void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        void *workspace = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_attention(&args, workspace, bytes, NULL));
         guarded_free(workspace);
         assert_near(other ? 7 : (KEYS - 1) / 2.0, (double)o, 8 * FLT_EPSILON * KEYS);
@@ -530,7 +531,7 @@ static void test_nothing_to_do(void **state) {
         size_t bytes = 12345;
         test_case("zero %d", zero);
         assert_ok(attn_attention_workspace(&args, &bytes, NULL));
-        void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        void *workspace = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_attention(&args, workspace, bytes, NULL));
         guarded_free(workspace);
     }

@@ -27,7 +27,8 @@ static void check_row(const float *x, size_t valid, size_t cols, enum flush flus
     guarded_free(input);
     guarded_free(y);
 
-    float *both = guarded_floats(cols, flush); /* columns from `valid` on hold NaN */
+    float *both = guarded_floats(cols, flush);
+    fill_poison(both + valid, cols - valid);
     memcpy(both, x, valid * sizeof *x);
     kernel()->row(both, valid, cols, both);
     assert_same_bits(expected, both, cols);
@@ -105,8 +106,9 @@ static void obeys_its_contract(void **state) {
     float x[40], y[40];
     for (size_t valid = 1; valid <= 40; valid++) {
         test_case("valid=%zu of 40", valid);
-        for (size_t c = 0; c < 40; c++)
-            x[c] = c < valid ? -INFINITY : NAN;
+        fill_poison(x, 40);
+        for (size_t c = 0; c < valid; c++)
+            x[c] = -INFINITY;
         kernel()->row(x, valid, 40, y);
         for (size_t c = 0; c < 40; c++)
             assert_true(y[c] == 0.0f && !signbit(y[c]));
@@ -214,7 +216,7 @@ static float *expected_output(const attn_softmax_args *args, size_t count) {
     return expected;
 }
 
-/* One random call. Columns that are not visible hold NaN. */
+/* One random call. Columns that are not visible hold poison. */
 static void check_public(struct test_random *random, size_t batch, size_t rows, size_t cols, bool in_place) {
     bool broadcast = !in_place && random_below(random, 3) == 0;
     struct tensor x = new_tensor(batch, rows, cols, random_below(random, 5), broadcast);
@@ -238,6 +240,7 @@ static void check_public(struct test_random *random, size_t batch, size_t rows, 
                               .empty = random_below(random, 2) ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO};
     test_case("public batch=%zu rows=%zu cols=%zu kind=%d empty=%d in_place=%d broadcast=%d", batch, rows, cols,
               (int)kind, (int)args.empty, in_place, broadcast);
+    fill_poison(x.data, x.count);
     for (size_t b = 0; b < batch; b++)
         for (size_t i = 0; i < rows; i++)
             random_fill(random, TEST_NORMAL, x.data + b * x.batch_stride + i * x.row_stride,

@@ -143,7 +143,7 @@ static void test_gemm(void **state) {
         random_fill(&random, TEST_NORMAL, bias, n);
         random_fill(&random, TEST_NORMAL, x, m * k);
         assert_ok(attn_gemm_size(&config, &bytes, NULL));
-        void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+        void *memory = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_gemm_create(&config, memory, bytes, &p.gemm, NULL));
         check(&random, "gemm", &(struct operation){run_gemm, &p, m * n, m * n * k < 1000});
         guarded_free(memory);
@@ -333,7 +333,7 @@ static void test_masked_attention(void **state) {
 static void run_in_exact_workspace(const attn_attention_args *args) {
     size_t bytes = 0;
     assert_ok(attn_attention_workspace(args, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_attention(args, workspace, bytes, NULL));
     guarded_free(workspace);
 }
@@ -675,7 +675,7 @@ static void run_layer_with_cache(const void *problem, const attn_parallel *paral
     attn_layer_append_args append = {
         .len = args.kv_len, .k = args.k, .v = args.v, .cache = cache, .parallel = parallel};
     assert_ok(attn_layer_append_workspace(p->layer, &append, &bytes, NULL));
-    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_append(p->layer, &append, workspace, bytes, NULL));
     guarded_free(workspace);
     args.cache = cache;

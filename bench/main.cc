@@ -60,6 +60,14 @@ void run(benchmark::State &state, const entry &entry) {
     }
 }
 
+/* The message of a run that was ended by SkipWithError, otherwise "". Google Benchmark 1.8 renamed the member. */
+template <class Run> auto message_of(const Run &run, int) -> decltype(std::string(run.error_message)) {
+    return run.error_message;
+}
+template <class Run> auto message_of(const Run &run, long) -> decltype(std::string(run.skip_message)) {
+    return run.skip_message;
+}
+
 /* Google Benchmark appends "/s" to what it shows of a rate; here the counters' names hold their units. And it does not
  * tell whether a benchmark failed. */
 class reporter : public benchmark::BenchmarkReporter {
@@ -71,7 +79,8 @@ class reporter : public benchmark::BenchmarkReporter {
         for (Run &run : plain) {
             for (auto &counter : run.counters)
                 counter.second.flags = benchmark::Counter::kDefaults;
-            failures |= run.error_occurred && run.error_message.rfind(skipped, 0) != 0;
+            const std::string message = message_of(run, 0);
+            failures |= !message.empty() && message.rfind(skipped, 0) != 0;
         }
         wrapped->ReportRuns(plain);
     }

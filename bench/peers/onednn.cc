@@ -88,22 +88,68 @@ memory reordered(const memory &plain, const memory::desc &wanted) {
     return other;
 }
 
+/* What versions 2 and 3 call differently. */
+#if DNNL_VERSION_MAJOR >= 3
+
+memory::dims dims_of(const memory::desc &desc) {
+    return desc.get_dims();
+}
+
+/* A scale known ahead. Version 3 has other scales only as arguments of each call. */
+dnnl::primitive_attr scaled_by(float scale) {
+    dnnl::post_ops after;
+    after.append_eltwise(dnnl::algorithm::eltwise_linear, scale, 0);
+    dnnl::primitive_attr attr;
+    attr.set_post_ops(after);
+    return attr;
+}
+
+dnnl::matmul::primitive_desc matmul_of(const memory::desc &a, const memory::desc &b, const memory::desc &c,
+                                       const dnnl::primitive_attr &attr) {
+    return {cpu().engine, a, b, c, attr};
+}
+
+dnnl::softmax_forward::primitive_desc softmax_of(const memory::desc &x, const memory::desc &y, int axis) {
+    return {cpu().engine, dnnl::prop_kind::forward_inference, dnnl::algorithm::softmax_accurate, x, y, axis};
+}
+
+#else
+
+memory::dims dims_of(const memory::desc &desc) {
+    return desc.dims();
+}
+
+dnnl::primitive_attr scaled_by(float scale) {
+    dnnl::primitive_attr attr;
+    attr.set_output_scales(0, {scale});
+    return attr;
+}
+
+dnnl::matmul::primitive_desc matmul_of(const memory::desc &a, const memory::desc &b, const memory::desc &c,
+                                       const dnnl::primitive_attr &attr) {
+    return {{a, b, c}, attr, cpu().engine};
+}
+
+/* y lies as x does. */
+dnnl::softmax_forward::primitive_desc softmax_of(const memory::desc &x, const memory::desc &, int axis) {
+    return {{dnnl::prop_kind::forward_inference, x, axis}, cpu().engine};
+}
+
+#endif
+
 /* c = scale * a b, with b as it is or, where `ahead`, in the layout that oneDNN likes best. */
 step product(const memory &a, const memory &b, const memory &c, float scale, bool ahead) {
     const memory::desc b_desc = b.get_desc();
-    const memory::desc any(b_desc.dims(), memory::data_type::f32, memory::format_tag::any);
-    dnnl::primitive_attr attr;
-    if (scale != 1)
-        attr.set_output_scales(0, {scale});
-    const dnnl::matmul::primitive_desc desc({a.get_desc(), ahead ? any : b_desc, c.get_desc()}, attr, cpu().engine);
+    const memory::desc any(dims_of(b_desc), memory::data_type::f32, memory::format_tag::any);
+    const dnnl::primitive_attr attr = scale == 1 ? dnnl::primitive_attr() : scaled_by(scale);
+    const auto desc = matmul_of(a.get_desc(), ahead ? any : b_desc, c.get_desc(), attr);
     return {dnnl::matmul(desc),
             {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, reordered(b, desc.weights_desc())}, {DNNL_ARG_DST, c}}};
 }
 
 step softmax(const memory &x, const memory &y) {
-    const int last = x.get_desc().data.ndims - 1;
-    const dnnl::softmax_forward::primitive_desc desc({dnnl::prop_kind::forward_inference, x.get_desc(), last},
-                                                     cpu().engine);
+    const int last = static_cast<int>(dims_of(x.get_desc()).size()) - 1;
+    const auto desc = softmax_of(x.get_desc(), y.get_desc(), last);
     return {dnnl::softmax_forward(desc), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}}};
 }
 

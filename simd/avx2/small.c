@@ -181,8 +181,9 @@ INLINE void score(const float *queries, const float *keys, size_t depth, float *
 /* Up to four rows of one head. */
 struct strip {
     size_t rows;
-    size_t row;   /* the first */
-    size_t state; /* its place in max and sum */
+    size_t row;    /* the first */
+    size_t state;  /* its place in max and sum */
+    size_t common; /* keys that all its rows see */
     const float *v;
     float *o;
 };
@@ -254,14 +255,6 @@ static void softmax(struct batch *batch) {
     }
 }
 
-/* Keys that all of n rows see. */
-INLINE size_t common_keys(const struct attn_small_args *args, size_t row, size_t n) {
-    size_t common = args->keys;
-    for (size_t r = 0; args->hi && r < n; r++)
-        common = args->hi[row + r] < common ? args->hi[row + r] : common;
-    return common;
-}
-
 /* A register of value columns for each key. */
 struct column {
     const float *v;
@@ -289,7 +282,11 @@ INLINE void add_values(const struct batch *batch, size_t s, size_t j, struct col
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int w = 0; w < width; w++) acc[r * width + w] = vec_zero();
     const float *v = strip->v + j, *p = batch->scores + s * SCORE_FLOATS;
     size_t v_stride = args->v_row_stride;
-    size_t present = strips == 1 ? strip->rows : ROWS + strip[1].rows, common = common_keys(args, strip->row, present);
+    size_t present = strip->rows, common = strip->common;
+    if (strips == 2) {
+        present = ROWS + strip[1].rows;
+        common = strip[1].common < common ? strip[1].common : common;
+    }
     for (const float *end = p + common * ROWS; p < end; v += v_stride, last.v += last.stride, p += ROWS) {
         vec vv[VALUE_VECS];
         UNROLL for (int w = 0; w < width - 1; w++) vv[w] = vec_load(v + w * VEC_LANES);
@@ -367,6 +364,14 @@ static void finish(struct batch *batch) {
     batch->count = 0;
 }
 
+/* Keys that all of n rows see. */
+static size_t common_keys(const struct attn_small_args *args, size_t row, size_t n) {
+    size_t common = args->keys;
+    for (size_t r = 0; args->hi && r < n; r++)
+        common = args->hi[row + r] < common ? args->hi[row + r] : common;
+    return common;
+}
+
 /* Logits of up to STRIPS strips of head h. */
 static void add_strips(struct batch *batch, size_t h, const float *v, size_t row, size_t strips) {
     const struct attn_small_args *args = batch->args;
@@ -377,8 +382,8 @@ static void add_strips(struct batch *batch, size_t h, const float *v, size_t row
     for (size_t s = 0; s < strips; s++, row += ROWS, q += ROWS * args->q_row_stride, o += ROWS * args->o_row_stride) {
         size_t rows = args->rows - row < ROWS ? args->rows - row : ROWS;
         pack_queries(q, args->q_row_stride, rows, args->head_size, args->scale, batch->queries + s * QUERY_FLOATS);
-        batch->strip[batch->count++] =
-            (struct strip){.rows = rows, .row = row, .state = h * args->state_stride + row, .v = v, .o = o};
+        size_t state = h * args->state_stride + row, common = common_keys(args, row, rows);
+        batch->strip[batch->count++] = (struct strip){rows, row, state, common, v, o};
     }
     switch (strips) {
     case 1:

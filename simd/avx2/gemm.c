@@ -106,6 +106,7 @@ INLINE vec load_b(const float *const b[2], size_t b_stride, const int j, const e
  * place. The smaller side of the outer product stays in registers while the larger passes by. */
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
     const int in_place = source == IN_PLACE;
+    const int full = rows > 1 && rows * width + (rows < width ? rows : width) + 1 == 16; /* no register is left */
     size_t tail = in_place ? VEC_LANES : t->tail;
     vec acc[14];
     tile_begin(t, tail, acc, rows, width);
@@ -131,14 +132,22 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < width; j++) {
                 vec bv = load_b(b, b_stride, j, source);
-                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+                    if (full)
+                        vec_settle(acc[i * width + j]);
+                }
             }
         } else {
             vec bv[MAX_WIDTH];
             UNROLL for (int j = 0; j < width; j++) bv[j] = load_b(b, b_stride, j, source);
             UNROLL for (int i = 0; i < rows; i++) {
                 vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
-                UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+                UNROLL for (int j = 0; j < width; j++) {
+                    acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+                    if (full)
+                        vec_settle(acc[i * width + j]);
+                }
             }
         }
         UNROLL for (int q = 0; q < 2; q++) {

@@ -293,7 +293,11 @@ INLINE void add_values(const struct batch *batch, size_t s, size_t j, struct col
         vv[width - 1] = vec_load(last.v);
         UNROLL for (int r = 0; r < rows; r++) {
             vec pv = vec_set(p[r / ROWS * SCORE_FLOATS + r % ROWS]);
-            UNROLL for (int w = 0; w < width; w++) acc[r * width + w] = vec_fma(pv, vv[w], acc[r * width + w]);
+            UNROLL for (int w = 0; w < width; w++) {
+                acc[r * width + w] = vec_fma(pv, vv[w], acc[r * width + w]);
+                if (width == VALUE_VECS) /* no register is left */
+                    vec_settle(acc[r * width + w]);
+            }
         }
     }
     if (args->hi)

@@ -18,6 +18,13 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Of a loop that leaves no register unused: x is computed before what follows is begun, or clang 19 keeps some on the stack. */
+#ifdef __clang__
+#define vec_settle(x) __asm__ volatile("" : "+x"(x) : : "memory")
+#else
+#define vec_settle(x) ((void)0)
+#endif
+
 typedef __m256 vec;
 typedef __m256i vec_mask; /* all bits of each lane that exists */
 

@@ -277,7 +277,9 @@ typedef struct attn_options {
 } attn_options;
 
 /* Sequences of different lengths packed one after the other without padding: sequence b is rows cu[b] .. cu[b + 1] - 1 of a
- * tensor whose batch stride is not looked at. Judged before anything is read: 0 <= cu[b] <= cu[b + 1] <= total. */
+ * tensor whose batch stride is not looked at. Judged before anything is read: 0 <= cu[b] <= cu[b + 1] <= total.
+ * A bound such as q_len may be loose: no time is spent on it, nor workspace beyond what `total`
+ * rows need (a query for a workspace looks at `total`, but not into cu). */
 typedef struct attn_cu_lens {
     const int64_t *cu; /* NULL: not packed; else [batch + 1] */
     size_t total;      /* rows that the tensor holds; 0 without `cu` */
@@ -306,7 +308,7 @@ typedef struct attn_attention_args {
 } attn_attention_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
- * is not looked at. What serves these sizes serves smaller batches and lengths too.
+ * is not looked at. What serves these sizes serves smaller batches and lengths too, down to 0.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
 /* batch, heads, q_len of 0: nothing is touched. Where sequences differ in length, outputs beyond a sequence's own rows and keys
@@ -487,7 +489,7 @@ typedef struct attn_layer_args {
 } attn_layer_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
- * is not looked at. What serves these sizes serves smaller batches and lengths too.
+ * is not looked at. What serves these sizes serves smaller batches and lengths too, down to 0.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
                                           const char **field);
@@ -511,7 +513,8 @@ typedef struct attn_layer_append_args {
     const attn_parallel *parallel;
 } attn_layer_append_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
+/* What serves these sizes serves smaller ones too.
+ * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args,
                                                  size_t *bytes, const char **field);
 /* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */

@@ -61,11 +61,23 @@ static attn_status resolve_attention(const attn_attention_args *args, struct att
                                      .kv_cu = args->kv_cu.cu,
                                      .cache = args->cache,
                                      .options = &args->options};
+    problem->longest.rows = attn_cu_most(&args->q_cu, args->q_len);
+    problem->longest.keys = attn_cu_most(&args->kv_cu, problem->kv_len);
     RETURN_IF_ERROR(attn_check_kv_heads(args->heads, args->kv_heads, &problem->kv_heads, field));
     problem->group = problem->kv_heads ? args->heads / problem->kv_heads : 0;
     RETURN_IF_ERROR(attn_check_scale(args->scale, args->head_size, &problem->scale, field));
     RETURN_IF_ERROR(check_table(args, &problem->table, field));
     return args->cache && !attention_is_empty(args) ? check_attention_cache(problem, args, field) : ATTN_OK;
+}
+
+/* Where sequences are packed how long they are is known only now: loops over more rows and keys would find nothing. */
+static attn_status check_attention_sequences(struct attn_problem *problem, const attn_attention_args *args,
+                                             const char **field) {
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, problem->batch, problem->kv_len, "kv_cu.cu", field));
+    problem->longest.rows = attn_cu_longest(&args->q_cu, problem->batch, problem->q_len);
+    problem->longest.keys = attn_cu_longest(&args->kv_cu, problem->batch, problem->kv_len);
+    return ATTN_OK;
 }
 
 static attn_status measure(struct attn_problem *problem, size_t *bytes, const char **field) {
@@ -96,8 +108,6 @@ static attn_status check_attention_data(const struct attn_problem *problem, cons
     struct attn_strided v = strided_tensor(&problem->v, &args->kv_cu, batch, kv_heads, kv_len, value_size);
     struct attn_strided o = strided_tensor(&out, &args->q_cu, batch, heads, q_len, value_size);
     struct attn_named_bytes range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, batch, q_len, "q_cu.cu", field));
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, batch, problem->kv_len, "kv_cu.cu", field));
     RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], "q.data", field));
     RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], "k.data", field));
     RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], "v.data", field));
@@ -116,7 +126,7 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
     RETURN_IF_ERROR(resolve_attention(args, &problem, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
-        problem.kv_len = args->cache->config.capacity;
+        problem.longest.keys = args->cache->config.capacity;
     if (!attention_is_empty(args))
         RETURN_IF_ERROR(measure(&problem, &needed, field));
     *bytes = needed;
@@ -129,6 +139,7 @@ attn_status attn_attention(const attn_attention_args *args, void *workspace, siz
     RETURN_IF_ERROR(resolve_attention(args, &problem, field));
     if (attention_is_empty(args))
         return ATTN_OK;
+    RETURN_IF_ERROR(check_attention_sequences(&problem, args, field));
     RETURN_IF_ERROR(measure(&problem, &needed, field));
     RETURN_IF_ERROR(check_attention_data(&problem, args, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));

@@ -114,8 +114,9 @@ static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args 
 }
 
 static attn_status layout_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
-                              struct attn_layer_run *run, struct attn_carve *carve, const char **field) {
-    attn_layer_run_layout(run, layer, args, kv_len, carve);
+                              struct attn_longest longest, struct attn_layer_run *run, struct attn_carve *carve,
+                              const char **field) {
+    attn_layer_run_layout(run, layer, args, kv_len, longest, carve);
     return carve->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
@@ -128,9 +129,20 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         kv_len = args->cache->config.capacity;
+    struct attn_longest longest = {attn_cu_most(&args->q_cu, args->q_len), attn_cu_most(&args->kv_cu, kv_len)};
     if (!layer_is_empty(args))
-        RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
+        RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &carve, field));
     *bytes = carve.used;
+    return ATTN_OK;
+}
+
+/* Where sequences are packed how long they are is known only now. */
+static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_len, struct attn_longest *longest,
+                                         const char **field) {
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, kv_len, "kv_cu.cu", field));
+    longest->rows = attn_cu_longest(&args->q_cu, args->batch, args->q_len);
+    longest->keys = attn_cu_longest(&args->kv_cu, args->batch, kv_len);
     return ATTN_OK;
 }
 
@@ -171,8 +183,6 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     struct attn_strided v = strided_rows(&args->v, &args->kv_cu, batch, kv_len, layer->w_v.k);
     struct attn_strided y = strided_rows(&out, &args->q_cu, batch, q_len, layer->w_o.n);
     struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, batch, q_len, "q_cu.cu", field));
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, batch, problem->kv_len, "kv_cu.cu", field));
     RETURN_IF_ERROR(check_layer_rows(&q, ROW_NAMES("q"), &range[1], field));
     RETURN_IF_ERROR(check_layer_rows(&k, ROW_NAMES("k"), &range[2], field));
     RETURN_IF_ERROR(check_layer_rows(&v, ROW_NAMES("v"), &range[3], field));
@@ -187,14 +197,16 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
                                const char **field) {
     struct attn_carve measure = {0}, carve = {.base = workspace};
     struct attn_layer_run run;
+    struct attn_longest longest;
     size_t kv_len;
     RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
     if (layer_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &measure, field));
+    RETURN_IF_ERROR(check_layer_sequences(args, kv_len, &longest, field));
+    RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &measure, field));
     RETURN_IF_ERROR(check_layer_data(layer, args, &run.problem, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
-    RETURN_IF_ERROR(layout_run(layer, args, kv_len, &run, &carve, field));
+    RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &carve, field));
     attn_op_layer_forward(&run);
     return ATTN_OK;
 }

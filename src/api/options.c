@@ -61,6 +61,19 @@ attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most
     return ATTN_OK;
 }
 
+size_t attn_cu_most(const attn_cu_lens *cu, size_t len) {
+    return cu->cu ? attn_min(len, cu->total) : len;
+}
+
+size_t attn_cu_longest(const attn_cu_lens *cu, size_t batch, size_t len) {
+    size_t longest = 0;
+    if (!cu->cu)
+        return len;
+    for (size_t b = 0; b < batch; b++)
+        longest = attn_max(longest, (size_t)(cu->cu[b + 1] - cu->cu[b]));
+    return longest;
+}
+
 /* ---- Inputs ---- */
 
 enum { MASK, BIAS, INPUTS };

@@ -22,6 +22,11 @@ attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const 
 /* Cumulative lengths of `batch` sequences of at most `most` rows each. Without them nothing is checked. */
 attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, const char **field);
 
+/* Rows of the longest of sequences of at most `len` rows: as far as the total of packed ones says, */
+size_t attn_cu_most(const attn_cu_lens *cu, size_t len);
+/* and as their cumulative lengths say, which have been checked. */
+size_t attn_cu_longest(const attn_cu_lens *cu, size_t batch, size_t len);
+
 struct attn_problem;
 
 /* The options' pointers to data; their scalars and the problem's sequences are checked already. Inputs fit. Optional outputs,

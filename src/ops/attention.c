@@ -59,8 +59,9 @@ static void layout_scratches(struct attn_problem *problem, size_t tasks, struct 
 
 /* Multiply-adds, or the time that keys and values take in them. A ring's length grows without end, what it holds does not. */
 static double work_of(const struct attn_problem *problem) {
-    size_t keys = problem->cache ? attn_min(problem->kv_len, problem->cache->config.capacity) : problem->kv_len;
-    double rows = (double)problem->q_len * (double)problem->group;
+    size_t keys =
+        problem->cache ? attn_min(problem->longest.keys, problem->cache->config.capacity) : problem->longest.keys;
+    double rows = (double)problem->longest.rows * (double)problem->group;
     return (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) * (double)keys *
            (double)(problem->head_size + problem->value_size);
 }
@@ -89,7 +90,7 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
         return;
     }
     const struct attn_gemm_kernel *gemm = attn_table_gemm(problem->table);
-    size_t rows = problem->q_len * problem->group, threads = attn_threads(problem->options->parallel);
+    size_t rows = problem->longest.rows * problem->group, threads = attn_threads(problem->options->parallel);
     problem->source = ATTN_SOURCE_PACKED;
     if (rows <= MOST_IN_PLACE * gemm->rows && !problem->options->rotary)
         problem->source = ATTN_SOURCE_IN_PLACE;
@@ -101,8 +102,8 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     bool many = has_many(problem, heads), shared = is_shared(problem, heads);
     problem->all_packed = shared && work_of(problem) >= SHARED_WORK;
     if (!attn_store_init(&problem->store, gemm, problem->all_packed ? problem->kv_heads : 1, problem->head_size,
-                         problem->value_size, packed ? problem->kv_len : attn_min(problem->kv_len, ATTN_BLOCK),
-                         ATTN_MAX_COLS))
+                         problem->value_size,
+                         packed ? problem->longest.keys : attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS))
         carve->overflow = true;
     /* One head for each task would do where tasks take whole heads, and one where one task takes all: what serves a large batch
      * serves a smaller one. */
@@ -116,7 +117,7 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
  * batch serves a smaller one. */
 static void layout_spans(struct attn_problem *problem, size_t tiles, struct attn_carve *carve) {
     size_t threads = attn_threads(problem->options->parallel), few, partials, bytes;
-    size_t spans = problem->kv_len / ATTN_SPAN + (problem->kv_len % ATTN_SPAN != 0);
+    size_t spans = problem->longest.keys / ATTN_SPAN + (problem->longest.keys % ATTN_SPAN != 0);
     problem->spans = 1;
     if (threads == 1 || spans <= 1 || (problem->cache && problem->cache->config.ring))
         return;
@@ -134,13 +135,14 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
     size_t rows, heads, items, most;
     problem->small = attn_is_small(problem);
     /* Up to 16 keys it needs no memory for any number of rows; above, fewer rows may. */
-    if (problem->small && problem->kv_len <= ATTN_LANES)
+    if (problem->small && problem->longest.keys <= ATTN_LANES)
         return;
-    if (!attn_mul(problem->q_len, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads)) {
+    if (!attn_mul(problem->longest.rows, problem->group, &rows) ||
+        !attn_mul(problem->batch, problem->kv_heads, &heads)) {
         carve->overflow = true;
         return;
     }
-    problem->tiles = attn_tile_count(problem, problem->q_len);
+    problem->tiles = attn_tile_count(problem, problem->longest.rows);
     if (!attn_mul(heads, problem->tiles, &items)) {
         carve->overflow = true;
         return;
@@ -154,8 +156,8 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
     if (problem->tasks == 1)
         problem->spans = 1;
     layout_keys(problem, heads, carve);
-    double bytes =
-        (double)heads * (double)problem->kv_len * (double)(problem->head_size + problem->value_size) * sizeof(float);
+    double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
+                   sizeof(float);
     problem->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
     layout_scratches(problem, most, carve);
 }

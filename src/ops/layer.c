@@ -91,7 +91,7 @@ static struct attn_interval new_keys(const void *context, size_t b) {
 /* ---- Forward ---- */
 
 void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
-                           size_t kv_len, struct attn_carve *carve) {
+                           size_t kv_len, struct attn_longest longest, struct attn_carve *carve) {
     size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
     size_t q_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
@@ -112,6 +112,7 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
         .group = layer->heads / layer->kv_heads,
         .q_len = args->q_len,
         .kv_len = kv_len,
+        .longest = longest,
         .head_size = head_size,
         .value_size = head_size,
         .scale = layer->scale,

@@ -26,7 +26,7 @@ struct attn_layer_run {
 
 /* Lays the workspace out; with a NULL base this measures. kv_len is resolved. */
 void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
-                           size_t kv_len, struct attn_carve *carve);
+                           size_t kv_len, struct attn_longest longest, struct attn_carve *carve);
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 

@@ -29,10 +29,17 @@ struct attn_partial {
     float *output;    /* [rows][output stride] */
 };
 
+/* Of the longest sequence, as far as it is known. */
+struct attn_longest {
+    size_t rows, keys;
+};
+
 struct attn_problem {
     const struct attn_kernels *table;
     size_t batch, heads, kv_heads, group; /* group = heads / kv_heads query heads share a kv head */
-    size_t q_len, kv_len, head_size, value_size;
+    size_t q_len, kv_len;                 /* rows and keys for which dense arrays have room in each sequence */
+    struct attn_longest longest;
+    size_t head_size, value_size;
     float scale;
     attn_tensor q, k, v;
     attn_tensor_out o;

@@ -12,7 +12,7 @@
 
 /* A row or two over more keys than a register takes leave most of it idle. */
 static bool fills_registers(const struct attn_problem *problem) {
-    return problem->q_len >= 4 || problem->kv_len <= ATTN_LANES;
+    return problem->longest.rows >= 4 || problem->longest.keys <= ATTN_LANES;
 }
 
 bool attn_is_small(const struct attn_problem *problem) {
@@ -21,8 +21,9 @@ bool attn_is_small(const struct attn_problem *problem) {
     bool bare = !options->mask.data && !options->bias.data && !options->alibi && !options->sinks && !options->rotary &&
                 options->soft_cap <= 0.0f && options->dropout <= 0.0f;
     bool output_only = !options->weights && !options->scores && !options->log_sum_exp;
-    return problem->kv_len - 1 < ATTN_SMALL_KEYS && fills_registers(problem) && problem->head_size <= ATTN_SMALL_SIZE &&
-           !problem->cache && first_keys && bare && output_only && options->empty == ATTN_EMPTY_ZERO;
+    return problem->longest.keys <= ATTN_SMALL_KEYS && fills_registers(problem) &&
+           problem->head_size <= ATTN_SMALL_SIZE && !problem->cache && first_keys && bare && output_only &&
+           options->empty == ATTN_EMPTY_ZERO;
 }
 
 /* How many keys each row sees; the most and the least of them. */
@@ -135,7 +136,8 @@ static size_t cut(struct small_work *work, size_t tasks) {
 }
 
 void attn_op_small(const struct attn_problem *problem, size_t tasks) {
-    struct small_work work = {.problem = problem, .chunks = problem->q_len / ROWS + (problem->q_len % ROWS != 0)};
+    struct small_work work = {.problem = problem,
+                              .chunks = problem->longest.rows / ROWS + (problem->longest.rows % ROWS != 0)};
     size_t items = tasks > 1 ? cut(&work, tasks) : 0;
     if (items > 0) {
         tasks = attn_min(tasks, items);

@@ -1,4 +1,4 @@
-/* What follows from sizes: what a workspace serves, and what bounds of packed sequences cost. */
+/* What follows from sizes: what a workspace serves, what bounds of packed sequences cost, and masks without keys. */
 #include "random_options.h"
 
 static size_t sweep(size_t full, size_t quick) {
@@ -622,6 +622,39 @@ static void loose_bounds_cost_nothing(void **state) {
     }
 }
 
+/* ---- No keys ---- */
+
+/* Strides of masks without columns lead to no byte that is read, but they are multiplied: refused as those of others are. */
+static void masks_without_keys_are_checked(void **state) {
+    (void)state;
+    static const uint8_t byte;
+    static const float number;
+    struct tensor q = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END),
+                  o = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END);
+    attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 1, .q_len = 1, .head_size = 4};
+    const char *field = "none";
+    args.q = tensor_in(&q);
+    args.o = tensor_out(&o);
+    args.options.mask = (attn_mask){&byte, SIZE_MAX, 0, 0};
+    size_t bytes = 0;
+    assert_ok(attn_attention_workspace(&args, &bytes, NULL));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
+    assert_string_equal("options.mask", field);
+    args.options.mask = (attn_mask){0};
+    args.options.bias = (attn_tensor){&number, SIZE_MAX / 2, 0, 0};
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
+    assert_string_equal("options.bias", field);
+    assert_true(is_untouched(o.data));
+    /* Nothing of them is read, so that they may be where the output is. */
+    args.options.bias = (attn_tensor){o.data, 1, 1, 1};
+    args.options.mask = (attn_mask){(const uint8_t *)o.data, 1, 1, 1};
+    assert_ok(attn_attention(&args, workspace, bytes, &field));
+    guarded_free(workspace);
+    tensor_free(&q);
+    tensor_free(&o);
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -633,6 +666,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(layer_over_a_cache_runs_in_what_serves_more),
         cmocka_unit_test(no_key_needs_no_more_than_one),
         cmocka_unit_test(loose_bounds_cost_nothing),
+        cmocka_unit_test(masks_without_keys_are_checked),
     };
     return test_run(tests);
 }

@@ -87,14 +87,14 @@ static attn_status check_inputs(const struct attn_problem *problem, struct attn_
     inputs[MASK] = (struct attn_named_bytes){"options.mask", mask->data, 0};
     inputs[BIAS] = (struct attn_named_bytes){"options.bias", bias->data, 0};
     RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.lens", field));
-    if (problem->kv_len == 0)
-        return ATTN_OK;
     if (mask->data)
         RETURN_IF_ERROR(attn_check_elements(dims, (size_t[]){mask->batch_stride, mask->head_stride, mask->row_stride},
                                             problem->kv_len, 1, &inputs[MASK].bytes, "options.mask", field));
     if (bias->data)
         RETURN_IF_ERROR(attn_check_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride},
                                           problem->kv_len, &inputs[BIAS].bytes, "options.bias", field));
+    if (problem->kv_len == 0) /* their rows lie somewhere, but nothing is read of them */
+        inputs[MASK].bytes = inputs[BIAS].bytes = 0;
     return ATTN_OK;
 }
 

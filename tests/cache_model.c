@@ -97,14 +97,17 @@ static enum layout random_layout(struct test_random *random) {
     return (enum layout)random_below(random, LAYOUT_OUTPUTS);
 }
 
-/* [batch, heads, len, size] with the rows of the model beyond its lengths; what is beyond lens[b] holds the canary, a
- * NaN. */
+/* [batch, heads, len, size] with the rows of the model beyond its lengths; what is beyond lens[b] is poison. */
 static struct tensor new_rows(struct test_random *random, const struct model *m, const struct tensor *from,
                               const size_t *lens) {
     struct tensor t = tensor_new(random_layout(random), m->batch, from->heads, maximum(lens, m->batch), from->size,
                                  random_below(random, 2) ? FLUSH_END : FLUSH_START);
-    for (size_t b = 0; b < m->batch; b++)
+    for (size_t b = 0; b < m->batch; b++) {
         copy_rows(&t, b, 0, from, b, m->lens[b], lens[b]);
+        for (size_t h = 0; h < t.heads; h++)
+            for (size_t i = lens[b]; i < t.len; i++)
+                fill_poison(tensor_row(&t, b, h, i), t.size);
+    }
     return t;
 }
 

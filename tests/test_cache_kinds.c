@@ -312,6 +312,79 @@ static void test_forks(void **state) {
     }
 }
 
+/* Attention without masks over all keys of a fork, for few rows and for many. */
+static void check_all_keys(struct test_random *random, const struct fork *fork) {
+    static const size_t q_lens[] = {1, 2, MODEL_ROWS};
+    const struct model *m = &fork->m;
+    for (size_t i = 0; i < sizeof q_lens / sizeof *q_lens; i++) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = m->heads, .kv_heads = m->kv_heads};
+        struct tensor q =
+            tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, 1, m->heads, q_lens[i], m->head_size, FLUSH_END);
+        args.q_len = q_lens[i];
+        args.kv_len = m->lens[0];
+        args.head_size = m->head_size;
+        args.value_size = m->value_size;
+        args.q = tensor_in(&q);
+        args.k = tensor_in(&m->k);
+        args.v = tensor_in(&m->v);
+        struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        args.cache = fork->cache;
+        struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_result(&expected, &actual);
+        attention_free(&expected);
+        attention_free(&actual);
+        tensor_free(&q);
+    }
+}
+
+/* A chain of forks in one stretch of memory, each above its parent or each below. Some share less than their parent does and
+ * some more, and from there on every one has keys of its own: what a fork shares ends where the first of its ancestors has
+ * something else, wherever these lie. */
+static void check_chain(struct test_random *random, int downwards) {
+    enum { CHAIN = 5, KEYS = 160 };
+    static const size_t shared[CHAIN] = {0, 40, 100, 70, 33};
+    struct fork chain[CHAIN];
+    attn_cache_config config;
+    size_t slot = 0, all[MODEL_BATCH];
+    char *memory = NULL;
+    for (size_t i = 0; i < CHAIN; i++) {
+        const char *field = "none";
+        attn_cache_fork_config fork = {.batch = 1, .len = shared[i], .capacity = KEYS};
+        size_t place = downwards ? CHAIN - 1 - i : i, bytes;
+        test_case("fork %zu of a chain, %s", i, downwards ? "each below its parent" : "each above its parent");
+        if (i == 0) {
+            chain[i].m = model_new(random, 1, KEYS);
+            chain[i].m.rotary = NULL;
+            config = model_config(&chain[i].m, 2 * KEYS); /* what is larger than any fork */
+            assert_ok(attn_cache_size(&config, &slot, &field));
+            memory = poisoned_alloc(CHAIN * slot, FLUSH_END);
+            config.capacity = KEYS;
+            assert_ok(attn_cache_create(&config, memory + place * slot, slot, &chain[i].cache, &field));
+        } else {
+            fork.parent = chain[i - 1].cache;
+            chain[i].m = model_continue(&chain[i - 1].m, 1, NULL, shared[i], KEYS);
+            assert_ok(attn_cache_fork_size(&fork, &bytes, &field));
+            assert_in_range(bytes, 1, slot);
+            assert_ok(attn_cache_fork(&fork, memory + place * slot, slot, &chain[i].cache, &field));
+        }
+        all[0] = KEYS - shared[i];
+        model_append(random, &chain[i].m, chain[i].cache, TEST_NORMAL, all);
+        check_all_keys(random, &chain[i]);
+    }
+    for (size_t i = CHAIN; i-- > 0;) {
+        check_all_keys(random, &chain[i]);
+        model_free(&chain[i].m);
+    }
+    guarded_free(memory);
+}
+
+static void test_chain_of_forks(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(8, 2); i++)
+        check_chain(&random, (int)(i % 2));
+}
+
 /* A fork and another one of the same parent: truncated below the border to any length, the first takes as many new keys as it was
  * made for, which go past the old border, twice. */
 static void test_fork_truncated_to_every_length(void **state) {
@@ -645,6 +718,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_pages_on_demand),
         cmocka_unit_test(test_shared_pages),
         cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_chain_of_forks),
         cmocka_unit_test(test_fork_truncated_to_every_length),
         cmocka_unit_test(test_full_forks),
         cmocka_unit_test(test_fork_size),

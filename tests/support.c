@@ -1,4 +1,4 @@
-/* For mmap, sigaction and clock_gettime, which C11 does not have. */
+/* For sigaction and clock_gettime, which C11 does not have. */
 #define _GNU_SOURCE 1
 
 #include "support.h"
@@ -9,11 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
+#ifdef _WIN32
+#include <windows.h>
+#endif
+
 #include "dispatch.h"
+#include "pages.h"
 
 /* ---- Program ---- */
 
@@ -149,16 +153,38 @@ const char *test_group(void) {
 
 static char current_case[512];
 
+/* Says what was being computed when memory faulted. */
+static void report_fault(const void *address) {
+    char text[700];
+    int length = snprintf(text, sizeof text, "[  FAULT   ] at address %p: %s\n", address, current_case);
+    if (write(STDERR_FILENO, text, (unsigned)length) < 0)
+        _exit(1);
+}
+
+#ifdef _WIN32
+
+static LONG CALLBACK handle_exception(EXCEPTION_POINTERS *exception) {
+    const EXCEPTION_RECORD *record = exception->ExceptionRecord;
+    if (record->ExceptionCode == EXCEPTION_ACCESS_VIOLATION)
+        report_fault((const void *)record->ExceptionInformation[1]);
+    return EXCEPTION_CONTINUE_SEARCH;
+}
+
+static void watch_faults(void) {
+    static PVOID handler;
+    if (!handler)
+        handler = AddVectoredExceptionHandler(1, handle_exception);
+}
+
+#else
+
 static struct sigaction other_handler[2];
 static const int fault_signals[2] = {SIGSEGV, SIGBUS};
 
-/* Says what was being computed, then lets the fault happen again under the handler that was there before. */
-static void report_fault(int number, siginfo_t *info, void *context) {
+/* Lets the fault happen again under the handler that was there before. */
+static void handle_fault(int number, siginfo_t *info, void *context) {
     (void)context;
-    char text[700];
-    int length = snprintf(text, sizeof text, "[  FAULT   ] at address %p: %s\n", info->si_addr, current_case);
-    if (write(STDERR_FILENO, text, (size_t)length) < 0)
-        _exit(1);
+    report_fault(info->si_addr);
     for (size_t i = 0; i < 2; i++)
         if (fault_signals[i] == number)
             sigaction(number, &other_handler[i], NULL);
@@ -166,15 +192,17 @@ static void report_fault(int number, siginfo_t *info, void *context) {
 
 /* cmocka puts its own handlers in place before each test, so ours go on top of them again. */
 static void watch_faults(void) {
-    struct sigaction now, ours = {.sa_sigaction = report_fault, .sa_flags = SA_SIGINFO};
+    struct sigaction now, ours = {.sa_sigaction = handle_fault, .sa_flags = SA_SIGINFO};
     for (size_t i = 0; i < 2; i++) {
         sigaction(fault_signals[i], NULL, &now);
-        if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == report_fault)
+        if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == handle_fault)
             continue;
         other_handler[i] = now;
         sigaction(fault_signals[i], &ours, NULL);
     }
 }
+
+#endif
 
 void test_case(const char *format, ...) {
     va_list list;
@@ -323,13 +351,6 @@ struct block {
  * and again, and mapping pages is what would cost time. */
 static struct block *blocks;
 
-static size_t page_size(void) {
-    static size_t size;
-    if (size == 0)
-        size = (size_t)sysconf(_SC_PAGESIZE);
-    return size;
-}
-
 /* A page full of canary. */
 static const char *canary_page(void) {
     static char *page;
@@ -370,13 +391,12 @@ static bool holds_canary(const char *from, const char *end) {
 
 static struct block *map_block(size_t page_count) {
     size_t guard = page_size(), bytes = page_count * page_size();
-    char *map = mmap(NULL, bytes + 2 * guard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *map = pages_new(bytes + 2 * guard);
     struct block *block = calloc(1, sizeof *block);
-    if (map == MAP_FAILED || !block || mprotect(map, guard, PROT_NONE) != 0 ||
-        mprotect(map + guard + bytes, guard, PROT_NONE) != 0) {
-        perror("guarded memory");
+    if (!block)
         abort();
-    }
+    if (bytes)
+        pages_open(map + guard, bytes);
     *block = (struct block){.next = blocks, .pages = map + guard, .page_count = page_count};
     blocks = block;
     return block;

@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-#include "kernels.h"
+#include "dispatch.h"
 #include <attn/attn.h>
 
 /* ---- Program ---- */
@@ -48,7 +48,7 @@ bool test_exhaustive(void);
 const char *test_group(void);
 
 /* Says what is being computed from now on in this test ("m=3 n=17"); printed when a comparison fails or memory faults. */
-void test_case(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void test_case(const char *format, ...) ATTN_PRINTF(1, 2);
 
 /* ---- Random numbers ---- */
 
@@ -144,6 +144,6 @@ void test_status(attn_status expected, attn_status actual, const char *file, int
 
 /* Fails with the current case and a message. */
 #define test_fail(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
-void test_fail_at(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
+void test_fail_at(const char *file, int line, const char *format, ...) __attribute__((noreturn)) ATTN_PRINTF(3, 4);
 
 #endif

@@ -7,15 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include "dispatch.h"
 
 /* ---- Fresh processes ----
  *
  * The library reads ATTN_MAX_ISA once. Each value needs a process that has not called it yet: main forks them before its
- * own first call, which works under an emulator too, where executing the program again may leave the emulator. */
+ * own first call, which works under an emulator too, where executing the program again may leave the emulator. Windows
+ * cannot fork: there the program runs itself with --answer. */
 
 struct observation {
     const char *max_isa; /* value of ATTN_MAX_ISA, NULL for none */
@@ -37,23 +40,75 @@ static const char *shown(const char *max_isa) {
     return max_isa ? max_isa : "(unset)";
 }
 
-static void set_max_isa(const char *value) {
-    if (value ? setenv("ATTN_MAX_ISA", value, 1) : unsetenv("ATTN_MAX_ISA"))
-        abort();
+static bool set_max_isa(const char *value) {
+#ifdef _WIN32
+    return _putenv_s("ATTN_MAX_ISA", value ? value : "") == 0;
+#else
+    return (value ? setenv("ATTN_MAX_ISA", value, 1) : unsetenv("ATTN_MAX_ISA")) == 0;
+#endif
 }
 
-/* In the child: asks twice, as a report is due once. */
-static void answer(struct observation *o, int answer_pipe) {
-    set_max_isa(o->max_isa);
+/* Asks twice, as a report is due once. */
+static void ask(struct observation *o) {
     for (int i = 0; i < 2; i++)
         o->chosen = attn_isa_chosen();
     for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
         o->supported[isa] = attn_isa_supported((attn_isa)isa);
+}
+
+static void no_answer(const struct observation *o) {
+    fprintf(stderr, "no answer from the process with ATTN_MAX_ISA=%s\n", shown(o->max_isa));
+    exit(1);
+}
+
+#ifdef _WIN32
+
+/* The child's answer: a line of numbers after what the library has printed. */
+static int answer(void) {
+    struct observation o = {0};
+    ask(&o);
+    printf("answer %d", (int)o.chosen);
+    for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+        printf(" %d", o.supported[isa]);
+    return 0;
+}
+
+static bool read_answer(struct observation *o, char *text) {
+    char *next = strstr(text, "answer ");
+    if (!next)
+        return false;
+    *next = '\0';
+    o->chosen = (attn_isa)strtol(next + strlen("answer "), &next, 10);
+    for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+        o->supported[isa] = (int)strtol(next, &next, 10);
+    return true;
+}
+
+static void observe(struct observation *o, const char *program_path) {
+    char command[1024];
+    snprintf(command, sizeof command, "\"\"%s\" --answer 2>&1\"", program_path);
+    FILE *child = set_max_isa(o->max_isa) ? _popen(command, "r") : NULL;
+    if (!child)
+        no_answer(o);
+    size_t length = fread(o->stderr_text, 1, sizeof o->stderr_text - 1, child);
+    o->stderr_text[length] = '\0';
+    if (_pclose(child) != 0 || !read_answer(o, o->stderr_text))
+        no_answer(o);
+    set_max_isa(NULL);
+}
+
+#else
+
+static void answer(struct observation *o, int answer_pipe) {
+    if (!set_max_isa(o->max_isa))
+        abort();
+    ask(o);
     bool sent = write(answer_pipe, o, sizeof *o) == (ssize_t)sizeof *o;
     _exit(sent ? 0 : 1);
 }
 
-static void observe(struct observation *o) {
+static void observe(struct observation *o, const char *program_path) {
+    (void)program_path;
     int answers[2];
     FILE *errors = tmpfile();
     if (!errors || pipe(answers) != 0)
@@ -67,10 +122,8 @@ static void observe(struct observation *o) {
     int status = -1;
     struct observation answered;
     bool complete = read(answers[0], &answered, sizeof answered) == (ssize_t)sizeof answered;
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0 || !complete) {
-        fprintf(stderr, "no answer from the process with ATTN_MAX_ISA=%s\n", shown(o->max_isa));
-        exit(1);
-    }
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0 || !complete)
+        no_answer(o);
     *o = answered;
     rewind(errors);
     size_t length = fread(o->stderr_text, 1, sizeof o->stderr_text - 1, errors);
@@ -78,6 +131,8 @@ static void observe(struct observation *o) {
     fclose(errors);
     close(answers[0]);
 }
+
+#endif
 
 static const struct observation *observed(const char *max_isa) {
     for (size_t i = 0; i < OBSERVATION_COUNT; i++) {
@@ -282,8 +337,12 @@ static void version_is_the_header_s(void **state) {
 }
 
 int main(int argc, char **argv) {
+#ifdef _WIN32
+    if (argc == 2 && strcmp(argv[1], "--answer") == 0)
+        return answer();
+#endif
     for (size_t i = 0; i < OBSERVATION_COUNT; i++)
-        observe(&observations[i]);
+        observe(&observations[i], argv[0]);
     test_init(argc, argv, (const char *const[]){"expect", NULL});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chooses_what_is_expected),

@@ -1,16 +1,13 @@
 /* Everything that decides which keys a query row sees and what is done to its logits, alone and in every combination: against
  * the oracle, against the scalar reference bit by bit, and against other ways to say the same. */
-/* For mmap, which C11 does not have. */
-#define _GNU_SOURCE 1
 
 #include "attention_problem.h"
 
 #include <float.h>
 #include <math.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "oracle.h"
+#include "pages.h"
 
 /* ---- Every combination ---- */
 
@@ -314,21 +311,15 @@ struct range {
     size_t bytes;
 };
 
-static size_t whole_pages(size_t bytes) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    return (bytes + page - 1) / page * page;
-}
-
 /* The range ends with a page or starts with one. Before and after it there are as many pages as the other keys would need. */
 static struct range range_copy(const struct tensor *t, size_t lo, size_t hi, enum flush flush) {
     struct tensor dense = tensor_copy(t, LAYOUT_BSHD, FLUSH_END);
     size_t row = dense.row_stride * sizeof(float), open = whole_pages((hi - lo) * row);
     size_t before = whole_pages(lo * row) + whole_pages(1), after = whole_pages((t->len - hi) * row) + whole_pages(1);
     struct range range = {.in = tensor_in(&dense), .bytes = before + open + after};
-    range.map = mmap(NULL, range.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(range.map != MAP_FAILED);
+    range.map = pages_new(range.bytes);
     if (open)
-        assert_int_equal(0, mprotect(range.map + before, open, PROT_READ | PROT_WRITE));
+        pages_open(range.map + before, open);
     char *begin = range.map + before + (flush == FLUSH_END ? open - (hi - lo) * row : 0);
     memcpy(begin, tensor_row(&dense, 0, 0, lo), (hi - lo) * row);
     range.in.data = (const float *)(void *)(begin - lo * row);
@@ -337,7 +328,7 @@ static struct range range_copy(const struct tensor *t, size_t lo, size_t hi, enu
 }
 
 static void range_free(struct range *range) {
-    assert_int_equal(0, munmap(range->map, range->bytes));
+    pages_free(range->map, range->bytes);
 }
 
 /* What is known as an interval bounds what is read: keys outside of it lie in pages that fault. */

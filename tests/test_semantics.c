@@ -1,14 +1,12 @@
 /* attn_attention at the edges, by the rules of docs/semantics.md: what a row may depend on, how far NaN and infinities
  * reach, rows without keys, extreme values. */
-/* For mmap, which C11 does not have. */
-#define _GNU_SOURCE 1
 
 #include "attention_problem.h"
 
 #include <float.h>
 #include <math.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "pages.h"
 
 /* ---- What a row may depend on ---- */
 
@@ -102,7 +100,7 @@ enum hiding {
 /* A copy of a [B,S,H,D] tensor of which only `readable` keys per sequence, or of the one sequence, are there. */
 struct hidden {
     struct tensor t;
-    void *map;
+    char *map;
     size_t map_bytes;
 };
 
@@ -112,13 +110,13 @@ static struct hidden hidden_copy(const struct tensor *t, size_t readable, enum h
         h.t = tensor_new(LAYOUT_BSHD, t->batch, t->heads, t->len, t->size, FLUSH_END);
         fill_poison(h.t.data, tensor_count(&h.t));
     } else {
-        size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = readable * t->row_stride * sizeof(float);
-        size_t open = (bytes + page - 1) / page * page, rest = (t->len - readable) * t->row_stride * sizeof(float);
-        h.map_bytes = open + (rest + page) / page * page;
-        h.map = mmap(NULL, h.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        assert_true(h.map != MAP_FAILED);
-        assert_int_equal(0, mprotect((char *)h.map + open, h.map_bytes - open, PROT_NONE));
-        h.t.data = (float *)((char *)h.map + open - bytes);
+        size_t bytes = readable * t->row_stride * sizeof(float), open = whole_pages(bytes);
+        size_t rest = (t->len - readable) * t->row_stride * sizeof(float);
+        h.map_bytes = open + whole_pages(rest + 1);
+        h.map = pages_new(h.map_bytes);
+        if (open)
+            pages_open(h.map, open);
+        h.t.data = (float *)(void *)(h.map + open - bytes);
     }
     for (size_t b = 0; b < t->batch; b++)
         memcpy(tensor_row(&h.t, b, 0, 0), tensor_row(t, b, 0, 0), readable * t->row_stride * sizeof(float));
@@ -127,7 +125,7 @@ static struct hidden hidden_copy(const struct tensor *t, size_t readable, enum h
 
 static void hidden_free(struct hidden *h) {
     if (h->map)
-        assert_int_equal(0, munmap(h->map, h->map_bytes));
+        pages_free(h->map, h->map_bytes);
     else
         tensor_free(&h->t);
 }

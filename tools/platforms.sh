@@ -51,3 +51,48 @@ unity_builds() {
     quietly "$directory.log" configure "$directory" --unity on -Dunity_size=1000 -Dwerror=true -Dtests=disabled -Dbench=disabled &&
         quietly "$directory.log" ninja -C "$directory"
 }
+
+# ---- What Debian does not have for other platforms ----
+
+# deb_source PACKAGE: Debian's source of it, unpacked as $top/sources/PACKAGE. Asks apt for its sources only here.
+deb_source() {
+    local sources=$PWD/$top/sources list
+    [ ! -d "$sources/$1" ] || return 0
+    mkdir -p "$sources/apt/parts" "$sources/apt/lists/partial"
+    for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+        [ ! -f "$list" ] || sed -e 's/^deb /deb-src /' -e 's/^Types:.*/Types: deb-src/' "$list" >"$sources/apt/parts/$(basename "$list")"
+    done
+    local options=(-o "Dir::Etc::SourceParts=$sources/apt/parts" -o Dir::Etc::SourceList=/dev/null
+        -o "Dir::State::Lists=$sources/apt/lists" -o APT::Sandbox::User=root)
+    quietly "$sources/apt.log" apt-get "${options[@]}" update || return 1
+    (cd "$sources" && quietly apt.log apt-get "${options[@]}" source --download-only "$1") || return 1
+    mkdir "$sources/$1.part"
+    tar -xf "$sources/$1"_*.orig.tar.?z --strip-components=1 -C "$sources/$1.part" && mv "$sources/$1.part" "$sources/$1"
+}
+
+# library NAME SOURCE COMPILER...: a static library of one file, and how pkg-config finds it, in the caller's $prefix.
+library() {
+    local name=$1 source=$2 object=$prefix/lib/$1.o
+    shift 2
+    quietly "$prefix/log" "$@" -O2 -c "$source" -o "$object" &&
+        quietly "$prefix/log" "$("$1" -print-prog-name=ar)" rcs "$prefix/lib/lib$name.a" "$object" &&
+        printf '%s\n' "Name: $name" "Description: $name" 'Version: 1.0' "Cflags: -isystem $prefix/include" \
+            "Libs: -L$prefix/lib -l$name" >"$prefix/lib/pkgconfig/${name/#cjson/libcjson}.pc"
+}
+
+# prefix TARGET COMPILER...: cmocka, cJSON and Random123 for it in $top/prefix/TARGET; both libraries are one C file.
+prefix() {
+    local target=$1 prefix=$PWD/$top/prefix/$1 sources=$PWD/$top/sources define=()
+    shift
+    [ ! -f "$prefix/lib/libcjson.a" ] || return 0
+    deb_source cmocka && deb_source cjson || return 1
+    mkdir -p "$prefix/include/cjson" "$prefix/lib/pkgconfig"
+    [[ $target == *mingw* ]] || define=(-D_GNU_SOURCE -DHAVE_SIGLONGJMP -DHAVE_STRSIGNAL)
+    define+=(-DHAVE_INTTYPES_H -DHAVE_SIGNAL_H -DHAVE_STRINGS_H -DHAVE_STRUCT_TIMESPEC -DHAVE_CLOCK_REALTIME
+        -DHAVE_GCC_THREAD_LOCAL_STORAGE -D__USE_MINGW_ANSI_STDIO=1)
+    cp "$sources/cmocka/include"/cmocka*.h "$prefix/include"
+    cp "$sources/cjson/cJSON.h" "$prefix/include/cjson"
+    cp -r /usr/include/Random123 "$prefix/include"
+    library cmocka "$sources/cmocka/src/cmocka.c" "$@" "${define[@]}" -I"$prefix/include" &&
+        library cjson "$sources/cjson/cJSON.c" "$@"
+}

@@ -34,7 +34,12 @@
 #define ATTN_VERSION_MINOR 1
 #define ATTN_VERSION_PATCH 0
 
-#if defined(__GNUC__)
+/* On Windows define ATTN_STATIC before this header where the static library is linked. */
+#if defined(_WIN32) && defined(ATTN_BUILDING)
+#define ATTN_API __declspec(dllexport)
+#elif defined(_WIN32) && !defined(ATTN_STATIC)
+#define ATTN_API __declspec(dllimport)
+#elif defined(__GNUC__) && !defined(_WIN32)
 #define ATTN_API __attribute__((visibility("default")))
 #else
 #define ATTN_API

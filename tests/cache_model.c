@@ -1,5 +1,6 @@
 #include "cache_model.h"
 
+#include "oracle.h"
 #include "random_options.h"
 
 /* ---- The model ---- */
@@ -275,10 +276,9 @@ static void compare_part(const struct outputs *expected, const struct outputs *a
 }
 
 /* The sequence by itself, from the model's tensors. */
-static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
-                               const struct part *part) {
+static attn_attention_args part_args(const struct model *model, const attn_attention_args *whole,
+                                     const struct tensor *q, const struct part *part) {
     attn_attention_args args = *whole;
-    int64_t start = whole->options.starts ? whole->options.starts[part->b] : 0;
     args.isa = test_isa();
     args.cache = NULL;
     args.batch = 1;
@@ -291,6 +291,13 @@ static struct outputs run_part(const struct model *model, const attn_attention_a
     args.v = tensor_in(&model->v);
     args.v.data = tensor_row(&model->v, part->b, 0, 0);
     args.options = options_of_sequence(&whole->options, part->b, whole->q_len);
+    return args;
+}
+
+static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
+                               const struct part *part) {
+    attn_attention_args args = part_args(model, whole, q, part);
+    int64_t start = whole->options.starts ? whole->options.starts[part->b] : 0;
     if (model->gone[part->b]) {
         start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
         args.options.starts = &start;
@@ -357,23 +364,80 @@ static void check_other_rows(const struct question *question, const struct outpu
                 check_untouched(tensor_row(&r->o, 0, h, row), r->o.size, "rows");
 }
 
+static struct part part_of(const struct model *model, const struct question *question, size_t b) {
+    return (struct part){.b = b,
+                         .row = question->args.q_cu.cu ? (size_t)question->cu[b] : 0,
+                         .q_len = question->q_lens[b],
+                         .kv_len = model->lens[b],
+                         .most_rows = question->args.q_len,
+                         .most_keys = model_longest(model)};
+}
+
+/* Whether a row of the sequence would, but for masks, see keys that are gone: any with a window to the left, else no others. */
+static int asks_for_what_is_gone(const struct model *model, const struct question *question, size_t b) {
+    struct part part = part_of(model, question, b);
+    attn_attention_args args = part_args(model, &question->args, &question->q, &part);
+    args.options.mask.data = NULL;
+    args.options.bias.data = NULL;
+    for (size_t i = 0; model->gone[b] && i < part.q_len; i++) {
+        int gone = 0, kept = 0;
+        for (size_t key = 0; key < part.kv_len; key++)
+            *(key < model->gone[b] ? &gone : &kept) |= oracle_sees(&args, 0, 0, i, key);
+        if (gone && (args.options.window_left || !kept))
+            return 1;
+    }
+    return 0;
+}
+
+/* A ring says that it has lost the keys, and writes nothing. */
+static void check_refused(const attn_attention_args *args) {
+    struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
+    attn_attention_args full = *args;
+    const char *field = "none";
+    size_t bytes = 0;
+    full.o = tensor_out(&r.o);
+    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+    assert_status(ATTN_TOO_SMALL, attn_attention(&full, workspace, bytes, &field));
+    assert_string_equal("cache", field);
+    for (size_t at = 0; at < tensor_count(&r.o); at++)
+        assert_true(is_untouched(r.o.data + at));
+    guarded_free(workspace);
+    attention_free(&r);
+}
+
+static int is_refused(const struct model *model, const struct question *question) {
+    for (size_t b = 0; b < model->batch; b++)
+        if (asks_for_what_is_gone(model, question, b)) {
+            check_refused(&question->args);
+            return 1;
+        }
+    return 0;
+}
+
+static void compare_parts(struct test_random *random, const struct model *model, const struct question *question) {
+    struct outputs whole = run(&question->args, random_layout(random));
+    for (size_t b = 0; b < model->batch; b++) {
+        struct part part = part_of(model, question, b);
+        struct outputs alone = run_part(model, &question->args, &question->q, &part);
+        compare_part(&alone, &whole, &part, model->heads);
+        outputs_free(&alone);
+    }
+    check_other_rows(question, &whole);
+    outputs_free(&whole);
+}
+
 void model_compare(struct test_random *random, const struct model *model, const attn_cache *cache) {
     struct question question;
     check_lengths(model, cache);
     question_draw(random, &question, model, cache);
-    int packed = question.args.q_cu.cu != NULL;
-    struct outputs whole = run(&question.args, random_layout(random));
-    for (size_t b = 0; b < model->batch; b++) {
-        struct part part = {.b = b, .row = packed ? (size_t)question.cu[b] : 0, .q_len = question.q_lens[b]};
-        part.kv_len = model->lens[b];
-        part.most_rows = question.args.q_len;
-        part.most_keys = model_longest(model);
-        struct outputs alone = run_part(model, &question.args, &question.q, &part);
-        compare_part(&alone, &whole, &part, model->heads);
-        outputs_free(&alone);
+    int refused = is_refused(model, &question);
+    if (refused) { /* what is left is asked for; a ring cut down to what it has lost has nothing */
+        question.args.options = options_without_intervals(&question.args.options);
+        refused = is_refused(model, &question);
     }
-    check_other_rows(&question, &whole);
-    outputs_free(&whole);
+    if (!refused)
+        compare_parts(random, model, &question);
     tensor_free(&question.q);
     drawn_options_free(&question.drawn);
 }

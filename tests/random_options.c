@@ -108,6 +108,15 @@ attn_options options_of_sequence(const attn_options *options, size_t b, size_t q
     return o;
 }
 
+attn_options options_without_intervals(const attn_options *options) {
+    attn_options o = *options;
+    o.valid = (attn_valid_lens){0};
+    o.causal = ATTN_CAUSAL_NONE;
+    o.causal_offset = 0;
+    o.window_left = o.window_right = 0;
+    return o;
+}
+
 const char *options_text(const attn_options *o) {
     static char text[320];
     snprintf(text, sizeof text,

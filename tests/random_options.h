@@ -20,6 +20,9 @@ void drawn_options_free(struct drawn_options *drawn);
 /* The options of sequence `b` alone; outputs are left out. */
 attn_options options_of_sequence(const attn_options *options, size_t b, size_t q_len);
 
+/* The same with every key visible that masks and starts do not hide. */
+attn_options options_without_intervals(const attn_options *options);
+
 /* For test_case; valid until the next call. */
 const char *options_text(const attn_options *options);
 

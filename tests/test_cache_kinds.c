@@ -76,7 +76,7 @@ static void test_ring(void **state) {
         config.ring = 1;
         attn_cache *cache = cache_create(&config, &memory, random_flush(&random));
         for (size_t step = 0; step < 8; step++) {
-            model_append_some(&random, &m, cache, step % 4 == 3 ? 3 * capacity : capacity);
+            model_append_some(&random, &m, cache, step % 4 == 3 ? (capacity + 15) / 16 * 16 : capacity);
             model_forget(&m, capacity);
             model_compare(&random, &m, cache);
         }

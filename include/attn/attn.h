@@ -65,7 +65,8 @@ typedef enum attn_status {
     ATTN_OVERLAP,         /* an output overlaps an input */
     ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
     ATTN_MISALIGNED,      /* memory that is not aligned to ATTN_ALIGNMENT */
-    ATTN_TOO_SMALL,       /* memory with fewer bytes than the size query said, or a full cache */
+    ATTN_TOO_SMALL,       /* memory with fewer bytes than the size query said, a full cache, or a ring
+                             that has lost what is asked for */
     ATTN_UNKNOWN_ISA,     /* no ISA of that name or number, or one that this library was built without */
     ATTN_UNSUPPORTED_ISA, /* this processor or its operating system lacks that ISA */
     ATTN_MISMATCH         /* two objects that do not belong together: other ISA, heads or sizes */
@@ -367,8 +368,11 @@ typedef struct attn_cache_config {
     attn_isa isa;
     size_t batch, kv_heads, head_size, value_size; /* each at least 1; value_size 0 stands for head_size */
     size_t capacity;                               /* keys per sequence, at least 1; of pages a multiple of page_size */
-    int ring; /* not 0: each sequence keeps its last `capacity` keys (rounded up to 16), older ones count as hidden,
-                         also from the mean of ATTN_EMPTY_MEAN */
+    /* Not 0: each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as
+     * hidden, also from the mean of ATTN_EMPTY_MEAN, but a row with a window to the left must find all of
+     * it, any other row one key of those that it sees: attention is ATTN_TOO_SMALL otherwise. Chunks of n
+     * rows with a window of w keys take a capacity of n + w - 1. */
+    int ring;
     size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
     size_t pages;     /* of all sequences together, 1 .. INT32_MAX; 0 without a page_size */
 } attn_cache_config;
@@ -395,7 +399,8 @@ typedef struct attn_cache_append_args {
 } attn_cache_append_args;
 
 /* Appends to every sequence. NULL_POINTER, BAD_SIZE, BAD_VALUE (lens, cu, a position that the rotary table lacks, a page that
- * is not set), OVERFLOW, MISMATCH (rotary dims), TOO_SMALL (more than the capacity left). On failure nothing is appended. */
+ * is not set), BAD_STRIDE, OVERFLOW, MISMATCH (rotary dims), TOO_SMALL (more than the capacity left, or
+ * than a ring holds). On failure nothing is appended. */
 ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field);
 /* Keys that the sequence has been given, with ATTN_ALL_SEQUENCES those of the longest; 0 for NULL or no such sequence. */
 ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);

@@ -152,7 +152,7 @@ static attn_status check_sequence(const attn_cache *cache, const attn_cache_appe
     size_t row, count = attn_cache_new_keys(args, b, &row), length = cache->lengths[b];
     if (count == 0)
         return ATTN_OK;
-    if (count > attn_cache_most_keys(cache, b) - length)
+    if (count > attn_cache_room(cache, b))
         return attn_fail(ATTN_TOO_SMALL, "len", field);
     if (cache->store.pages && !pages_are_set(&cache->store, b, length, length + count))
         return attn_fail(ATTN_BAD_VALUE, "pages", field);

@@ -114,6 +114,10 @@ static attn_status check_rotary(const struct attn_problem *problem, const char *
                : attn_fail(ATTN_BAD_VALUE, "options.rotary", field);
 }
 
+static attn_status check_rings(const struct attn_problem *problem, const char **field) {
+    return attn_rings_hold(problem) ? ATTN_OK : attn_fail(ATTN_TOO_SMALL, "cache", field);
+}
+
 /* ---- Outputs ---- */
 
 static attn_status check_output(const void *data, size_t bytes, const struct attn_named_bytes *ranges, size_t count,
@@ -131,6 +135,7 @@ attn_status attn_check_option_data(const struct attn_problem *problem, const str
     RETURN_IF_ERROR(check_inputs(problem, inputs, field));
     RETURN_IF_ERROR(check_alibi(problem, field));
     RETURN_IF_ERROR(check_rotary(problem, field));
+    RETURN_IF_ERROR(check_rings(problem, field));
     if (!attn_mul(problem->batch, problem->heads, &rows) || !attn_mul(rows, problem->q_len, &rows) ||
         !attn_mul(rows, sizeof(float), &row_bytes))
         return attn_fail(ATTN_OVERFLOW, "q_len", field);

@@ -28,12 +28,14 @@ static void find_longest(struct attn_cache *cache) {
         cache->length = attn_max(cache->lengths[b], cache->length);
 }
 
-size_t attn_cache_most_keys(const struct attn_cache *cache, size_t b) {
+size_t attn_cache_room(const struct attn_cache *cache, size_t b) {
     const struct attn_store *store = &cache->store;
+    size_t most = cache->config.capacity, length = cache->lengths[b];
     if (cache->config.ring)
-        return PTRDIFF_MAX;
-    return store->parent ? attn_min(cache->config.capacity, attn_store_border(store, b) + store->capacity)
-                         : cache->config.capacity;
+        return attn_min(most, PTRDIFF_MAX - length);
+    if (store->parent)
+        most = attn_min(most, attn_store_border(store, b) + store->capacity);
+    return most - length;
 }
 
 /* ---- What a fork shares ---- */

@@ -20,8 +20,9 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args);
 
-/* How many keys sequence `b` may have. A fork's sequence that was truncated below what it shared may lack room for some. */
-size_t attn_cache_most_keys(const struct attn_cache *cache, size_t b);
+/* How many keys can be appended to sequence `b` at once. A ring has always room, for as many as it holds; a fork's sequence that
+ * was truncated below what it shared may have less room than its capacity says. */
+size_t attn_cache_room(const struct attn_cache *cache, size_t b);
 
 /* Forgets keys of sequence `b`, or gives it keys that its pages hold already. A fork's sequence then shares no key that it could
  * write: only its own memory is appended to. */

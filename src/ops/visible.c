@@ -123,6 +123,23 @@ bool attn_positions_exist(const struct attn_problem *problem) {
     return true;
 }
 
+bool attn_rings_hold(const struct attn_problem *problem) {
+    const attn_options *options = problem->options;
+    if (!problem->cache || !problem->cache->config.ring)
+        return true;
+    for (size_t b = 0; b < problem->batch; b++) {
+        struct attn_sequence s = attn_sequence_of(problem, b);
+        size_t kept = s.kept;
+        s.kept = 0; /* what rows would see if nothing were gone */
+        for (size_t i = 0; kept > 0 && i < s.q_len; i++) {
+            struct attn_interval seen = attn_row_interval(problem, &s, b, i);
+            if (seen.begin < seen.end && (options->window_left > 0 ? seen.begin : seen.end - 1) < kept)
+                return false;
+        }
+    }
+    return true;
+}
+
 struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                            size_t b, size_t kv_head, size_t begin) {
     const attn_options *options = problem->options;

@@ -1,6 +1,7 @@
 #include "cache_model.h"
 
 #include "oracle.h"
+#include "pages.h"
 #include "random_options.h"
 
 /* ---- The model ---- */
@@ -450,7 +451,7 @@ enum { MORE = 70 };
 /* Only the member can be written; none where it is FAMILY. */
 static void let_write(const struct family *family, size_t member) {
     for (size_t i = 0; i < family->count; i++)
-        guarded_protect(family->member[i].slot, family->slot_bytes, i == member ? ACCESS_WRITE : ACCESS_READ);
+        pages_protect(family->member[i].slot, family->slot_bytes, i == member ? ACCESS_WRITE : ACCESS_READ);
 }
 
 /* Takes a slot for a member of that many bytes, flush to either of its ends. */
@@ -465,7 +466,7 @@ static void *take_slot(struct test_random *random, struct family *family, struct
 struct family family_new(struct test_random *random, size_t most) {
     struct family family = {.count = 0};
     struct member *root = &family.member[0];
-    size_t page = guarded_page_size(), bytes = 0;
+    size_t page = page_size(), bytes = 0;
     const char *field = "none";
     root->model = model_new(random, random_between(random, 1, 3), most + FAMILY * MORE);
     attn_cache_config own = model_config(&root->model, most), largest = model_config(&root->model, root->model.most);
@@ -480,7 +481,7 @@ struct family family_new(struct test_random *random, size_t most) {
         size_t j = random_below(random, i + 1);
         family.slots[i] = family.slots[j];
         family.slots[j] = family.arena + i * (family.slot_bytes + page);
-        guarded_protect(family.slots[j] + family.slot_bytes, page, ACCESS_NONE);
+        pages_protect(family.slots[j] + family.slot_bytes, page, ACCESS_NONE);
     }
     assert_ok(attn_cache_size(&own, &bytes, &field));
     void *memory = take_slot(random, &family, root, bytes);
@@ -557,7 +558,7 @@ void family_compare(struct test_random *random, const struct family *family) {
 }
 
 void family_free(struct family *family) {
-    guarded_protect(family->arena, FAMILY * (family->slot_bytes + guarded_page_size()), ACCESS_WRITE);
+    pages_protect(family->arena, FAMILY * (family->slot_bytes + page_size()), ACCESS_WRITE);
     while (family->count > 0)
         model_free(&family->member[--family->count].model);
     guarded_free(family->arena);

@@ -38,6 +38,12 @@ void pages_open(char *pages, size_t bytes) {
     must(VirtualAlloc(pages, bytes, MEM_COMMIT, PAGE_READWRITE) != NULL);
 }
 
+void pages_protect(char *pages, size_t bytes, enum access access) {
+    static const DWORD modes[] = {PAGE_NOACCESS, PAGE_READONLY, PAGE_READWRITE};
+    DWORD before;
+    must(VirtualProtect(pages, bytes, modes[access], &before));
+}
+
 void pages_free(char *pages, size_t bytes) {
     (void)bytes;
     must(VirtualFree(pages, 0, MEM_RELEASE));
@@ -57,6 +63,11 @@ char *pages_new(size_t bytes) {
 
 void pages_open(char *pages, size_t bytes) {
     must(mprotect(pages, bytes, PROT_READ | PROT_WRITE) == 0);
+}
+
+void pages_protect(char *pages, size_t bytes, enum access access) {
+    static const int modes[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
+    must(mprotect(pages, bytes, modes[access]) == 0);
 }
 
 void pages_free(char *pages, size_t bytes) {

@@ -445,18 +445,6 @@ void guarded_free(void *memory) {
         test_fail("bytes after the %zu at %p were written", block->bytes, memory);
 }
 
-void guarded_protect(void *pages, size_t bytes, enum access access) {
-    static const int modes[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
-    if (mprotect(pages, bytes, modes[access]) != 0) {
-        perror("guarded_protect");
-        abort();
-    }
-}
-
-size_t guarded_page_size(void) {
-    return page_size();
-}
-
 float *guarded_copy(const float *x, size_t count, enum flush flush) {
     float *copy = guarded_floats(count, flush);
     memcpy(copy, x, count * sizeof *x);

@@ -96,10 +96,6 @@ float *guarded_floats(size_t count, enum flush flush);
 float *guarded_aligned_floats(size_t count, enum flush flush);
 /* Fails the test where bytes around the memory changed. NULL is ignored. */
 void guarded_free(void *memory);
-/* What may be done with whole pages of guarded memory from now on. guarded_free needs them writable. */
-enum access { ACCESS_NONE, ACCESS_READ, ACCESS_WRITE };
-void guarded_protect(void *pages, size_t bytes, enum access access);
-size_t guarded_page_size(void);
 /* Copies with every other bit pattern intact, into memory of its own. */
 float *guarded_copy(const float *x, size_t count, enum flush flush);
 /* Whether x[0] is the canary still. */

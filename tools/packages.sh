@@ -7,6 +7,8 @@ have() {
     build-essential) command -v cc && command -v c++ ;;
     clang-16) command -v clang-16 ;;
     clang-format) command -v clang-format ;;
+    debian-archive-keyring) test -e /usr/share/keyrings/debian-archive-keyring.gpg ;;
+    debootstrap) command -v debootstrap ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
     llvm-16) command -v llvm-mca-16 ;;
     llvm-19) command -v llvm-mca-19 ;;

@@ -248,6 +248,8 @@ static void attend_row(const struct oracle_shape *s, const struct matrix *q, con
     const struct matrix *asked = &row->logits[s->options->score_stage];
     row_logits(s, q, at * s->head_size, k, kv_start * s->head_size, row);
     memcpy(result->scores + at * s->kv_len, asked->value, bytes);
+    for (size_t j = row->keys; j < s->kv_len; j++)
+        result->scores[at * s->kv_len + j] = -INFINITY;
     memcpy(result->scores_magnitude + at * s->kv_len, asked->magnitude, bytes);
     memcpy(result->logit_magnitude + at * s->kv_len, row->logits[ATTN_SCORE_MASKED].magnitude, bytes);
     result->log_sum_exp[at] = row_weights(s, row, weights);

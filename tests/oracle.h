@@ -5,8 +5,8 @@
 
 #include <attn/attn.h>
 
-/* Dense arrays, also of packed sequences: what is beyond a sequence's own rows and keys is 0. Free with oracle_free. The
- * magnitudes are what rounding errors are proportional to. */
+/* Dense arrays, also of packed sequences: what is beyond a sequence's own rows and keys is 0, but scores of its rows beyond its
+ * keys are -inf. Free with oracle_free. The magnitudes are what rounding errors are proportional to. */
 struct oracle {
     double *output;           /* attention: [batch, heads, q_len, value_size]; layer: [batch, q_len, hidden] */
     double *magnitude;        /* shaped as output: the same sums with every product replaced by its absolute value */

@@ -206,6 +206,14 @@ PROBLEM_API void test_same_result(const struct attention_result *expected, const
     test_same_bits(expected->scores, actual->scores, expected->rows * expected->kv_len, file, line);
 }
 
+/* What a sequence's own rows get for `count` keys that it has not: weights of +0, scores of -inf. */
+PROBLEM_API void check_no_keys(const float *weights, const float *scores, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        assert_same_bits(&(float){0}, weights + i, 1);
+        assert_same_bits(&(float){-INFINITY}, scores + i, 1);
+    }
+}
+
 /* ---- Lengths ---- */
 
 /* `count` lengths, most of them between 0 and kv_len, some beyond either end. */

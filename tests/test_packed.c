@@ -1,5 +1,5 @@
-/* Sequences packed one after the other without padding: each has the bits that it has by itself, and nothing beyond its own
- * rows and keys is read or written. */
+/* Sequences packed one after the other without padding: each has the bits that it has by itself, nothing beyond its own rows and
+ * keys is read, and beyond its rows nothing is written. */
 #include "attention_problem.h"
 
 #include <math.h>
@@ -77,15 +77,19 @@ static void check_untouched(const float *x, size_t n, const char *what) {
             test_fail("%s was written where a sequence has none", what);
 }
 
-/* Weights, scores and log-sum-exp of rows and keys that a sequence does not have, and output of rows between sequences. */
-static void check_rest_untouched(const attn_attention_args *args, const struct attention_result *r) {
+/* Rows that a sequence does not have are left alone; keys that it does not have weigh nothing in those that it has. */
+static void check_rest(const attn_attention_args *args, const struct attention_result *r) {
     for (size_t row = 0; row < r->rows; row++) {
         size_t b = row / args->q_len / args->heads, i = row % args->q_len;
-        size_t keys = i < packed_len(args->q_cu, b, args->q_len) ? packed_len(args->kv_cu, b, args->kv_len) : 0;
-        check_untouched(r->weights + row * r->kv_len + keys, r->kv_len - keys, "weights");
-        check_untouched(r->scores + row * r->kv_len + keys, r->kv_len - keys, "scores");
-        if (i >= packed_len(args->q_cu, b, args->q_len))
-            check_untouched(r->log_sum_exp + row, 1, "log_sum_exp");
+        size_t keys = packed_len(args->kv_cu, b, args->kv_len);
+        const float *weights = r->weights + row * r->kv_len, *scores = r->scores + row * r->kv_len;
+        if (i < packed_len(args->q_cu, b, args->q_len)) {
+            check_no_keys(weights + keys, scores + keys, r->kv_len - keys);
+            continue;
+        }
+        check_untouched(weights, r->kv_len, "weights");
+        check_untouched(scores, r->kv_len, "scores");
+        check_untouched(r->log_sum_exp + row, 1, "log_sum_exp");
     }
     for (size_t h = 0; args->q_cu.cu && h < args->heads; h++)
         for (size_t i = 0; i < args->q_cu.total; i++)
@@ -112,7 +116,7 @@ static void check_packed(struct test_random *random, enum test_values values, si
     enum layout layout = (enum layout)random_below(random, LAYOUT_OUTPUTS);
     struct attention_result r = attention_run(&p.args, layout, random_flush(random));
     struct attention_result expected = reference_run(&p);
-    check_rest_untouched(&p.args, &r);
+    check_rest(&p.args, &r);
     check_sequences(&p.args, &r);
     assert_same_result(&expected, &r);
     if (values == TEST_NORMAL)
@@ -195,6 +199,35 @@ static void test_one_buffer(void **state) {
     }
 }
 
+static void run_in_reverse(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    (void)context;
+    while (count-- > 0)
+        task(arg, count);
+}
+
+/* Spans of keys that are shared out among tasks, of which short sequences have fewer. */
+static void test_spans_shared_out(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const attn_parallel parallel = {.run = run_in_reverse, .threads = 4};
+    for (size_t i = 0; i < sweep(6, 2); i++) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 3, .heads = 2, .q_len = 2, .kv_len = 8300};
+        args.head_size = 16;
+        args.kv_cu = random_cu(&random, args.batch, args.kv_len, 5);
+        describe(&args);
+        struct problem p = problem_new(&random, TEST_NORMAL, &args);
+        struct attention_result alone = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        p.args.options.parallel = &parallel;
+        struct attention_result shared = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        check_rest(&p.args, &alone);
+        check_rest(&p.args, &shared);
+        assert_same_result(&alone, &shared);
+        attention_free(&alone);
+        attention_free(&shared);
+        packed_free(&p);
+    }
+}
+
 /* Sequences of no rows, of no keys, and none but such. */
 static void test_nothing_to_do(void **state) {
     (void)state;
@@ -209,7 +242,7 @@ static void test_nothing_to_do(void **state) {
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         check_against_oracle(&p, &r, 0);
-        check_rest_untouched(&p.args, &r);
+        check_rest(&p.args, &r);
         attention_free(&r);
         problem_free(&p);
     }
@@ -223,6 +256,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sequences_as_alone_with_many_kinds),
         cmocka_unit_test(test_output_alone),
         cmocka_unit_test(test_one_buffer),
+        cmocka_unit_test(test_spans_shared_out),
         cmocka_unit_test(test_nothing_to_do),
     };
     return test_run(tests);

@@ -275,8 +275,9 @@ typedef struct attn_options {
     const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions that `rotary` turns by */
     float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
     uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
-    float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len] */
-    float *scores;         /* NULL, or logits out, likewise dense; -inf where a key is hidden */
+    float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len];
+                              +0 for keys that are hidden or that a shorter sequence has not */
+    float *scores;         /* NULL, or logits out, likewise dense; -inf for such keys */
     attn_score_stage score_stage;
     float *log_sum_exp; /* NULL, or log of the sum of exp of a row's logits out: dense [batch, heads, q_len] */
     const attn_parallel *parallel;
@@ -317,8 +318,8 @@ typedef struct attn_attention_args {
  * is not looked at. What serves these sizes serves smaller batches and lengths too, down to 0.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
-/* batch, heads, q_len of 0: nothing is touched. Where sequences differ in length, outputs beyond a sequence's own rows and keys
- * are not touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
+/* batch, heads, q_len of 0: nothing is touched. Where packed sequences differ in length, outputs beyond a
+ * sequence's own rows are not touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field);
 
 /* Attention over a set of keys from attention over its parts: o = sum of o_p exp(lse_p) / sum of exp(lse_p), parts taken in

@@ -230,7 +230,7 @@ static size_t dense_row(const struct attn_tile *tile, size_t r) {
     return (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
 }
 
-/* Before the blocks fill in what rows see. */
+/* Before the blocks fill in what rows see. Keys that other sequences have and this one has not are hidden too. */
 static void hide_scores(const struct attn_tile *tile, size_t begin, size_t end) {
     const struct attn_problem *problem = tile->problem;
     float *outputs[] = {problem->options->scores, problem->options->weights};
@@ -277,8 +277,7 @@ static void store_weights(const struct attn_tile *tile, const float *inverse) {
         const struct attn_tile_row *row = &tile->row[r];
         float *weights = problem->options->weights + dense_row(tile, r) * problem->kv_len;
         float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
-        tile->attention->weights(weights, row->keys.begin, row->keys.end, tile->sequence.kv_len, shift, inverse[r],
-                                 weights);
+        tile->attention->weights(weights, row->keys.begin, row->keys.end, problem->kv_len, shift, inverse[r], weights);
         if (isnan(inverse[r]))
             hide_weights(row, weights);
     }
@@ -303,7 +302,7 @@ static void store(struct attn_tile *tile) {
 void attn_tile_run(struct attn_tile *tile) {
     take_queries(tile);
     fetch_next_queries(tile);
-    hide_scores(tile, 0, tile->sequence.kv_len);
+    hide_scores(tile, 0, tile->problem->kv_len);
     size_t first = tile->keys.begin / ATTN_SPAN, span = first;
     do {
         run_span(tile, span);
@@ -316,7 +315,7 @@ void attn_tile_run(struct attn_tile *tile) {
 void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
     struct attn_partial partial = attn_partial_at(tile->problem, index);
     size_t begin = span * ATTN_SPAN, end = begin + ATTN_SPAN;
-    hide_scores(tile, attn_min(begin, tile->sequence.kv_len), attn_min(end, tile->sequence.kv_len));
+    hide_scores(tile, begin, attn_min(end, tile->problem->kv_len));
     take_queries(tile);
     float *own = tile->scratch->span_output;
     tile->scratch->span_output = partial.output;

@@ -314,8 +314,8 @@ void attn_tile_run(struct attn_tile *tile) {
 
 void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
     struct attn_partial partial = attn_partial_at(tile->problem, index);
-    size_t begin = span * ATTN_SPAN, end = begin + ATTN_SPAN;
-    hide_scores(tile, begin, attn_min(end, tile->problem->kv_len));
+    bool last = span + 1 == tile->problem->spans; /* takes what lies behind the longest sequence as well */
+    hide_scores(tile, span * ATTN_SPAN, last ? tile->problem->kv_len : (span + 1) * ATTN_SPAN);
     take_queries(tile);
     float *own = tile->scratch->span_output;
     tile->scratch->span_output = partial.output;

@@ -134,7 +134,8 @@ static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) 
 }
 
 /* Panels that one product can take, from key `begin` on: those of a stretch, of stretches that follow each other in memory, or
- * of two stretches of one panel each, whose distance then is the panel stride. */
+ * of two stretches of one panel each, whose distance then is the panel stride. Only within one cache's memory is there such a
+ * distance: what a fork shares lies in memory of its own. */
 static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_stretch *stretch) {
     size_t n = stretch->count;
     while (begin + n < end) {
@@ -143,7 +144,7 @@ static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end
             n += next.count;
             continue;
         }
-        if (n == stretch->key_cols && next.keys > stretch->keys) {
+        if (n == stretch->key_cols && !tile->store->parent && next.keys > stretch->keys) {
             stretch->key_panel_stride = (size_t)(next.keys - stretch->keys);
             n += next.key_cols;
         }

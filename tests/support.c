@@ -19,6 +19,14 @@
 #include "dispatch.h"
 #include "pages.h"
 
+/* Elsewhere nobody is told. */
+#ifdef HAVE_VALGRIND
+#include <valgrind/memcheck.h>
+#else
+#define VALGRIND_MAKE_MEM_UNDEFINED(address, bytes)
+#define VALGRIND_MAKE_MEM_DEFINED(address, bytes)
+#endif
+
 /* ---- Program ---- */
 
 static struct {
@@ -475,7 +483,14 @@ void fill_poison(float *x, size_t n) {
 void *poisoned_alloc(size_t bytes, enum flush flush) {
     void *memory = guarded_alloc(bytes, ATTN_ALIGNMENT, flush);
     fill_poison(memory, bytes / sizeof(float));
+    VALGRIND_MAKE_MEM_UNDEFINED(memory, bytes);
     return memory;
+}
+
+void make_defined(const void *memory, size_t bytes) {
+    VALGRIND_MAKE_MEM_DEFINED(memory, bytes);
+    (void)memory;
+    (void)bytes;
 }
 
 struct test_matrix test_matrix(size_t rows, size_t cols, size_t stride, enum flush flush) {

@@ -105,6 +105,8 @@ bool is_untouched(const float *x);
 void fill_poison(float *x, size_t n);
 /* Memory for an object or a workspace, full of it. */
 void *poisoned_alloc(size_t bytes, enum flush flush);
+/* Lets it be compared whole: until it is written to it is undefined, which valgrind reports where something depends on it. */
+void make_defined(const void *memory, size_t bytes);
 
 /* rows x cols with `stride` floats from row to row. Gaps hold the canary; the last row has no gap after it. */
 struct test_matrix {

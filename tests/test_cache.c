@@ -236,6 +236,7 @@ static void test_full_cache(void **state) {
         assert_ok(attn_cache_size(&p.config, &bytes, NULL));
         void *before = malloc(bytes);
         assert_non_null(before);
+        make_defined(p.memory, bytes);
         memcpy(before, p.memory, bytes);
         assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
         assert_string_equal("len", field);

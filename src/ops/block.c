@@ -279,9 +279,9 @@ static void finish_scores(const struct attn_tile *tile, const struct block *bloc
     const attn_options *options = tile->problem->options;
     copy_stage(tile, block, ATTN_SCORE_RAW);
     if (options->soft_cap > 0.0f)
-        for (size_t r = 0; r < tile->rows; r++)
-            tile->attention->soft_cap(scores_of(block, r) + block->first, block->last - block->first, options->soft_cap,
-                                      1.0f / options->soft_cap);
+        for (size_t r = 0; r < tile->rows; r++) /* the product left out columns that no row of a part sees */
+            tile->attention->soft_cap(scores_of(block, r) + block->lo[r], block->hi[r] - block->lo[r],
+                                      options->soft_cap, 1.0f / options->soft_cap);
     copy_stage(tile, block, ATTN_SCORE_CAPPED);
     for (size_t r = 0; r < tile->rows; r++) {
         if (tile->row[r].mean)

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arithmetic.h"
+
 /* *out = a * b, a + b. False where that does not fit in size_t; *out is then meaningless. */
 static inline bool attn_mul(size_t a, size_t b, size_t *out) {
     return !__builtin_mul_overflow(a, b, out);

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arithmetic.h"
+
 /* Lanes of every sum, whatever the register width. */
 #define ATTN_LANES 16
 

@@ -255,7 +255,7 @@ static void merge(size_t rows, size_t size, float *max0, float *sum0, float *out
         float max = max1[r] > max0[r] ? max1[r] : max0[r], shift = shift_of(max);
         float f0 = exp_one(max0[r] - shift), f1 = exp_one(max1[r] - shift);
         max0[r] = max + 0.0f;
-        sum0[r] = fmaf(sum1[r], f1, sum0[r] * f0);
+        sum0[r] = attn_fmaf(sum1[r], f1, sum0[r] * f0);
         float *o0 = output0 + r * output_stride;
         const float *o1 = output1 + r * output_stride;
         for (size_t j = 0; j < size; j += VEC_LANES) {

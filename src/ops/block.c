@@ -250,7 +250,7 @@ static void copy_stage(const struct attn_tile *tile, const struct block *block, 
 /* ALiBi at distances that the kernel's integers do not hold: for rows far from all keys. */
 static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double distance) {
     for (size_t c = lo; c < hi; c++)
-        x[c] = fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);
+        x[c] = attn_fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);
 }
 
 static void add_bias(const struct attn_tile *tile, const struct block *block, size_t r) {

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arithmetic.h"
+
 /* Philox4x32-10: ten rounds of the counter-based generator of Salmon et al., "Parallel Random Numbers: As Easy as 1,
  * 2, 3", SC 2011. */
 void attn_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

@@ -11,7 +11,7 @@ static void bias(const struct attn_bias_args *args) {
     for (size_t c = args->lo; c < args->hi; c++) {
         float *x = args->x + c;
         if (args->slope != 0.0f)
-            *x = fmaf(-args->slope, fabsf((float)(args->distance + (int32_t)c)), *x);
+            *x = attn_fmaf(-args->slope, fabsf((float)(args->distance + (int32_t)c)), *x);
         if (args->add)
             *x = args->add[c] == -INFINITY ? -INFINITY : *x + args->add[c];
         if (args->visible && !args->visible[c])
@@ -23,8 +23,8 @@ static void rotate(const float *x, const float *cos, const float *sin, size_t di
     for (size_t i = 0; i < dims / 2; i++) {
         size_t j0 = interleaved ? 2 * i : i, j1 = interleaved ? j0 + 1 : j0 + dims / 2;
         float x0 = x[j0], x1 = x[j1];
-        y[j0] = fmaf(x1, sin[j0], x0 * cos[j0]);
-        y[j1] = fmaf(x0, sin[j1], x1 * cos[j1]);
+        y[j0] = attn_fmaf(x1, sin[j0], x0 * cos[j0]);
+        y[j1] = attn_fmaf(x0, sin[j1], x1 * cos[j1]);
     }
 }
 
@@ -68,9 +68,9 @@ static void merge(size_t rows, size_t size, float *max0, float *sum0, float *out
         float max = max1[r] > max0[r] ? max1[r] : max0[r], shift = shift_of(max);
         float f0 = ref_exp(max0[r] - shift), f1 = ref_exp(max1[r] - shift);
         max0[r] = max + 0.0f;
-        sum0[r] = fmaf(sum1[r], f1, sum0[r] * f0);
+        sum0[r] = attn_fmaf(sum1[r], f1, sum0[r] * f0);
         for (size_t j = r * output_stride; j < r * output_stride + size; j++)
-            output0[j] = fmaf(output1[j], f1, output0[j] * f0);
+            output0[j] = attn_fmaf(output1[j], f1, output0[j] * f0);
     }
 }
 

@@ -1,12 +1,14 @@
 /* Elementary functions of the reference: the operation sequences of SLEEF 3.5's Sleef_finz_expf1_u10purecfma and its
- * likes for log, tanh, sin and cos (1.0 ULP), step by step, so that every machine gives their bits.
- * fmaf is libm's: one rounding with or without an instruction for it. */
+ * likes for log, tanh, sin and cos (1.0 ULP), step by step, so that every machine gives their bits. Of the C library only
+ * functions whose result is exact are called: rintf, lrintf. */
 #ifndef ATTN_REF_ELEMENTARY_H
 #define ATTN_REF_ELEMENTARY_H
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "arithmetic.h"
 
 static inline uint32_t ref_bits(float x) {
     uint32_t bits;
@@ -35,15 +37,15 @@ static inline float ref_exp(float x) {
     if (x > 100.0f)
         return INFINITY;
     int q = (int)lrintf(x * 0x1.715476p+0f);
-    float s = fmaf((float)q, -0x1.62e4p-1f, x);
-    s = fmaf((float)q, -0x1.7f7d1cp-20f, s);
+    float s = attn_fmaf((float)q, -0x1.62e4p-1f, x);
+    s = attn_fmaf((float)q, -0x1.7f7d1cp-20f, s);
     float u = 0x1.a057b4p-13f;
-    u = fmaf(u, s, 0x1.6d2d92p-10f);
-    u = fmaf(u, s, 0x1.11114cp-7f);
-    u = fmaf(u, s, 0x1.5554f4p-5f);
-    u = fmaf(u, s, 0x1.555556p-3f);
-    u = fmaf(u, s, 0.5f);
-    u = fmaf(s * s, u, s) + 1.0f;
+    u = attn_fmaf(u, s, 0x1.6d2d92p-10f);
+    u = attn_fmaf(u, s, 0x1.11114cp-7f);
+    u = attn_fmaf(u, s, 0x1.5554f4p-5f);
+    u = attn_fmaf(u, s, 0x1.555556p-3f);
+    u = attn_fmaf(u, s, 0.5f);
+    u = attn_fmaf(s * s, u, s) + 1.0f;
     int half = q >> 1;
     return u * ref_pow2(half) * ref_pow2(q - half);
 }
@@ -70,19 +72,19 @@ static inline struct ref_pair ref_add_float(struct ref_pair a, float b) {
 
 static inline struct ref_pair ref_multiply(struct ref_pair a, struct ref_pair b) {
     float p = a.hi * b.hi;
-    return (struct ref_pair){p, fmaf(a.hi, b.lo, fmaf(a.lo, b.hi, fmaf(a.hi, b.hi, -p)))};
+    return (struct ref_pair){p, attn_fmaf(a.hi, b.lo, attn_fmaf(a.lo, b.hi, attn_fmaf(a.hi, b.hi, -p)))};
 }
 
 static inline struct ref_pair ref_square(struct ref_pair a) {
     float p = a.hi * a.hi;
-    return (struct ref_pair){p, fmaf(a.hi + a.hi, a.lo, fmaf(a.hi, a.hi, -p))};
+    return (struct ref_pair){p, attn_fmaf(a.hi + a.hi, a.lo, attn_fmaf(a.hi, a.hi, -p))};
 }
 
 static inline struct ref_pair ref_divide(struct ref_pair n, struct ref_pair d) {
     float t = 1.0f / d.hi, s = n.hi * t;
-    float u = fmaf(t, n.hi, -s);
-    float v = fmaf(-d.lo, t, fmaf(-d.hi, t, 1.0f));
-    return (struct ref_pair){s, fmaf(s, v, fmaf(n.lo, t, u))};
+    float u = attn_fmaf(t, n.hi, -s);
+    float v = attn_fmaf(-d.lo, t, attn_fmaf(-d.hi, t, 1.0f));
+    return (struct ref_pair){s, attn_fmaf(s, v, attn_fmaf(n.lo, t, u))};
 }
 
 /* x = 2^e m with m in [0.75, 1.5); log(m) = 2 artanh((m - 1) / (m + 1)) as an odd polynomial of a double-float quotient. */
@@ -101,10 +103,10 @@ static inline float ref_log(float x) {
     float scale = (float)(denormal ? e - 64 : e);
 
     float hi = 0x1.62e43p-1f * scale;
-    struct ref_pair s = {hi, fmaf(-0x1.05c61p-29f, scale, fmaf(0x1.62e43p-1f, scale, -hi))};
+    struct ref_pair s = {hi, attn_fmaf(-0x1.05c61p-29f, scale, attn_fmaf(0x1.62e43p-1f, scale, -hi))};
     struct ref_pair y = ref_divide(ref_two_sum(-1.0f, m), ref_two_sum(1.0f, m));
     float y2 = y.hi * y.hi;
-    float t = fmaf(fmaf(0x1.35feb8p-2f, y2, 0x1.993394p-2f), y2, 0x1.5555b4p-1f);
+    float t = attn_fmaf(attn_fmaf(0x1.35feb8p-2f, y2, 0x1.993394p-2f), y2, 0x1.5555b4p-1f);
 
     float sum = s.hi + 2.0f * y.hi;
     float low = 2.0f * y.lo + (s.lo + ((s.hi - sum) + 2.0f * y.hi));
@@ -118,9 +120,9 @@ static inline struct ref_pair ref_exp_pair(float x) {
     float q = rintf(x * 0x1.715476p+0f);
     struct ref_pair s = ref_add_float(ref_two_sum(x, q * -0x1.62e4p-1f), q * -0x1.7f7d1cp-20f);
     float u = 0x1.9f6ffep-13f;
-    u = fmaf(u, s.hi, 0x1.6d7ef8p-10f);
-    u = fmaf(u, s.hi, 0x1.11121ap-7f);
-    u = fmaf(u, s.hi, 0x1.5554b8p-5f);
+    u = attn_fmaf(u, s.hi, 0x1.6d7ef8p-10f);
+    u = attn_fmaf(u, s.hi, 0x1.11121ap-7f);
+    u = attn_fmaf(u, s.hi, 0x1.5554b8p-5f);
     struct ref_pair t = ref_add_float(ref_multiply(s, (struct ref_pair){u, 0.0f}), 0x1.555554p-3f);
     t = ref_add_float(ref_multiply(s, t), 0.5f);
     t = ref_add(s, ref_multiply(ref_square(s), t));
@@ -151,11 +153,11 @@ static inline float ref_tanh(float x) {
 static inline float ref_sin_pair(struct ref_pair s) {
     struct ref_pair s2 = ref_square(s);
     float u = 0x1.5e150ep-19f;
-    u = fmaf(u, s2.hi, -0x1.9f75d6p-13f);
-    u = fmaf(u, s2.hi, 0x1.110eeep-7f);
+    u = attn_fmaf(u, s2.hi, -0x1.9f75d6p-13f);
+    u = attn_fmaf(u, s2.hi, 0x1.110eeep-7f);
     struct ref_pair t = ref_multiply(ref_two_sum(-0x1.55554cp-3f, u * s2.hi), s2);
     t = ref_add_float(t, 1.0f);
-    return fmaf(s.hi, t.hi, fmaf(s.lo, t.hi, s.hi * t.lo));
+    return attn_fmaf(s.hi, t.hi, attn_fmaf(s.lo, t.hi, s.hi * t.lo));
 }
 
 /* abs(x) <= 4, for which SLEEF takes the short of its two reductions: x = q pi + s, pi in three words. */
@@ -163,14 +165,14 @@ static inline float ref_sin(float x) {
     if (x == 0.0f)
         return x;
     float q = rintf(x * 0x1.45f306p-2f);
-    struct ref_pair s = ref_two_sum(fmaf(q, -0x1.921cp+1f, x), q * -0x1.daap-14f);
+    struct ref_pair s = ref_two_sum(attn_fmaf(q, -0x1.921cp+1f, x), q * -0x1.daap-14f);
     float y = ref_sin_pair(ref_add_float(s, q * -0x1.10b462p-29f));
     return (int)q & 1 ? -y : y;
 }
 
 /* Likewise: x = q pi / 2 + s with an odd q. */
 static inline float ref_cos(float x) {
-    float q = fmaf(rintf(fmaf(x, 0x1.45f306p-2f, -0.5f)), 2.0f, 1.0f);
+    float q = attn_fmaf(rintf(attn_fmaf(x, 0x1.45f306p-2f, -0.5f)), 2.0f, 1.0f);
     struct ref_pair s = ref_add_float(ref_two_sum(x, q * -0x1.921cp+0f), q * -0x1.daap-15f);
     float y = ref_sin_pair(ref_add_float(s, q * -0x1.10b462p-30f));
     return (int)q & 2 ? y : -y;

@@ -1,6 +1,4 @@
-/* Reference GEMM: one column a panel, one fmaf chain an element. */
-#include <math.h>
-
+/* Reference GEMM: one column a panel, one chain of multiply-adds an element. */
 #include "kernels.h"
 
 static void pack(const struct attn_pack_args *args) {
@@ -15,19 +13,32 @@ static float start(const struct attn_gemm_args *args, size_t i, size_t j) {
     return args->bias ? args->bias[j] : 0.0f;
 }
 
-static void run_strided(const struct attn_gemm_args *args, size_t k_stride, size_t n_stride) {
-    for (size_t i = 0; i < args->m; i++) {
-        for (size_t j = 0; j < args->n; j++) {
-            const float *a = args->a + i * args->a_stride, *b = args->b + j * n_stride;
-            float acc = start(args, i, j);
-            for (size_t p = 0; p < args->k; p++) {
-                if (args->block && p > 0 && p % args->block == 0)
-                    acc *= args->scale[p / args->block * args->scale_stride + i];
-                acc = fmaf(a[p], b[p * k_stride], acc);
-            }
-            args->c[i * args->c_stride + j] = acc;
-        }
+/* So many chains go on in step: without an instruction for the multiply-add one alone would wait for most of the time. */
+enum { CHAINS = 8 };
+
+static void run_chains(const struct attn_gemm_args *args, size_t i, size_t j, size_t n, size_t k_stride,
+                       size_t n_stride) {
+    const float *a = args->a + i * args->a_stride, *b = args->b + j * n_stride;
+    float acc[CHAINS];
+    for (size_t l = 0; l < n; l++)
+        acc[l] = start(args, i, j + l);
+    for (size_t p = 0; p < args->k; p++) {
+        if (args->block && p > 0 && p % args->block == 0)
+            for (size_t l = 0; l < n; l++)
+                acc[l] *= args->scale[p / args->block * args->scale_stride + i];
+        for (size_t l = 0; l < n; l++)
+            acc[l] = attn_fmaf(a[p], b[p * k_stride + l * n_stride], acc[l]);
     }
+    for (size_t l = 0; l < n; l++)
+        args->c[i * args->c_stride + j + l] = acc[l];
+}
+
+static void run_strided(const struct attn_gemm_args *args, size_t k_stride, size_t n_stride) {
+    for (size_t i = 0; i < args->m; i++)
+        for (size_t j = 0, n; j < args->n; j += n) {
+            n = args->n - j < CHAINS ? args->n - j : CHAINS;
+            run_chains(args, i, j, n, k_stride, n_stride);
+        }
 }
 
 static void run(const struct attn_gemm_args *args) {

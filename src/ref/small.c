@@ -5,7 +5,7 @@
 static float logit(const float *q, const float *k, size_t size, float scale) {
     float acc = 0.0f;
     for (size_t d = 0; d < size; d++)
-        acc = fmaf(q[d] * scale, k[d], acc);
+        acc = attn_fmaf(q[d] * scale, k[d], acc);
     return acc;
 }
 
@@ -37,7 +37,7 @@ static void run_row(const struct attn_small_args *args, size_t h, size_t i) {
     for (size_t j = 0; j < args->value_size; j++) {
         float acc = 0.0f;
         for (size_t c = 0; c < n; c++)
-            acc = fmaf(p[c], v[c * args->v_row_stride + j], acc);
+            acc = attn_fmaf(p[c], v[c * args->v_row_stride + j], acc);
         o[j] = acc * inverse + 0.0f; /* -0, also one that underflowed, becomes +0 */
     }
     if (args->max) {

@@ -1,0 +1,50 @@
+/* What every source asks of floating-point arithmetic: operations are those that are written, each rounded once to its type,
+ * and a fused multiply-add is one whatever machine and C library there are. */
+#ifndef ATTN_ARITHMETIC_H
+#define ATTN_ARITHMETIC_H
+
+#include <float.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||                               \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
+#error "libattn cannot be compiled with -ffast-math, -Ofast or parts of them: results would differ and NaN be lost"
+#endif
+
+/* 16 is 0 for all but _Float16. */
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
+#error "libattn needs arithmetic in float and double as declared; on i386 -msse2 -mfpmath=sse gives it"
+#endif
+
+/* a * b + c rounded once, of doubles without an instruction for it. The product is exact. The sum is rounded to a double and
+ * then to a float; the two differ from one rounding only where the double lies halfway between two floats and is not exact:
+ * an odd last bit, on the side of what was lost, then keeps it off the middle. Halfway shows in 29 bits of the double, or,
+ * where the float is denormal, in any. */
+static inline float attn_fmaf_emulated(float a, float b, float c) {
+    double product = (double)a * (double)b, sum = product + (double)c;
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    const uint64_t low = (UINT64_C(1) << 29) - 1, half = UINT64_C(1) << 28, normal = UINT64_C(1023 - 126);
+    if ((bits & low) != half && (bits >> 52 & 0x7ff) >= normal)
+        return (float)sum;
+    double rest = sum - product, lost = (product - (sum - rest)) + ((double)c - rest);
+    if (lost != 0 && !(bits & 1)) {
+        bits = (lost > 0) == (sum > 0) ? bits + 1 : bits - 1;
+        memcpy(&sum, &bits, sizeof sum);
+    }
+    return (float)sum;
+}
+
+/* Not the C library's fmaf where that may be a call: mingw's rounds twice, musl's does where the result is denormal, glibc's
+ * takes 20 times as long as the above on processors without the instruction. */
+static inline float attn_fmaf(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen) ||              \
+    defined(__s390x__) || defined(__powerpc64__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return attn_fmaf_emulated(a, b, c);
+#endif
+}
+
+#endif

@@ -1,8 +1,10 @@
 /* The rotary embedding: rotated queries and keys against the formula in double precision, and attention with it as attention
  * over queries and keys that were rotated before, bit by bit. */
 #include "attention_problem.h"
+#include "ops/rotary.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <math.h>
 
 enum { LARGEST_HEAD = 128 };
@@ -279,6 +281,28 @@ static void test_base_as_frequencies(void **state) {
     assert_same_bits(rotated[0], rotated[1], ROWS * SIZE);
 }
 
+/* The hash of a table whose angles go up to 2^26: the same whatever ISA, processor and C library. */
+static void test_table_of_every_machine(void **state) {
+    (void)state;
+    enum { DIMS = 128, POSITIONS = 64 };
+    double frequencies[DIMS / 2];
+    struct attn_rotary rotary = {.positions = POSITIONS, .dims = DIMS, .frequencies = frequencies};
+    const attn_rotary_config config = {.dims = DIMS, .base = 8e6};
+    for (size_t i = 0; i < DIMS / 2; i++)
+        frequencies[i] = 0x1p20 * attn_rotary_frequency(&config, i);
+    rotary.table = guarded_aligned_floats(POSITIONS * 2 * DIMS, FLUSH_END);
+    attn_op_rotary_fill(attn_table_elementary(test_table()), &rotary);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < POSITIONS * 2 * DIMS; i++) {
+        uint32_t bits;
+        memcpy(&bits, &rotary.table[i], sizeof bits);
+        hash = (hash ^ bits) * UINT64_C(0x100000001b3);
+    }
+    guarded_free(rotary.table);
+    if (hash != UINT64_C(0x8aa73e1e23a81109))
+        test_fail("hash %016" PRIx64 " instead of 8aa73e1e23a81109", hash);
+}
+
 /* Of a query over a cache the sum of position and offset matters, however large both are. */
 static void test_offsets_that_cancel(void **state) {
     (void)state;
@@ -365,6 +389,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_keys_as_queries),
         cmocka_unit_test(test_as_rotated_before),
         cmocka_unit_test(test_base_as_frequencies),
+        cmocka_unit_test(test_table_of_every_machine),
         cmocka_unit_test(test_offsets_that_cancel),
         cmocka_unit_test(test_unseen_keys_beyond_the_table),
     };

@@ -3,15 +3,18 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/power.h"
+
 double attn_rotary_frequency(const attn_rotary_config *config, size_t i) {
-    return config->frequencies ? config->frequencies[i] : pow(config->base, -2.0 * (double)i / (double)config->dims);
+    return config->frequencies ? config->frequencies[i] : attn_power(config->base, 2 * i, config->dims);
 }
 
 /* The angle less whole turns, 2 pi in two words: a float of it is exact to half a unit, where the angle itself as a float
  * would have lost a radian's thousandth at position 32768. */
 static float reduced(double angle) {
     double turns = rint(angle * 0x1.45f306dc9c883p-3);
-    return (float)fma(-turns, 0x1.1a62633145c07p-52, fma(-turns, 0x1.921fb54442d18p+2, angle));
+    struct attn_double2 whole = attn_product(turns, 0x1.921fb54442d18p+2);
+    return (float)(((angle - whole.hi) - whole.lo) - turns * 0x1.1a62633145c07p-52);
 }
 
 /* Cosines and sines of one position: pair i's, then spread to its two elements. */

@@ -20,6 +20,8 @@
  *   NULL, stores in *field the static name of the argument that is wrong; on success *field is untouched.
  * - A pointer must not be NULL unless its description says so, and must cover the elements described; neither pointers nor
  *   extents can be checked. Outputs must not overlap inputs unless the function says so (ATTN_OVERLAP where that is seen).
+ *   They may lie beside them in one buffer, in columns of their own: q, k, v and o as the four parts
+ *   of [batch, len, 4, heads, head_size], say.
  * - Sizes above PTRDIFF_MAX are refused (ATTN_BAD_SIZE): they are negative numbers that were converted.
  * - Arithmetic runs in the caller's floating-point environment, which must be the default: round to nearest, denormals kept.
  *   The sign and payload of a NaN result are not specified.

@@ -115,8 +115,9 @@ static attn_status check_attention_data(const struct attn_problem *problem, cons
     RETURN_IF_ERROR(attn_check_strides(&q, "q", field)); /* v may be one row: who wants the weights has no values */
     RETURN_IF_ERROR(attn_check_strides(&k, "k", field));
     RETURN_IF_ERROR(attn_check_apart(o.dims, o.strides, value_size, "o", field));
-    for (int i = 1; i < 4; i++)
-        RETURN_IF_ERROR(attn_check_disjoint(o.data, range[0].bytes, range[i].data, range[i].bytes, "o", field));
+    RETURN_IF_ERROR(attn_check_input(&o, &range[0], &q, &range[1], field));
+    RETURN_IF_ERROR(attn_check_input(&o, &range[0], &k, &range[2], field));
+    RETURN_IF_ERROR(attn_check_input(&o, &range[0], &v, &range[3], field));
     return attn_check_option_data(problem, range, 4, field);
 }
 

@@ -50,6 +50,34 @@ attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, si
     return attn_fail(ATTN_OVERLAP, name, field);
 }
 
+/* The tensor's bytes lie at its first one plus t, with t modulo `period` below the result: a dimension whose stride is a multiple
+ * of the period adds nothing to it. No dimension is 0. */
+static size_t spread_modulo(const struct attn_strided *tensor, size_t period) {
+    size_t bytes = tensor->width * sizeof(float);
+    for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
+        size_t stride = tensor->strides[d] * sizeof(float); /* attn_check_extent: it fits, but for a dimension of 1 */
+        if (stride % period != 0)
+            bytes += (tensor->dims[d] - 1) * stride;
+    }
+    return bytes;
+}
+
+/* For any period, of which the output's strides are tried: let the input begin `from` behind the output, modulo the period. Bytes
+ * of the output are then at residues 0 .. a - 1 behind its first one and those of the input at from .. from + b - 1, a and b
+ * being their spreads. With a <= from and from + b <= period no residue is in both, and a byte that both had would be. */
+bool attn_are_columns(const struct attn_strided *output, const struct attn_strided *input) {
+    for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
+        size_t period = output->strides[d] * sizeof(float);
+        if (period == 0)
+            continue;
+        size_t a = (uintptr_t)output->data % period, b = (uintptr_t)input->data % period;
+        size_t from = b >= a ? b - a : b + period - a;
+        if (spread_modulo(output, period) <= from && spread_modulo(input, period) <= period - from)
+            return true;
+    }
+    return false;
+}
+
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
                               const char *in_name, const char *out_name, const char **field) {
     size_t bytes;

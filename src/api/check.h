@@ -119,6 +119,21 @@ attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t st
 attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,
                                 const char **field);
 
+/* Whether an output and an input, whose ranges may meet, surely share no byte: they are different columns of one buffer, as
+ * q, k, v and o side by side in [batch, len, 4 * heads * head_size]. Both extents are checked already. */
+bool attn_are_columns(const struct attn_strided *output, const struct attn_strided *input);
+
+/* ATTN_OVERLAP under the output's name where the two may share a byte. */
+static inline attn_status attn_check_input(const struct attn_strided *output,
+                                           const struct attn_named_bytes *output_range,
+                                           const struct attn_strided *input, const struct attn_named_bytes *input_range,
+                                           const char **field) {
+    uintptr_t a = (uintptr_t)output->data, b = (uintptr_t)input->data;
+    size_t a_bytes = output_range->bytes, b_bytes = input_range->bytes;
+    bool meet = a_bytes > 0 && b_bytes > 0 && a < b + b_bytes && b < a + a_bytes;
+    return meet && !attn_are_columns(output, input) ? attn_fail(ATTN_OVERLAP, output_range->name, field) : ATTN_OK;
+}
+
 /* A weight of [in, out]: strides of 0 where a size is above 1 are ATTN_BAD_STRIDE. */
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
                               const char *in_name, const char *out_name, const char **field);

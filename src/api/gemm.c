@@ -98,12 +98,11 @@ attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_
         return attn_fail(ATTN_BAD_STRIDE, "x_stride", field);
     if (m > 1 && y_stride < w->n)
         return attn_fail(ATTN_BAD_STRIDE, "y_stride", field);
-    size_t x_bytes, y_bytes;
-    RETURN_IF_ERROR(
-        attn_check_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, x_stride}, w->k, &x_bytes, "x_stride", field));
-    RETURN_IF_ERROR(
-        attn_check_extent((size_t[]){1, 1, m}, (size_t[]){0, 0, y_stride}, w->n, &y_bytes, "y_stride", field));
-    RETURN_IF_ERROR(attn_check_disjoint(x, x_bytes, y, y_bytes, "y", field));
+    struct attn_strided in = {x, {1, 1, m}, {0, 0, x_stride}, w->k}, out = {y, {1, 1, m}, {0, 0, y_stride}, w->n};
+    struct attn_named_bytes in_range = {.name = "x"}, out_range = {.name = "y"};
+    RETURN_IF_ERROR(attn_check_extent(in.dims, in.strides, in.width, &in_range.bytes, "x_stride", field));
+    RETURN_IF_ERROR(attn_check_extent(out.dims, out.strides, out.width, &out_range.bytes, "y_stride", field));
+    RETURN_IF_ERROR(attn_check_input(&out, &out_range, &in, &in_range, field));
     if (workspace)
         RETURN_IF_ERROR(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));
     attn_op_gemm(w, m, x, x_stride, y, y_stride, parallel);

@@ -188,8 +188,9 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     RETURN_IF_ERROR(check_layer_rows(&v, ROW_NAMES("v"), &range[3], field));
     RETURN_IF_ERROR(check_layer_rows(&y, ROW_NAMES("y"), &range[0], field));
     RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, y.width, "y.batch_stride", field));
-    for (int i = 1; i < 4; i++)
-        RETURN_IF_ERROR(attn_check_disjoint(y.data, range[0].bytes, range[i].data, range[i].bytes, "y", field));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &q, &range[1], field));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &k, &range[2], field));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &v, &range[3], field));
     return attn_check_option_data(problem, range, 4, field);
 }
 

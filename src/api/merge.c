@@ -4,29 +4,35 @@
 #include "api/check.h"
 #include "dispatch.h"
 
+static struct attn_strided strided_part(const attn_merge_args *args, const attn_tensor *o) {
+    return (struct attn_strided){.data = o->data,
+                                 .dims = {args->batch, args->heads, args->q_len},
+                                 .strides = {o->batch_stride, o->head_stride, o->row_stride},
+                                 .width = args->value_size};
+}
+
 /* Every part's output and log-sum-exp, none of which an output may touch. */
-static attn_status check_parts(const attn_merge_args *args, const size_t dims[ATTN_CHECK_DIMS], size_t merged_bytes,
-                               size_t row_bytes, const char **field) {
-    const float *merged = args->merged.data, *lse = args->merged_log_sum_exp;
-    size_t lse_bytes = lse ? row_bytes : 0, bytes;
+static attn_status check_parts(const attn_merge_args *args, const struct attn_strided *merged,
+                               const struct attn_named_bytes *range, size_t row_bytes, const char **field) {
+    const float *lse = args->merged_log_sum_exp;
+    size_t lse_bytes = lse ? row_bytes : 0;
     for (size_t p = 0; p < args->parts; p++) {
-        const attn_tensor *o = &args->o[p];
+        struct attn_strided o = strided_part(args, &args->o[p]);
+        struct attn_named_bytes o_range = {.name = "o"};
         const float *part_lse = args->log_sum_exp[p];
-        RETURN_IF_ERROR(attn_check_extent(dims, (size_t[]){o->batch_stride, o->head_stride, o->row_stride},
-                                          args->value_size, &bytes, "o", field));
-        RETURN_IF_ERROR(attn_check_pointer(o->data, "o", field));
+        RETURN_IF_ERROR(attn_check_tensor(&o, &o_range, "o", field));
         RETURN_IF_ERROR(attn_check_pointer(part_lse, "log_sum_exp", field));
-        RETURN_IF_ERROR(attn_check_disjoint(merged, merged_bytes, o->data, bytes, "merged", field));
-        RETURN_IF_ERROR(attn_check_disjoint(merged, merged_bytes, part_lse, row_bytes, "merged", field));
-        RETURN_IF_ERROR(attn_check_disjoint(lse, lse_bytes, o->data, bytes, "merged_log_sum_exp", field));
+        RETURN_IF_ERROR(attn_check_input(merged, range, &o, &o_range, field));
+        RETURN_IF_ERROR(attn_check_disjoint(merged->data, range->bytes, part_lse, row_bytes, "merged", field));
+        RETURN_IF_ERROR(attn_check_disjoint(lse, lse_bytes, o.data, o_range.bytes, "merged_log_sum_exp", field));
         RETURN_IF_ERROR(attn_check_disjoint(lse, lse_bytes, part_lse, row_bytes, "merged_log_sum_exp", field));
     }
-    return attn_check_disjoint(lse, lse_bytes, merged, merged_bytes, "merged_log_sum_exp", field);
+    return attn_check_disjoint(lse, lse_bytes, merged->data, range->bytes, "merged_log_sum_exp", field);
 }
 
 attn_status attn_merge(const attn_merge_args *args, const char **field) {
     const struct attn_kernels *table;
-    size_t merged_bytes, rows, row_bytes;
+    size_t rows, row_bytes;
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
@@ -45,11 +51,12 @@ attn_status attn_merge(const attn_merge_args *args, const char **field) {
     if (!attn_mul(args->batch, args->heads, &rows) || !attn_mul(rows, args->q_len, &rows) ||
         !attn_mul(rows, sizeof(float), &row_bytes))
         return attn_fail(ATTN_OVERFLOW, "q_len", field);
-    size_t dims[ATTN_CHECK_DIMS] = {args->batch, args->heads, args->q_len};
-    size_t strides[ATTN_CHECK_DIMS] = {args->merged.batch_stride, args->merged.head_stride, args->merged.row_stride};
-    RETURN_IF_ERROR(attn_check_extent(dims, strides, args->value_size, &merged_bytes, "merged", field));
-    RETURN_IF_ERROR(attn_check_apart(dims, strides, args->value_size, "merged", field));
-    RETURN_IF_ERROR(check_parts(args, dims, merged_bytes, row_bytes, field));
+    attn_tensor out = {args->merged.data, args->merged.batch_stride, args->merged.head_stride, args->merged.row_stride};
+    struct attn_strided merged = strided_part(args, &out);
+    struct attn_named_bytes range = {.name = "merged"};
+    RETURN_IF_ERROR(attn_check_tensor(&merged, &range, "merged.data", field));
+    RETURN_IF_ERROR(attn_check_apart(merged.dims, merged.strides, merged.width, "merged", field));
+    RETURN_IF_ERROR(check_parts(args, &merged, &range, row_bytes, field));
     attn_op_merge(table, args);
     return ATTN_OK;
 }

@@ -18,16 +18,18 @@ static attn_status check_softmax(const attn_softmax_args *args, const char **fie
     if (args->rows > 1 && args->x_row_stride < args->cols)
         return attn_fail(ATTN_BAD_STRIDE, "x_row_stride", field);
 
-    size_t dims[ATTN_CHECK_DIMS] = {1, args->batch, args->rows}, x_bytes, y_bytes;
-    size_t x_strides[ATTN_CHECK_DIMS] = {0, args->x_batch_stride, args->x_row_stride};
-    size_t y_strides[ATTN_CHECK_DIMS] = {0, args->y_batch_stride, args->y_row_stride};
-    RETURN_IF_ERROR(attn_check_extent(dims, x_strides, args->cols, &x_bytes, "x_batch_stride", field));
-    RETURN_IF_ERROR(attn_check_extent(dims, y_strides, args->cols, &y_bytes, "y_batch_stride", field));
-    RETURN_IF_ERROR(attn_check_apart((size_t[]){1, 1, args->rows}, y_strides, args->cols, "y_row_stride", field));
-    RETURN_IF_ERROR(attn_check_apart(dims, y_strides, args->cols, "y_batch_stride", field));
+    struct attn_strided x = {
+        args->x, {1, args->batch, args->rows}, {0, args->x_batch_stride, args->x_row_stride}, args->cols};
+    struct attn_strided y = {
+        args->y, {1, args->batch, args->rows}, {0, args->y_batch_stride, args->y_row_stride}, args->cols};
+    struct attn_named_bytes x_range = {.name = "x"}, y_range = {.name = "y"};
+    RETURN_IF_ERROR(attn_check_extent(x.dims, x.strides, x.width, &x_range.bytes, "x_batch_stride", field));
+    RETURN_IF_ERROR(attn_check_extent(y.dims, y.strides, y.width, &y_range.bytes, "y_batch_stride", field));
+    RETURN_IF_ERROR(attn_check_apart((size_t[]){1, 1, args->rows}, y.strides, args->cols, "y_row_stride", field));
+    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, args->cols, "y_batch_stride", field));
     bool in_place = args->x == args->y && (args->rows == 1 || args->x_row_stride == args->y_row_stride) &&
                     (args->batch == 1 || args->x_batch_stride == args->y_batch_stride);
-    return in_place ? ATTN_OK : attn_check_disjoint(args->x, x_bytes, args->y, y_bytes, "y", field);
+    return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, field);
 }
 
 attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field) {

@@ -28,7 +28,7 @@
 /* Keys between two span borders, counted from key 0: spans are independent of each other and merged in ascending order. */
 #define ATTN_SPAN 4096
 
-/* The most keys and the largest head that attn_small_kernel takes: what it packs lies on the stack. */
+/* The most keys and the largest head that attn_small_kernel takes. */
 #define ATTN_SMALL_KEYS 32
 #define ATTN_SMALL_SIZE 128
 
@@ -203,10 +203,12 @@ struct attn_small_args {
     size_t o_head_stride, o_row_stride;
     float *max, *sum; /* [heads][rows], state_stride between heads; both NULL, or both given */
     size_t state_stride;
+    void *scratch; /* the kernel's scratch_bytes, aligned to ATTN_ALIGNMENT; what they hold is of no use afterwards */
 };
 
 struct attn_small_kernel {
     const char *name;
+    size_t scratch_bytes; /* a multiple of ATTN_ALIGNMENT */
     /* What scale, gemm, block, gemm again, sum and finish leave of one block, to the bit:
      *   logit[c] = chain over ascending d of (q[d] * scale) * k[c][d], from +0
      *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none; shift = max, or +0 for -inf

@@ -128,6 +128,7 @@ static void check(const struct problem *p, bool with_state) {
     size_t state_stride = s->rows + s->head_gap, states = (s->heads - 1) * state_stride + s->rows;
     float *max = with_state ? guarded_floats(states, s->flush) : NULL;
     float *sum = with_state ? guarded_floats(states, s->flush) : NULL;
+    void *scratch = guarded_alloc(kernel()->scratch_bytes, ATTN_ALIGNMENT, FLUSH_END);
     kernel()->run(&(struct attn_small_args){.heads = s->heads,
                                             .group = s->group,
                                             .rows = s->rows,
@@ -150,7 +151,8 @@ static void check(const struct problem *p, bool with_state) {
                                             .o_row_stride = o.row_stride,
                                             .max = max,
                                             .sum = sum,
-                                            .state_stride = state_stride});
+                                            .state_stride = state_stride,
+                                            .scratch = scratch});
     struct expected expected = {.o = malloc(s->value_size * sizeof(float))};
     assert_non_null(expected.o);
     for (size_t h = 0; h < s->heads; h++)
@@ -166,6 +168,7 @@ static void check(const struct problem *p, bool with_state) {
             }
         }
     free(expected.o);
+    guarded_free(scratch);
     guarded_free(max);
     guarded_free(sum);
     guarded_free(o.data);

@@ -188,7 +188,8 @@ struct strip {
     float *o;
 };
 
-/* Strips of any heads, so that their steps overlap, and the packed keys of one kv head. */
+/* Strips of any heads, so that their steps overlap, and the packed keys of one kv head. In the caller's scratch: twice what a
+ * call should take of the stack. */
 struct batch {
     const struct attn_small_args *args;
     size_t count;
@@ -414,10 +415,11 @@ static void run_head(struct batch *batch, size_t h, const float *v) {
     }
 }
 
-/* Not inlined: with the batch behind a pointer, what the disassembly shows on the stack are spills. */
-static __attribute__((noinline)) void run_batch(struct batch *batch) {
-    const struct attn_small_args *args = batch->args;
+static void run(const struct attn_small_args *args) {
+    struct batch *batch = args->scratch;
     const float *k = args->k, *v = args->v;
+    batch->args = args;
+    batch->count = 0;
     for (size_t h = 0; h < args->heads; k += args->k_head_stride, v += args->v_head_stride) {
         pack_keys(k, args->k_row_stride, args->keys, args->head_size, batch->keys);
         for (size_t end = h + args->group; h < end; h++)
@@ -426,11 +428,4 @@ static __attribute__((noinline)) void run_batch(struct batch *batch) {
     finish(batch);
 }
 
-static void run(const struct attn_small_args *args) {
-    struct batch batch;
-    batch.args = args;
-    batch.count = 0;
-    run_batch(&batch);
-}
-
-const struct attn_small_kernel attn_avx2_small = {.name = "avx2", .run = run};
+const struct attn_small_kernel attn_avx2_small = {.name = "avx2", .scratch_bytes = sizeof(struct batch), .run = run};

@@ -68,7 +68,8 @@ static double work_of(const struct attn_problem *problem) {
 
 /* Into how many tasks work is cut. */
 static size_t task_count(const struct attn_problem *problem, size_t items) {
-    return work_of(problem) < ATTENTION_PARALLEL_WORK ? 1 : attn_min(attn_threads(problem->options->parallel), items);
+    size_t threads = attn_threads(problem->options->parallel);
+    return threads == 1 || work_of(problem) < ATTENTION_PARALLEL_WORK ? 1 : attn_min(threads, items);
 }
 
 static bool has_many(const struct attn_problem *problem, size_t heads) {
@@ -131,12 +132,15 @@ static void layout_spans(struct attn_problem *problem, size_t tiles, struct attn
         problem->spans = spans;
 }
 
-void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve) {
+/* Without keys the kernel is not called. */
+static void layout_small(struct attn_problem *problem, struct attn_carve *carve) {
+    size_t bytes = problem->longest.keys > 0 ? attn_table_small(problem->table)->scratch_bytes : 0;
+    problem->tasks = task_count(problem, attn_small_items(problem));
+    problem->small_scratch = attn_carve_take(carve, problem->tasks, bytes);
+}
+
+static void layout_general(struct attn_problem *problem, struct attn_carve *carve) {
     size_t rows, heads, items, most;
-    problem->small = attn_is_small(problem);
-    /* Up to 16 keys it needs no memory for any number of rows; above, fewer rows may. */
-    if (problem->small && problem->longest.keys <= ATTN_LANES)
-        return;
     if (!attn_mul(problem->longest.rows, problem->group, &rows) ||
         !attn_mul(problem->batch, problem->kv_heads, &heads)) {
         carve->overflow = true;
@@ -160,6 +164,19 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
                    sizeof(float);
     problem->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
     layout_scratches(problem, most, carve);
+}
+
+void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve) {
+    struct attn_carve own = *carve;
+    problem->small = attn_is_small(problem);
+    /* Above 16 keys fewer rows may not be small: what serves more rows serves them. */
+    if (!problem->small || problem->longest.keys > ATTN_LANES)
+        layout_general(problem, carve);
+    if (!problem->small)
+        return;
+    layout_small(problem, &own);
+    carve->used = attn_max(carve->used, own.used);
+    carve->overflow |= own.overflow;
 }
 
 /* ---- Tasks ---- */
@@ -264,7 +281,7 @@ static void run_items(struct attn_problem *problem, size_t items, void (*task)(v
 void attn_op_attention(struct attn_problem *problem) {
     size_t heads = problem->batch * problem->kv_heads, tiles = heads * problem->tiles;
     if (problem->small) {
-        attn_op_small(problem, task_count(problem, SIZE_MAX));
+        attn_op_small(problem);
         return;
     }
     if (problem->source == ATTN_SOURCE_PACKED && !problem->all_packed) {

@@ -47,7 +47,8 @@ struct attn_problem {
     const struct attn_cache *cache;
     const attn_options *options;
 
-    bool small; /* a kernel of its own does it all: see ops/small.h */
+    bool small;          /* a kernel of its own does it all: see ops/small.h */
+    char *small_scratch; /* [tasks][that kernel's scratch_bytes] */
     enum attn_source source;
     struct attn_store store; /* of the cache, of packed heads, or of a streamed block */
     int distant;             /* how far keys and values are, as attn_gemm_args has it */

@@ -58,8 +58,9 @@ struct piece {
 };
 
 /* In line in both callers: for the smallest problems a call is a hundredth of their time. */
-static inline __attribute__((always_inline)) void
-run_piece(const struct attn_problem *problem, const struct attn_sequence *sequence, const struct piece *piece) {
+static inline __attribute__((always_inline)) void run_piece(const struct attn_problem *problem,
+                                                            const struct attn_sequence *sequence,
+                                                            const struct piece *piece, void *scratch) {
     const attn_tensor *q = &problem->q, *k = &problem->k, *v = &problem->v;
     const attn_tensor_out *o = &problem->o;
     size_t q_batch = problem->q_cu ? 0 : piece->b, kv_batch = problem->kv_cu ? 0 : piece->b;
@@ -93,17 +94,18 @@ run_piece(const struct attn_problem *problem, const struct attn_sequence *sequen
             .v_row_stride = v->row_stride,
             .o = out,
             .o_head_stride = o->head_stride,
-            .o_row_stride = o->row_stride});
+            .o_row_stride = o->row_stride,
+            .scratch = scratch});
 }
 
 static inline __attribute__((always_inline)) void run_chunk(const struct attn_problem *problem, size_t b, size_t chunk,
-                                                            size_t head, size_t kv_heads) {
+                                                            size_t head, size_t kv_heads, void *scratch) {
     struct attn_sequence sequence = attn_sequence_of(problem, b);
     struct piece piece = {.b = b, .head = head, .kv_heads = kv_heads, .row = chunk * ROWS};
     if (piece.row >= sequence.q_len)
         return;
     piece.rows = attn_min(sequence.q_len - piece.row, ROWS);
-    run_piece(problem, &sequence, &piece);
+    run_piece(problem, &sequence, &piece, scratch);
 }
 
 /* Items are ROWS rows of a sequence, of one part of its heads. */
@@ -113,38 +115,40 @@ struct small_work {
     struct attn_queue queue;
 };
 
-static void run_small_item(const struct small_work *work, size_t item) {
+static void run_small_item(const struct small_work *work, size_t item, void *scratch) {
     size_t part = item % work->parts, chunk = item / work->parts % work->chunks, b = item / work->parts / work->chunks;
     size_t each = work->problem->kv_heads / work->parts, more = work->problem->kv_heads % work->parts;
-    run_chunk(work->problem, b, chunk, part * each + attn_min(part, more), each + (part < more));
+    run_chunk(work->problem, b, chunk, part * each + attn_min(part, more), each + (part < more), scratch);
 }
 
 static void run_small_task(void *arg, size_t index) {
     struct small_work *work = arg;
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        run_small_item(work, share.item);
-}
-
-/* Into how many items `tasks` tasks should cut it; 0 where that cannot be counted. */
-static size_t cut(struct small_work *work, size_t tasks) {
     const struct attn_problem *problem = work->problem;
-    size_t items;
-    if (!attn_mul(problem->batch, work->chunks, &items))
-        return 0;
-    work->parts = items / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
-    return attn_mul(items, work->parts, &items) ? items : 0;
+    void *scratch = problem->small_scratch + index * attn_table_small(problem->table)->scratch_bytes;
+    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
+        run_small_item(work, share.item, scratch);
 }
 
-void attn_op_small(const struct attn_problem *problem, size_t tasks) {
-    struct small_work work = {.problem = problem,
-                              .chunks = problem->longest.rows / ROWS + (problem->longest.rows % ROWS != 0)};
-    size_t items = tasks > 1 ? cut(&work, tasks) : 0;
-    if (items > 0) {
-        tasks = attn_min(tasks, items);
-        attn_run_queue(problem->options->parallel, tasks, items, run_small_task, &work, &work.queue);
+static size_t chunks_of(const struct attn_problem *problem) {
+    return problem->longest.rows / ROWS + (problem->longest.rows % ROWS != 0);
+}
+
+size_t attn_small_items(const struct attn_problem *problem) {
+    size_t items;
+    return attn_mul(problem->batch, chunks_of(problem), &items) && attn_mul(items, problem->kv_heads, &items) ? items
+                                                                                                              : 1;
+}
+
+void attn_op_small(const struct attn_problem *problem) {
+    struct small_work work = {.problem = problem, .chunks = chunks_of(problem)};
+    if (problem->tasks > 1) { /* then all can be counted */
+        size_t pieces = problem->batch * work.chunks;
+        work.parts = pieces / ITEMS_PER_TASK >= problem->tasks ? 1 : attn_min(problem->kv_heads, problem->tasks);
+        attn_run_queue(problem->options->parallel, problem->tasks, pieces * work.parts, run_small_task, &work,
+                       &work.queue);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)
         for (size_t chunk = 0; chunk < work.chunks; chunk++)
-            run_chunk(problem, b, chunk, 0, problem->kv_heads);
+            run_chunk(problem, b, chunk, 0, problem->kv_heads, problem->small_scratch);
 }

@@ -1,4 +1,4 @@
-/* Attention over few keys: many heads of a sequence in one kernel call, without workspace. */
+/* Attention over few keys: many heads of a sequence in one kernel call. */
 #ifndef ATTN_OPS_SMALL_H
 #define ATTN_OPS_SMALL_H
 
@@ -8,7 +8,10 @@
  * no output but o. */
 bool attn_is_small(const struct attn_problem *problem);
 
-/* In at most so many tasks. */
-void attn_op_small(const struct attn_problem *problem, size_t tasks);
+/* The most items that it can be cut into; 1 where they cannot be counted. */
+size_t attn_small_items(const struct attn_problem *problem);
+
+/* In problem->tasks tasks, each with its part of problem->small_scratch. */
+void attn_op_small(const struct attn_problem *problem);
 
 #endif

@@ -29,7 +29,7 @@ static void run_row(const struct attn_small_args *args, size_t h, size_t i) {
     const float *v = args->v + h / args->group * args->v_head_stride;
     float *o = args->o + h * args->o_head_stride + i * args->o_row_stride;
     size_t n = args->hi ? args->hi[i] : args->keys;
-    float p[ATTN_SMALL_KEYS], max, sum;
+    float *p = args->scratch, max, sum;
     for (size_t c = 0; c < n; c++)
         p[c] = logit(q, k + c * args->k_row_stride, args->head_size, args->scale);
     softmax(p, n, &max, &sum);
@@ -52,4 +52,5 @@ static void run(const struct attn_small_args *args) {
             run_row(args, h, i);
 }
 
-const struct attn_small_kernel attn_ref_small = {.name = "scalar", .run = run};
+const struct attn_small_kernel attn_ref_small = {
+    .name = "scalar", .scratch_bytes = ATTN_SMALL_KEYS * sizeof(float), .run = run};

@@ -10,17 +10,26 @@
 /* Few rows have room for the scores of several blocks. */
 enum { MOST_BLOCKS = 8 };
 
-/* Keys begin .. begin + n - 1, a column each. */
+/* Keys begin .. begin + n - 1, a column each. What is said of each row is an array of as many as the tile has, in struct
+ * of_rows. */
 struct block {
     float *scores; /* [rows][score_stride], where those of the next block follow row by row */
     size_t score_stride;
     size_t begin;
-    size_t first, last; /* columns first .. last - 1 are seen by some row */
-    uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
-    const uint8_t *mask[ATTN_MAX_ROWS]; /* of column 0, where it hides some but not all */
-    const float *bias[ATTN_MAX_ROWS];
-    float *correction; /* [rows], followed by the next block's: of what is accumulated before */
+    size_t first, last;   /* columns first .. last - 1 are seen by some row */
+    uint32_t *lo, *hi;    /* the columns that each row sees */
+    const uint8_t **mask; /* of column 0, where it hides some but not all */
+    const float **bias;
+    float *correction; /* followed by the next block's: of what is accumulated before */
     bool ragged;       /* a row may not see all of the columns first .. last - 1 */
+};
+
+/* A tile's rows once for each block that it takes in one go: blocks times rows are at most the height of a tile. */
+struct of_rows {
+    uint32_t lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS];
+    const uint8_t *mask[ATTN_MAX_ROWS];
+    const float *bias[ATTN_MAX_ROWS];
+    float correction[ATTN_MAX_ROWS];
 };
 
 static float *scores_of(const struct block *block, size_t r) {
@@ -527,13 +536,18 @@ static void run_joined(struct attn_tile *tile, const struct block *block, size_t
 void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
     enum { PADDING = ATTN_SCORE_STRIDE - ATTN_BLOCK };
     struct block blocks[MOST_BLOCKS];
-    float corrections[ATTN_MAX_ROWS];
+    struct of_rows of_rows;
     size_t count = 0, stride = (end - begin + ATTN_BLOCK - 1) / ATTN_BLOCK * ATTN_BLOCK + PADDING;
     for (size_t column = 0; begin < end; begin += ATTN_BLOCK, column += ATTN_BLOCK) {
         struct block *block = &blocks[count];
+        size_t row = count * tile->rows;
         block->score_stride = stride;
         block->scores = tile->scratch->scores + column;
-        block->correction = corrections + count * tile->rows;
+        block->lo = of_rows.lo + row;
+        block->hi = of_rows.hi + row;
+        block->mask = of_rows.mask + row;
+        block->bias = of_rows.bias + row;
+        block->correction = of_rows.correction + row;
         describe_block(tile, block, begin, attn_min(end - begin, ATTN_BLOCK));
         count += block->first < block->last;
     }

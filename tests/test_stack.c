@@ -1,0 +1,838 @@
+/* Every function of the library, on every path, takes at most 16 KiB of the stack of the thread that calls it, the tasks that
+ * it runs there included; and leaves the control bits of the floating-point environment as it found them. */
+#include "attention_problem.h"
+#include "ops/attention.h"
+#include "random_options.h"
+#include "stack.h"
+
+#include <stdio.h>
+
+enum { MOST = 16 * 1024 };
+
+/* ---- Measuring ---- */
+
+/* The most that the calls of an operation took. */
+struct maximum {
+    const char *operation;
+    size_t used;
+};
+
+enum { MOST_OPERATIONS = 64 };
+
+static struct maximum maxima[MOST_OPERATIONS];
+
+/* Of the calls measured last, the first that is not ATTN_OK. */
+static attn_status status;
+
+static void note(attn_status of_call) {
+    status = status == ATTN_OK ? of_call : status;
+}
+
+static struct maximum *maximum_of(const char *operation) {
+    size_t i = 0;
+    while (maxima[i].operation && strcmp(maxima[i].operation, operation) != 0)
+        i++;
+    assert_in_range(i, 0, MOST_OPERATIONS - 2);
+    maxima[i].operation = operation;
+    return &maxima[i];
+}
+
+/* `operation` is a literal. */
+static void measure(const char *operation, stack_call *run, void *problem) {
+    struct maximum *maximum = maximum_of(operation);
+    status = ATTN_OK;
+    size_t used = stack_used(run, problem);
+    assert_ok(status);
+    maximum->used = used > maximum->used ? used : maximum->used;
+    if (used > MOST)
+        test_fail("%s takes %zu bytes of stack", operation, used);
+}
+
+static void print_maxima(void **state) {
+    (void)state;
+    for (const struct maximum *m = maxima; m->operation; m++)
+        printf("%-40s %6zu bytes of stack\n", m->operation, m->used);
+}
+
+/* All tasks on the stack of the calling thread. */
+static void run_in_turn(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    (void)context;
+    for (size_t i = 0; i < count; i++)
+        task(arg, i);
+}
+
+static const attn_parallel in_turn = {.run = run_in_turn, .threads = 40};
+
+/* `parallel`, part of the problem, is left out, then in turn. */
+static void measure_cut(const char *operation, stack_call *run, void *problem, const attn_parallel **parallel) {
+    *parallel = NULL;
+    measure(operation, run, problem);
+    *parallel = &in_turn;
+    measure(operation, run, problem);
+}
+
+static void do_nothing(void *problem) {
+    (void)problem;
+}
+
+static void take_5000_bytes(void *problem) {
+    volatile char room[5000];
+    room[0] = 1;
+    *(volatile char *)problem = room[0];
+}
+
+static void the_measure_measures(void **state) {
+    (void)state;
+    assert_int_equal(0, stack_used(do_nothing, NULL));
+    assert_in_range(stack_used(take_5000_bytes, &(char){0}), 4900, 5200);
+}
+
+/* ---- Memory ---- */
+
+/* What a size query says, and memory of exactly that size. */
+struct room {
+    size_t bytes;
+    void *data;
+};
+
+static void room_take(struct room *room) {
+    room->data = guarded_alloc(room->bytes, ATTN_ALIGNMENT, FLUSH_END);
+}
+
+/* ---- GEMM ---- */
+
+struct gemm_problem {
+    attn_gemm_config config;
+    struct room memory, workspace;
+    attn_gemm *gemm;
+    size_t m, x_stride;
+    const float *x;
+    float *y;
+    const attn_parallel *parallel;
+};
+
+static void gemm_size(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_size(&p->config, &p->memory.bytes, NULL));
+}
+
+static void gemm_create(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_create(&p->config, p->memory.data, p->memory.bytes, &p->gemm, NULL));
+}
+
+static void gemm_workspace(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_workspace(p->gemm, p->m, p->x_stride, &p->workspace.bytes, NULL));
+}
+
+static void gemm_run(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_run(p->gemm, p->m, p->x, p->x_stride, p->y, p->config.n, p->workspace.data, p->workspace.bytes,
+                       p->parallel, NULL));
+}
+
+static void measure_gemm(struct gemm_problem *p, size_t m) {
+    test_case("m=%zu k=%zu n=%zu", m, p->config.k, p->config.n);
+    p->m = m;
+    p->workspace = (struct room){0};
+    measure_cut("gemm_run", gemm_run, p, &p->parallel);
+    measure("gemm_workspace", gemm_workspace, p);
+    room_take(&p->workspace);
+    measure_cut("gemm_run, workspace", gemm_run, p, &p->parallel);
+    guarded_free(p->workspace.data);
+}
+
+/* With up to `most` rows, each of `every`; weights in rows, in columns, or with gaps either way. */
+static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
+    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}, .x_stride = k};
+    float *w = guarded_floats(2 * k * n, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
+    const attn_linear linears[] = {{w, n, 1, NULL}, {w, 1, k, w}, {w, 2 * n, 2, NULL}};
+    random_fill(random, TEST_NORMAL, w, 2 * k * n);
+    random_fill(random, TEST_WILD, x, most * k);
+    p.config.w = linears[random_below(random, 3)];
+    p.x = x;
+    p.y = guarded_floats(most * n, FLUSH_END);
+    test_case("k=%zu n=%zu", k, n);
+    measure("gemm_size", gemm_size, &p);
+    room_take(&p.memory);
+    measure("gemm_create", gemm_create, &p);
+    for (size_t m = 1; m <= most; m += every)
+        measure_gemm(&p, m);
+    guarded_free(p.memory.data);
+    guarded_free(w);
+    guarded_free(x);
+    guarded_free(p.y);
+}
+
+static void gemm(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t sizes[][2] = {{1, 1}, {5, 7}, {64, 16}, {65, 17}, {130, 33}, {257, 100}, {300, 130}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (size_t times = sweep(2, 1); times > 0; times--)
+            measure_gemms(&random, sizes[i][0], sizes[i][1], 40, sweep(1, 5));
+    measure_gemms(&random, 1024, 520, 40, sweep(13, 30)); /* rows of which a copy is quicker */
+    measure_gemms(&random, 33, 200, 300, 130);
+}
+
+/* ---- Softmax and transposes ---- */
+
+static void softmax_run(void *problem) {
+    note(attn_masked_softmax(problem, NULL));
+}
+
+static void softmax(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(100, 30); i++) {
+        size_t rows = random_between(&random, 1, 40), cols = i % 4 ? i + 1 : random_between(&random, 1000, 3000);
+        attn_softmax_args args = {.isa = test_isa(), .batch = 2, .rows = rows, .cols = cols};
+        float *x = guarded_floats(2 * rows * cols, FLUSH_END);
+        args.valid.kind = (attn_valid_kind)random_below(&random, 3);
+        int64_t *lens = random_lens(&random, lens_count(args.valid.kind, 2, rows), cols, FLUSH_END);
+        random_fill(&random, i % 3 ? TEST_NORMAL : TEST_WILD, x, 2 * rows * cols);
+        args.x = args.y = x;
+        args.x_batch_stride = args.y_batch_stride = rows * cols;
+        args.x_row_stride = args.y_row_stride = cols;
+        args.valid.lens = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
+        args.empty = (attn_empty_rows)random_below(&random, 2);
+        test_case("rows=%zu cols=%zu", rows, cols);
+        measure_cut("masked_softmax", softmax_run, &args, &args.parallel);
+        guarded_free(x);
+        guarded_free(lens);
+    }
+}
+
+static void split_run(void *problem) {
+    note(attn_transpose_qkv(problem, NULL));
+}
+
+static void merge_heads_run(void *problem) {
+    note(attn_transpose_output(problem, NULL));
+}
+
+static void transposes(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 20; i++) {
+        attn_transpose_args args = {.isa = test_isa(), .batch = 2, .len = random_between(&random, 1, 150)};
+        args.heads = random_between(&random, 1, 12);
+        args.head_size = random_between(&random, 1, 80);
+        if (i == 0) { /* enough for tasks */
+            args.len = 150;
+            args.heads = 12;
+            args.head_size = 77;
+        }
+        args.merged_row_stride = args.heads * args.head_size;
+        args.merged_batch_stride = args.len * args.merged_row_stride;
+        size_t count = args.batch * args.merged_batch_stride;
+        float *x = guarded_floats(count, FLUSH_END);
+        random_fill(&random, TEST_NORMAL, x, count);
+        args.x = x;
+        args.y = guarded_floats(count, FLUSH_END);
+        test_case("len=%zu heads=%zu head_size=%zu", args.len, args.heads, args.head_size);
+        measure_cut("transpose_qkv", split_run, &args, &args.parallel);
+        measure_cut("transpose_output", merge_heads_run, &args, &args.parallel);
+        guarded_free(x);
+        guarded_free(args.y);
+    }
+}
+
+/* ---- Attention ---- */
+
+enum path {
+    SMALL,
+    IN_PLACE,
+    IN_PLACE_SPANS,
+    STREAMED,
+    STREAMED_SPANS,
+    PACKED,
+    PACKED_KEYS,
+    ALL_PACKED,
+    CACHED,
+    CACHED_SPANS,
+    PATHS
+};
+
+static const char *const path_names[PATHS] = {
+    "attention, few keys",
+    "attention, in place",
+    "attention, in place, spans merged",
+    "attention, streamed",
+    "attention, streamed, spans merged",
+    "attention, a head packed",
+    "attention, a head's keys packed",
+    "attention, all heads packed",
+    "attention, cache",
+    "attention, cache, spans merged",
+};
+
+static bool path_seen[PATHS];
+
+static enum path path_of(const struct attn_problem *p) {
+    bool spans = !p->small && p->spans > 1;
+    if (p->small)
+        return SMALL;
+    if (p->source == ATTN_SOURCE_CACHE)
+        return spans ? CACHED_SPANS : CACHED;
+    if (p->source == ATTN_SOURCE_IN_PLACE)
+        return spans ? IN_PLACE_SPANS : IN_PLACE;
+    if (p->source == ATTN_SOURCE_STREAMED)
+        return spans ? STREAMED_SPANS : STREAMED;
+    return p->all_packed ? ALL_PACKED : p->values_in_place ? PACKED_KEYS : PACKED;
+}
+
+/* The path that the library takes. */
+static enum path attention_path(const attn_attention_args *args) {
+    struct attn_problem p = {.table = test_table(),
+                             .batch = args->batch,
+                             .heads = args->heads,
+                             .kv_heads = args->kv_heads ? args->kv_heads : args->heads,
+                             .q_len = args->q_len,
+                             .kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len,
+                             .head_size = args->head_size,
+                             .value_size = args->value_size ? args->value_size : args->head_size,
+                             .v = args->v,
+                             .cache = args->cache,
+                             .options = &args->options};
+    p.group = p.heads / p.kv_heads;
+    p.longest = (struct attn_longest){p.q_len, p.kv_len};
+    attn_problem_layout(&p, &(struct attn_carve){0});
+    enum path path = path_of(&p);
+    path_seen[path] = true;
+    return path;
+}
+
+struct attention_problem {
+    attn_attention_args args;
+    struct room workspace;
+};
+
+static void attention_workspace(void *problem) {
+    struct attention_problem *p = problem;
+    note(attn_attention_workspace(&p->args, &p->workspace.bytes, NULL));
+}
+
+static void attention(void *problem) {
+    struct attention_problem *p = problem;
+    note(attn_attention(&p->args, p->workspace.data, p->workspace.bytes, NULL));
+}
+
+static void measure_attention(const attn_attention_args *args) {
+    struct attention_problem p = {.args = *args};
+    measure("attention_workspace", attention_workspace, &p);
+    room_take(&p.workspace);
+    measure(path_names[attention_path(args)], attention, &p);
+    guarded_free(p.workspace.data);
+}
+
+/* In the calling thread and in tasks, with the output alone and with all of them. */
+static void measure_attentions(const attn_attention_args *args) {
+    for (int i = 0; i < 4; i += test_quick() ? 3 : 1) {
+        struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
+        attn_attention_args full = *args;
+        full.o = tensor_out(&r.o);
+        full.options.parallel = i % 2 ? &in_turn : NULL;
+        if (i / 2) {
+            full.options.weights = r.weights;
+            full.options.scores = r.scores;
+            full.options.log_sum_exp = r.log_sum_exp;
+        }
+        describe(&full);
+        measure_attention(&full);
+        attention_free(&r);
+    }
+}
+
+/* With values in another layout. */
+static void measure_kinds(struct test_random *random, const attn_attention_args *args, unsigned kinds,
+                          enum layout layout) {
+    enum test_values values = random_below(random, 2) ? TEST_NORMAL : TEST_WILD;
+    struct problem p = masked_problem_new(random, values, args, kinds);
+    struct tensor v = tensor_copy(&p.v, layout, FLUSH_END);
+    p.args.v = tensor_in(&v);
+    p.args.options.dropout = args->options.dropout;
+    measure_attentions(&p.args);
+    tensor_free(&v);
+    problem_free(&p);
+}
+
+/* One shape with no options, with rotary embedding alone, and with some of all. Values lie dense, as some ISAs read them in
+ * place, then not. */
+static void measure_shape(struct test_random *random, size_t heads, size_t kv_heads, size_t q_len, size_t kv_len,
+                          size_t head_size) {
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = heads, .kv_heads = kv_heads};
+    args.q_len = q_len;
+    args.kv_len = kv_len;
+    args.head_size = head_size;
+    args.value_size = random_below(random, 2) ? 0 : random_between(random, 1, head_size);
+    measure_kinds(random, &args, 0, LAYOUT_BHSD);
+    measure_kinds(random, &args, KIND(ROTARY), LAYOUT_GAPS);
+    for (size_t i = sweep(2, 1); i > 0; i--) {
+        args.options.empty = (attn_empty_rows)random_below(random, 2);
+        args.options.dropout = random_below(random, 4) ? 0 : 0.25f;
+        measure_kinds(random, &args, random_kinds(random, ~KIND(GROUPS)), LAYOUT_GAPS);
+    }
+}
+
+static size_t random_size(struct test_random *random) {
+    static const size_t sizes[] = {3, 16, 20, 33, 64, 127, 128};
+    return sizes[random_below(random, sizeof sizes / sizeof *sizes)];
+}
+
+static void attention_of_tensors(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t rows = 1; rows <= 40; rows += sweep(1, 12))
+        measure_shape(&random, 2, 1, rows, random_between(&random, 1, 40), random_size(&random));
+    for (size_t rows = 1; rows <= 130; rows += sweep(8, 60))
+        measure_shape(&random, 2, 2, rows, random_between(&random, 200, sweep(500, 300)), random_size(&random));
+    measure_shape(&random, 2, 1, 20, ATTN_SMALL_KEYS, ATTN_SMALL_SIZE);
+    measure_shape(&random, 1, 1, 1, 2 * ATTN_SPAN + 5, 40);
+    measure_shape(&random, 1, 1, 4, ATTN_SPAN + 300, 49);
+    measure_shape(&random, 1, 1, 240, 240, 64);
+    for (enum path path = SMALL; path < CACHED; path++)
+        if (!path_seen[path] && (path != PACKED_KEYS || attn_table_gemm(test_table())->dense_cols > 0))
+            test_fail("no problem of the path \"%s\"", path_names[path]);
+}
+
+/* ---- Merging parts ---- */
+
+static void merge_run(void *problem) {
+    note(attn_merge(problem, NULL));
+}
+
+static void merge(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(30, 8); i++) {
+        size_t heads = i ? random_between(&random, 1, 9) : 1000, len = random_between(&random, 30, 40);
+        size_t rows = heads * len;
+        struct tensor o = tensor_random(&random, i % 2 ? TEST_NORMAL : TEST_WILD, LAYOUT_BSHD, 1, heads, len, i + 1, 0);
+        struct tensor merged = tensor_new(LAYOUT_BSHD, 1, heads, len, i + 1, FLUSH_END);
+        float *log_sum_exp = guarded_floats(rows, FLUSH_END), *merged_log_sum_exp = guarded_floats(rows, FLUSH_END);
+        random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
+        const attn_tensor parts[] = {tensor_in(&o), tensor_in(&o), tensor_in(&o)};
+        const float *const log_sum_exps[] = {log_sum_exp, log_sum_exp, log_sum_exp};
+        attn_merge_args args = {.isa = test_isa(), .parts = 3, .batch = 1, .heads = heads, .q_len = len};
+        args.value_size = i + 1;
+        args.o = parts;
+        args.log_sum_exp = log_sum_exps;
+        args.merged = tensor_out(&merged);
+        args.merged_log_sum_exp = random_below(&random, 2) ? merged_log_sum_exp : NULL;
+        test_case("heads=%zu len=%zu size=%zu", heads, len, i + 1);
+        measure_cut("merge", merge_run, &args, &args.parallel);
+        tensor_free(&o);
+        tensor_free(&merged);
+        guarded_free(log_sum_exp);
+        guarded_free(merged_log_sum_exp);
+    }
+}
+
+/* ---- Rotary tables ---- */
+
+struct rotary_problem {
+    attn_rotary_config config;
+    struct room memory;
+    attn_rotary *rotary;
+};
+
+static void rotary_size(void *problem) {
+    struct rotary_problem *p = problem;
+    note(attn_rotary_size(&p->config, &p->memory.bytes, NULL));
+}
+
+static void rotary_create(void *problem) {
+    struct rotary_problem *p = problem;
+    note(attn_rotary_create(&p->config, p->memory.data, p->memory.bytes, &p->rotary, NULL));
+}
+
+/* For positions below `positions`; the caller frees its memory. */
+static struct rotary_problem measure_rotary(size_t positions, size_t dims, attn_rotary_pairs pairs,
+                                            const double *frequencies) {
+    struct rotary_problem p = {.config = {.positions = positions, .dims = dims, .pairs = pairs}};
+    p.config.frequencies = frequencies;
+    measure("rotary_size", rotary_size, &p);
+    room_take(&p.memory);
+    measure("rotary_create", rotary_create, &p);
+    return p;
+}
+
+static void rotary(void **state) {
+    (void)state;
+    static const double frequencies[40] = {1, 0.5, 0.25, 1e-3, 1e6, 0, -1, 1e-300};
+    for (size_t dims = 2; dims <= 80; dims += 6)
+        for (int i = 0; i < 4; i++) {
+            test_case("dims=%zu", dims);
+            attn_rotary_pairs pairs = i % 2 ? ATTN_ROTARY_INTERLEAVED : ATTN_ROTARY_HALVES;
+            struct rotary_problem p = measure_rotary(17, dims, pairs, i / 2 ? frequencies : NULL);
+            guarded_free(p.memory.data);
+        }
+}
+
+/* ---- Caches ---- */
+
+enum cache_kind { PLAIN, RING, PAGES, NARROW_PAGES, FORK, CACHE_KINDS };
+
+static const char *const cache_kind_names[CACHE_KINDS] = {"a cache", "a ring", "pages", "narrow pages", "a fork"};
+
+enum { BATCH = 2, KV_HEADS = 2, APPENDED = 129, CAPACITY = 640 };
+
+struct cache_problem {
+    attn_cache_config config;
+    attn_cache_fork_config fork_config;
+    struct room memory;
+    attn_cache *cache;
+    attn_cache_append_args append;
+    size_t len;
+};
+
+static void cache_size(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_size(&p->config, &p->memory.bytes, NULL));
+}
+
+static void cache_create_(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_create(&p->config, p->memory.data, p->memory.bytes, &p->cache, NULL));
+}
+
+static void cache_fork_size(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_fork_size(&p->fork_config, &p->memory.bytes, NULL));
+}
+
+static void cache_fork(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_fork(&p->fork_config, p->memory.data, p->memory.bytes, &p->cache, NULL));
+}
+
+/* Page i is the next one of sequence i % batch. */
+static void cache_set_pages(void *problem) {
+    struct cache_problem *p = problem;
+    for (size_t i = 0; i < p->config.pages; i++)
+        note(attn_cache_set_pages(p->cache, i % p->config.batch, i / p->config.batch, 1, &(int32_t){(int32_t)i}, NULL));
+}
+
+static void cache_append_(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_append(p->cache, &p->append, NULL));
+}
+
+static void cache_truncate(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_truncate(p->cache, ATTN_ALL_SEQUENCES, p->len, NULL));
+}
+
+static void cache_adopt(void *problem) {
+    struct cache_problem *p = problem;
+    note(attn_cache_adopt(p->cache, 0, p->len, NULL));
+}
+
+static struct cache_problem measure_cache(const attn_cache_config *config) {
+    struct cache_problem p = {.config = *config};
+    measure("cache_size", cache_size, &p);
+    room_take(&p.memory);
+    measure("cache_create", cache_create_, &p);
+    if (config->pages)
+        measure("cache_set_pages", cache_set_pages, &p);
+    return p;
+}
+
+static struct cache_problem measure_fork(const struct cache_problem *parent) {
+    size_t len = attn_cache_length(parent->cache, ATTN_ALL_SEQUENCES);
+    struct cache_problem p = {.config = parent->config};
+    p.fork_config = (attn_cache_fork_config){.parent = parent->cache, .batch = BATCH, .len = len - 3};
+    p.fork_config.capacity = CAPACITY;
+    measure("cache_fork_size", cache_fork_size, &p);
+    room_take(&p.memory);
+    measure("cache_fork", cache_fork, &p);
+    return p;
+}
+
+/* The same rows four times, for a measurement calls twice. */
+static void measure_append(struct test_random *random, struct cache_problem *p, const attn_rotary *rotary, size_t len) {
+    const attn_cache_config *c = &p->config;
+    struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, c->batch, c->kv_heads, len, c->head_size, 0);
+    struct tensor v = tensor_random(random, TEST_WILD, LAYOUT_BSHD, c->batch, c->kv_heads, len, c->value_size, 0);
+    p->append = (attn_cache_append_args){.len = len, .k = tensor_in(&k), .v = tensor_in(&v), .rotary = rotary};
+    measure_cut(rotary ? "cache_append, rotary" : "cache_append", cache_append_, p, &p->append.parallel);
+    tensor_free(&k);
+    tensor_free(&v);
+}
+
+static void measure_cached(struct test_random *random, const struct cache_problem *p, const attn_rotary *rotary,
+                           size_t q_len) {
+    const attn_cache_config *c = &p->config;
+    size_t kv_len = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES), heads = 3 * c->kv_heads;
+    struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, c->batch, heads, q_len, c->head_size, FLUSH_END);
+    struct drawn_options drawn = draw_options(random, c->batch, heads, q_len, kv_len);
+    attn_attention_args args = {.batch = c->batch, .heads = heads, .kv_heads = c->kv_heads, .q_len = q_len};
+    args.head_size = c->head_size;
+    args.value_size = c->value_size;
+    args.q = tensor_in(&q);
+    args.cache = p->cache;
+    if (random_below(random, 2) && !c->ring)
+        args.options = drawn.options;
+    args.options.rotary = rotary;
+    measure_attentions(&args);
+    drawn_options_free(&drawn);
+    tensor_free(&q);
+}
+
+static attn_cache_config cache_config(struct test_random *random, enum cache_kind kind) {
+    attn_cache_config config = {.isa = test_isa(), .batch = BATCH, .kv_heads = KV_HEADS, .capacity = CAPACITY};
+    config.head_size = random_size(random);
+    config.value_size = random_size(random);
+    config.ring = kind == RING;
+    if (config.ring)
+        config.capacity = 2 * APPENDED - 20;
+    config.page_size = kind == PAGES ? 64 : kind == NARROW_PAGES ? 16 : 0;
+    config.pages = config.page_size ? BATCH * CAPACITY / config.page_size : 0;
+    return config;
+}
+
+/* Filled, attended to by 1 row and by more; cut. */
+static void measure_cache_kind(struct test_random *random, enum cache_kind kind, size_t q_len) {
+    attn_cache_config config = cache_config(random, kind);
+    test_case("%s, head_size=%zu value_size=%zu", cache_kind_names[kind], config.head_size, config.value_size);
+    struct rotary_problem table = measure_rotary(2 * CAPACITY, config.head_size / 2 * 2, ATTN_ROTARY_HALVES, NULL);
+    const attn_rotary *rotary = random_below(random, 2) ? table.rotary : NULL;
+    struct cache_problem parent = {0}, p = measure_cache(&config);
+    if (kind == FORK) {
+        parent = p;
+        measure_append(random, &parent, rotary, 20);
+        p = measure_fork(&parent);
+    }
+    measure_append(random, &p, rotary, APPENDED);
+    measure_cached(random, &p, rotary, 1);
+    measure_cached(random, &p, rotary, q_len);
+    p.len = attn_cache_length(p.cache, 0) - 10;
+    if (config.pages)
+        measure("cache_adopt", cache_adopt, &p);
+    if (!config.ring)
+        measure("cache_truncate", cache_truncate, &p);
+    guarded_free(p.memory.data);
+    guarded_free(parent.memory.data);
+    guarded_free(table.memory.data);
+}
+
+static void measure_long_cache(struct test_random *random) {
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = 33, .value_size = 31};
+    config.capacity = ATTN_SPAN + 304;
+    struct cache_problem p = measure_cache(&config);
+    measure_append(random, &p, NULL, ATTN_SPAN / 4 + 76);
+    measure_cached(random, &p, NULL, 1);
+    guarded_free(p.memory.data);
+}
+
+static void caches(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(3 * CACHE_KINDS, CACHE_KINDS); i++)
+        measure_cache_kind(&random, (enum cache_kind)(i % CACHE_KINDS), random_between(&random, 2, 40));
+    measure_long_cache(&random);
+    for (enum path path = CACHED; path < PATHS; path++)
+        if (!path_seen[path])
+            test_fail("no problem of the path \"%s\"", path_names[path]);
+}
+
+/* ---- Layer ---- */
+
+struct layer_problem {
+    attn_layer_config config;
+    struct room memory, workspace;
+    attn_layer *layer;
+    attn_layer_args args;
+    attn_cache_config cache_config;
+    size_t batch, capacity;
+    attn_layer_append_args append;
+};
+
+static void layer_size(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_size(&p->config, &p->memory.bytes, NULL));
+}
+
+static void layer_create_(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_create(&p->config, p->memory.data, p->memory.bytes, &p->layer, NULL));
+}
+
+static void layer_workspace(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_workspace(p->layer, &p->args, &p->workspace.bytes, NULL));
+}
+
+static void layer_forward(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_forward(p->layer, &p->args, p->workspace.data, p->workspace.bytes, NULL));
+}
+
+static void layer_cache_config(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_cache_config(p->layer, BATCH, p->capacity, &p->cache_config, NULL));
+}
+
+static void layer_append_workspace(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_append_workspace(p->layer, &p->append, &p->workspace.bytes, NULL));
+}
+
+static void layer_append(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_append(p->layer, &p->append, p->workspace.data, p->workspace.bytes, NULL));
+}
+
+static void layer_kernels(void *problem) {
+    struct layer_problem *p = problem;
+    char text[200];
+    note(attn_layer_kernels(p->layer, text, sizeof text) ? ATTN_OK : ATTN_BAD_VALUE);
+}
+
+static void measure_forward(const char *operation, struct layer_problem *p) {
+    measure("layer_workspace", layer_workspace, p);
+    room_take(&p->workspace);
+    measure(operation, layer_forward, p);
+    guarded_free(p->workspace.data);
+}
+
+static void measure_layer_append(struct layer_problem *p, attn_cache *cache) {
+    p->append = (attn_layer_append_args){.len = p->args.kv_len, .k = p->args.k, .v = p->args.v, .cache = cache};
+    p->append.rotary = p->args.options.rotary;
+    p->append.parallel = p->args.options.parallel;
+    measure("layer_append_workspace", layer_append_workspace, p);
+    room_take(&p->workspace);
+    measure("layer_append", layer_append, p);
+    guarded_free(p->workspace.data);
+}
+
+/* From tensors, then from a cache with the same rows. */
+static void measure_forwards(const struct layer_problem *problem, const attn_parallel *parallel) {
+    struct layer_problem p = *problem;
+    p.args.options.parallel = parallel;
+    measure_forward("layer_forward", &p);
+    measure("layer_cache_config", layer_cache_config, &p);
+    struct cache_problem cache = measure_cache(&p.cache_config);
+    measure_layer_append(&p, cache.cache);
+    p.args.cache = cache.cache;
+    p.args.kv_len = 0;
+    measure_forward("layer_forward, cache", &p);
+    guarded_free(cache.memory.data);
+}
+
+/* The layer of p->config, for rows of `width` that lie one after the other or so far apart that a copy of them is quicker. */
+static void measure_layer(struct test_random *random, struct layer_problem *p, size_t width) {
+    attn_layer_args *args = &p->args;
+    size_t between = random_below(random, 2) ? 1 : 4096 / sizeof(float) / width;
+    struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, BATCH, between, args->q_len, width, FLUSH_END);
+    struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, BATCH, between, args->kv_len, width, FLUSH_END);
+    struct tensor y = tensor_new(LAYOUT_BHSD, BATCH, 1, args->q_len, p->config.hidden, FLUSH_END);
+    args->batch = BATCH;
+    args->q = tensor_rows(&q);
+    args->k = args->v = tensor_rows(&k);
+    args->y = tensor_rows_out(&y);
+    measure("layer_size", layer_size, p);
+    room_take(&p->memory);
+    measure("layer_create", layer_create_, p);
+    measure("layer_kernels", layer_kernels, p);
+    measure_forwards(p, NULL);
+    measure_forwards(p, &in_turn);
+    guarded_free(p->memory.data);
+    tensor_free(&q);
+    tensor_free(&k);
+    tensor_free(&y);
+}
+
+struct layer_shape {
+    size_t hidden, heads, kv_heads, width, q_len, kv_len;
+};
+
+static void measure_layer_shape(struct test_random *random, const struct layer_shape *s, bool plain) {
+    struct layer_problem p = {.config = {.isa = test_isa(), .hidden = s->hidden, .heads = s->heads}};
+    p.config.kv_heads = s->kv_heads;
+    p.config.query_size = p.config.key_size = p.config.value_size = s->width;
+    struct layer_weights weights = layer_weights_new(random, &p.config, (unsigned)random_below(random, 16));
+    struct drawn_options drawn = draw_options(random, BATCH, s->heads, s->q_len, 2 * s->kv_len);
+    void *table = NULL;
+    p.config = weights.config;
+    p.capacity = 2 * s->kv_len; /* a measurement appends twice */
+    p.args.q_len = s->q_len;
+    p.args.kv_len = s->kv_len;
+    if (!plain) {
+        p.args.options = drawn.options;
+        p.args.options.rotary = draw_rotary(random, 3 * s->kv_len + s->q_len, s->hidden / s->heads, &table);
+        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT; /* all positions are in the table */
+        p.args.options.causal_offset = 0;
+    }
+    test_case("hidden=%zu heads=%zu,%zu width=%zu q_len=%zu kv_len=%zu %s", s->hidden, s->heads, s->kv_heads, s->width,
+              s->q_len, s->kv_len, options_text(&p.args.options));
+    measure_layer(random, &p, s->width);
+    guarded_free(table);
+    drawn_options_free(&drawn);
+    layer_weights_free(&weights);
+}
+
+static void layer(void **state) {
+    (void)state;
+    static const struct layer_shape shapes[] = {
+        {100, 5, 5, 100, 10, 6},  {128, 1, 1, 64, 20, 32}, {96, 6, 2, 64, 40, 60},   {198, 3, 3, 64, 12, 300},
+        {128, 2, 1, 64, 64, 300}, {66, 3, 3, 33, 1, 100},  {256, 2, 2, 512, 17, 20},
+    };
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(4, 1); i++)
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++)
+            measure_layer_shape(&random, &shapes[j], (i + j) % 2 == 0);
+}
+
+/* ---- The rest ---- */
+
+static void ask(void *problem) {
+    attn_isa isa;
+    (void)problem;
+    for (int i = -1; i <= ATTN_ISA_COUNT; i++) {
+        (void)attn_isa_name((attn_isa)i);
+        (void)attn_isa_built((attn_isa)i);
+        (void)attn_isa_supported((attn_isa)i);
+        (void)attn_status_string((attn_status)i);
+    }
+    note(attn_isa_from_name("scalar", &isa));
+    (void)attn_isa_chosen();
+    (void)attn_version();
+}
+
+static void questions(void **state) {
+    (void)state;
+    measure("instruction sets, texts", ask, NULL);
+}
+
+/* NULL, or why there is nothing to measure. */
+static const char *reason_to_skip(void) {
+    if (getenv("ATTN_VERBOSE"))
+        return "ATTN_VERBOSE prints, which takes what the C library likes";
+    return test_option("skip");
+}
+
+int main(int argc, char **argv) {
+    static const char *const options[] = {"skip", NULL};
+    test_init(argc, argv, options);
+    if (reason_to_skip()) {
+        printf("SKIP %s: %s\n", test_group(), reason_to_skip());
+        return TEST_EXIT_SKIP;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_measure_measures),
+        cmocka_unit_test(gemm),
+        cmocka_unit_test(softmax),
+        cmocka_unit_test(transposes),
+        cmocka_unit_test(merge),
+        cmocka_unit_test(rotary),
+        cmocka_unit_test(attention_of_tensors),
+        cmocka_unit_test(caches),
+        cmocka_unit_test(layer),
+        cmocka_unit_test(questions),
+        cmocka_unit_test(print_maxima),
+    };
+    return test_run(tests);
+}

@@ -4,6 +4,7 @@
 #define ATTN_ARITHMETIC_H
 
 #include <float.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -45,6 +46,15 @@ static inline float attn_fmaf(float a, float b, float c) {
 #else
     return attn_fmaf_emulated(a, b, c);
 #endif
+}
+
+/* Whether the calling thread computes with denormal numbers, as the promise of equal bits asks, or takes them for 0: programs
+ * linked with -ffast-math or -Ofast set their threads to that. The smallest normal number, halved and doubled at run time. */
+static inline bool attn_denormals_are_kept(void) {
+    volatile float x = FLT_MIN;
+    x *= 0.5f;
+    x *= 2.0f;
+    return x == FLT_MIN;
 }
 
 #endif

@@ -26,6 +26,7 @@
 #define MASKS_ZMM (BIT(5) | BIT(6) | BIT(7)) /* k0-7, upper halves of zmm0-15, zmm16-31 */
 
 /* AT_HWCAP */
+#define FP    BIT(0)
 #define ASIMD BIT(1)
 
 static bool all_set(uint64_t value, uint64_t bits) {
@@ -79,6 +80,11 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
 #elif defined(__aarch64__) && defined(__linux__)
 void attn_cpu_read(struct attn_cpu_registers *registers) {
     *registers = (struct attn_cpu_registers){.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
+}
+#elif defined(__aarch64__)
+/* macOS, Windows and the BSDs run on no AArch64 without them. */
+void attn_cpu_read(struct attn_cpu_registers *registers) {
+    *registers = (struct attn_cpu_registers){.hwcap = FP | ASIMD};
 }
 #else
 void attn_cpu_read(struct attn_cpu_registers *registers) {

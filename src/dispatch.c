@@ -108,4 +108,6 @@ void attn_verbose(const char *format, ...) {
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
     fprintf(stderr, "attn: %s\n", line); /* one call, so that lines of several threads stay whole */
+    if (!attn_denormals_are_kept())
+        fputs("attn: this thread takes denormal numbers for 0: results may differ from other machines'\n", stderr);
 }

@@ -288,6 +288,39 @@ static void specials_have_the_bits_of_the_instruction(void **state) {
     check_hash("special numbers", hash, UINT64_C(0x664239c837304de5));
 }
 
+/* Sets or clears what makes the processor take denormal results (FTZ) and operands (DAZ) for 0. */
+#if defined(__SSE__)
+static void flush_denormals(bool results, bool operands) {
+    unsigned control = __builtin_ia32_stmxcsr() & ~0x8040u;
+    __builtin_ia32_ldmxcsr(control | (results ? 0x8000u : 0) | (operands ? 0x40u : 0));
+}
+#elif defined(__aarch64__)
+static void flush_denormals(bool results, bool operands) {
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    control = (control & ~(UINT64_C(1) << 24)) | (uint64_t)(results || operands) << 24;
+    __asm__ volatile("msr fpcr, %0" : : "r"(control));
+}
+#else
+#define NO_FLUSH
+#endif
+
+static void tells_whether_denormals_are_kept(void **state) {
+    (void)state;
+    assert_true(attn_denormals_are_kept());
+#ifdef NO_FLUSH
+    print_message("how this processor flushes denormals is not known here\n");
+#else
+    for (int what = 1; what < 4; what++) {
+        flush_denormals(what & 1, what & 2);
+        bool kept = attn_denormals_are_kept();
+        flush_denormals(false, false);
+        assert_false(kept);
+        assert_true(attn_denormals_are_kept());
+    }
+#endif
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -296,6 +329,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(results_have_the_hash_of_the_instructions),
         cmocka_unit_test(emulation_has_the_bits_of_the_instruction),
         cmocka_unit_test(what_is_chosen_has_the_bits_of_the_emulation),
+        cmocka_unit_test(tells_whether_denormals_are_kept),
     };
     return test_run(tests);
 }

@@ -86,6 +86,7 @@ static const struct attn_cpu_registers zen5 = {.max_leaf = 0x10,
 /* Arm: FP and ASIMD are bits 0 and 1. */
 static const struct attn_cpu_registers cortex_a53 = {.hwcap = 0xff};
 static const struct attn_cpu_registers neoverse_n1 = {.hwcap = 0x10119fff};
+static const struct attn_cpu_registers arm_outside_linux = {.hwcap = 0x3};
 static const struct attn_cpu_registers arm_without_fp = {.hwcap = 0x880};
 
 /* Sets of ISAs: bit i is ISA number i. */
@@ -132,6 +133,7 @@ static void test_processors(void **state) {
     check("Zen 5", zen5, AVX512);
     check("Cortex-A53", cortex_a53, NEON);
     check("Neoverse N1", neoverse_n1, NEON);
+    check("AArch64 whose system says nothing", arm_outside_linux, NEON);
     check("Arm without floating point", arm_without_fp, SCALAR);
 }
 

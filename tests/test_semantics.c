@@ -484,6 +484,44 @@ static void test_largest_logits(void **state) {
     }
 }
 
+/* A product of finite numbers that overflows to +inf, in a first or later block or of a few keys, makes its row NaN; the row
+ * beside it stays as it is. Soft-capped it is the cap. */
+static void test_logits_that_overflow(void **state) {
+    (void)state;
+    enum { ROWS = 2, MOST = 300 };
+    static const struct {
+        size_t keys, large;
+        float cap;
+    } cases[] = {{20, 7, 0}, {MOST, 7, 0}, {MOST, 290, 0}, {20, 7, 5}};
+    const float queries[ROWS] = {2.0f, 0.5f};
+    float keys[MOST], o[ROWS], log_sum_exp[ROWS];
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        size_t n = cases[i / 2].keys;
+        for (size_t j = 0; j < n; j++)
+            keys[j] = j == cases[i / 2].large ? FLT_MAX : 1.0f;
+        attn_attention_args args = {
+            .isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .kv_len = n, .head_size = 1, .scale = 1.0f};
+        args.q = (attn_tensor){queries, ROWS, ROWS, 1};
+        args.k = args.v = (attn_tensor){keys, n, n, 1};
+        args.o = (attn_tensor_out){o, ROWS, ROWS, 1};
+        args.options.soft_cap = cases[i / 2].cap;
+        args.options.log_sum_exp = i % 2 ? log_sum_exp : NULL; /* without it few keys take a path of their own */
+        test_case("%zu keys, number %zu overflows, cap %g, log-sum-exp %d", n, cases[i / 2].large,
+                  (double)cases[i / 2].cap, (int)(i % 2));
+        size_t bytes = 0;
+        assert_ok(attn_attention_workspace(&args, &bytes, NULL));
+        void *workspace = poisoned_alloc(bytes, FLUSH_END);
+        assert_ok(attn_attention(&args, workspace, bytes, NULL));
+        guarded_free(workspace);
+        assert_int_equal(!!isnan(o[0]), args.options.soft_cap == 0);
+        assert_true(isfinite(o[1]));
+        if (args.options.log_sum_exp) {
+            assert_int_equal(!!isnan(log_sum_exp[0]), args.options.soft_cap == 0);
+            assert_true(isfinite(log_sum_exp[1]));
+        }
+    }
+}
+
 /* Rows without keys: +0 and -inf, or the mean of all values. */
 static void test_empty_rows(void **state) {
     (void)state;
@@ -550,6 +588,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_nan_in_value_of_any_block),
         cmocka_unit_test(test_no_negative_zero),
         cmocka_unit_test(test_largest_logits),
+        cmocka_unit_test(test_logits_that_overflow),
         cmocka_unit_test(test_empty_rows),
         cmocka_unit_test(test_nothing_to_do),
     };

@@ -59,10 +59,33 @@ static const struct attn_kernels *best_supported(void) {
     return best;
 }
 
+/* Every name fits, with a zero. */
+enum { LONGEST_NAME = 16 };
+
+/* In lower case; what is cut off is longer than any name. */
+static void lower_case(const char *name, char lower[LONGEST_NAME]) {
+    size_t n = 0;
+    for (; name[n] && n + 1 < LONGEST_NAME; n++)
+        lower[n] = (char)(name[n] >= 'A' && name[n] <= 'Z' ? name[n] - 'A' + 'a' : name[n]);
+    lower[n] = '\0';
+}
+
+static void report_unknown(const char *name) {
+    char known[(LONGEST_NAME + 1) * ATTN_ISA_COUNT] = ""; /* with commas */
+    size_t used = 0;
+    for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
+        if (tables[isa])
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "",
+                                     attn_isa_name((attn_isa)isa));
+    fprintf(stderr, "attn: ATTN_MAX_ISA=%s is not an instruction set of this library (%s), ignored\n", name, known);
+}
+
 /* What is left of `best` under ATTN_MAX_ISA's value. *understood is false where that names nothing built here. */
 static const struct attn_kernels *cap(const struct attn_kernels *best, const char *name, bool *understood) {
+    char lower[LONGEST_NAME];
     attn_isa isa;
-    *understood = attn_isa_from_name(name, &isa) == ATTN_OK && (isa == ATTN_ISA_BEST || tables[isa]);
+    lower_case(name, lower);
+    *understood = attn_isa_from_name(lower, &isa) == ATTN_OK && (isa == ATTN_ISA_BEST || tables[isa]);
     if (!*understood)
         return best;
     const struct attn_kernels *table = lowered(best, isa);
@@ -83,7 +106,7 @@ static struct selected select_tables(void) {
     bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_relaxed,
                                                          memory_order_relaxed);
     if (first && !understood)
-        fprintf(stderr, "attn: ATTN_MAX_ISA=%s is not an instruction set of this library, ignored\n", name);
+        report_unknown(name);
     return first ? s : decode(entry);
 }
 

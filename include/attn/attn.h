@@ -91,9 +91,10 @@ typedef enum attn_isa {
     ATTN_ISA_COUNT     /* one more than the last value */
 } attn_isa;
 
-/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon) lowers what ATTN_ISA_BEST stands for; it is read once,
- * and an unknown name is reported on stderr and ignored. ATTN_VERBOSE=1 prints a line per created object to stderr, and
- * a second one where the calling thread takes denormal numbers for 0, which changes results. */
+/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, in any case) lowers what
+ * ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and ignored.
+ * ATTN_VERBOSE=1 prints a line per created object to stderr, and a second one where the calling
+ * thread takes denormal numbers for 0, which changes results. */
 
 /* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
 ATTN_API const char *attn_isa_name(attn_isa isa);

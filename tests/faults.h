@@ -18,6 +18,7 @@ attn_isa missing_isa(void);
 
 #define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
 #define ABOVE_PTRDIFF ((size_t)PTRDIFF_MAX + 1)
+#define POWER(n)      ((size_t)1 << ((n) * sizeof(size_t) / 8)) /* 2^n, or as large for a size_t of 32 bits */
 
 /* ---- Valid arguments ---- */
 

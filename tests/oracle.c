@@ -5,8 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Positions are sums of an offset and window sizes, any of which may be the largest of their type. */
+/* Sums of positions, windows and sizes, which are of 64 bits or as large as memory. Where that is 32 bits, a double is exact as
+ * far as keys reach. */
+#ifdef __SIZEOF_INT128__
 __extension__ typedef __int128 wide;
+#else
+typedef double wide;
+#endif
 
 /* Sizes with their defaults filled in, and what is done to logits. */
 struct oracle_shape {
@@ -64,7 +69,7 @@ static wide position(const struct oracle_shape *s, size_t b, size_t row) {
     if (s->options->causal == ATTN_CAUSAL_TOP_LEFT)
         return (wide)row;
     if (s->options->causal == ATTN_CAUSAL_OFFSET)
-        return (wide)row + s->options->causal_offset;
+        return (wide)row + (wide)s->options->causal_offset;
     return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
 }
 
@@ -72,11 +77,11 @@ static wide position(const struct oracle_shape *s, size_t b, size_t row) {
 
 static int within_lengths(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
-    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= options->valid.lens[b])
+    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= (wide)options->valid.lens[b])
         return 0;
-    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= options->valid.lens[b * s->q_len + row])
+    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= (wide)options->valid.lens[b * s->q_len + row])
         return 0;
-    return !options->starts || (wide)key >= options->starts[b];
+    return !options->starts || (wide)key >= (wide)options->starts[b];
 }
 
 static int within_window(const struct oracle_shape *s, size_t b, size_t row, size_t key) {

@@ -31,9 +31,8 @@ static void gemm_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.n = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = (size_t)1 << 32);
-    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = (size_t)1 << 31;
-        a.gemm_config_value.n = (size_t)1 << 30);
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = POWER(32));
+    BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = POWER(31); a.gemm_config_value.n = POWER(30));
 }
 
 static void test_gemm(void **state) {
@@ -63,7 +62,7 @@ static void test_gemm(void **state) {
     BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = 0);
     BAD(gemm_run, ATTN_BAD_STRIDE, "y_stride", a.y_stride = GEMM_N - 1);
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = SIZE_MAX);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = (size_t)1 << 60); /* above PTRDIFF_MAX bytes only */
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = POWER(60)); /* above PTRDIFF_MAX bytes only */
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.y_stride = SIZE_MAX / 2);
     BAD(gemm_run, ATTN_OVERFLOW, any_name, a.m = PTRDIFF_MAX);
     BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q);
@@ -425,7 +424,7 @@ static void rotary_configs(function *call) {
         a.rotary_config_value.frequencies = arena.frequencies);
     BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.dims = PTRDIFF_MAX - 1);
-    BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = a.rotary_config_value.dims = (size_t)1 << 32);
+    BAD(call, ATTN_OVERFLOW, any_name, a.rotary_config_value.positions = a.rotary_config_value.dims = POWER(32));
 }
 
 static void test_rotary(void **state) {
@@ -465,8 +464,8 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = (size_t)1 << 62);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = (size_t)1 << 31);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(60));
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(31));
 }
 
 #define BAD_LINEAR(name, member)                                                                                       \
@@ -506,7 +505,7 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.q_len = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.forward.kv_len = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = a.forward.q_len = (size_t)1 << 32);
+    BAD(call, ATTN_OVERFLOW, any_name, a.forward.batch = a.forward.q_len = POWER(32));
     BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.forward.q_cu = packed(0, 1, 2, SIZE_MAX));
     BAD(call, ATTN_BAD_SIZE, "q_cu.total", a.forward.q_cu = packed(0, 1, 2, ABOVE_PTRDIFF));
     BAD(call, ATTN_BAD_SIZE, "kv_cu.total", a.forward.kv_cu = packed(0, 1, 2, SIZE_MAX));
@@ -567,9 +566,8 @@ static void test_layer_forward(void **state) {
 /* ---- Sizes at random ---- */
 
 static size_t size_at_random(struct test_random *random) {
-    static const size_t sizes[] = {
-        1,          1,          2,          3,          8,          1000,       (size_t)1 << 16,
-        1ull << 31, 1ull << 32, 1ull << 33, 1ull << 48, 1ull << 61, 1ull << 62, PTRDIFF_MAX};
+    static const size_t sizes[] = {1,         1,         2,         3,         8,         1000,      (size_t)1 << 16,
+                                   POWER(31), POWER(32), POWER(33), POWER(48), POWER(61), POWER(62), PTRDIFF_MAX};
     size_t size = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     return size > 1000 && size < PTRDIFF_MAX ? size + random_below(random, 3) - 1 : size;
 }
@@ -607,7 +605,7 @@ static void test_size_queries_at_random(void **state) {
         layer->key_size = size_at_random(&random);
         layer->value_size = size_at_random(&random);
         layer->heads = layer->kv_heads = size_at_random(&random);
-        layer->hidden = layer->heads < ((size_t)1 << 32) ? layer->heads * 3 : layer->heads;
+        layer->hidden = layer->heads < POWER(32) ? layer->heads * 3 : layer->heads;
         check_bytes(layer_size(&a, NULL),
                     (long double)layer->hidden *
                         ((long double)layer->query_size + layer->key_size + layer->value_size + layer->hidden));

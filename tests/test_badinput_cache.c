@@ -43,7 +43,7 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.head_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.value_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.capacity = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = (size_t)1 << 32);
+    BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = POWER(32));
     BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 8);
     BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 40);
     BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = SIZE_MAX - 15);
@@ -54,9 +54,9 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_BAD_SIZE, "capacity", put_pages(&a.cache_config_value, PAGE, PAGES);
         a.cache_config_value.capacity = PAGE + 1);
     BAD(call, ATTN_MISMATCH, "ring", put_pages(&a.cache_config_value, PAGE, PAGES); a.cache_config_value.ring = 1);
-    BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, (size_t)1 << 40, INT32_MAX));
+    BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, POWER(40), INT32_MAX));
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
-        a.cache_config_value.head_size = (size_t)1 << 30);
+        a.cache_config_value.head_size = POWER(30));
     GOOD(call, a.cache_config_value.value_size = 0);
     GOOD(call, a.cache_config_value.ring = 1);
     GOOD(call, put_pages(&a.cache_config_value, PAGE, 1));

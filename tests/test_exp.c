@@ -284,7 +284,7 @@ static void report(const struct function *function, const struct sweep *sweep) {
 static void sweep_sign(const struct function *function, const struct variants *variants, uint64_t step, uint64_t sign) {
     struct test_random random = test_random(function->name);
     uint64_t inputs = (uint64_t)function->largest + 1;
-    uint64_t first = sign + random_below(&random, step < inputs ? step : inputs);
+    uint64_t first = sign + random_below(&random, (size_t)(step < inputs ? step : inputs));
     uint64_t count = (sign + inputs - first + step - 1) / step;
     struct sweep sweeps[THREADS];
     pthread_t threads[THREADS];

@@ -80,19 +80,43 @@ library() {
             "Libs: -L$prefix/lib -l$name" >"$prefix/lib/pkgconfig/${name/#cjson/libcjson}.pc"
 }
 
-# prefix TARGET COMPILER...: cmocka, cJSON and Random123 for it in $top/prefix/TARGET; both libraries are one C file.
+# The C compiler of a cross file.
+compiler_of() {
+    sed -n "s/^c = '\(.*\)'/\1/p" "tools/cross/$1.ini"
+}
+
+# prefix PLATFORM: cmocka, cJSON and Random123 for it in $top/prefix/PLATFORM; both libraries are one C file.
 prefix() {
-    local target=$1 prefix=$PWD/$top/prefix/$1 sources=$PWD/$top/sources define=()
-    shift
+    local prefix=$PWD/$top/prefix/$1 sources=$PWD/$top/sources define=() compiler
     [ ! -f "$prefix/lib/libcjson.a" ] || return 0
+    compiler=$(compiler_of "$1")
     deb_source cmocka && deb_source cjson || return 1
     mkdir -p "$prefix/include/cjson" "$prefix/lib/pkgconfig"
-    [[ $target == *mingw* ]] || define=(-D_GNU_SOURCE -DHAVE_SIGLONGJMP -DHAVE_STRSIGNAL)
+    [[ $1 == *mingw* ]] || define=(-D_GNU_SOURCE -DHAVE_SIGLONGJMP -DHAVE_STRSIGNAL)
     define+=(-DHAVE_INTTYPES_H -DHAVE_SIGNAL_H -DHAVE_STRINGS_H -DHAVE_STRUCT_TIMESPEC -DHAVE_CLOCK_REALTIME
         -DHAVE_GCC_THREAD_LOCAL_STORAGE -D__USE_MINGW_ANSI_STDIO=1)
     cp "$sources/cmocka/include"/cmocka*.h "$prefix/include"
     cp "$sources/cjson/cJSON.h" "$prefix/include/cjson"
     cp -r /usr/include/Random123 "$prefix/include"
-    library cmocka "$sources/cmocka/src/cmocka.c" "$@" "${define[@]}" -I"$prefix/include" &&
-        library cjson "$sources/cjson/cJSON.c" "$@"
+    library cmocka "$sources/cmocka/src/cmocka.c" "$compiler" "${define[@]}" -I"$prefix/include" &&
+        library cjson "$sources/cjson/cJSON.c" "$compiler"
+}
+
+# build_for PLATFORM OPTION...: the programs of the tests for tools/cross/PLATFORM.ini in $top/PLATFORM, once.
+build_for() {
+    local name=$1
+    [ -z "${built[$name]:-}" ] || return 0
+    shift
+    echo "== $name: build"
+    if ! prefix "$name" || ! quietly "$top/$name.log" configure "$top/$name" --cross-file "tools/cross/$name.ini" -Dwerror=true \
+        -Dtests=enabled -Dsleef=disabled -Dbench=disabled "-Dpkg_config_path=$PWD/$top/prefix/$name/lib/pkgconfig" "$@"; then
+        add "$name: configure" 0 1 0
+        return 1
+    fi
+    if ! ninja -C "$top/$name" meson-test-prereq 2>&1 </dev/null | progress "$top/$name.log"; then
+        grep -v '^\[' "$top/$name.log" || cat "$top/$name.log"
+        add "$name: build" 0 1 0
+        return 1
+    fi
+    built[$name]=yes
 }

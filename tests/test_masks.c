@@ -186,7 +186,8 @@ static void test_windows_as_lengths(void **state) {
     }
 }
 
-/* Offsets and windows whose sums no integer type holds: row i stands at INT64_MAX + i and sees the keys above i. */
+/* Offsets and windows whose sums no integer type holds: row i stands at INT64_MAX + i and sees the keys above i, or none
+ * where a window is of 32 bits. */
 static void test_ends_of_the_type(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -199,7 +200,7 @@ static void test_ends_of_the_type(void **state) {
     struct attention_result all = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     check_against_oracle(&p, &all, 0);
     for (size_t i = 0; i < args.q_len; i++) {
-        int64_t start = (int64_t)i + 1;
+        int64_t start = INT64_MAX - PTRDIFF_MAX + (int64_t)i + 1;
         attn_attention_args row = p.args;
         row.options = (attn_options){.starts = &start};
         row = some_rows(&row, i, i + 1);

@@ -30,7 +30,7 @@ flags_are_pinned() {
         meson setup "$directory" -Dtests=disabled -Dbench=disabled -Dexamples=disabled || return 1
     for isa in avx2 avx512; do
         quietly "$directory.log" ninja -C "$directory" "simd/libattn_$isa.a" || return 1
-        grep -q vfmadd <(isa_code "$1" "$isa") || { echo "no multiply-add in $isa"; return 1; }
+        [[ $(isa_code "$1" "$isa") == *vfmadd* ]] || { echo "no multiply-add in $isa"; return 1; }
         cmp <(isa_code "$1" "$isa") <(isa_code "$directory" "$isa") || { echo "the user's flags change $isa"; return 1; }
     done
 }
@@ -40,7 +40,11 @@ without_isas() {
     local directory=$top/isas
     quietly "$directory.log" configure "$directory" -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled "-Disas=$1" &&
         quietly "$directory.log" ninja -C "$directory" libattn.a tests/test_dispatch tests/test_badinput || return 1
-    ! nm "$directory/libattn.a" | grep -q attn_kernels_avx512 || { echo "libattn.a holds avx512"; return 1; }
+    local isa symbols
+    symbols=$(nm "$directory/libattn.a") || return 1
+    for isa in avx2 avx512; do
+        [[ $1 == *$isa* || $symbols != *attn_kernels_$isa* ]] || { echo "libattn.a holds $isa"; return 1; }
+    done
     quietly "$directory.log" "$directory/tests/test_dispatch" --expect "${1:-scalar}" &&
         quietly "$directory.log" "$directory/tests/test_badinput"
 }
@@ -119,4 +123,128 @@ build_for() {
         return 1
     fi
     built[$name]=yes
+}
+
+# ---- The platforms ----
+
+# platform NAME CROSS TEST...: the quick tests for tools/cross/CROSS.ini; but in the long form only these.
+platform() {
+    local name=$1 cross=$2 tests=("${@:3}")
+    build_for "$cross" -Dexamples=disabled || return 0
+    [ "$form" != long ] || tests=()
+    ATTN_TEST_QUICK=1 run "$name" "$cross" "${tests[@]}"
+}
+
+# Under an emulator, and so without ISAs but scalar: a minute of processor time or less.
+some_tests=(hashes cpu dispatch philox softmax transpose small golden semantics badinput)
+
+run_riscv64() {
+    platform riscv64 riscv64-linux-gnu "${some_tests[@]}"
+}
+
+run_s390x() {
+    platform s390x s390x-linux-gnu "${some_tests[@]}"
+}
+
+run_armhf() {
+    platform armhf arm-linux-gnueabihf "${some_tests[@]}"
+}
+
+run_i386() {
+    platform i386 i686-linux-gnu
+}
+
+run_static() {
+    platform static x86_64-linux-static
+}
+
+run_musl() {
+    platform musl x86_64-linux-musl
+}
+
+# The DLL exports what the header declares and nothing else; hello.c against it and against the static library.
+run_windows() {
+    export WINEPREFIX=$PWD/$top/wine WINEDEBUG=-all
+    local cross=x86_64-w64-mingw32
+    platform windows "$cross" hashes cpu dispatch badinput gemm softmax small attention masks cache_kinds threads
+    [ -n "${built[$cross]:-}" ] || return 0
+    check "windows: exported symbols" dll_exports_match "$top/$cross"
+    check "windows: hello with the DLL" hello_windows "$top/$cross" "$top/$cross/libattn.dll.a"
+    check "windows: hello with libattn.a" hello_windows "$top/$cross" -DATTN_STATIC "$top/$cross/libattn.a"
+    unset WINEPREFIX WINEDEBUG
+}
+
+dll_exports_match() {
+    local names
+    quietly "$1.log" ninja -C "$1" libattn-0.dll || return 1
+    names=$(x86_64-w64-mingw32-objdump -p "$1/libattn-0.dll" | sed -n '/^\[Ordinal.Name Pointer\]/,/^$/s/.*\] *//p' | grep -v '^Table$')
+    diff <(sed -n 's/^ATTN_API .*\(attn_[a-z_0-9]*\)(.*/\1/p' include/attn/attn.h | sort) <(sort <<<"$names")
+}
+
+hello_windows() {
+    x86_64-w64-mingw32-gcc-posix -Wall -Werror -Iinclude examples/hello.c -o "$1/hello.exe" "${@:2}" && wine "$1/hello.exe"
+}
+
+# ---- What is only compiled ----
+
+# The C library's headers as far as the library needs them, for targets whose own are not there.
+stub_headers() {
+    mkdir -p "$1/sys"
+    cat >"$1/math.h" <<'STUB'
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
+#define isnan(x) __builtin_isnan(x)
+#define isinf(x) __builtin_isinf(x)
+#define isfinite(x) __builtin_isfinite(x)
+#define signbit(x) __builtin_signbit(x)
+double fabs(double), sqrt(double), frexp(double, int *), fma(double, double, double), rint(double), floor(double), ldexp(double, int);
+long lrintf(float);
+float fabsf(float), sqrtf(float), fmaf(float, float, float), rintf(float), copysignf(float, float), ldexpf(float, int);
+STUB
+    cat >"$1/string.h" <<'STUB'
+#include <stddef.h>
+void *memcpy(void *, const void *, size_t), *memmove(void *, const void *, size_t), *memset(void *, int, size_t);
+int memcmp(const void *, const void *, size_t), strcmp(const char *, const char *);
+size_t strlen(const char *);
+STUB
+    cat >"$1/stdlib.h" <<'STUB'
+#include <stddef.h>
+void *malloc(size_t);
+void free(void *);
+char *getenv(const char *);
+STUB
+    cp "$1/stdlib.h" "$1/malloc.h"
+    cat >"$1/stdio.h" <<'STUB'
+#include <stdarg.h>
+#include <stddef.h>
+typedef struct FILE FILE;
+extern FILE *stderr;
+int fputs(const char *, FILE *), fprintf(FILE *, const char *, ...), snprintf(char *, size_t, const char *, ...);
+int vsnprintf(char *, size_t, const char *, va_list);
+STUB
+    cat >"$1/sys/auxv.h" <<'STUB'
+#define AT_HWCAP 16
+#define AT_HWCAP2 26
+unsigned long getauxval(unsigned long);
+STUB
+}
+
+# compiles_for TARGET ISA FLAG...: clang takes the sources, those of the ISA with its flags, and the public header in C++ too.
+compiles_for() {
+    local target=$1 isa=$2 ISA=${2^^} flags=("${@:3}")
+    local clang=(clang-16 "--target=$target" -fsyntax-only -nostdlibinc -isystem "$top/stubs" -Iinclude -Isrc -Isimd "-Isimd/$isa"
+        -Wall -Wextra -Wconversion -Wshadow -Werror)
+    local built=(-DATTN_BUILT_AVX2=0 -DATTN_BUILT_AVX512=0 -DATTN_BUILT_NEON=0 "-UATTN_BUILT_$ISA" "-DATTN_BUILT_$ISA=1")
+    stub_headers "$top/stubs"
+    "${clang[@]}" -std=c11 -DATTN_BUILDING "${built[@]}" src/*.c src/{api,ops,ref}/*.c &&
+        "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c &&
+        "${clang[@]}" -std=c++11 -x c++ include/attn/attn.h -Wno-pragma-once-outside-header
+}
+
+run_compiled() {
+    check "clang-cl, Windows on x86-64: syntax" compiles_for x86_64-pc-windows-msvc avx2 -mavx2 -mfma
+    check "clang-cl, Windows on Arm: syntax" compiles_for aarch64-pc-windows-msvc neon
+    check "macOS on Arm: syntax" compiles_for arm64-apple-macos11 neon
+    check "macOS on x86-64: syntax" compiles_for x86_64-apple-macos11 avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma
+    check "Android: syntax" compiles_for aarch64-linux-android24 neon
 }

@@ -18,8 +18,8 @@ import subprocess
 import sys
 from collections import namedtuple
 
-# Spills that an inner loop of attention, softmax or elementary functions may have as gcc 12 and clang 16 compile it; where
-# there is no line, none. Other compilers may have the larger number.
+# Spills that an inner loop of attention, softmax or elementary functions may have as gcc 12 and 14, clang 16 and 19 compile it;
+# where there is no line, none. Other compilers may have the larger number.
 Limit = namedtuple("Limit", "isa function gcc clang why")
 LIMITS = [
     Limit("avx2", "block", 5, 18, "four exp at once fill the registers: constants and the shift are read back, once for four"),
@@ -27,11 +27,11 @@ LIMITS = [
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 2, "as in softmax_row, and one more factor"),
     Limit("avx2", "exp_array", 10, 11, "as in block"),
-    Limit("avx2", "log_array", 4, 9, "constants of body/elementary.h, read back once a register"),
-    Limit("avx2", "tanh_array", 5, 15, "as in log_array"),
+    Limit("avx2", "log_array", 6, 9, "constants of body/elementary.h, read back once a register; gcc 14: a value too"),
+    Limit("avx2", "tanh_array", 6, 15, "as in log_array"),
     Limit("avx2", "sin_array", 0, 4, "as in log_array"),
     Limit("avx2", "cos_array", 0, 6, "as in log_array"),
-    Limit("avx2", "soft_cap", 5, 15, "as in tanh_array"),
+    Limit("avx2", "soft_cap", 6, 15, "as in tanh_array"),
     Limit("avx512", "row", 1, 0, "the lanes' maxima of each block, stored in a loop over blocks"),
     Limit("neon", "block", 2, 0, "four exp at once: gcc keeps one of the four sums on the stack"),
     Limit("neon", "exp_array", 2, 0, "four exp at once"),

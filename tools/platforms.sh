@@ -56,6 +56,28 @@ unity_builds() {
         quietly "$directory.log" ninja -C "$directory"
 }
 
+# The library's sources refuse -ffast-math, its public header takes it.
+fast_math_is_refused() {
+    local flag out
+    for flag in -ffast-math -Ofast -ffinite-math-only; do
+        if out=$(cc -std=c11 "$flag" -Iinclude -Isrc -fsyntax-only src/ops/merge.c 2>&1); then
+            echo "$flag: src/ops/merge.c compiles"
+            return 1
+        fi
+        [[ $out == *'error: #error "libattn cannot be compiled with'* ]] || { echo "$out"; return 1; }
+        echo '#include <attn/attn.h>' | cc "$flag" -Wall -Werror -Iinclude -fsyntax-only -x c - || return 1
+    done
+}
+
+# src_is_baseline LIBRARY: no function of src/ has vector registers that a baseline processor lacks.
+src_is_baseline() {
+    local wide
+    wide=$(objdump --disassemble --no-show-raw-insn "$1" |
+        awk '/^[0-9a-f]+ <.*>:$/ { name = $2; count += name ~ /<attn_/ } name ~ /<attn_/ && /%[yz]mm/ { print name, $0 }
+            END { if (count < 20) print "only", count, "functions of src are there" }')
+    [ -z "$wide" ] || { head -n 5 <<<"$wide"; return 1; }
+}
+
 # ---- What Debian does not have for other platforms ----
 
 # deb_source PACKAGE: Debian's source of it, unpacked as $top/sources/PACKAGE. Asks apt for its sources only here.
@@ -126,6 +148,17 @@ build_for() {
 }
 
 # ---- The platforms ----
+
+# What each needs beyond what the tests need on this machine.
+declare -A platform_packages=(
+    [static]=dpkg-dev
+    [musl]="dpkg-dev musl-tools"
+    [windows]="dpkg-dev gcc-mingw-w64-x86-64-posix wine wine64"
+    [i386]="dpkg-dev gcc-i686-linux-gnu libc6-dev-i386-cross"
+    [armhf]="dpkg-dev gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user"
+    [riscv64]="dpkg-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user"
+    [s390x]="dpkg-dev gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user"
+)
 
 # platform NAME CROSS TEST...: the quick tests for tools/cross/CROSS.ini; but in the long form only these.
 platform() {

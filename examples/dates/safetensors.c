@@ -75,8 +75,7 @@ static bool read_offsets(const cJSON *entry, struct tensor *tensor, struct error
     return true;
 }
 
-static bool read_tensor(const cJSON *entry, const unsigned char *data, uint64_t data_size, struct tensor *tensor,
-                        struct error *error) {
+static bool read_tensor(const cJSON *entry, uint64_t data_size, struct tensor *tensor, struct error *error) {
     uint64_t bytes = 0;
     *tensor = (struct tensor){.name = entry->string};
     if (!cJSON_IsObject(entry) || cJSON_GetArraySize(entry) != 3)
@@ -92,7 +91,6 @@ static bool read_tensor(const cJSON *entry, const unsigned char *data, uint64_t 
                       (unsigned long long)(tensor->end - tensor->begin), (unsigned long long)bytes);
     if (tensor->begin % ELEMENT_BYTES != 0)
         return refuse(error, "tensor \"%s\": data_offsets are not aligned to %d bytes", tensor->name, ELEMENT_BYTES);
-    tensor->data = data + tensor->begin;
     return true;
 }
 
@@ -131,6 +129,21 @@ static bool check_metadata(const cJSON *metadata, struct error *error) {
     return names_are_unique(metadata, error);
 }
 
+/* The elements, which are little-endian in the file, in the byte order of this machine: all are of four bytes. */
+static bool read_elements(struct safetensors *file, const unsigned char *data, uint64_t data_size,
+                          struct error *error) {
+    const size_t count = (size_t)(data_size / ELEMENT_BYTES);
+    file->elements = malloc((count + 1) * sizeof *file->elements);
+    if (!file->elements)
+        return refuse(error, "no memory for %zu elements", count);
+    for (size_t i = 0; i < count; i++, data += ELEMENT_BYTES)
+        file->elements[i] =
+            (uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
+    for (size_t i = 0; i < file->count; i++)
+        file->tensors[i].data = file->elements + file->tensors[i].begin / ELEMENT_BYTES;
+    return true;
+}
+
 static bool read_tensors(struct safetensors *file, const unsigned char *data, uint64_t data_size, struct error *error) {
     if (!cJSON_IsObject(file->header))
         return refuse(error, "header: not a JSON object");
@@ -145,11 +158,11 @@ static bool read_tensors(struct safetensors *file, const unsigned char *data, ui
     for (const cJSON *entry = file->header->child; entry; entry = entry->next) {
         const bool ok = strcmp(entry->string, METADATA) == 0
                             ? check_metadata(entry, error)
-                            : read_tensor(entry, data, data_size, &file->tensors[file->count++], error);
+                            : read_tensor(entry, data_size, &file->tensors[file->count++], error);
         if (!ok)
             return false;
     }
-    return check_layout(file, data_size, error);
+    return check_layout(file, data_size, error) && read_elements(file, data, data_size, error);
 }
 
 /* The parser gets a copy that ends in a zero: some of its versions look one byte past the length they are given. Zeros
@@ -230,18 +243,15 @@ bool safetensors_read(struct safetensors *file, const char *path, struct error *
         return refuse(error, "%s: %s", path, strerror(errno));
     void *bytes = read_stream(stream, &size, &cause);
     fclose(stream);
-    if (!bytes || !safetensors_parse(file, bytes, size, &cause)) {
-        free(bytes);
-        return refuse(error, "%s: %s", path, cause.text);
-    }
-    file->bytes = bytes;
-    return true;
+    const bool ok = bytes && safetensors_parse(file, bytes, size, &cause);
+    free(bytes);
+    return ok || refuse(error, "%s: %s", path, cause.text);
 }
 
 void safetensors_free(struct safetensors *file) {
     cJSON_Delete(file->header);
     free(file->tensors);
-    free(file->bytes);
+    free(file->elements);
     *file = (struct safetensors){0};
 }
 

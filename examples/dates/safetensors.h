@@ -30,10 +30,10 @@ struct safetensors {
     struct cJSON *header;
     struct tensor *tensors;
     size_t count;
-    void *bytes; /* the file, where safetensors_read has read it; else NULL */
+    uint32_t *elements; /* of all tensors, one after the other */
 };
 
-/* Takes `size` bytes as a file. `bytes`, aligned to at least 4, must outlive *file, which safetensors_free releases. */
+/* Takes `size` bytes as a file; they are not needed afterwards. safetensors_free releases *file. */
 bool safetensors_parse(struct safetensors *file, const void *bytes, size_t size, struct error *error);
 /* Reads the file at `path`. */
 bool safetensors_read(struct safetensors *file, const char *path, struct error *error);

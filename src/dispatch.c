@@ -1,11 +1,9 @@
 #include "dispatch.h"
 #include "cpu.h"
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* What is compiled: the build defines ATTN_BUILT_NAME as 1 or 0 for each line of isa.def but scalar's. */
 #define ATTN_BUILT_SCALAR     1
@@ -119,18 +117,4 @@ attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
         return ATTN_UNSUPPORTED_ISA;
     *table = found;
     return ATTN_OK;
-}
-
-void attn_verbose(const char *format, ...) {
-    const char *verbose = getenv("ATTN_VERBOSE");
-    if (!verbose || strcmp(verbose, "1") != 0)
-        return;
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    fprintf(stderr, "attn: %s\n", line); /* one call, so that lines of several threads stay whole */
-    if (!attn_denormals_are_kept())
-        fputs("attn: this thread takes denormal numbers for 0: results may differ from other machines'\n", stderr);
 }

@@ -20,7 +20,8 @@
 
 #include <cmocka.h>
 
-#include "dispatch.h"
+#include "kernels.h"
+#include "verbose.h"
 #include <attn/attn.h>
 
 /* ---- Program ---- */

@@ -12,7 +12,7 @@
  * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is contiguous.
  * - float data needs no more than a float's own alignment. Object memory and workspaces need ATTN_ALIGNMENT bytes.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; nothing is allocated, locked or
- *   printed while computing. An object lives in the memory it was given and needs no destructor: when nothing uses it
+ *   printed (but under ATTN_VERBOSE=2) while computing. An object lives in the memory it was given and needs no destructor: when nothing uses it
  *   any more, free the memory.
  * - Objects are read-only after their creation, except attn_cache: any number of threads may share them. Each concurrent
  *   call needs its own workspace. Appending to a cache excludes every other use of that cache.
@@ -95,8 +95,9 @@ typedef enum attn_isa {
 
 /* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, in any case) lowers what
  * ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and ignored.
- * ATTN_VERBOSE=1 prints a line per created object to stderr, and a second one where the calling
- * thread takes denormal numbers for 0, which changes results. */
+ * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one where
+ * the calling thread takes denormal numbers for 0, which changes results; 2, also a line per call, with
+ * its sizes, the options in use, the microseconds it took, and any size of 0 that makes it do nothing. */
 
 /* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
 ATTN_API const char *attn_isa_name(attn_isa isa);

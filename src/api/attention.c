@@ -134,7 +134,7 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
     return ATTN_OK;
 }
 
-attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
+static attn_status run_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
     struct attn_problem problem;
     size_t needed;
     RETURN_IF_ERROR(resolve_attention(args, &problem, field));
@@ -147,4 +147,34 @@ attn_status attn_attention(const attn_attention_args *args, void *workspace, siz
     attn_problem_layout(&problem, &(struct attn_carve){.base = workspace});
     attn_op_attention(&problem);
     return ATTN_OK;
+}
+
+static void describe_attention(const attn_attention_args *args, struct attn_line *line) {
+    const attn_cache *cache = args->cache;
+    attn_isa isa = args->isa != ATTN_ISA_BEST ? args->isa : cache ? cache->table->isa : attn_isa_chosen();
+    size_t kv_len = cache ? cache->length : args->kv_len;
+    attn_line_add(line, " %s", attn_isa_name(isa));
+    attn_line_size(line, "batch", args->batch);
+    attn_line_size(line, "heads", args->heads);
+    attn_line_size(line, "kv_heads", args->kv_heads ? args->kv_heads : args->heads);
+    attn_line_size(line, "q_len", args->q_len);
+    attn_line_size(line, "kv_len", kv_len);
+    attn_line_size(line, "head_size", args->head_size);
+    attn_line_size(line, "value_size", args->value_size ? args->value_size : args->head_size);
+    attn_line_add(line, "%s%s", args->q_cu.cu ? " packed q" : "", args->kv_cu.cu ? " packed kv" : "");
+    if (args->scale != 0.0f)
+        attn_line_add(line, " scale %g", (double)args->scale);
+    if (cache)
+        attn_describe_cache(cache, line);
+    attn_describe_options(&args->options, line);
+    attn_line_zero(line, "batch", args->batch, "nothing is written");
+    attn_line_zero(line, "heads", args->heads, "nothing is written");
+    attn_line_zero(line, "q_len", args->q_len, "nothing is written");
+    attn_line_zero(line, "kv_len", kv_len, "nothing to attend to");
+    if (cache && (args->k.data || args->v.data))
+        attn_line_add(line, "; k and v are not looked at beside a cache");
+}
+
+attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
+    ATTN_RETURN_CALL("attention", run_attention(args, workspace, bytes, field), describe_attention(args, &line));
 }

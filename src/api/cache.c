@@ -179,13 +179,27 @@ attn_status attn_check_cache_lens(const attn_cache *cache, const attn_cache_appe
     return ATTN_OK;
 }
 
-attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field) {
+static attn_status append_to_cache(attn_cache *cache, const attn_cache_append_args *args, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     RETURN_IF_ERROR(attn_check_cache_lens(cache, args, field));
     RETURN_IF_ERROR(check_appended_rows(cache, args, field));
     attn_op_cache_append(cache, args);
     return ATTN_OK;
+}
+
+void attn_describe_append(const attn_cache *cache, const attn_cache_append_args *args, struct attn_line *line) {
+    attn_line_size(line, "batch", cache->config.batch);
+    attn_line_size(line, "len", args->len);
+    attn_line_add(line, "%s%s%s%s", args->lens ? " lens" : "", args->cu.cu ? " packed" : "",
+                  args->rotary ? " rotary" : "", args->rotary_offsets ? " rotary_offsets" : "");
+    attn_line_parallel(line, args->parallel);
+    attn_line_add(line, ", now %zu keys of %zu", cache->length, cache->config.capacity);
+    attn_line_zero(line, "len", args->len, "nothing to append");
+}
+
+attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field) {
+    ATTN_RETURN_CALL("cache_append", append_to_cache(cache, args, field), attn_describe_append(cache, args, &line));
 }
 
 /* ---- Lengths and pages ---- */
@@ -316,5 +330,6 @@ attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, 
     RETURN_IF_ERROR(layout_fork(config, &carve, &filled, cache, field));
     **cache = filled;
     attn_op_cache_fork(*cache, config);
+    attn_verbose("fork %zu x %zu keys, %zu of them shared", config->batch, config->capacity, config->len);
     return ATTN_OK;
 }

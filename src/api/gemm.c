@@ -2,6 +2,7 @@
 #include "ops/gemm.h"
 #include "api/check.h"
 #include "dispatch.h"
+#include "verbose.h"
 
 struct attn_gemm {
     struct attn_packed packed;
@@ -84,8 +85,8 @@ static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, s
     return ATTN_OK;
 }
 
-attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
-                          void *workspace, size_t bytes, const attn_parallel *parallel, const char **field) {
+static attn_status run_gemm(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                            void *workspace, size_t bytes, const attn_parallel *parallel, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
     RETURN_IF_ERROR(attn_check_size(m, 0, "m", field));
     RETURN_IF_ERROR(attn_check_parallel(parallel, "parallel.run", field));
@@ -107,4 +108,19 @@ attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_
         RETURN_IF_ERROR(copy_rows(gemm, m, &x, &x_stride, workspace, bytes, field));
     attn_op_gemm(w, m, x, x_stride, y, y_stride, parallel);
     return ATTN_OK;
+}
+
+static void describe_gemm(const attn_gemm *gemm, size_t m, const attn_parallel *parallel, struct attn_line *line) {
+    attn_line_add(line, " %s", gemm->packed.kernel->name);
+    attn_line_size(line, "m", m);
+    attn_line_size(line, "k", gemm->packed.k);
+    attn_line_size(line, "n", gemm->packed.n);
+    attn_line_parallel(line, parallel);
+    attn_line_zero(line, "m", m, "nothing is written");
+}
+
+attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                          void *workspace, size_t bytes, const attn_parallel *parallel, const char **field) {
+    ATTN_RETURN_CALL("gemm_run", run_gemm(gemm, m, x, x_stride, y, y_stride, workspace, bytes, parallel, field),
+                     describe_gemm(gemm, m, parallel, &line));
 }

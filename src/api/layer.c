@@ -194,8 +194,8 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     return attn_check_option_data(problem, range, 4, field);
 }
 
-attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
-                               const char **field) {
+static attn_status run_layer(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
+                             const char **field) {
     struct attn_carve measure = {0}, carve = {.base = workspace};
     struct attn_layer_run run;
     struct attn_longest longest;
@@ -210,6 +210,37 @@ attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *a
     RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &carve, field));
     attn_op_layer_forward(&run);
     return ATTN_OK;
+}
+
+static void describe_layer(const attn_layer *layer, struct attn_line *line) {
+    attn_line_add(line, " %s", attn_isa_name(layer->table->isa));
+    attn_line_size(line, "hidden", layer->w_q.n);
+    attn_line_size(line, "heads", layer->heads);
+    attn_line_size(line, "kv_heads", layer->kv_heads);
+}
+
+static void describe_forward(const attn_layer *layer, const attn_layer_args *args, struct attn_line *line) {
+    const attn_cache *cache = args->cache;
+    size_t kv_len = cache ? cache->length : args->kv_len;
+    describe_layer(layer, line);
+    attn_line_size(line, "batch", args->batch);
+    attn_line_size(line, "q_len", args->q_len);
+    attn_line_size(line, "kv_len", kv_len);
+    attn_line_add(line, "%s%s", args->q_cu.cu ? " packed q" : "", args->kv_cu.cu ? " packed kv" : "");
+    if (cache)
+        attn_describe_cache(cache, line);
+    attn_describe_options(&args->options, line);
+    attn_line_zero(line, "batch", args->batch, "nothing is written");
+    attn_line_zero(line, "q_len", args->q_len, "nothing is written");
+    attn_line_zero(line, "kv_len", kv_len, "nothing to attend to");
+    if (cache && (args->k.data || args->v.data))
+        attn_line_add(line, "; k and v are not looked at beside a cache");
+}
+
+attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
+                               const char **field) {
+    ATTN_RETURN_CALL("layer_forward", run_layer(layer, args, workspace, bytes, field),
+                     describe_forward(layer, args, &line));
 }
 
 /* ---- Cache ---- */
@@ -253,8 +284,8 @@ attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_laye
     return ATTN_OK;
 }
 
-attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
-                              size_t bytes, const char **field) {
+static attn_status append_through_layer(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
+                                        size_t bytes, const char **field) {
     struct attn_carve measure = {0}, carve = {.base = workspace};
     struct attn_named_bytes range;
     float *k, *v;
@@ -270,6 +301,18 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
     RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);
     return ATTN_OK;
+}
+
+static void describe_layer_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_line *line) {
+    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, NULL, NULL);
+    describe_layer(layer, line);
+    attn_describe_append(args->cache, &append, line);
+}
+
+attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
+                              size_t bytes, const char **field) {
+    ATTN_RETURN_CALL("layer_append", append_through_layer(layer, args, workspace, bytes, field),
+                     describe_layer_append(layer, args, &line));
 }
 
 /* ---- Introspection ---- */

@@ -3,6 +3,7 @@
 
 #include "api/check.h"
 #include "dispatch.h"
+#include "verbose.h"
 
 static struct attn_strided strided_part(const attn_merge_args *args, const attn_tensor *o) {
     return (struct attn_strided){.data = o->data,
@@ -30,7 +31,7 @@ static attn_status check_parts(const attn_merge_args *args, const struct attn_st
     return attn_check_disjoint(lse, lse_bytes, merged->data, range->bytes, "merged_log_sum_exp", field);
 }
 
-attn_status attn_merge(const attn_merge_args *args, const char **field) {
+static attn_status run_merge(const attn_merge_args *args, const char **field) {
     const struct attn_kernels *table;
     size_t rows, row_bytes;
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
@@ -59,4 +60,22 @@ attn_status attn_merge(const attn_merge_args *args, const char **field) {
     RETURN_IF_ERROR(check_parts(args, &merged, &range, row_bytes, field));
     attn_op_merge(table, args);
     return ATTN_OK;
+}
+
+static void describe_merge(const attn_merge_args *args, struct attn_line *line) {
+    attn_line_add(line, " %s", attn_isa_name(args->isa != ATTN_ISA_BEST ? args->isa : attn_isa_chosen()));
+    attn_line_size(line, "parts", args->parts);
+    attn_line_size(line, "batch", args->batch);
+    attn_line_size(line, "heads", args->heads);
+    attn_line_size(line, "q_len", args->q_len);
+    attn_line_size(line, "value_size", args->value_size);
+    attn_line_add(line, "%s", args->merged_log_sum_exp ? " log_sum_exp" : "");
+    attn_line_parallel(line, args->parallel);
+    attn_line_zero(line, "batch", args->batch, "nothing is written");
+    attn_line_zero(line, "heads", args->heads, "nothing is written");
+    attn_line_zero(line, "q_len", args->q_len, "nothing is written");
+}
+
+attn_status attn_merge(const attn_merge_args *args, const char **field) {
+    ATTN_RETURN_CALL("merge", run_merge(args, field), describe_merge(args, &line));
 }

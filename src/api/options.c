@@ -156,3 +156,43 @@ attn_status attn_check_option_data(const struct attn_problem *problem, const str
     }
     return ATTN_OK;
 }
+
+/* ---- What a call is said to be ---- */
+
+static void describe_visibility(const attn_options *options, struct attn_line *line) {
+    static const char *const kinds[] = {"", " valid per_sequence", " valid per_row"};
+    static const char *const orders[] = {"", " causal bottom_right", " causal top_left", " causal offset"};
+    attn_line_add(line, "%s%s%s", kinds[options->valid.kind], options->starts ? " starts" : "",
+                  orders[options->causal]);
+    if (options->causal == ATTN_CAUSAL_OFFSET)
+        attn_line_add(line, " %lld", (long long)options->causal_offset);
+    if (options->window_left)
+        attn_line_size(line, "window_left", options->window_left);
+    if (options->window_right)
+        attn_line_size(line, "window_right", options->window_right);
+    attn_line_add(line, "%s%s%s", options->mask.data ? " mask" : "", options->bias.data ? " bias" : "",
+                  options->empty == ATTN_EMPTY_MEAN ? " empty mean" : "");
+}
+
+void attn_describe_options(const attn_options *options, struct attn_line *line) {
+    static const char *const stages[] = {" scores raw", " scores capped", " scores masked"};
+    describe_visibility(options, line);
+    if (options->soft_cap > 0.0f)
+        attn_line_add(line, " soft_cap %g", (double)options->soft_cap);
+    attn_line_add(line, "%s%s%s%s", options->alibi ? " alibi" : "", options->sinks ? " sinks" : "",
+                  options->rotary ? " rotary" : "", options->rotary_offsets ? " rotary_offsets" : "");
+    if (options->dropout > 0.0f)
+        attn_line_add(line, " dropout %g", (double)options->dropout);
+    attn_line_add(line, "%s%s%s", options->weights ? " weights" : "",
+                  options->scores ? stages[options->score_stage] : "", options->log_sum_exp ? " log_sum_exp" : "");
+    attn_line_parallel(line, options->parallel);
+}
+
+void attn_describe_cache(const attn_cache *cache, struct attn_line *line) {
+    const struct attn_store *store = &cache->store;
+    attn_line_add(line, " from a %s",
+                  store->ring     ? "ring"
+                  : store->pages  ? "paged cache"
+                  : store->parent ? "fork"
+                                  : "cache");
+}

@@ -3,6 +3,7 @@
 #define ATTN_API_OPTIONS_H
 
 #include "api/check.h"
+#include "verbose.h"
 
 /* Everything in the options but the pointers to data, under the names "options...." */
 attn_status attn_check_options(const attn_options *options, const char **field);
@@ -34,5 +35,11 @@ struct attn_problem;
  * `count` ranges; the first of these is the output of all, which may not touch the options' inputs either. */
 attn_status attn_check_option_data(const struct attn_problem *problem, const struct attn_named_bytes *ranges,
                                    size_t count, const char **field);
+
+/* Those in use. */
+void attn_describe_options(const attn_options *options, struct attn_line *line);
+
+/* A cache: of what kind it is. */
+void attn_describe_cache(const attn_cache *cache, struct attn_line *line);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "api/check.h"
 #include "dispatch.h"
+#include "verbose.h"
 
 /* Angles up to 2^63 * 2^20 lose nothing that their reduction would need. */
 #define MOST_FREQUENCY 0x1p20
@@ -76,5 +77,6 @@ attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, s
         filled.frequencies[i] = attn_rotary_frequency(&resolved, i);
     attn_op_rotary_fill(attn_table_elementary(table), &filled);
     **rotary = filled;
+    attn_verbose("rotary %zu positions, %zu dims", config->positions, config->dims);
     return ATTN_OK;
 }

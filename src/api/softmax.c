@@ -1,6 +1,6 @@
 /* attn_masked_softmax: argument checks. */
 #include "ops/softmax.h"
-#include "api/check.h"
+#include "api/options.h"
 #include "dispatch.h"
 
 static attn_status check_softmax(const attn_softmax_args *args, const char **field) {
@@ -32,7 +32,7 @@ static attn_status check_softmax(const attn_softmax_args *args, const char **fie
     return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, field);
 }
 
-attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field) {
+static attn_status run_softmax(const attn_softmax_args *args, const char **field) {
     const struct attn_kernels *table;
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
     attn_status status = attn_table_for(args->isa, &table);
@@ -42,4 +42,20 @@ attn_status attn_masked_softmax(const attn_softmax_args *args, const char **fiel
     if (args->batch && args->rows && args->cols)
         attn_op_masked_softmax(attn_table_softmax(table), args);
     return ATTN_OK;
+}
+
+static void describe_softmax(const attn_softmax_args *args, struct attn_line *line) {
+    attn_line_add(line, " %s", attn_isa_name(args->isa != ATTN_ISA_BEST ? args->isa : attn_isa_chosen()));
+    attn_line_size(line, "batch", args->batch);
+    attn_line_size(line, "rows", args->rows);
+    attn_line_size(line, "cols", args->cols);
+    attn_describe_options(&(attn_options){.valid = args->valid, .empty = args->empty, .parallel = args->parallel},
+                          line);
+    attn_line_zero(line, "batch", args->batch, "nothing is written");
+    attn_line_zero(line, "rows", args->rows, "nothing is written");
+    attn_line_zero(line, "cols", args->cols, "nothing is written");
+}
+
+attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field) {
+    ATTN_RETURN_CALL("masked_softmax", run_softmax(args, field), describe_softmax(args, &line));
 }

@@ -2,6 +2,7 @@
 #include "ops/transpose.h"
 #include "api/check.h"
 #include "dispatch.h"
+#include "verbose.h"
 
 static bool transpose_is_empty(const attn_transpose_args *args) {
     return !args->batch || !args->len || !args->heads;
@@ -46,10 +47,22 @@ static attn_status transpose(const attn_transpose_args *args, bool merge, const 
     return ATTN_OK;
 }
 
+static void describe_transpose(const attn_transpose_args *args, struct attn_line *line) {
+    attn_line_add(line, " %s", attn_isa_name(args->isa != ATTN_ISA_BEST ? args->isa : attn_isa_chosen()));
+    attn_line_size(line, "batch", args->batch);
+    attn_line_size(line, "len", args->len);
+    attn_line_size(line, "heads", args->heads);
+    attn_line_size(line, "head_size", args->head_size);
+    attn_line_parallel(line, args->parallel);
+    attn_line_zero(line, "batch", args->batch, "nothing is written");
+    attn_line_zero(line, "len", args->len, "nothing is written");
+    attn_line_zero(line, "heads", args->heads, "nothing is written");
+}
+
 attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field) {
-    return transpose(args, false, field);
+    ATTN_RETURN_CALL("transpose_qkv", transpose(args, false, field), describe_transpose(args, &line));
 }
 
 attn_status attn_transpose_output(const attn_transpose_args *args, const char **field) {
-    return transpose(args, true, field);
+    ATTN_RETURN_CALL("transpose_output", transpose(args, true, field), describe_transpose(args, &line));
 }

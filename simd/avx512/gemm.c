@@ -599,8 +599,10 @@ static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
                          .tail = (vec_mask)-1};
 }
 
-/* n columns from j on, at most a register's, their elements from p on: what does not fill a transposition. */
-static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p) {
+/* n columns from j on, at most a register's, their elements from p on: what does not fill a transposition. Out of line,
+ * or the panels of several calls of it are on the stack at once. */
+static __attribute__((noinline)) void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n,
+                                                        size_t p) {
     float panel[PANEL_DEPTH * VEC_LANES];
     do {
         size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;

@@ -326,9 +326,10 @@ static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
                          .c_stride = args->c_stride};
 }
 
-/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill registers. */
-static void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p, size_t k_stride,
-                              size_t n_stride) {
+/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill registers.
+ * Out of line, or the panels of several calls of it are on the stack at once. */
+static __attribute__((noinline)) void run_through_panel(const struct attn_gemm_args *args, size_t j, size_t n, size_t p,
+                                                        size_t k_stride, size_t n_stride) {
     float panel[PANEL_DEPTH * COLS];
     do {
         size_t k = args->k - p < PANEL_DEPTH ? args->k - p : PANEL_DEPTH;

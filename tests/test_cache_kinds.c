@@ -15,6 +15,58 @@ static size_t random_total(struct test_random *random, size_t index) {
     return index % 5 == 4 ? random_between(random, 240, 530) : random_between(random, 1, 90);
 }
 
+/* Few rows take several blocks of values as one product, whose sums are corrected at every border of a block: logits that grow
+ * from key to key, over stretches whose borders are those of blocks or not. */
+static void check_growing_logits(struct test_random *random, size_t page_size, int ring, size_t rows) {
+    enum { KEYS = 720, SIZE = 8 };
+    attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
+    struct tensor q = tensor_random(random, TEST_UNIFORM, LAYOUT_BHSD, 1, 1, rows, SIZE, FLUSH_END);
+    struct tensor k = tensor_random(random, TEST_UNIFORM, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
+    struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
+    void *memory;
+    for (size_t i = 0; i < rows; i++)
+        tensor_row(&q, 0, 0, i)[0] = 1.0f;
+    for (size_t j = 0; j < KEYS; j++)
+        tensor_row(&k, 0, 0, j)[0] = (float)j / 16;
+    config.ring = ring;
+    if (page_size) {
+        config.page_size = page_size;
+        config.pages = (KEYS + page_size - 1) / page_size;
+        config.capacity = config.pages * page_size;
+    }
+    test_case("page_size=%zu ring=%d rows=%zu", page_size, ring, rows);
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    for (size_t page = 0; page < config.pages; page++) /* none follows another */
+        assert_ok(attn_cache_set_pages(cache, 0, page, 1, &(int32_t){(int32_t)(config.pages - 1 - page)}, NULL));
+    cache_append(cache, KEYS, tensor_in(&k), tensor_in(&v), NULL);
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = rows, .kv_len = KEYS};
+    args.head_size = SIZE;
+    args.q = tensor_in(&q);
+    args.k = tensor_in(&k);
+    args.v = tensor_in(&v);
+    struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    args.cache = cache;
+    struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    assert_same_result(&expected, &actual);
+    attention_free(&expected);
+    attention_free(&actual);
+    guarded_free(memory);
+    tensor_free(&q);
+    tensor_free(&k);
+    tensor_free(&v);
+}
+
+static void test_growing_logits(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t sizes[] = {0, 16, 32, 48, 64, 80, 160, 256, 272};
+    for (size_t rows = 1; rows <= 3; rows++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            check_growing_logits(&random, sizes[i], 0, rows);
+        check_growing_logits(&random, 0, 1, rows);
+    }
+}
+
 /* ---- Sequences of different lengths ---- */
 
 static void test_ragged(void **state) {
@@ -710,6 +762,7 @@ static void test_long(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_growing_logits),
         cmocka_unit_test(test_ragged),
         cmocka_unit_test(test_truncate_one_sequence),
         cmocka_unit_test(test_ring),

@@ -29,9 +29,8 @@ static void check_bits(struct test_random *random, const struct problem *p, cons
     attention_free(&expected);
 }
 
-static void check_kinds(struct test_random *random, size_t index, unsigned kinds) {
-    attn_attention_args args = masked_args(random, index);
-    struct problem p = masked_problem_new(random, TEST_NORMAL, &args, kinds);
+static void check_kinds(struct test_random *random, const attn_attention_args *args, unsigned kinds) {
+    struct problem p = masked_problem_new(random, TEST_NORMAL, args, kinds);
     describe(&p.args);
     enum layout layout = (enum layout)random_below(random, LAYOUT_OUTPUTS);
     struct attention_result r = attention_run(&p.args, layout, random_flush(random));
@@ -41,11 +40,16 @@ static void check_kinds(struct test_random *random, size_t index, unsigned kinds
     problem_free(&p);
 }
 
+/* Every other round over several blocks. */
 static void test_each_kind_alone(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(12, 2) * KINDS; i++)
-        check_kinds(&random, i / KINDS, 1u << i % KINDS);
+    for (size_t i = 0; i < sweep(12, 2) * KINDS; i++) {
+        attn_attention_args args = masked_args(&random, i / KINDS);
+        if (i / KINDS % 2)
+            args.kv_len = random_between(&random, ATTN_BLOCK + 1, 3 * ATTN_BLOCK);
+        check_kinds(&random, &args, 1u << i % KINDS);
+    }
 }
 
 static void test_every_pair_of_kinds(void **state) {
@@ -55,15 +59,19 @@ static void test_every_pair_of_kinds(void **state) {
     for (size_t round = 0; round < sweep(4, 1); round++)
         for (unsigned one = 0; one < KINDS; one++)
             for (unsigned other = one + 1; other < KINDS; other++)
-                if (kinds_agree(1u << one | 1u << other) && random_below(&random, sweep(1, 3)) == 0)
-                    check_kinds(&random, index++, 1u << one | 1u << other);
+                if (kinds_agree(1u << one | 1u << other) && random_below(&random, sweep(1, 3)) == 0) {
+                    attn_attention_args args = masked_args(&random, index++);
+                    check_kinds(&random, &args, 1u << one | 1u << other);
+                }
 }
 
 static void test_many_kinds(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(300, 16); i++)
-        check_kinds(&random, i, random_kinds(&random, ~0u));
+    for (size_t i = 0; i < sweep(300, 16); i++) {
+        attn_attention_args args = masked_args(&random, i);
+        check_kinds(&random, &args, random_kinds(&random, ~0u));
+    }
 }
 
 /* Infinities and NaN in queries, keys, values and bias: the reference's bits all the same. */
@@ -333,33 +341,53 @@ static void range_free(struct range *range) {
 }
 
 /* What is known as an interval bounds what is read: keys outside of it lie in pages that fault. */
+static void check_keys_outside_intervals(struct problem *p) {
+    size_t lo, hi;
+    visible_range(&p->args, &lo, &hi);
+    describe(&p->args);
+    struct attention_result expected = attention_run(&p->args, LAYOUT_BHSD, FLUSH_END);
+    for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++) {
+        struct range k = range_copy(&p->k, lo, hi, flush), v = range_copy(&p->v, lo, hi, flush);
+        p->args.k = k.in;
+        p->args.v = v.in;
+        struct attention_result actual = attention_run(&p->args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_result(&expected, &actual);
+        attention_free(&actual);
+        check_output_alone(p, &expected);
+        range_free(&k);
+        range_free(&v);
+    }
+    attention_free(&expected);
+}
+
 static void test_keys_outside_intervals_are_not_read(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(150, 24); i++) {
-        size_t lo, hi;
         attn_attention_args args = masked_args(&random, i);
+        unsigned kinds = random_kinds(&random, KINDS_OF_INTERVALS) | (i % 2 ? KIND(SINKS) | KIND(GROUPS) : 0);
         args.batch = 1;
         args.kv_len += 1;
         args.q_len = i % 4 ? args.q_len : random_between(&random, 1, 60);
-        args.options.empty = ATTN_EMPTY_ZERO; /* the mean is over all keys */
-        unsigned kinds = random_kinds(&random, KINDS_OF_INTERVALS) | (i % 2 ? KIND(SINKS) | KIND(GROUPS) : 0);
+        /* The mean is over all keys; a sink takes its place. */
+        args.options.empty = i % 4 == 1 ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO;
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
-        visible_range(&p.args, &lo, &hi);
-        describe(&p.args);
-        struct attention_result expected = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        for (enum flush flush = FLUSH_END; flush <= FLUSH_START; flush++) {
-            struct range k = range_copy(&p.k, lo, hi, flush), v = range_copy(&p.v, lo, hi, flush);
-            p.args.k = k.in;
-            p.args.v = v.in;
-            struct attention_result actual = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-            assert_same_result(&expected, &actual);
-            attention_free(&actual);
-            check_output_alone(&p, &expected);
-            range_free(&k);
-            range_free(&v);
-        }
-        attention_free(&expected);
+        check_keys_outside_intervals(&p);
+        problem_free(&p);
+    }
+}
+
+/* Nor are their values where it is to be known whether a block's are finite, because its rows see different keys. */
+static void test_values_outside_intervals_are_not_read(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 4; i++) {
+        attn_attention_args args = {
+            .isa = test_isa(), .batch = 1, .heads = 1, .q_len = i & 1 ? 60 : 12, .head_size = 8};
+        args.kv_len = args.q_len + (i & 2 ? 300 : 20);
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(STARTS) | KIND(TOP_LEFT));
+        p.starts[0] = 10;
+        check_keys_outside_intervals(&p);
         problem_free(&p);
     }
 }
@@ -639,6 +667,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_alibi_far_from_all_keys),
         cmocka_unit_test(test_broadcast_as_expanded),
         cmocka_unit_test(test_keys_outside_intervals_are_not_read),
+        cmocka_unit_test(test_values_outside_intervals_are_not_read),
         cmocka_unit_test(test_hidden_keys_have_no_effect),
         cmocka_unit_test(test_hidden_blocks),
         cmocka_unit_test(test_rows_that_see_nothing),

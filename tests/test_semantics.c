@@ -375,27 +375,39 @@ static void test_nan_or_infinity_in_value(void **state) {
     }
 }
 
-/* Whether the values of a block are finite is remembered for so many blocks. A value of the last block is NaN, and a mask
- * shows it to the last row alone; it hides a key of the first block too, so that this one was looked at before. */
-static void check_nan_in_last_block(struct test_random *random, size_t last_block) {
-    enum { SIZE = 3, ROWS = 50 /* more than what is read in place */ };
-    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .kv_heads = 1, .q_len = ROWS};
-    size_t kv_len = args.kv_len = last_block * ATTN_BLOCK + 20, bad = kv_len - 7;
+enum hidden_by { BY_MASK, BY_BIAS, BY_CAUSALITY, HIDDEN_BYS };
+
+/* A value of the last block is NaN, and the last row alone sees it. Masks hide a key of the first block from the same rows.
+ * Values lie dense, or as some columns of a wider tensor of finite numbers. */
+static void check_nan_for_last_row(struct test_random *random, size_t rows, size_t kv_len, enum hidden_by by) {
+    enum { SIZE = 3 };
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .kv_heads = 1, .q_len = rows};
+    size_t bad = by == BY_CAUSALITY ? kv_len - 1 : kv_len - 7;
+    args.kv_len = kv_len;
     args.head_size = args.value_size = SIZE;
-    struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, ROWS, SIZE, FLUSH_END);
+    struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, rows, SIZE, FLUSH_END);
     struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 1, 1, kv_len, SIZE, FLUSH_END);
-    struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 1, 1, kv_len, SIZE, FLUSH_END);
-    uint8_t *mask = guarded_alloc(ROWS * kv_len, 1, FLUSH_END);
-    memset(mask, 1, ROWS * kv_len);
-    for (size_t i = 0; i < ROWS; i++)
-        mask[i * kv_len + 5] = mask[i * kv_len + bad] = i == ROWS - 1;
+    struct tensor v =
+        tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, kv_len, by == BY_BIAS ? SIZE + 4 : SIZE, FLUSH_END);
+    uint8_t *mask = guarded_alloc(rows * kv_len, 1, FLUSH_END);
+    float *bias = guarded_floats(by == BY_BIAS ? rows * kv_len : 0, FLUSH_END);
+    memset(mask, 1, rows * kv_len);
+    for (size_t i = 0; i < rows; i++)
+        mask[i * kv_len + 5] = mask[i * kv_len + bad] = i == rows - 1;
+    for (size_t at = 0; by == BY_BIAS && at < rows * kv_len; at++)
+        bias[at] = mask[at] ? 0.0f : -INFINITY;
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = kv_len};
     void *memory;
     attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
     args.q = tensor_in(&q);
     args.k = tensor_in(&k);
     args.v = tensor_in(&v);
-    args.options.mask = (attn_mask){mask, 0, 0, kv_len};
+    if (by == BY_MASK)
+        args.options.mask = (attn_mask){mask, 0, 0, kv_len};
+    if (by == BY_BIAS)
+        args.options.bias = (attn_tensor){bias, 0, 0, kv_len};
+    if (by == BY_CAUSALITY)
+        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
     describe(&args);
     struct attention_result clean = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     tensor_row(&v, 0, 0, bad)[1] = NAN;
@@ -403,25 +415,38 @@ static void check_nan_in_last_block(struct test_random *random, size_t last_bloc
     for (int cached = 0; cached < 2; cached++) {
         args.cache = cached ? cache : NULL;
         struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
-        assert_same_bits(clean.o.data, r.o.data, (ROWS - 1) * SIZE);
-        assert_all_nan(tensor_row(&r.o, 0, 0, ROWS - 1) + 1, 1);
+        assert_same_bits(clean.o.data, r.o.data, (rows - 1) * SIZE);
+        assert_all_nan(tensor_row(&r.o, 0, 0, rows - 1) + 1, 1);
         attention_free(&r);
     }
     attention_free(&clean);
     guarded_free(memory);
     guarded_free(mask);
+    guarded_free(bias);
     tensor_free(&q);
     tensor_free(&k);
     tensor_free(&v);
 }
 
+/* Whether the values of a block are finite is remembered for so many blocks, where they are packed for many rows. */
 static void test_nan_in_value_of_any_block(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     static const size_t blocks[] = {1, 31, 32, 63, 64, 65, 128};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         if (!test_quick() || blocks[i] == 64)
-            check_nan_in_last_block(&random, blocks[i]);
+            check_nan_for_last_row(&random, 50, blocks[i] * ATTN_BLOCK + 20, BY_MASK);
+}
+
+/* Few rows take several blocks at once, unless some row does not see all of them. */
+static void test_nan_in_hidden_value(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const size_t rows[] = {2, 3, 8, 50}, kv_lens[] = {20, 300, 700};
+    for (size_t by = 0; by < HIDDEN_BYS; by++)
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+            for (size_t i = 0; i < sizeof kv_lens / sizeof *kv_lens; i++)
+                check_nan_for_last_row(&random, rows[r], kv_lens[i], (enum hidden_by)by);
 }
 
 /* ---- Extreme values ---- */
@@ -586,6 +611,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_nan_in_key),
         cmocka_unit_test(test_nan_or_infinity_in_value),
         cmocka_unit_test(test_nan_in_value_of_any_block),
+        cmocka_unit_test(test_nan_in_hidden_value),
         cmocka_unit_test(test_no_negative_zero),
         cmocka_unit_test(test_largest_logits),
         cmocka_unit_test(test_logits_that_overflow),

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "arithmetic.h"
+
 /* ---- Bits ---- */
 
 static void check_against_reference(struct test_random *random, enum test_values values,
@@ -75,7 +77,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
             for (size_t c = 0; c < hi; c++) {
                 scores[c] = 0;
                 for (size_t d = 0; d < size; d++)
-                    scores[c] = fmaf(query[d], k[(key + c) * size + d], scores[c]);
+                    scores[c] = attn_fmaf(query[d], k[(key + c) * size + d], scores[c]);
             }
             float correction;
             kernel->block(&(struct attn_block_args){1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max,
@@ -83,7 +85,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
             kernel->scale(1, size, span_output, 0, correction, span_output, 0);
             for (size_t c = 0; c < hi; c++)
                 for (size_t j = 0; j < size; j++)
-                    span_output[j] = fmaf(scores[c], v[(key + c) * size + j], span_output[j]);
+                    span_output[j] = attn_fmaf(scores[c], v[(key + c) * size + j], span_output[j]);
         }
         key = end;
         kernel->sum(1, lanes, &span_sum);

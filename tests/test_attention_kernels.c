@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arithmetic.h"
+
 static const struct attn_attention_kernel *kernel(void) {
     return attn_table_attention(test_table());
 }
@@ -436,7 +438,7 @@ static void soft_cap_is_near_double(void **state) {
 static float biased(const struct attn_bias_args *args, size_t c) {
     float x = args->x[c];
     if (args->slope != 0.0f)
-        x = fmaf(-args->slope, (float)llabs((long long)args->distance + (long long)c), x);
+        x = attn_fmaf(-args->slope, (float)llabs((long long)args->distance + (long long)c), x);
     if (args->add)
         x = args->add[c] == -INFINITY ? -INFINITY : x + args->add[c];
     return args->visible && args->visible[c] == 0 ? -INFINITY : x;
@@ -523,7 +525,7 @@ static void check_rotate(struct test_random *random, size_t dims, bool interleav
     random_fill(random, values, sines, dims);
     test_case("rotate dims=%zu interleaved=%d flush=%d values=%d", dims, interleaved, (int)flush, (int)values);
     for (size_t j = 0; j < dims; j++)
-        expected[j] = fmaf(x[partner_of(j, dims, interleaved)], sines[j], x[j] * cosines[j]);
+        expected[j] = attn_fmaf(x[partner_of(j, dims, interleaved)], sines[j], x[j] * cosines[j]);
     kernel()->rotate(x, cosines, sines, dims, interleaved, y);
     assert_same_bits(expected, y, dims);
     kernel()->rotate(x, cosines, sines, dims, interleaved, x);

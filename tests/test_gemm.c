@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arithmetic.h"
+
 enum start { START_ZERO, START_BIAS, START_C, START_SCALED_C, START_COUNT };
 
 /* How b lies in memory before it is packed. */
@@ -480,7 +482,7 @@ static float chained(const struct problem *problem, size_t block, const float *s
     for (size_t p = 0; p < problem->k; p++) {
         if (p > 0 && p % block == 0)
             acc *= scale[p / block * scale_stride + i];
-        acc = fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], acc);
+        acc = attn_fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], acc);
     }
     return acc;
 }
@@ -579,7 +581,7 @@ static void describes_its_tile(void **state) {
 static float naive_chain(const struct problem *problem, size_t i, size_t j) {
     float sum = problem->bias[j];
     for (size_t p = 0; p < problem->k; p++)
-        sum = fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], sum);
+        sum = attn_fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], sum);
     return sum;
 }
 

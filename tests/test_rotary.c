@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "arithmetic.h"
+
 enum { LARGEST_HEAD = 128 };
 
 /* ---- Tables ---- */
@@ -199,8 +201,8 @@ static void rotate_by_the_letter(const attn_rotary_config *config, const float *
     for (size_t pair = 0; pair < config->dims / 2; pair++) {
         size_t one = first_of_pair(config, pair), two = second_of_pair(config, pair);
         float cosine = table_row[one], sine = table_row[two], x1 = x[one], x2 = x[two];
-        x[one] = fmaf(x2, -sine, x1 * cosine);
-        x[two] = fmaf(x1, sine, x2 * cosine);
+        x[one] = attn_fmaf(x2, -sine, x1 * cosine);
+        x[two] = attn_fmaf(x1, sine, x2 * cosine);
     }
 }
 

@@ -160,10 +160,10 @@ declare -A platform_packages=(
     [s390x]="dpkg-dev gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user"
 )
 
-# platform NAME CROSS TEST...: the quick tests for tools/cross/CROSS.ini; but in the long form only these.
+# platform NAME CROSS TEST...: the quick tests for tools/cross/CROSS.ini, these of them but in the long form.
 platform() {
     local name=$1 cross=$2 tests=("${@:3}")
-    build_for "$cross" -Dexamples=disabled || return 0
+    build_for "$cross" "-Dexamples=${examples:-disabled}" || return 0
     [ "$form" != long ] || tests=()
     ATTN_TEST_QUICK=1 run "$name" "$cross" "${tests[@]}"
 }
@@ -175,8 +175,17 @@ run_riscv64() {
     platform riscv64 riscv64-linux-gnu "${some_tests[@]}"
 }
 
+# Big-endian: the example's file is not.
 run_s390x() {
+    local examples=enabled
     platform s390x s390x-linux-gnu "${some_tests[@]}"
+    [ -z "${built[s390x-linux-gnu]:-}" ] || check "s390x: dates" some_dates qemu-s390x -L /usr/s390x-linux-gnu "$top/s390x-linux-gnu"
+}
+
+# some_dates EMULATOR... BUILD
+some_dates() {
+    head -n 5 examples/dates/dates_test.tsv >"$top/dates.tsv"
+    "${@:1:$#-1}" "${!#}/examples/dates" --check "$top/dates.tsv"
 }
 
 run_armhf() {

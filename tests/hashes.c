@@ -331,6 +331,25 @@ static void special_values(struct problem *p) {
         if (p->data[i])
             strew(p->data[i], p->length[i]);
 }
+/* Rows of a tile that see different keys, some of them with values that are not finite. */
+static void special_values_causal(struct problem *p) {
+    special_values(p);
+    causal(p);
+}
+static void special_values_mask(struct problem *p) {
+    special_values(p);
+    mask(p);
+}
+static void masked_weights(struct problem *p) {
+    mask(p);
+    weights(p);
+}
+/* Distances that are no longer exact in a float. */
+static void far_alibi(struct problem *p) {
+    alibi(p);
+    p->options->causal = ATTN_CAUSAL_OFFSET;
+    p->options->causal_offset = INT64_C(1) << 40;
+}
 static void everything(struct problem *p) {
     valid_per_sequence(p);
     p->options->starts = lengths(p->batch, 3);
@@ -381,6 +400,10 @@ static const struct option {
     {"large-logits", large_logits},
     {"tiny-logits", tiny_logits},
     {"special-values", special_values},
+    {"special-values-causal", special_values_causal},
+    {"special-values-mask", special_values_mask},
+    {"masked-weights", masked_weights},
+    {"far-alibi", far_alibi},
 };
 
 static void add_outputs(const struct problem *p) {

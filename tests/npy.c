@@ -76,6 +76,16 @@ static int parse_shape(const char *text, struct npy *array) {
     return strcmp(text, "\n") == 0 ? 0 : -1;
 }
 
+/* Little-endian elements of `size` bytes, in this machine's order. */
+static void copy_elements(unsigned char *to, const unsigned char *from, size_t count, size_t size) {
+    const unsigned one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    for (size_t i = 0; i < count * size; i += size)
+        for (size_t byte = 0; byte < size; byte++)
+            to[i + (first ? byte : size - 1 - byte)] = from[i + byte];
+}
+
 static int parse(const char *path, unsigned char *bytes, size_t size, struct npy *array) {
     static const char order[] = "'fortran_order': False, 'shape': ";
     size_t element = 0;
@@ -99,7 +109,7 @@ static int parse(const char *path, unsigned char *bytes, size_t size, struct npy
     array->data = malloc(array->count * element + 1);
     if (!array->data)
         return refuse(path, "out of memory");
-    memcpy(array->data, bytes + PREFIX + length, array->count * element);
+    copy_elements(array->data, bytes + PREFIX + length, array->count, element);
     return 0;
 }
 

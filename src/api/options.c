@@ -115,7 +115,8 @@ static attn_status check_rotary(const struct attn_problem *problem, const char *
 }
 
 static attn_status check_rings(const struct attn_problem *problem, const char **field) {
-    return attn_rings_hold(problem) ? ATTN_OK : attn_fail(ATTN_TOO_SMALL, "cache", field);
+    bool ring = problem->cache && problem->cache->config.ring;
+    return !ring || attn_ring_holds(problem) ? ATTN_OK : attn_fail(ATTN_TOO_SMALL, "cache", field);
 }
 
 /* ---- Outputs ---- */

@@ -123,10 +123,8 @@ bool attn_positions_exist(const struct attn_problem *problem) {
     return true;
 }
 
-bool attn_rings_hold(const struct attn_problem *problem) {
+bool attn_ring_holds(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
-    if (!problem->cache || !problem->cache->config.ring)
-        return true;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_sequence s = attn_sequence_of(problem, b);
         size_t kept = s.kept;

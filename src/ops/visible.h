@@ -33,9 +33,9 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
 /* Whether the rotary table has the positions of all query rows that see keys and, where keys come as tensors, of those keys. */
 bool attn_positions_exist(const struct attn_problem *problem);
 
-/* Whether rings, if they are what is attended to, still have the keys that query rows see: of a row with a window to the left
- * all, of any other one at least. A row that has lost them would be like one that sees none, and nobody would know. */
-bool attn_rings_hold(const struct attn_problem *problem);
+/* Whether the ring that is attended to still has the keys that query rows see: of a row with a window to the left all, of any
+ * other one at least. A row that has lost them would be like one that sees none, and nobody would know. */
+bool attn_ring_holds(const struct attn_problem *problem);
 
 /* The rows of keys and values of a head, from key `begin` on; without `rotated`. */
 struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, const struct attn_sequence *sequence,

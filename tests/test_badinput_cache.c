@@ -175,7 +175,8 @@ static void test_append(void **state) {
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN);
     GOOD(cache_append, a.keys.len = CAPACITY - KV_LEN - 1);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = 1);
-    GOOD(cache_append, a.keys.lens = two_lens(0, 1));
+    GOOD(cache_append, a.keys.lens = two_lens(0, 1); a.keys.rotary = arena.rotary; /* at the table's last position */
+         a.keys.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - CAPACITY);
 }
 
 /* A ring takes as many keys at once as it holds. */
@@ -352,6 +353,8 @@ static void test_adopt(void **state) {
     assert_int_equal(PAGE - 3, attn_cache_length(arena.paged, 1));
     GOOD(cache_adopt, a.cache = arena.paged; a.sequence = 0; a.len = 0);
     assert_int_equal(0, attn_cache_length(arena.paged, 0));
+    GOOD(cache_set_pages, a.cache = arena.paged; a.sequence = 0; a.first = 0; a.count = PAGES);
+    GOOD(cache_adopt, a.cache = arena.paged; a.sequence = 0; a.len = PAGES * PAGE);
 }
 
 int main(int argc, char **argv) {

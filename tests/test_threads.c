@@ -5,6 +5,7 @@
 #define _GNU_SOURCE 1
 
 #include "attention_problem.h"
+#include "random_options.h"
 
 #include <pthread.h>
 
@@ -612,6 +613,7 @@ static void test_ring(void **state) {
 struct append_problem {
     attn_cache_config config;
     struct tensor k, v;
+    const attn_rotary *rotary;
 };
 
 static void run_append(const void *problem, const attn_parallel *parallel, float *out) {
@@ -620,7 +622,10 @@ static void run_append(const void *problem, const attn_parallel *parallel, float
         .isa = p->config.isa, .batch = p->config.batch, .heads = p->config.kv_heads, .q_len = 1};
     void *memory;
     attn_cache *cache = cache_create(&p->config, &memory, FLUSH_END);
-    cache_append(cache, p->k.len, tensor_in(&p->k), tensor_in(&p->v), parallel);
+    attn_cache_append_args append = {.len = p->k.len, .k = tensor_in(&p->k), .v = tensor_in(&p->v)};
+    append.rotary = p->rotary;
+    append.parallel = parallel;
+    assert_ok(attn_cache_append(cache, &append, NULL));
     args.head_size = p->config.head_size;
     args.q = tensor_in(&p->k); /* the first key of each head asks for itself */
     args.cache = cache;
@@ -636,6 +641,10 @@ static void test_cache_append(void **state) {
     p.k = tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, 4, 5, 60, 33, FLUSH_END);
     p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 4, 5, 60, 33, FLUSH_END);
     check(&random, "cache append", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
+    void *memory;
+    p.rotary = draw_rotary(&random, 60, 33, &memory);
+    check(&random, "cache append, keys rotated", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
+    guarded_free(memory);
     tensor_free(&p.k);
     tensor_free(&p.v);
 }

@@ -5,7 +5,7 @@
 static const struct attn_double2 one = {1.0, 0.0}, ln2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56};
 
 /* a + b exactly (Knuth). */
-static struct attn_double2 sum(double a, double b) {
+static struct attn_double2 two_sum(double a, double b) {
     double s = a + b, v = s - a;
     return (struct attn_double2){s, (a - (s - v)) + (b - v)};
 }
@@ -23,14 +23,14 @@ struct attn_double2 attn_product(double a, double b) {
 }
 
 static struct attn_double2 add(struct attn_double2 a, struct attn_double2 b) {
-    struct attn_double2 s = sum(a.hi, b.hi), t = sum(a.lo, b.lo);
-    s = sum(s.hi, s.lo + t.hi);
-    return sum(s.hi, s.lo + t.lo);
+    struct attn_double2 s = two_sum(a.hi, b.hi), t = two_sum(a.lo, b.lo);
+    s = two_sum(s.hi, s.lo + t.hi);
+    return two_sum(s.hi, s.lo + t.lo);
 }
 
 static struct attn_double2 multiply(struct attn_double2 a, struct attn_double2 b) {
     struct attn_double2 p = attn_product(a.hi, b.hi);
-    return sum(p.hi, p.lo + (a.hi * b.lo + a.lo * b.hi));
+    return two_sum(p.hi, p.lo + (a.hi * b.lo + a.lo * b.hi));
 }
 
 static struct attn_double2 whole(double x) {
@@ -44,7 +44,7 @@ static struct attn_double2 scaled(struct attn_double2 a, double b) {
 static struct attn_double2 divide(struct attn_double2 a, struct attn_double2 b) {
     double q = a.hi / b.hi;
     struct attn_double2 rest = add(a, scaled(b, -q));
-    return sum(q, rest.hi / b.hi);
+    return two_sum(q, rest.hi / b.hi);
 }
 
 /* x = 2^e m with m in [1/sqrt2, sqrt2): log(x) = e ln2 + 2 artanh(z), z = (m - 1) / (m + 1), abs(z) < 0.1716, a series of
@@ -56,7 +56,7 @@ static struct attn_double2 logarithm(double x) {
         m *= 2.0;
         e--;
     }
-    struct attn_double2 z = divide(whole(m - 1.0), sum(m, 1.0)), z2 = multiply(z, z);
+    struct attn_double2 z = divide(whole(m - 1.0), two_sum(m, 1.0)), z2 = multiply(z, z);
     struct attn_double2 series = {0.0, 0.0};
     for (int j = 21; j >= 0; j--)
         series = add(divide(one, whole(2 * j + 1)), multiply(z2, series));

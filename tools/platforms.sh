@@ -78,6 +78,18 @@ src_is_baseline() {
     [ -z "$wide" ] || { head -n 5 <<<"$wide"; return 1; }
 }
 
+# Across files nothing is optimised into what a baseline processor lacks, nor into other bits.
+lto_builds() {
+    local directory=$top/lto isa status
+    quietly "$directory.log" configure "$directory" -Db_lto=true -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled &&
+        quietly "$directory.log" ninja -C "$directory" libattn.so tests/hashes && src_is_baseline "$directory/libattn.so" || return 1
+    for isa in scalar avx2 avx512 neon; do
+        status=0
+        "$directory/tests/hashes" --isa "$isa" --check tests/hashes.txt || status=$?
+        [ "$status" = 0 ] || [ "$status" = 77 ] || return 1 # 77: the machine lacks it
+    done
+}
+
 # ---- What Debian does not have for other platforms ----
 
 # deb_source PACKAGE: Debian's source of it, unpacked as $top/sources/PACKAGE. Asks apt for its sources only here.

@@ -4,7 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#ifndef TIME_UTC /* mingw-w64 without the universal C runtime */
+
+/* timespec_get is missing from mingw-w64 without the universal C runtime and from Android below 10. */
+#if defined(TIME_UTC) && !defined(__ANDROID__)
+#define HAS_TIMESPEC_GET 1
+#else
+#define HAS_TIMESPEC_GET 0
 #include <sys/time.h>
 #endif
 
@@ -39,7 +44,7 @@ void attn_verbose(const char *format, ...) {
 /* ---- Calls ---- */
 
 static double microseconds_now(void) {
-#ifdef TIME_UTC
+#if HAS_TIMESPEC_GET
     struct timespec t;
     timespec_get(&t, TIME_UTC);
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;

@@ -276,6 +276,15 @@ extern FILE *stderr;
 int fputs(const char *, FILE *), fprintf(FILE *, const char *, ...), snprintf(char *, size_t, const char *, ...);
 int vsnprintf(char *, size_t, const char *, va_list);
 STUB
+    cat >"$1/time.h" <<'STUB'
+#define TIME_UTC 1
+struct timespec { long tv_sec, tv_nsec; };
+int timespec_get(struct timespec *, int);
+STUB
+    cat >"$1/sys/time.h" <<'STUB'
+struct timeval { long tv_sec, tv_usec; };
+int gettimeofday(struct timeval *, void *);
+STUB
     cat >"$1/sys/auxv.h" <<'STUB'
 #define AT_HWCAP 16
 #define AT_HWCAP2 26

@@ -82,7 +82,8 @@ src_is_baseline() {
 lto_builds() {
     local directory=$top/lto isa status
     quietly "$directory.log" configure "$directory" -Db_lto=true -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled &&
-        quietly "$directory.log" ninja -C "$directory" libattn.so tests/hashes && src_is_baseline "$directory/libattn.so" || return 1
+        quietly "$directory.log" meson compile -C "$directory" attn:shared_library hashes &&
+        src_is_baseline "$(find "$directory" -maxdepth 1 -name 'libattn.so.*' -type f)" || return 1
     for isa in scalar avx2 avx512 neon; do
         status=0
         "$directory/tests/hashes" --isa "$isa" --check tests/hashes.txt || status=$?

@@ -91,7 +91,7 @@ static attn_cache *cache, *child;
 static attn_rotary *rotary;
 
 static attn_status create_objects(void) {
-    const attn_linear w = {x, HIDDEN, 1, NULL};
+    const attn_linear w = {x, LEN, 1, NULL};
     attn_gemm_config gemm_config = {ATTN_ISA_SCALAR, HIDDEN, LEN, w};
     attn_layer_config layer_config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
     attn_rotary_config rotary_config = {.positions = 30, .dims = SIZE};

@@ -42,8 +42,8 @@
 
 /* Packs b[k][n], element [p][j] at b[p * k_stride + j * n_stride], into panels of `cols` columns: column j is in panel
  * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Columns n and up of the last panel
- * are filled with +0. k_stride or n_stride may be anything; 1 in either is the fast case. `narrow`: panels hold no more than
- * ATTN_LANES columns. */
+ * are column n - 1 again, so that a product with them raises no exception of its own. k_stride or n_stride may be anything; 1 in
+ * either is the fast case. `narrow`: panels hold no more than ATTN_LANES columns. */
 struct attn_pack_args {
     size_t k, n;
     const float *b;

@@ -1,5 +1,5 @@
 /* GEMM: packer and kernel of one ISA against the reference, and the public functions around them. */
-#include "support.h"
+#include "flags.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -43,15 +43,16 @@ struct problem {
     float *expected[START_COUNT]; /* [m][n] */
 };
 
-/* The reference's c for keys [k0, k1), k0 < k1 or both 0. */
-static void run_reference(const struct problem *problem, size_t k0, size_t k1, enum start start, float *c) {
+/* The reference's first `cols` columns of c for keys [k0, k1), k0 < k1 or both 0. */
+static void run_reference(const struct problem *problem, size_t cols, size_t k0, size_t k1, enum start start,
+                          float *c) {
     size_t k = problem->k, n = problem->n;
     float *packed = new_floats(k * n);
     reference()->pack(&(struct attn_pack_args){
         .k = k, .n = n, .b = problem->b, .k_stride = n, .n_stride = 1, .packed = packed, .panel_stride = k});
     memcpy(c, problem->c, problem->m * n * sizeof *c);
     reference()->run(&(struct attn_gemm_args){.m = problem->m,
-                                              .n = n,
+                                              .n = cols,
                                               .k = k1 - k0,
                                               .a = problem->a + k0,
                                               .a_stride = k,
@@ -74,7 +75,7 @@ static struct problem new_problem(struct test_random *random, enum test_values v
     problem.scale = new_random(random, values, m);
     for (enum start start = 0; start < START_COUNT; start++) {
         problem.expected[start] = new_floats(m * n);
-        run_reference(&problem, 0, k, start, problem.expected[start]);
+        run_reference(&problem, n, 0, k, start, problem.expected[start]);
     }
     return problem;
 }
@@ -141,7 +142,7 @@ static struct packed pack(const struct problem *problem, size_t n, enum layout l
     return packed;
 }
 
-/* Every column in its place, +0 beyond the last, nothing between the panels. */
+/* Every column in its place, the last one again beyond it, nothing between the panels. */
 static void check_packed(const struct problem *problem, size_t n, const struct packed *packed) {
     size_t k = problem->k, cols = packed->cols;
     float *panel = new_floats(k * cols);
@@ -149,7 +150,7 @@ static void check_packed(const struct problem *problem, size_t n, const struct p
         const float *actual = packed->data + i * packed->panel_stride;
         for (size_t p = 0; p < k; p++)
             for (size_t j = 0; j < cols; j++)
-                panel[p * cols + j] = i * cols + j < n ? problem->b[p * problem->n + i * cols + j] : 0.0f;
+                panel[p * cols + j] = problem->b[p * problem->n + (i * cols + j < n ? i * cols + j : n - 1)];
         assert_same_bits(panel, actual, k * cols);
         for (size_t gap = k * cols; i + 1 < panel_count(packed, n) && gap < packed->panel_stride; gap++)
             assert_true(is_untouched(actual + gap));
@@ -238,6 +239,25 @@ static void run_side(struct attn_gemm_args *args, const struct right *right, enu
     }
 }
 
+/* What the reference raises over the top left m x n, and over the last of these columns from a start of +0: it fills up panels.
+ * Infinities in a are multiplied by zeros where rows in place end within a register. */
+static int reference_flags(const struct problem *problem, const struct run_case *run, enum side side) {
+    struct problem part = *problem;
+    int infinite = 0;
+    float *c = new_floats(problem->m * problem->n);
+    part.m = run->m;
+    flags_clear();
+    run_reference(&part, run->n, 0, part.k, run->start, c);
+    run_reference(&part, run->n, 0, part.k, START_ZERO, c);
+    int flags = flags_raised();
+    for (size_t i = 0; i < run->m * part.k; i++)
+        infinite |= flags_of_factor(part.a[i]);
+    for (size_t i = 0; i < run->m && run->start == START_SCALED_C; i++)
+        flags |= flags_of_factor(part.scale[i]);
+    free(c);
+    return flags | (side == SIDE_ROWS ? infinite : 0);
+}
+
 /* The top left m x n of the problem, all memory guarded and exactly as large as described. */
 static void check_side(const struct problem *problem, const struct run_case *run, const struct right *right,
                        enum side side) {
@@ -250,6 +270,7 @@ static void check_side(const struct problem *problem, const struct run_case *run
                                                  : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
     float *scale = run->start == START_SCALED_C ? guarded_copy(problem->scale, run->m, run->flush) : NULL;
     float *bias = run->start == START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
+    flags_clear();
     run_side(&(struct attn_gemm_args){.m = run->m,
                                       .n = run->n,
                                       .k = problem->k,
@@ -261,6 +282,9 @@ static void check_side(const struct problem *problem, const struct run_case *run
                                       .c = c.data,
                                       .c_stride = c.stride},
              right, side);
+    int raised = flags_raised();
+    if (raised)
+        assert_flags(raised, reference_flags(problem, run, side));
     assert_same_matrix(&expected, &c);
     guarded_free(bias);
     guarded_free(scale);
@@ -364,6 +388,23 @@ static void equals_reference_on_any_values(void **state) {
     }
 }
 
+/* Infinity times what fills up the last panel raises nothing that infinity times the columns does not. */
+static void infinite_rows_raise_nothing(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t k = 1; k <= 20; k++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), max_n(), k);
+        for (size_t i = 0; i < problem.m * k; i++)
+            problem.a[i] = INFINITY;
+        for (size_t i = 0; i < k * problem.n; i++)
+            problem.b[i] = fabsf(problem.b[i]) + 1.0f;
+        for (enum start start = 0; start < START_COUNT; start++)
+            run_reference(&problem, problem.n, 0, k, start, problem.expected[start]);
+        check_some_tails(&random, &problem, 20);
+        free_problem(&problem);
+    }
+}
+
 /* A negative zero survives as the start, and +0 * -x added to +0 stays +0. */
 static void keeps_signs_of_zero(void **state) {
     (void)state;
@@ -377,7 +418,7 @@ static void keeps_signs_of_zero(void **state) {
         for (size_t i = 0; i < problem.m * problem.n; i++)
             problem.c[i] = i % 2 ? 0.0f : -0.0f;
         for (enum start start = 0; start < START_COUNT; start++)
-            run_reference(&problem, 0, k, start, problem.expected[start]);
+            run_reference(&problem, problem.n, 0, k, start, problem.expected[start]);
         check_some_tails(&random, &problem, 30);
         free_problem(&problem);
     }
@@ -414,7 +455,7 @@ static void ignores_the_stride_of_one_row(void **state) {
 static void check_k_range(const struct problem *problem, const struct packed *packed, size_t k0, size_t k1) {
     size_t m = problem->m, n = problem->n, k = k1 - k0;
     float *expected = new_floats(m * n);
-    run_reference(problem, k0, k1, START_ZERO, expected);
+    run_reference(problem, n, k0, k1, START_ZERO, expected);
     struct test_matrix a = test_matrix(m, k, problem->k, FLUSH_END);
     for (size_t i = 0; i < m; i++)
         memcpy(a.data + i * a.stride, problem->a + i * problem->k + k0, k * sizeof(float));
@@ -747,6 +788,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference_on_every_k),
         cmocka_unit_test(equals_reference_on_large_sizes),
         cmocka_unit_test(equals_reference_on_any_values),
+        cmocka_unit_test(infinite_rows_raise_nothing),
         cmocka_unit_test(keeps_signs_of_zero),
         cmocka_unit_test(ignores_the_stride_of_one_row),
         cmocka_unit_test(runs_on_a_range_of_k),

@@ -402,6 +402,14 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
+/* Columns v and up of a row that has `cols`, after these the last one again. */
+INLINE vec columns_from(const float *b, size_t cols, size_t v) {
+    if (v + VEC_LANES <= cols)
+        return vec_load(b + v);
+    vec last = vec_set(b[cols - 1]);
+    return v < cols ? vec_select(vec_lanes(0, cols - v), vec_load_first(cols - v, b + v), last) : last;
+}
+
 /* k rows of b that lie contiguous: compile-time panels side by side, the last of `cols` columns. */
 INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, const int panels) {
     const float *b = args->b + j;
@@ -410,8 +418,7 @@ INLINE void pack_rows(const struct attn_pack_args *args, size_t j, size_t cols, 
         UNROLL for (int i = 0; i < panels; i++) vec_prefetch(b, PACK_PREFETCH * args->k_stride + (size_t)i * COLS);
         UNROLL for (int i = 0; i < panels; i++) UNROLL for (size_t v = 0; v < COLS; v += VEC_LANES) {
             size_t left = i == panels - 1 ? cols : COLS;
-            vec_store(packed + (size_t)i * args->panel_stride + v,
-                      v < left ? vec_load_first(left - v, b + (size_t)i * COLS + v) : vec_zero());
+            vec_store(packed + (size_t)i * args->panel_stride + v, columns_from(b + (size_t)i * COLS, left, v));
         }
     }
 }
@@ -424,7 +431,7 @@ static void pack_lanes(const struct attn_pack_args *args, const float *b, size_t
         UNROLL for (size_t i = 0; i < VEC_LANES / 2; i++)
             vec_prefetch(b + p, (COLS + p % LINE / 2 + i) * args->n_stride);
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
-            i < cols ? vec_load_first(depth, b + i * args->n_stride + p) : vec_zero();
+            vec_load_first(depth, b + (i < cols ? i : cols - 1) * args->n_stride + p);
         vec_transpose(r);
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * COLS, r[i]);
     }
@@ -437,7 +444,7 @@ static void pack_columns(const struct attn_pack_args *args, size_t j, size_t col
             pack_lanes(args, args->b + (j + v) * args->n_stride, cols - v, packed + v);
         else
             for (size_t p = 0; p < args->k; p++)
-                vec_store(packed + p * COLS + v, vec_zero());
+                vec_store(packed + p * COLS + v, vec_set(args->b[(j + cols - 1) * args->n_stride + p]));
     }
 }
 
@@ -445,7 +452,7 @@ static void pack_any(const struct attn_pack_args *args, size_t j, size_t cols) {
     float *packed = args->packed + j / COLS * args->panel_stride;
     for (size_t p = 0; p < args->k; p++)
         for (size_t i = 0; i < COLS; i++)
-            packed[p * COLS + i] = i < cols ? args->b[p * args->k_stride + (j + i) * args->n_stride] : 0.0f;
+            packed[p * COLS + i] = args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
 }
 
 static void pack(const struct attn_pack_args *args) {

@@ -515,16 +515,29 @@ static void run(const struct attn_gemm_args *args) {
     }
 }
 
+/* `cols` columns of a row, then the last one again. */
+INLINE vec columns_from(const float *b, size_t cols) {
+    vec_mask mask = vec_lanes(0, cols);
+    return cols == VEC_LANES ? vec_load(b) : vec_select(mask, vec_load_mask(mask, b), vec_set(b[cols - 1]));
+}
+
 /* k rows of b that lie contiguous: compile-time registers at a time, the last of `cols` columns. */
 INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols, const int vecs) {
-    vec_mask mask = vec_lanes(0, cols);
     const float *b = args->b + j;
     float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += layout.step) {
         UNROLL for (int v = 0; v < vecs; v++) vec_prefetch(b, PACK_PREFETCH * args->k_stride + (size_t)v * VEC_LANES);
         UNROLL for (int v = 0; v < vecs; v++) vec_store(
-            packed + place(layout, (size_t)v), vec_load_mask(v == vecs - 1 ? mask : (vec_mask)-1, b + v * VEC_LANES));
+            packed + place(layout, (size_t)v), columns_from(b + v * VEC_LANES, v == vecs - 1 ? cols : VEC_LANES));
     }
+}
+
+/* A register's worth of columns of which there is none: the last one. */
+static void pack_last(const struct attn_pack_args *args, struct layout layout, size_t j) {
+    const float *b = args->b + (args->n - 1) * args->n_stride;
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    for (size_t p = 0; p < args->k; p++)
+        vec_store(packed + p * layout.step, vec_set(b[p * args->k_stride]));
 }
 
 /* A register's columns that lie contiguous, DEPTH elements of each at a time, the next register's fetched. Returns how many of
@@ -550,9 +563,8 @@ static void pack_columns(const struct attn_pack_args *args, struct layout layout
         vec_mask mask = vec_lanes(0, depth);
         vec r[VEC_LANES];
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) {
-            /* Absent columns are read from the last one, under an empty mask. */
             const float *column = b + (i < cols ? i : cols - 1) * args->n_stride + p;
-            r[i] = vec_load_mask(i < cols ? mask : 0, column);
+            r[i] = vec_load_mask(mask, column);
         }
         vec_transpose(r);
         UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * layout.step, r[i]);
@@ -563,7 +575,8 @@ static void pack_any(const struct attn_pack_args *args, struct layout layout, si
     float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++)
         for (size_t i = 0; i < VEC_LANES; i++)
-            packed[p * layout.step + i] = i < cols ? args->b[p * args->k_stride + (j + i) * args->n_stride] : 0.0f;
+            packed[p * layout.step + i] =
+                args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
 }
 
 static void pack(const struct attn_pack_args *args) {
@@ -583,7 +596,7 @@ static void pack(const struct attn_pack_args *args) {
             pack_any(args, layout, j, cols);
     }
     if (j % layout.step) /* the other half of the last panel */
-        pack_rows(args, layout, j, 0, 1);
+        pack_last(args, layout, j);
 }
 
 static struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {

@@ -1,5 +1,5 @@
 /* The kernels of the attention loop of one ISA against the reference. */
-#include "support.h"
+#include "flags.h"
 
 #include <float.h>
 #include <math.h>
@@ -100,8 +100,8 @@ static void enclosing(const struct tile *tile, bool tight, size_t *begin, size_t
 static void check_block(const struct tile *tile, bool tight) {
     size_t begin, end, scores = tile->rows * tile->score_stride;
     enclosing(tile, tight, &begin, &end);
-    run_block(reference(), tile, &tile->reference, begin, end);
-    run_block(kernel(), tile, &tile->kernel, begin, end);
+    assert_same_flags(0, run_block(reference(), tile, &tile->reference, begin, end),
+                      run_block(kernel(), tile, &tile->kernel, begin, end));
     assert_same_bits(tile->reference.max, tile->kernel.max, tile->rows);
     assert_same_bits(tile->reference.lanes, tile->kernel.lanes, tile->rows * ATTN_LANES);
     assert_same_bits(tile->reference.scores, tile->kernel.scores, scores);
@@ -210,6 +210,7 @@ static void block_equals_reference_on_special_rows(void **state) {
 static void check_row(struct test_random *random, const struct tile *tile, size_t n) {
     size_t blocks = (n + ATTN_BLOCK - 1) / ATTN_BLOCK;
     float *corrections = guarded_floats(blocks, FLUSH_END), expected[ATTN_LANES];
+    flags_clear();
     for (size_t i = 0; i < blocks; i++) {
         uint32_t lo = 0, hi = (uint32_t)(n - i * ATTN_BLOCK < ATTN_BLOCK ? n - i * ATTN_BLOCK : ATTN_BLOCK);
         float *scores = tile->reference.scores + i * ATTN_BLOCK;
@@ -227,11 +228,14 @@ static void check_row(struct test_random *random, const struct tile *tile, size_
                                                      .lanes = tile->reference.lanes,
                                                      .correction = &expected[i]});
     }
+    int allowed = flags_raised();
+    flags_clear();
     kernel()->row(&(struct attn_row_args){.scores = tile->kernel.scores,
                                           .n = n,
                                           .max = tile->kernel.max,
                                           .lanes = tile->kernel.lanes,
                                           .correction = corrections});
+    assert_flags(flags_raised(), allowed);
     assert_same_bits(tile->reference.max, tile->kernel.max, 1);
     assert_same_bits(tile->reference.lanes, tile->kernel.lanes, ATTN_LANES);
     assert_same_bits(tile->reference.scores, tile->kernel.scores, tile->score_stride);
@@ -349,8 +353,7 @@ static void check_merge(struct test_random *random, size_t rows, size_t size, si
     test_case("merge rows=%zu size=%zu gap=%zu values=%d", rows, size, gap, (int)values);
     struct span earlier = random_span(random, rows, size, gap, values), expected = copy_span(&earlier);
     struct span later = random_span(random, rows, size, gap, values), kept = copy_span(&later);
-    run_merge(reference(), &expected, &later);
-    run_merge(kernel(), &earlier, &later);
+    assert_same_flags(0, run_merge(reference(), &expected, &later), run_merge(kernel(), &earlier, &later));
     assert_same_bits(expected.max, earlier.max, rows);
     assert_same_bits(expected.sum, earlier.sum, rows);
     assert_same_matrix(&expected.output, &earlier.output);
@@ -409,8 +412,8 @@ static void soft_cap_equals_reference(void **state) {
             for (size_t c = 0; c < n; c++)
                 x[c] = random_below(&random, 2) ? random_float(&random, TEST_WILD) : 40.0f * random_normal(&random);
             memcpy(expected, x, n * sizeof *x);
-            reference()->soft_cap(expected, n, caps[i], 1.0f / caps[i]);
-            kernel()->soft_cap(x, n, caps[i], 1.0f / caps[i]);
+            assert_same_flags(0, reference()->soft_cap(expected, n, caps[i], 1.0f / caps[i]),
+                              kernel()->soft_cap(x, n, caps[i], 1.0f / caps[i]));
             assert_same_bits(expected, x, n);
             guarded_free(x);
             guarded_free(expected);
@@ -465,10 +468,16 @@ static void check_bias(struct test_random *random, size_t lo, size_t hi, int par
                                   .distance = distance,
                                   .add = parts & BIAS_ADD ? add - lo : NULL,
                                   .visible = parts & BIAS_VISIBLE ? visible - lo : NULL};
+    struct attn_bias_args copied = args;
+    float *copy = guarded_copy(x, n, FLUSH_END);
     for (size_t c = 0; c < n; c++)
         expected[c] = biased(&args, lo + c);
-    kernel()->bias(&args);
+    copied.x = copy - lo;
+    /* What is not seen has distances too. */
+    int more = flags_of_factor(args.slope) | (isinf(args.slope * 0x1p31f) ? FE_OVERFLOW : 0);
+    assert_same_flags(more, reference()->bias(&copied), kernel()->bias(&args));
     assert_same_bits(expected, x, n);
+    guarded_free(copy);
     guarded_free(x);
     guarded_free(add);
     guarded_free(expected);
@@ -524,9 +533,10 @@ static void check_rotate(struct test_random *random, size_t dims, bool interleav
     random_fill(random, values, cosines, dims);
     random_fill(random, values, sines, dims);
     test_case("rotate dims=%zu interleaved=%d flush=%d values=%d", dims, interleaved, (int)flush, (int)values);
+    assert_same_flags(0, reference()->rotate(x, cosines, sines, dims, interleaved, expected),
+                      kernel()->rotate(x, cosines, sines, dims, interleaved, y));
     for (size_t j = 0; j < dims; j++)
         expected[j] = attn_fmaf(x[partner_of(j, dims, interleaved)], sines[j], x[j] * cosines[j]);
-    kernel()->rotate(x, cosines, sines, dims, interleaved, y);
     assert_same_bits(expected, y, dims);
     kernel()->rotate(x, cosines, sines, dims, interleaved, x);
     assert_same_bits(expected, x, dims);
@@ -584,9 +594,9 @@ static void sum_equals_reference(void **state) {
             float *expected = guarded_floats(rows, flush), *sum = guarded_floats(rows, flush);
             random_fill(&random, (enum test_values)(i % 4), lanes, rows * ATTN_LANES);
             test_case("sum rows=%zu round %zu", rows, i);
+            assert_same_flags(0, reference()->sum(rows, lanes, expected), kernel()->sum(rows, lanes, sum));
             for (size_t r = 0; r < rows; r++)
                 expected[r] = attn_lane_sum(lanes + r * ATTN_LANES);
-            kernel()->sum(rows, lanes, sum);
             assert_same_bits(expected, sum, rows);
             guarded_free(lanes);
             guarded_free(expected);
@@ -624,12 +634,17 @@ static void finish_equals_reference(void **state) {
             struct test_matrix expected = new_rows(&random, &c, TEST_NORMAL), y = new_rows(&random, &c, TEST_NORMAL);
             float *inverse = guarded_floats(c.rows, c.flush);
             test_case("finish rows=%zu size=%zu gap=%zu inverse=%g", c.rows, size, c.gap, (double)inverses[i]);
+            int infinite = 0;
             for (size_t r = 0; r < c.rows; r++) {
                 inverse[r] = inverses[(i + r) % COUNT];
+                infinite |= flags_of_factor(inverse[r]);
+            }
+            assert_same_flags(
+                infinite, reference()->finish(c.rows, size, x.data, x.stride, inverse, expected.data, expected.stride),
+                kernel()->finish(c.rows, size, x.data, x.stride, inverse, y.data, y.stride));
+            for (size_t r = 0; r < c.rows; r++)
                 for (size_t j = 0; j < size; j++)
                     expected.data[r * expected.stride + j] = x.data[r * x.stride + j] * inverse[r] + 0.0f;
-            }
-            kernel()->finish(c.rows, size, x.data, x.stride, inverse, y.data, y.stride);
             assert_same_matrix(&expected, &y);
             test_matrix_check(&y);
             guarded_free(inverse);
@@ -642,10 +657,10 @@ static void finish_equals_reference(void **state) {
 /* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo another, or both are poison. */
 static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse) {
     float *expected = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
-    reference()->weights(x, lo, hi, cols, shift, inverse, expected);
     size_t count = lo < hi ? hi - lo : 0;
     float *visible = guarded_copy(x + lo, count, FLUSH_END);
-    kernel()->weights(visible - (count ? lo : 0), lo, hi, cols, shift, inverse, y);
+    assert_same_flags(0, reference()->weights(x, lo, hi, cols, shift, inverse, expected),
+                      kernel()->weights(visible - (count ? lo : 0), lo, hi, cols, shift, inverse, y));
     assert_same_bits(expected, y, cols);
     guarded_free(visible);
 
@@ -726,10 +741,12 @@ static void scale_equals_reference(void **state) {
             struct test_matrix x = new_rows(&random, &c, TEST_WILD);
             struct test_matrix expected = new_rows(&random, &c, TEST_NORMAL), y = new_rows(&random, &c, TEST_NORMAL);
             test_case("scale rows=%zu size=%zu gap=%zu factor=%g", c.rows, size, c.gap, (double)factors[i]);
+            assert_same_flags(
+                0, reference()->scale(c.rows, size, x.data, x.stride, factors[i], expected.data, expected.stride),
+                kernel()->scale(c.rows, size, x.data, x.stride, factors[i], y.data, y.stride));
             for (size_t r = 0; r < c.rows; r++)
                 for (size_t j = 0; j < size; j++)
                     expected.data[r * expected.stride + j] = x.data[r * x.stride + j] * factors[i];
-            kernel()->scale(c.rows, size, x.data, x.stride, factors[i], y.data, y.stride);
             assert_same_matrix(&expected, &y);
             test_matrix_check(&y);
             test_matrix_free(&x);
@@ -755,10 +772,12 @@ static void all_finite_finds_every_one(void **state) {
             for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
                 test_case("all_finite n=%zu [%zu]=%g", n, at, (double)values[i]);
                 x[at] = values[i];
+                flags_clear();
                 assert_int_equal(kernel()->all_finite(x, n), isfinite(values[i]) ? 1 : 0);
+                assert_flags(flags_raised(), 0);
             }
             memcpy(&x[at], &signalling, sizeof signalling);
-            assert_int_equal(kernel()->all_finite(x, n), 0);
+            assert_same_flags(0, reference()->all_finite(x, n), assert_int_equal(kernel()->all_finite(x, n), 0));
             x[at] = before;
         }
         guarded_free(x);

@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "flags.h"
 #include "oracle.h"
 
 enum { MOST_PARTS = 9 };
@@ -66,11 +67,18 @@ static void assert_same_merged(const struct merged *expected, const struct merge
 static void check_bits(struct test_random *random, const struct parts *parts, const struct merged *actual) {
     attn_merge_args args = merge_args(parts);
     args.isa = ATTN_ISA_SCALAR;
+    flags_clear();
     struct merged expected = merge_run(&args, LAYOUT_GAPS, random_flush(random));
+    int allowed = flags_raised();
     assert_same_merged(&expected, actual);
     args.isa = test_isa();
     struct tensor alone = tensor_new(LAYOUT_BSHD, args.batch, args.heads, args.q_len, args.value_size, FLUSH_END);
     args.merged = tensor_out(&alone);
+    args.merged_log_sum_exp = actual->log_sum_exp;
+    flags_clear();
+    assert_ok(attn_merge(&args, NULL));
+    assert_flags(flags_raised(), allowed);
+    args.merged_log_sum_exp = NULL;
     assert_ok(attn_merge(&args, NULL));
     assert_same_tensor(&expected.o, &alone);
     tensor_free(&alone);

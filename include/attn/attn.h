@@ -25,7 +25,8 @@
  * - Sizes above PTRDIFF_MAX are refused (ATTN_BAD_SIZE): they are negative numbers that were converted.
  * - Arithmetic runs in the caller's floating-point environment, which must be the default: round to nearest, denormals kept.
  *   The sign and payload of a NaN result are not specified. Control bits (rounding, flushing of
- *   denormals) are left alone.
+ *   denormals) are left alone. A library compiled by gcc raises no FE_INVALID, FE_DIVBYZERO or
+ *   FE_OVERFLOW for ordinary numbers and masks: a program may trap them. Clang does not keep to that.
  * - A call takes at most 16 KiB of the calling thread's stack; so does a task of its own thread's.
  */
 #ifndef ATTN_ATTN_H

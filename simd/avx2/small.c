@@ -90,8 +90,8 @@ INLINE vec shift_of(vec max) {
 
 /* 1 / x, or 0 where x is 0, of the first quad. */
 INLINE void quad_inverse(vec x, float inverse[ROWS]) {
-    __m128 low = _mm256_castps256_ps128(x), quotient = _mm_div_ps(_mm_set1_ps(1.0f), low);
-    _mm_storeu_ps(inverse, _mm_and_ps(_mm_cmpneq_ps(low, _mm_setzero_ps()), quotient));
+    __m128 low = _mm256_castps256_ps128(x), one = _mm_set1_ps(1.0f), none = _mm_cmpeq_ps(low, _mm_setzero_ps());
+    _mm_storeu_ps(inverse, _mm_andnot_ps(none, _mm_div_ps(one, _mm_blendv_ps(low, one, none))));
 }
 
 /* `n` rows from p on, of which there are to be `count`: the last one stands in for those that are absent. */

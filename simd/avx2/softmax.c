@@ -4,11 +4,6 @@
 #include "exp.h"
 #include "kernels.h"
 
-/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
-INLINE vec load_logits(size_t n, const float *x) {
-    return n < VEC_LANES ? vec_select(vec_lanes(0, n), vec_load_first(n, x), vec_set(-INFINITY)) : vec_load(x);
-}
-
 /* Floats ahead of what is read: a row or two. While exp takes the processor's time, its own prefetching ends at each page. */
 enum { AHEAD = 1024, LINE = 16 };
 
@@ -23,7 +18,7 @@ INLINE float row_max(const float *x, size_t n) {
         max = vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
     }
     for (; c < n; c += VEC_LANES)
-        max = vec_max(max, load_logits(n - c, x + c));
+        max = vec_max(max, vec_load_logits(n - c, x + c));
     return vec_lane_max(max);
 }
 
@@ -36,7 +31,7 @@ INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
         vec_exp_add(x + c, shift, y + c, lanes, 4);
     }
     for (; c < n; c += VEC_LANES) {
-        vec p = vec_exp_low(vec_sub(load_logits(n - c, x + c), shift));
+        vec p = vec_exp_low(vec_sub(vec_load_logits(n - c, x + c), shift));
         vec_store_first(n - c, y + c, p);
         vec next = vec_add(lanes[0], p); /* every other vector belongs to the other eight lanes */
         lanes[0] = lanes[1];

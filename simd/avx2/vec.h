@@ -108,6 +108,14 @@ INLINE vec vec_select(vec_mask mask, vec x, vec other) {
 INLINE vec_mask vec_equal(vec a, vec b) {
     return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
 }
+/* Lanes where a is less than b. */
+INLINE vec_mask vec_less(vec a, vec b) {
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
+INLINE vec vec_load_logits(size_t n, const float *p) {
+    return n < VEC_LANES ? vec_select(vec_lanes(0, n), vec_load_first(n, p), vec_set(-__builtin_inff())) : vec_load(p);
+}
 
 /* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
 INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {
@@ -143,11 +151,12 @@ INLINE vec vec_swap_pairs(vec x) {
     return _mm256_permute_ps(x, 0xb1);
 }
 
-/* The tree of attn_lane_sum over the lanes of two registers, in either order: addition commutes. */
+/* The tree of attn_lane_sum over the lanes of two registers, in either order: addition commutes. Lanes that are not wanted add up
+ * what others do: twice one of them might overflow. */
 INLINE float vec_lane_sum(vec x, vec y) {
     __m256 t8 = _mm256_add_ps(x, y);
     __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
-    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
+    __m128 t2 = _mm_add_ps(t4, _mm_permute_ps(t4, 0x4e));
     return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
 }
 

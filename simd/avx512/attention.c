@@ -62,10 +62,9 @@ static void bias_slope(float *x, size_t n, float slope, int32_t distance) {
     }
 }
 
-/* -inf hides, whatever the logit is. */
+/* -inf hides, whatever the logit is: it is added to +0. */
 INLINE vec add_bias(vec x, vec add) {
-    vec hidden = vec_set(-INFINITY);
-    return vec_select(vec_equal(add, hidden), hidden, vec_add(x, add));
+    return vec_add(vec_select(vec_equal(add, vec_set(-INFINITY)), vec_zero(), x), add);
 }
 
 static void bias_add(float *x, size_t n, const float *add) {
@@ -155,7 +154,7 @@ static vec row_maxima(const float *p, size_t lo, size_t hi) {
 
 /* Probabilities of one vector of logits, +0 outside the mask. */
 INLINE vec probabilities(float *p, vec_mask mask, vec shift) {
-    vec e = vec_select(mask, vec_exp_low(vec_sub(vec_load(p), shift)), vec_zero());
+    vec e = vec_select(mask, vec_exp_low(vec_sub_mask(mask, vec_load(p), shift)), vec_zero());
     vec_store(p, e);
     return e;
 }
@@ -202,7 +201,7 @@ static void block_rows(const struct attn_block_args *args, size_t first, size_t 
     vec old = vec_load_mask(rows, args->max + first),
         max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero());
     vec shifts = shifts_of(max);
-    vec corrections = vec_select(seen, vec_exp_low(vec_sub(old, shifts)), vec_set(1.0f));
+    vec corrections = vec_exp_low(vec_sub_mask(seen, old, shifts)); /* 1 where nothing is seen */
     vec_store_mask(seen, args->max + first, max);
     vec_store_mask(rows, args->correction + first, corrections);
     vec_store(shift, shifts);
@@ -290,7 +289,7 @@ static void finish(size_t rows, size_t size, const float *output, size_t output_
 static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {
     for (size_t c = 0; c < cols; c += VEC_LANES) {
         vec_mask mask = visible(c, lo, hi);
-        vec w = vec_mul(vec_exp_low(vec_sub(vec_load_mask(mask, x + c), vec_set(shift))), vec_set(inverse));
+        vec w = vec_mul(vec_exp_low(vec_sub_mask(mask, vec_load_mask(mask, x + c), vec_set(shift))), vec_set(inverse));
         vec_store_mask(below(c, cols), y + c, vec_select(mask, w, vec_zero()));
     }
 }

@@ -7,14 +7,17 @@
 
 /* n vectors of x <= 101, or NaN, each step for all of them: one alone takes 60 cycles, of which the processor sees some ten
  * vectors ahead. Below -104 the result is +0, by a mask: scaling those lanes into denormals would cost a microcode assist each
- * time that -inf goes by. */
+ * time that -inf goes by. There q and s are 0 under the same mask, for infinity less infinity, and powers of what is far below,
+ * would raise exceptions. */
 INLINE void vec_exp_low_each(vec *x, const int n) {
     enum { MOST = 4 };
     vec q[MOST], s[MOST], u[MOST];
-    UNROLL for (int i = 0; i < n; i++) q[i] = vec_mul(x[i], vec_set(0x1.715476p+0f));
+    vec_mask seen[MOST];
+    UNROLL for (int i = 0; i < n; i++) seen[i] = _mm512_cmp_ps_mask(x[i], vec_set(-104.0f), _CMP_NLT_UQ);
+    UNROLL for (int i = 0; i < n; i++) q[i] = vec_mul_mask(seen[i], x[i], vec_set(0x1.715476p+0f));
     UNROLL for (int i = 0; i < n; i++) q[i] = _mm512_roundscale_ps(q[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     UNROLL for (int i = 0; i < n; i++) s[i] = vec_fma(q[i], vec_set(-0x1.62e4p-1f), x[i]);
-    UNROLL for (int i = 0; i < n; i++) s[i] = vec_fma(q[i], vec_set(-0x1.7f7d1cp-20f), s[i]);
+    UNROLL for (int i = 0; i < n; i++) s[i] = _mm512_maskz_fmadd_ps(seen[i], q[i], vec_set(-0x1.7f7d1cp-20f), s[i]);
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_fma(vec_set(0x1.a057b4p-13f), s[i], vec_set(0x1.6d2d92p-10f));
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_fma(u[i], s[i], vec_set(0x1.11114cp-7f));
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_fma(u[i], s[i], vec_set(0x1.5554f4p-5f));
@@ -22,10 +25,7 @@ INLINE void vec_exp_low_each(vec *x, const int n) {
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_fma(u[i], s[i], vec_set(0.5f));
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_fma(vec_mul(s[i], s[i]), u[i], s[i]);
     UNROLL for (int i = 0; i < n; i++) u[i] = vec_add(u[i], vec_set(1.0f));
-    UNROLL for (int i = 0; i < n; i++) {
-        __mmask16 normal = _mm512_cmp_ps_mask(x[i], vec_set(-104.0f), _CMP_NLT_UQ);
-        x[i] = _mm512_maskz_scalef_ps(normal, u[i], q[i]);
-    }
+    UNROLL for (int i = 0; i < n; i++) x[i] = _mm512_maskz_scalef_ps(seen[i], u[i], q[i]);
 }
 
 INLINE vec vec_exp_low(vec x) {
@@ -45,9 +45,9 @@ INLINE vec vec_exp_four(const float *x, vec shift, float *y, vec lanes) {
     return lanes;
 }
 
-/* What stands for x where x may be above 100, which gives infinity; vminps returns the second operand where it is NaN. */
+/* What stands for x where x may be above 100, which gives infinity. NaN, which stays, raises no exception as it would in vminps. */
 INLINE vec vec_exp_clamp(vec x) {
-    return _mm512_min_ps(vec_set(101.0f), x);
+    return vec_select(_mm512_cmp_ps_mask(x, vec_set(101.0f), _CMP_GT_OQ), vec_set(101.0f), x);
 }
 
 /* exp of n registers of any x, at most four. */

@@ -95,8 +95,9 @@ INLINE vec shift_of(vec max) {
 
 /* 1 / x, or 0 where x is 0, of the first quad. */
 INLINE void quad_inverse(vec x, float inverse[ROWS]) {
-    __m128 low = _mm512_castps512_ps128(x), quotient = _mm_div_ps(_mm_set1_ps(1.0f), low);
-    _mm_storeu_ps(inverse, _mm_maskz_mov_ps(_mm_cmp_ps_mask(low, _mm_setzero_ps(), _CMP_NEQ_UQ), quotient));
+    __m128 low = _mm512_castps512_ps128(x);
+    __mmask8 any = _mm_cmp_ps_mask(low, _mm_setzero_ps(), _CMP_NEQ_UQ);
+    _mm_storeu_ps(inverse, _mm_maskz_div_ps(any, _mm_set1_ps(1.0f), low));
 }
 
 /* `n` rows from p on, of which there are to be `count`: the last one stands in for those that are absent. */

@@ -34,7 +34,7 @@ static vec row_exp(const float *x, size_t n, vec shift, float *y) {
     }
     for (; c < n; c += VEC_LANES) {
         vec_mask mask = below(c, n);
-        vec p = vec_exp_low(vec_sub(vec_load_mask(mask, x + c), shift));
+        vec p = vec_exp_low(vec_sub_mask(mask, vec_load_mask(mask, x + c), shift));
         vec_store_mask(mask, y + c, p);
         lanes = vec_add(lanes, vec_select(mask, p, vec_zero()));
     }

@@ -53,6 +53,14 @@ INLINE vec vec_sub(vec a, vec b) {
     return _mm512_sub_ps(a, b);
 }
 
+/* a b and a - b; outside the mask +0, and nothing is computed that could raise an exception. */
+INLINE vec vec_mul_mask(vec_mask mask, vec a, vec b) {
+    return _mm512_maskz_mul_ps(mask, a, b);
+}
+INLINE vec vec_sub_mask(vec_mask mask, vec a, vec b) {
+    return _mm512_maskz_sub_ps(mask, a, b);
+}
+
 /* x > m ? x : m, so that NaN in x is passed over. */
 INLINE vec vec_max(vec m, vec x) {
     return _mm512_max_ps(x, m);
@@ -106,11 +114,11 @@ INLINE vec vec_swap_pairs(vec x) {
     return _mm512_permute_ps(x, 0xb1);
 }
 
-/* The tree of attn_lane_sum. */
+/* The tree of attn_lane_sum. Lanes that are not wanted add up what others do: twice one of them might overflow. */
 INLINE float vec_lane_sum(vec x) {
     __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
     __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
-    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
+    __m128 t2 = _mm_add_ps(t4, _mm_permute_ps(t4, 0x4e));
     return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
 }
 

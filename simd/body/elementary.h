@@ -1,17 +1,18 @@
 /* log, tanh, sin and cos of a register, for every ISA. With ATTN_SLEEF they are calls of SLEEF's functions,
  * without it they are written here: the operations of ref/elementary.h in their order, so the same bits either way. Where the
- * reference branches, lanes whose answer is a constant compute with a harmless number and take the answer at the end; these
- * lanes are told by their bits as integers, because comparing NaN as a float raises an exception on NEON. */
+ * reference branches, lanes whose answer is a constant compute with a harmless number and take the answer at the end, also
+ * with SLEEF, which raises exceptions for them; these lanes are told by their bits as integers, because comparing NaN as a float
+ * raises an exception on NEON. */
 #ifndef ATTN_BODY_ELEMENTARY_H
 #define ATTN_BODY_ELEMENTARY_H
+
+#include <math.h>
 
 #include "vec.h"
 
 #ifdef ATTN_SLEEF
 #include "body/sleef.h"
 #else
-
-#include <math.h>
 
 /* An unevaluated sum hi + lo. */
 struct vec_pair {
@@ -66,23 +67,15 @@ INLINE vec vec_log_parts(vec exponent, vec m) {
     return vec_add(total, vec_add(low, vec_add(vec_sub(sum, total), tail)));
 }
 
-INLINE vec vec_log(vec x) {
-    vec_int bits = vec_bits(x);
-    vec_mask positive = vec_int_greater(bits, vec_int_set(0));
-    vec_mask finite = vec_int_greater(vec_int_set(0x7f800000), bits);
-    vec number = vec_select(positive, vec_select(finite, x, vec_set(1.0f)), vec_set(1.0f));
-
-    vec_mask denormal = vec_int_greater(vec_int_set(0x00800000), vec_bits(number));
-    number = vec_select(denormal, vec_mul(number, vec_set(0x1p64f)), number);
-    vec_int quarters = vec_bits(vec_mul(number, vec_set(1.0f / 0.75f)));
+/* Of x > 0, finite. */
+INLINE vec vec_log_number(vec x) {
+    vec_mask denormal = vec_int_greater(vec_int_set(0x00800000), vec_bits(x));
+    x = vec_mul(x, vec_select(denormal, vec_set(0x1p64f), vec_set(1.0f)));
+    vec_int quarters = vec_bits(vec_mul(x, vec_set(1.0f / 0.75f)));
     vec_int e = vec_int_sub(vec_int_shift_right(quarters, 23), vec_int_set(127));
-    vec m = vec_from_bits(vec_int_sub(vec_bits(number), vec_int_shift_left(e, 23)));
+    vec m = vec_from_bits(vec_int_sub(vec_bits(x), vec_int_shift_left(e, 23)));
     vec exponent = vec_from_int(e);
-    exponent = vec_select(denormal, vec_sub(exponent, vec_set(64.0f)), exponent);
-
-    vec_mask zero = vec_int_greater(vec_int_set(1), vec_bits(vec_abs(x)));
-    vec rest = vec_select(zero, vec_set(-INFINITY), vec_set(NAN));
-    return vec_select(positive, vec_select(finite, vec_log_parts(exponent, m), x), rest);
+    return vec_log_parts(vec_select(denormal, vec_sub(exponent, vec_set(64.0f)), exponent), m);
 }
 
 /* exp(x) as a pair, 0 <= x < 9: x = q ln2 + s, exp(s) = 1 + s + s^2 (1/2 + s (1/6 + s u)) with a cubic u. */
@@ -155,4 +148,15 @@ INLINE vec vec_cos(vec x) {
 }
 
 #endif
+
+INLINE vec vec_log(vec x) {
+    vec_int bits = vec_bits(x);
+    vec_mask positive = vec_int_greater(bits, vec_int_set(0));
+    vec_mask finite = vec_int_greater(vec_int_set(0x7f800000), bits);
+    vec y = vec_log_number(vec_select(positive, vec_select(finite, x, vec_set(1.0f)), vec_set(1.0f)));
+    vec_mask zero = vec_int_greater(vec_int_set(1), vec_bits(vec_abs(x)));
+    vec rest = vec_select(zero, vec_set(-INFINITY), vec_set(NAN));
+    return vec_select(positive, vec_select(finite, y, x), rest);
+}
+
 #endif

@@ -58,10 +58,9 @@ static void bias_slope(float *x, size_t n, float slope, int32_t distance) {
     }
 }
 
-/* -inf hides, whatever the logit is. */
+/* -inf hides, whatever the logit is: it is added to +0. */
 INLINE vec add_bias(vec x, vec add) {
-    vec hidden = vec_set(-INFINITY);
-    return vec_select(vec_equal(add, hidden), hidden, vec_add(x, add));
+    return vec_add(vec_select(vec_equal(add, vec_set(-INFINITY)), vec_zero(), x), add);
 }
 
 static void bias_add(float *x, size_t n, const float *add) {
@@ -184,24 +183,22 @@ static void row_exp(const struct attn_block_args *args, size_t r, float max, flo
 static void block(const struct attn_block_args *args) {
     float max[ATTN_MAX_ROWS], shift[ATTN_MAX_ROWS], correction[ATTN_MAX_ROWS];
     for (size_t r = 0; r < args->rows; r++) {
-        max[r] = args->max[r];
-        if (args->lo[r] < args->hi[r])
-            max[r] = row_max(args->scores + r * args->score_stride, args->lo[r], args->hi[r], max[r]);
+        correction[r] = 0.0f; /* yet to become exp of that */
+        if (args->lo[r] >= args->hi[r])
+            continue;
+        max[r] = row_max(args->scores + r * args->score_stride, args->lo[r], args->hi[r], args->max[r]);
         shift[r] = shift_of(max[r]);
+        correction[r] = args->max[r] - shift[r];
     }
-    UNROLL for (size_t r = 0; r < ATTN_MAX_ROWS; r += VEC_LANES) if (r < args->rows) {
-        size_t rows = args->rows - r;
-        vec old = vec_load_first(rows, args->max + r);
-        vec_store(correction + r, vec_exp_low(vec_sub(old, vec_load_first(rows, shift + r))));
-    }
+    UNROLL for (size_t r = 0; r < ATTN_MAX_ROWS; r += VEC_LANES) if (r < args->rows)
+        vec_store(correction + r, vec_exp_low(vec_load_first(args->rows - r, correction + r)));
     for (size_t r = 0; r < args->rows; r++) {
-        args->correction[r] = 1.0f;
+        args->correction[r] = correction[r];
         if (args->lo[r] >= args->hi[r]) {
             clear(args->scores + r * args->score_stride, args->begin, args->end);
             continue;
         }
         args->max[r] = max[r];
-        args->correction[r] = correction[r];
         row_exp(args, r, shift[r], correction[r]);
     }
 }
@@ -249,7 +246,7 @@ static void weights(const float *x, size_t lo, size_t hi, size_t cols, float shi
     hi = hi < cols ? hi : cols;
     lo = lo < hi ? lo : hi;
     for (size_t c = lo; c < hi; c += VEC_LANES) {
-        vec e = vec_exp_low(vec_sub(vec_load_first(hi - c, x + c), vec_set(shift)));
+        vec e = vec_exp_low_quiet(vec_sub(vec_load_logits(hi - c, x + c), vec_set(shift)));
         vec_store_first(hi - c, y + c, vec_mul(e, vec_set(inverse)));
     }
     clear(y, 0, lo);

@@ -62,7 +62,9 @@ INLINE vec shift_of(vec max) {
 
 /* 1 / x, or 0 where x is 0. */
 INLINE void quad_inverse(vec x, float inverse[ROWS]) {
-    vec_store(inverse, vec_select(vceqq_f32(x, vec_zero()), vec_zero(), vdivq_f32(vec_set(1.0f), x)));
+    vec one = vec_set(1.0f);
+    vec_mask none = vec_equal(x, vec_zero());
+    vec_store(inverse, vec_select(none, vec_zero(), vdivq_f32(one, vec_select(none, one, x))));
 }
 
 /* `n` rows from p on, of which there are to be `count`: the last one stands in for those that are absent. */

@@ -4,11 +4,6 @@
 #include "exp.h"
 #include "kernels.h"
 
-/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
-INLINE vec load_logits(size_t n, const float *x) {
-    return n < VEC_LANES ? vec_select(vec_lanes(0, n), vec_load_first(n, x), vec_set(-INFINITY)) : vec_load(x);
-}
-
 /* What is left of n columns from register v on. */
 INLINE size_t left_of(size_t n, size_t v) {
     return v * VEC_LANES < n ? n - v * VEC_LANES : 0;
@@ -16,7 +11,7 @@ INLINE size_t left_of(size_t n, size_t v) {
 
 INLINE void max_of_16(size_t n, const float *x, vec max[SUM_VECS]) {
     UNROLL for (size_t v = 0; v < SUM_VECS; v++) max[v] =
-        vec_max(max[v], load_logits(left_of(n, v), x + v * VEC_LANES));
+        vec_max(max[v], vec_load_logits(left_of(n, v), x + v * VEC_LANES));
 }
 
 static float row_max(const float *x, size_t n) {
@@ -31,7 +26,7 @@ static float row_max(const float *x, size_t n) {
 
 INLINE void exp_of_16(size_t n, const float *x, float *y, vec shift, vec lanes[SUM_VECS]) {
     UNROLL for (size_t v = 0; v < SUM_VECS; v++) {
-        vec p = vec_exp_low(vec_sub(load_logits(left_of(n, v), x + v * VEC_LANES), shift));
+        vec p = vec_exp_low(vec_sub(vec_load_logits(left_of(n, v), x + v * VEC_LANES), shift));
         vec_store_first(left_of(n, v), y + v * VEC_LANES, p);
         lanes[v] = vec_add(lanes[v], p);
     }

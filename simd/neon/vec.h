@@ -99,6 +99,10 @@ INLINE vec vec_select(vec_mask mask, vec x, vec other) {
 INLINE vec_mask vec_equal(vec a, vec b) {
     return vceqq_f32(a, b);
 }
+/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
+INLINE vec vec_load_logits(size_t n, const float *p) {
+    return n < VEC_LANES ? vec_select(vec_lanes(0, n), vec_load_first(n, p), vec_set(-__builtin_inff())) : vec_load(p);
+}
 
 /* Lanes whose byte is 0, of the first n bytes; the others are not read, and their lanes are open. */
 INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {

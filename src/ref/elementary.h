@@ -34,8 +34,8 @@ static inline float ref_exp(float x) {
         return x;
     if (x < -104.0f)
         return 0.0f;
-    if (x > 100.0f)
-        return INFINITY;
+    if (x > 101.0f) /* that overflows, too */
+        x = 101.0f;
     int q = (int)lrintf(x * 0x1.715476p+0f);
     float s = attn_fmaf((float)q, -0x1.62e4p-1f, x);
     s = attn_fmaf((float)q, -0x1.7f7d1cp-20f, s);

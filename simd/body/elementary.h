@@ -1,18 +1,14 @@
-/* log, tanh, sin and cos of a register, for every ISA. With ATTN_SLEEF they are calls of SLEEF's functions,
- * without it they are written here: the operations of ref/elementary.h in their order, so the same bits either way. Where the
- * reference branches, lanes whose answer is a constant compute with a harmless number and take the answer at the end, also
- * with SLEEF, which raises exceptions for them; these lanes are told by their bits as integers, because comparing NaN as a float
- * raises an exception on NEON. */
+/* log, tanh, sin and cos of a register, for every ISA: the operations of ref/elementary.h in their order. With ATTN_SLEEF log,
+ * sin and cos are calls of SLEEF's functions, which have the same bits; tanh is in the inner loop of soft_cap, where a call costs
+ * more than it computes. Where the reference branches, lanes whose answer is a constant compute with a harmless number, which
+ * raises no exception, and take the answer at the end. These lanes are told by their bits as integers, because comparing NaN as
+ * a float raises an exception on NEON. */
 #ifndef ATTN_BODY_ELEMENTARY_H
 #define ATTN_BODY_ELEMENTARY_H
 
 #include <math.h>
 
 #include "vec.h"
-
-#ifdef ATTN_SLEEF
-#include "body/sleef.h"
-#else
 
 /* An unevaluated sum hi + lo. */
 struct vec_pair {
@@ -49,33 +45,6 @@ INLINE struct vec_pair vec_pair_div(struct vec_pair n, struct vec_pair d) {
     vec u = vec_fma(t, n.hi, vec_neg(s));
     vec v = vec_fma(vec_neg(d.lo), t, vec_fma(vec_neg(d.hi), t, vec_set(1.0f)));
     return (struct vec_pair){s, vec_fma(s, v, vec_fma(n.lo, t, u))};
-}
-
-/* log(m) = 2 artanh((m - 1) / (m + 1)) for m in [0.75, 1.5), plus `exponent` ln2. */
-INLINE vec vec_log_parts(vec exponent, vec m) {
-    vec hi = vec_mul(vec_set(0x1.62e43p-1f), exponent);
-    vec lo = vec_fma(vec_set(-0x1.05c61p-29f), exponent, vec_fma(vec_set(0x1.62e43p-1f), exponent, vec_neg(hi)));
-    vec one = vec_set(1.0f);
-    struct vec_pair y = vec_pair_div(vec_two_sum(vec_set(-1.0f), m), vec_two_sum(one, m));
-    vec y2 = vec_mul(y.hi, y.hi);
-    vec t = vec_fma(vec_set(0x1.35feb8p-2f), y2, vec_set(0x1.993394p-2f));
-    t = vec_fma(t, y2, vec_set(0x1.5555b4p-1f));
-
-    vec twice = vec_add(y.hi, y.hi), sum = vec_add(hi, twice);
-    vec low = vec_add(vec_add(y.lo, y.lo), vec_add(lo, vec_add(vec_sub(hi, sum), twice)));
-    vec tail = vec_mul(vec_mul(y2, y.hi), t), total = vec_add(sum, tail);
-    return vec_add(total, vec_add(low, vec_add(vec_sub(sum, total), tail)));
-}
-
-/* Of x > 0, finite. */
-INLINE vec vec_log_number(vec x) {
-    vec_mask denormal = vec_int_greater(vec_int_set(0x00800000), vec_bits(x));
-    x = vec_mul(x, vec_select(denormal, vec_set(0x1p64f), vec_set(1.0f)));
-    vec_int quarters = vec_bits(vec_mul(x, vec_set(1.0f / 0.75f)));
-    vec_int e = vec_int_sub(vec_int_shift_right(quarters, 23), vec_int_set(127));
-    vec m = vec_from_bits(vec_int_sub(vec_bits(x), vec_int_shift_left(e, 23)));
-    vec exponent = vec_from_int(e);
-    return vec_log_parts(vec_select(denormal, vec_sub(exponent, vec_set(64.0f)), exponent), m);
 }
 
 /* exp(x) as a pair, 0 <= x < 9: x = q ln2 + s, exp(s) = 1 + s + s^2 (1/2 + s (1/6 + s u)) with a cubic u. */
@@ -116,6 +85,37 @@ INLINE vec vec_tanh(vec x) {
     struct vec_pair inverse = vec_pair_div((struct vec_pair){one, vec_zero()}, e);
     struct vec_pair y = vec_pair_div(vec_pair_sub_smaller(e, inverse), vec_pair_add_smaller(e, inverse));
     return vec_select(nan, x, vec_copysign(vec_select(large, one, vec_add(y.hi, y.lo)), x));
+}
+
+#ifdef ATTN_SLEEF
+#include "body/sleef.h"
+#else
+
+/* log(m) = 2 artanh((m - 1) / (m + 1)) for m in [0.75, 1.5), plus `exponent` ln2. */
+INLINE vec vec_log_parts(vec exponent, vec m) {
+    vec hi = vec_mul(vec_set(0x1.62e43p-1f), exponent);
+    vec lo = vec_fma(vec_set(-0x1.05c61p-29f), exponent, vec_fma(vec_set(0x1.62e43p-1f), exponent, vec_neg(hi)));
+    vec one = vec_set(1.0f);
+    struct vec_pair y = vec_pair_div(vec_two_sum(vec_set(-1.0f), m), vec_two_sum(one, m));
+    vec y2 = vec_mul(y.hi, y.hi);
+    vec t = vec_fma(vec_set(0x1.35feb8p-2f), y2, vec_set(0x1.993394p-2f));
+    t = vec_fma(t, y2, vec_set(0x1.5555b4p-1f));
+
+    vec twice = vec_add(y.hi, y.hi), sum = vec_add(hi, twice);
+    vec low = vec_add(vec_add(y.lo, y.lo), vec_add(lo, vec_add(vec_sub(hi, sum), twice)));
+    vec tail = vec_mul(vec_mul(y2, y.hi), t), total = vec_add(sum, tail);
+    return vec_add(total, vec_add(low, vec_add(vec_sub(sum, total), tail)));
+}
+
+/* Of x > 0, finite. */
+INLINE vec vec_log_number(vec x) {
+    vec_mask denormal = vec_int_greater(vec_int_set(0x00800000), vec_bits(x));
+    x = vec_mul(x, vec_select(denormal, vec_set(0x1p64f), vec_set(1.0f)));
+    vec_int quarters = vec_bits(vec_mul(x, vec_set(1.0f / 0.75f)));
+    vec_int e = vec_int_sub(vec_int_shift_right(quarters, 23), vec_int_set(127));
+    vec m = vec_from_bits(vec_int_sub(vec_bits(x), vec_int_shift_left(e, 23)));
+    vec exponent = vec_from_int(e);
+    return vec_log_parts(vec_select(denormal, vec_sub(exponent, vec_set(64.0f)), exponent), m);
 }
 
 /* sin(s) = s (1 + s^2 (-1/6 + s^2 u)) with a linear u, abs(s) <= pi / 2. */

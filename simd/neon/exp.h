@@ -24,13 +24,13 @@ INLINE vec vec_exp_exponent(vec x) {
 }
 
 /* x <= 70, or NaN, whose conversion raises an exception: the search for the maximum has done so already. Everything below -104
- * gives +0; fmax keeps NaN. The first step, 2^-24, is part of the addition. That leaves 2^(q + 24), which for -105 (q is -151) is
- * +0, however numbers are rounded: an underflow might be rounded up. */
+ * gives +0; fmax keeps NaN. The first step is 2^-24. That leaves 2^(q + 24), which for -105 (q is -151) is +0, however numbers are
+ * rounded: an underflow might be rounded up. */
 INLINE vec vec_exp_low(vec x) {
     x = vmaxq_f32(x, vec_set(-105.0f));
     vec q = vec_exp_exponent(x), t = vec_exp_steps(x, q);
     int32x4_t power = vaddq_s32(vcvtq_n_s32_f32(q, 23), vdupq_n_s32((127 + 24) << 23));
-    return vec_mul(vec_fma(t, vec_set(0x1p-24f), vec_set(0x1p-24f)), vreinterpretq_f32_s32(power));
+    return vec_mul(vec_mul(vec_add(t, vec_set(1.0f)), vec_set(0x1p-24f)), vreinterpretq_f32_s32(power));
 }
 
 /* Where nobody has looked at x: NaN raises no exception. */

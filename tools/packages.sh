@@ -57,7 +57,7 @@ progress() {
     : >"$1"
     while [ "$status" = 0 ] || [ "$status" -gt 128 ]; do # above 128: no whole line has come in time
         status=0
-        IFS= read -r -t 5 line || status=$?
+        IFS= read -r -t 2 line || status=$?
         part+=$line
         if [ "$status" -le 128 ] && [ -n "$part" ]; then
             printf '%s\n' "$part" >>"$1"

@@ -10,11 +10,11 @@ static_symbols_are_prefixed() {
     ! grep -v -e '^attn_' -e ':$' -e '^$' <<<"$symbols"
 }
 
-# quietly LOG COMMAND...: what it prints goes to the file, and is shown where it fails.
+# quietly LOG COMMAND...: what it prints goes to the file, its last line is shown every few seconds, all of it where it fails.
 quietly() {
     local log=$1
     shift
-    "$@" >"$log" 2>&1 </dev/null || { cat "$log"; return 1; }
+    "$@" 2>&1 </dev/null | progress "$log" || { cat "$log"; return 1; }
 }
 
 # isa_code DIRECTORY ISA: the instructions of its kernels in a build.

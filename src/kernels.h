@@ -12,7 +12,7 @@
  * Nor does a kernel, compiled by gcc, raise FE_INVALID, FE_DIVBYZERO or FE_OVERFLOW where the reference does not, with these
  * allowances: where a factor (scale, inverse, slope, in run_rows an element of a) is infinite, for it may be multiplied by the
  * zeros that fill up a register; what a product's columns would raise from a start of +0; what `small` would if every row saw
- * every key; what a slope of more than FLT_MAX / 2^31 would in a column that is not seen; and SLEEF's log from 2^64 on.
+ * every key; and what a slope of more than FLT_MAX / 2^31 would in a column that is not seen.
  */
 #ifndef ATTN_KERNELS_H
 #define ATTN_KERNELS_H

@@ -27,16 +27,14 @@ LIMITS = [
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 4, "as in softmax_row, and one more factor"),
     Limit("avx2", "exp_array", 12, 14, "as in block"),
-    Limit("avx2", "log_array", 12, 9, "as in tanh_array; with SLEEF all of them after the call"),
+    Limit("avx2", "log_array", 6, 9, "as in tanh_array"),
     Limit("avx2", "tanh_array", 6, 15, "constants of body/elementary.h, read back once a register; gcc 14: a value too"),
     Limit("avx2", "sin_array", 0, 4, "as in log_array"),
     Limit("avx2", "cos_array", 0, 6, "as in log_array"),
     Limit("avx2", "soft_cap", 6, 15, "as in tanh_array"),
     Limit("avx512", "row", 1, 0, "the lanes' maxima of each block, stored in a loop over blocks"),
-    Limit("avx512", "log_array", 3, 7, "what lives through SLEEF's call"),
     Limit("neon", "block", 2, 1, "four exp at once: gcc keeps one of the four sums on the stack"),
     Limit("neon", "exp_array", 2, 2, "four exp at once"),
-    Limit("neon", "log_array", 4, 4, "what lives through SLEEF's call"),
 ]
 
 # ---- Instructions ----

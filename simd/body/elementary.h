@@ -1,8 +1,8 @@
-/* log, tanh, sin and cos of a register, for every ISA: the operations of ref/elementary.h in their order. With ATTN_SLEEF log,
- * sin and cos are calls of SLEEF's functions, which have the same bits; tanh is in the inner loop of soft_cap, where a call costs
- * more than it computes. Where the reference branches, lanes whose answer is a constant compute with a harmless number, which
- * raises no exception, and take the answer at the end. These lanes are told by their bits as integers, because comparing NaN as
- * a float raises an exception on NEON. */
+/* log, tanh, sin and cos of a register, for every ISA: the operations of ref/elementary.h in their order. With ATTN_SLEEF sin
+ * and cos are calls of SLEEF's functions, which have the same bits. log and tanh are not: a call costs an inner loop more than it
+ * computes, and SLEEF raises exceptions that the reference does not. Where the reference branches, lanes whose answer is a
+ * constant compute with a harmless number and take the answer at the end. These lanes are told by their bits as integers, because
+ * comparing NaN as a float raises an exception on NEON. */
 #ifndef ATTN_BODY_ELEMENTARY_H
 #define ATTN_BODY_ELEMENTARY_H
 
@@ -87,10 +87,6 @@ INLINE vec vec_tanh(vec x) {
     return vec_select(nan, x, vec_copysign(vec_select(large, one, vec_add(y.hi, y.lo)), x));
 }
 
-#ifdef ATTN_SLEEF
-#include "body/sleef.h"
-#else
-
 /* log(m) = 2 artanh((m - 1) / (m + 1)) for m in [0.75, 1.5), plus `exponent` ln2. */
 INLINE vec vec_log_parts(vec exponent, vec m) {
     vec hi = vec_mul(vec_set(0x1.62e43p-1f), exponent);
@@ -107,7 +103,7 @@ INLINE vec vec_log_parts(vec exponent, vec m) {
     return vec_add(total, vec_add(low, vec_add(vec_sub(sum, total), tail)));
 }
 
-/* Of x > 0, finite. */
+/* log(x) of finite x > 0. */
 INLINE vec vec_log_number(vec x) {
     vec_mask denormal = vec_int_greater(vec_int_set(0x00800000), vec_bits(x));
     x = vec_mul(x, vec_select(denormal, vec_set(0x1p64f), vec_set(1.0f)));
@@ -117,6 +113,20 @@ INLINE vec vec_log_number(vec x) {
     vec exponent = vec_from_int(e);
     return vec_log_parts(vec_select(denormal, vec_sub(exponent, vec_set(64.0f)), exponent), m);
 }
+
+INLINE vec vec_log(vec x) {
+    vec_int bits = vec_bits(x);
+    vec_mask positive = vec_int_greater(bits, vec_int_set(0));
+    vec_mask finite = vec_int_greater(vec_int_set(0x7f800000), bits);
+    vec y = vec_log_number(vec_select(positive, vec_select(finite, x, vec_set(1.0f)), vec_set(1.0f)));
+    vec_mask zero = vec_int_greater(vec_int_set(1), vec_bits(vec_abs(x)));
+    vec rest = vec_select(zero, vec_set(-INFINITY), vec_set(NAN));
+    return vec_select(positive, vec_select(finite, y, x), rest);
+}
+
+#ifdef ATTN_SLEEF
+#include "body/sleef.h"
+#else
 
 /* sin(s) = s (1 + s^2 (-1/6 + s^2 u)) with a linear u, abs(s) <= pi / 2. */
 INLINE vec vec_sin_pair(struct vec_pair s) {
@@ -148,15 +158,5 @@ INLINE vec vec_cos(vec x) {
 }
 
 #endif
-
-INLINE vec vec_log(vec x) {
-    vec_int bits = vec_bits(x);
-    vec_mask positive = vec_int_greater(bits, vec_int_set(0));
-    vec_mask finite = vec_int_greater(vec_int_set(0x7f800000), bits);
-    vec y = vec_log_number(vec_select(positive, vec_select(finite, x, vec_set(1.0f)), vec_set(1.0f)));
-    vec_mask zero = vec_int_greater(vec_int_set(1), vec_bits(vec_abs(x)));
-    vec rest = vec_select(zero, vec_set(-INFINITY), vec_set(NAN));
-    return vec_select(positive, vec_select(finite, y, x), rest);
-}
 
 #endif

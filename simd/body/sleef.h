@@ -1,4 +1,4 @@
-/* log, sin and cos of a register as calls of SLEEF's functions, VEC_SLEEF(name) of each vec.h. */
+/* sin and cos of a register as calls of SLEEF's functions, VEC_SLEEF(name) of each vec.h. */
 #ifndef ATTN_BODY_SLEEF_H
 #define ATTN_BODY_SLEEF_H
 
@@ -6,10 +6,6 @@
 
 #include "vec.h"
 
-/* Of x > 0, finite. From 2^64 on SLEEF raises FE_OVERFLOW with AVX2 and NEON; what is added up here is far below. */
-INLINE vec vec_log_number(vec x) {
-    return VEC_SLEEF(log)(x);
-}
 INLINE vec vec_sin(vec x) {
     return VEC_SLEEF(sin)(x);
 }

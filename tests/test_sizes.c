@@ -539,7 +539,9 @@ static void no_key_needs_no_workspace(void **state) {
 
 /* ---- Bounds of packed sequences ---- */
 
-/* Loops that follow bounds of 2^40 would not end: there are sequences of 4 and 0 rows. The tensors may be said to hold as many
+#define LOOSE ((SIZE_MAX >> 24) + 1)
+
+/* Loops that follow bounds of 2^40 (2^8 where sizes have 32 bits) would not end, or not in memory: there are sequences of 4 and 0 rows. The tensors may be said to hold as many
  * rows: queries and keys are one row each, and the output lies behind them. */
 static void run_loosely(struct test_random *random, size_t threads, int loose_totals, size_t kv_len, int plain) {
     enum { ROWS = 4, HEADS = 6, SIZE = 40, WIDTH = HEADS * SIZE };
@@ -563,11 +565,11 @@ static void run_loosely(struct test_random *random, size_t threads, int loose_to
     void *workspace = guarded_alloc(tight, ATTN_ALIGNMENT, FLUSH_END);
     assert_ok(attn_attention(&args, workspace, tight, &field));
     memcpy(expected, o, sizeof expected);
-    args.q_len = args.kv_len = (size_t)1 << 40;
+    args.q_len = args.kv_len = LOOSE;
     assert_ok(attn_attention_workspace(&args, &bytes, &field));
     assert_int_equal(tight, bytes); /* no sequence has more rows than there are */
     if (loose_totals)
-        args.q_cu.total = args.kv_cu.total = (size_t)1 << 40;
+        args.q_cu.total = args.kv_cu.total = LOOSE;
     assert_ok(attn_attention(&args, workspace, tight, &field));
     assert_same_bits(expected, o, ROWS * WIDTH);
     guarded_free(workspace);
@@ -592,7 +594,7 @@ static void run_layer_loosely(struct test_random *random, size_t threads) {
     args.q = args.k = args.v = rows_of(&x, 1);
     args.y = tensor_rows_out(&y);
     assert_ok(attn_layer_workspace(layer, &args, &tight, NULL));
-    args.q_len = args.kv_len = (size_t)1 << 40;
+    args.q_len = args.kv_len = LOOSE;
     assert_ok(attn_layer_workspace(layer, &args, &bytes, NULL));
     assert_int_equal(tight, bytes);
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);

@@ -199,6 +199,7 @@ static void pack_head(const struct attn_tile *tile) {
         rows.v = NULL;
     attn_store_append(&problem->store, tile->store_sequence, tile->store_head, keys.begin, keys.end - keys.begin,
                       &rows);
+    attn_store_fill_unit(&problem->store, tile->store_sequence, tile->store_head, keys.begin);
 }
 
 static struct attn_tile new_tile(const struct attn_problem *problem, size_t task) {

@@ -113,3 +113,15 @@ void attn_store_append(const struct attn_store *store, size_t sequence, size_t h
             put_values(store, &stretch, offset, taken, rows->v + done * rows->v_stride, rows->v_stride);
     }
 }
+
+void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_t head, size_t first) {
+    size_t offset = first % store->unit;
+    struct attn_stretch stretch = attn_store_at(store, sequence, head, first - offset);
+    size_t cols = stretch.key_cols;
+    const float *key = stretch.keys + offset / cols * stretch.key_panel_stride + offset % cols;
+    for (size_t i = 0; i < offset; i++) {
+        float *column = stretch.keys + i / cols * stretch.key_panel_stride + i % cols;
+        for (size_t d = 0; d < store->head_size; d++)
+            column[d * cols] = key[d * cols];
+    }
+}

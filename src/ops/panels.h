@@ -75,4 +75,8 @@ struct attn_key_rows {
 void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
                        const struct attn_key_rows *rows);
 
+/* Puts key `first` also in the place of those before it in its unit, which hold no key. Products take whole units: what happens
+ * to lie there would be slow where it is denormal, and raise an exception where it is a signalling NaN. */
+void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_t head, size_t first);
+
 #endif

@@ -1,6 +1,0 @@
-/* Elementary functions for AVX2. */
-#include "body/elementary_arrays.h"
-#include "kernels.h"
-
-const struct attn_elementary_kernel attn_avx2_elementary = {
-    .name = "avx2", .exp = exp_array, .log = log_array, .tanh = tanh_array, .sin = sin_array, .cos = cos_array};

@@ -205,8 +205,6 @@ struct attn_small_args {
     size_t v_head_stride, v_row_stride;
     float *o;
     size_t o_head_stride, o_row_stride;
-    float *max, *sum; /* [heads][rows], state_stride between heads; both NULL, or both given */
-    size_t state_stride;
     void *scratch; /* the kernel's scratch_bytes, aligned to ATTN_ALIGNMENT; what they hold is of no use afterwards */
 };
 

@@ -100,7 +100,7 @@ static const struct attn_elementary_kernel *sleef(void) {
     }
 }
 
-/* The vector code that this build of the library leaves out: simd/<isa>/elementary.c compiled once more, without SLEEF. */
+/* The vector code that this build of the library leaves out: simd/body/elementary.c compiled once more, without SLEEF. */
 extern const struct attn_elementary_kernel test_avx2_elementary, test_avx512_elementary, test_neon_elementary;
 
 static const struct attn_elementary_kernel *without_sleef(void) {

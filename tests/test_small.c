@@ -77,11 +77,6 @@ static size_t visible(const struct problem *p, size_t row) {
 
 /* ---- The general path, one row at a time ---- */
 
-struct expected {
-    float max, sum;
-    float *o; /* [value_size] */
-};
-
 /* out[n] = a[k] times element [p][j] of b at p * k_stride + j * n_stride. */
 static void reference_product(size_t n, size_t k, const float *a, const float *b, size_t k_stride, size_t n_stride,
                               float *out) {
@@ -95,15 +90,16 @@ static void reference_product(size_t n, size_t k, const float *a, const float *b
     free(packed);
 }
 
-static void expect_row(const struct problem *p, size_t h, size_t row, struct expected *expected) {
+/* o[value_size] */
+static void expect_row(const struct problem *p, size_t h, size_t row, float *o) {
     const struct attn_attention_kernel *attention = attn_table_attention(&attn_kernels_scalar);
     const struct shape *s = &p->shape;
     size_t n = visible(p, row), kv_head = h / s->group;
     uint32_t lo = 0, hi = (uint32_t)n;
-    float correction, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0}, scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
+    float max = -INFINITY, sum, correction, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0},
+          scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
     attention->scale(1, s->head_size, row_of(&p->q, h, row), 0, p->scale, q, 0);
     reference_product(n, s->head_size, q, row_of(&p->k, kv_head, 0), 1, p->k.row_stride, scores);
-    expected->max = -INFINITY;
     attention->block(&(struct attn_block_args){.rows = 1,
                                                .scores = scores,
                                                .score_stride = sizeof scores / sizeof *scores,
@@ -111,13 +107,13 @@ static void expect_row(const struct problem *p, size_t h, size_t row, struct exp
                                                .hi = &hi,
                                                .begin = 0,
                                                .end = sizeof scores / sizeof *scores,
-                                               .max = &expected->max,
+                                               .max = &max,
                                                .lanes = lanes,
                                                .correction = &correction});
-    reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, expected->o);
-    attention->sum(1, lanes, &expected->sum);
-    float inverse = expected->sum == 0.0f ? 0.0f : 1.0f / expected->sum;
-    attention->finish(1, s->value_size, expected->o, 0, &inverse, expected->o, 0);
+    reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, o);
+    attention->sum(1, lanes, &sum);
+    float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    attention->finish(1, s->value_size, o, 0, &inverse, o, 0);
 }
 
 /* ---- The check ---- */
@@ -128,7 +124,6 @@ static int reference_flags(const struct problem *p, const struct attn_small_args
     struct tensor o = new_tensor(&p->shape, p->shape.heads, p->shape.rows, p->shape.value_size);
     struct attn_small_args own = *args;
     own.o = o.data;
-    own.max = own.sum = NULL;
     own.scratch = guarded_alloc(reference->scratch_bytes, ATTN_ALIGNMENT, FLUSH_END);
     flags_clear();
     reference->run(&own);
@@ -140,12 +135,9 @@ static int reference_flags(const struct problem *p, const struct attn_small_args
     return flags;
 }
 
-static void check(const struct problem *p, bool with_state) {
+static void check(const struct problem *p) {
     const struct shape *s = &p->shape;
     struct tensor o = new_tensor(s, s->heads, s->rows, s->value_size);
-    size_t state_stride = s->rows + s->head_gap, states = (s->heads - 1) * state_stride + s->rows;
-    float *max = with_state ? guarded_floats(states, s->flush) : NULL;
-    float *sum = with_state ? guarded_floats(states, s->flush) : NULL;
     void *scratch = guarded_alloc(kernel()->scratch_bytes, ATTN_ALIGNMENT, FLUSH_END);
     struct attn_small_args args = {.heads = s->heads,
                                    .group = s->group,
@@ -167,32 +159,23 @@ static void check(const struct problem *p, bool with_state) {
                                    .o = o.data,
                                    .o_head_stride = o.head_stride,
                                    .o_row_stride = o.row_stride,
-                                   .max = max,
-                                   .sum = sum,
-                                   .state_stride = state_stride,
                                    .scratch = scratch};
     int allowed = reference_flags(p, &args);
     flags_clear();
     kernel()->run(&args);
     assert_flags(flags_raised(), allowed);
-    struct expected expected = {.o = malloc(s->value_size * sizeof(float))};
-    assert_non_null(expected.o);
+    float *expected = malloc(s->value_size * sizeof(float));
+    assert_non_null(expected);
     for (size_t h = 0; h < s->heads; h++)
         for (size_t i = 0; i < s->rows; i++) {
-            expect_row(p, h, i, &expected);
-            assert_same_bits(expected.o, row_of(&o, h, i), s->value_size);
+            expect_row(p, h, i, expected);
+            assert_same_bits(expected, row_of(&o, h, i), s->value_size);
             size_t gap = s->heads_inside ? h + 1 < s->heads : i + 1 < s->rows;
             for (size_t j = 0; gap && j < s->row_gap; j++)
                 assert_true(is_untouched(row_of(&o, h, i) + s->value_size + j));
-            if (with_state) {
-                assert_same_bits(&expected.max, &max[h * state_stride + i], 1);
-                assert_same_bits(&expected.sum, &sum[h * state_stride + i], 1);
-            }
         }
-    free(expected.o);
+    free(expected);
     guarded_free(scratch);
-    guarded_free(max);
-    guarded_free(sum);
     guarded_free(o.data);
 }
 
@@ -225,7 +208,7 @@ static void equals_the_general_path_on_every_rows_and_keys(void **state) {
                               .flush = rows % 2 ? FLUSH_START : FLUSH_END};
             say(&s, TEST_NORMAL);
             struct problem p = new_problem(&random, &s, TEST_NORMAL);
-            check(&p, true);
+            check(&p);
             free_problem(&p);
         }
 }
@@ -247,7 +230,7 @@ static void equals_the_general_path_on_every_size(void **state) {
             struct problem p = new_problem(&random, &s, TEST_NORMAL);
             if (i == 3)
                 hide_keys(&random, &p, true);
-            check(&p, i % 2);
+            check(&p);
             free_problem(&p);
         }
 }
@@ -276,7 +259,7 @@ static void equals_the_general_path_on_any_values(void **state) {
         struct problem p = new_problem(&random, &s, values[i % 3]);
         if (i % 4)
             hide_keys(&random, &p, i % 4 == 1);
-        check(&p, i % 2);
+        check(&p);
         free_problem(&p);
     }
 }
@@ -302,7 +285,7 @@ static void equals_the_general_path_on_special_logits(void **state) {
             *row_of(&p.q, 0, i) = 1.0f;
         for (size_t c = 0; c < s.keys; c++)
             *row_of(&p.k, 0, c) = values[random_below(&random, 2) ? pair / count : pair % count];
-        check(&p, true);
+        check(&p);
         free_problem(&p);
     }
 }
@@ -321,7 +304,7 @@ static void negative_outputs_that_underflow(void **state) {
                 for (size_t j = 0; j < size; j++)
                     row_of(&p.v, 0, c)[j] = c == j % s.keys ? -FLT_TRUE_MIN : -0.0f;
             }
-            check(&p, false);
+            check(&p);
             free_problem(&p);
         }
 }
@@ -339,14 +322,14 @@ static void hidden_keys_reach_no_row(void **state) {
         size_t odd = random_below(&random, s.keys);
         row_of(&p.k, 0, odd)[random_below(&random, s.head_size)] = i % 4 < 2 ? NAN : INFINITY;
         row_of(&p.v, 0, odd)[random_below(&random, s.value_size)] = i % 2 ? INFINITY : NAN;
-        check(&p, true);
+        check(&p);
         for (size_t row = 0; row < s.rows; row++) {
-            struct expected expected = {.o = malloc(s.value_size * sizeof(float))};
-            assert_non_null(expected.o);
-            expect_row(&p, 0, row, &expected);
+            float *expected = malloc(s.value_size * sizeof(float));
+            assert_non_null(expected);
+            expect_row(&p, 0, row, expected);
             for (size_t j = 0; j < s.value_size; j++)
-                assert_true(p.hi[row] > odd ? i % 4 >= 2 || isnan(expected.o[j]) : isfinite(expected.o[j]));
-            free(expected.o);
+                assert_true(p.hi[row] > odd ? i % 4 >= 2 || isnan(expected[j]) : isfinite(expected[j]));
+            free(expected);
         }
         free_problem(&p);
     }

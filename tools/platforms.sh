@@ -301,7 +301,7 @@ compiles_for() {
     local built=(-DATTN_BUILT_AVX2=0 -DATTN_BUILT_AVX512=0 -DATTN_BUILT_NEON=0 "-UATTN_BUILT_$ISA" "-DATTN_BUILT_$ISA=1")
     stub_headers "$top/stubs"
     "${clang[@]}" -std=c11 -DATTN_BUILDING "${built[@]}" src/*.c src/{api,ops,ref}/*.c &&
-        "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c &&
+        "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c simd/body/*.c &&
         "${clang[@]}" -std=c++11 -x c++ include/attn/attn.h -Wno-pragma-once-outside-header
 }
 

@@ -68,17 +68,6 @@ INLINE vec vec_exp_low_quiet(vec x) {
     return x;
 }
 
-/* y = exp(x - shift) of n registers, an even number, each of which is added to its half of the 16 lanes. */
-INLINE void vec_exp_add(const float *x, vec shift, float *y, vec lanes[2], const int n) {
-    vec e[VEC_EXP_MOST];
-    UNROLL for (int i = 0; i < n; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
-    vec_exp_low_each(e, n);
-    UNROLL for (int i = 0; i < n; i++) {
-        vec_store(y + i * VEC_LANES, e[i]);
-        lanes[i % 2] = vec_add(lanes[i % 2], e[i]);
-    }
-}
-
 /* 2^q of q + `offset`, whose higher bits are shifted out. */
 INLINE vec vec_pow2(__m256i q, const int offset) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(q, _mm256_set1_epi32(127 - offset)), 23));

@@ -7,8 +7,7 @@
  * of B at once, across panels, so that eight chains or more are in flight: 1 x 112, 2 x 48, 3 x 32, 4 x 24. */
 #include <stdbool.h>
 
-#include "kernels.h"
-#include "vec.h"
+#include "body/objects.h"
 
 enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 14 };
 

@@ -9,7 +9,13 @@
 #include <string.h>
 
 #define VEC_LANES 8
+#define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
+
+/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx2_f, ISA_OBJECT(f) attn_avx2_f. */
+#define ISA_NAME         "avx2"
+#define ISA_FN(name)     avx2_##name
+#define ISA_OBJECT(name) attn_avx2_##name
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__
@@ -59,6 +65,11 @@ INLINE vec vec_add(vec a, vec b) {
 }
 INLINE vec vec_sub(vec a, vec b) {
     return _mm256_sub_ps(a, b);
+}
+
+/* a - b; outside the mask +0, and nothing is computed that could raise an exception. */
+INLINE vec vec_sub_mask(vec_mask mask, vec a, vec b) {
+    return vec_sub(_mm256_and_ps(_mm256_castsi256_ps(mask), a), _mm256_and_ps(_mm256_castsi256_ps(mask), b));
 }
 
 /* x > m ? x : m, so that NaN in x is passed over. */
@@ -151,10 +162,12 @@ INLINE vec vec_swap_pairs(vec x) {
     return _mm256_permute_ps(x, 0xb1);
 }
 
-/* The tree of attn_lane_sum over the lanes of two registers, in either order: addition commutes. Lanes that are not wanted add up
- * what others do: twice one of them might overflow. */
-INLINE float vec_lane_sum(vec x, vec y) {
-    __m256 t8 = _mm256_add_ps(x, y);
+/* For NEON, where gcc would keep sums on the stack. */
+#define vec_pin(x) ((void)0)
+
+/* The tree of attn_lane_sum. Lanes that are not wanted add up what others do: twice one of them might overflow. */
+INLINE float vec_lane_sum(const vec x[SUM_VECS]) {
+    __m256 t8 = _mm256_add_ps(x[0], x[1]);
     __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
     __m128 t2 = _mm_add_ps(t4, _mm_permute_ps(t4, 0x4e));
     return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
@@ -165,6 +178,27 @@ INLINE float vec_lane_max(vec x) {
     __m128 t4 = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     __m128 t2 = _mm_max_ps(t4, _mm_movehl_ps(t4, t4));
     return _mm_cvtss_f32(_mm_max_ss(t2, _mm_movehdup_ps(t2)));
+}
+
+/* The same of 8 registers: that of register i in lane i. */
+INLINE vec vec_lane_max_each(const vec x[VEC_LANES]) {
+    vec t[4];
+    UNROLL for (int i = 0; i < 4; i++) t[i] =
+        _mm256_max_ps(_mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+    UNROLL for (int i = 0; i < 2; i++) t[i] =
+        _mm256_max_ps(_mm256_shuffle_ps(t[2 * i], t[2 * i + 1], 0x44), _mm256_shuffle_ps(t[2 * i], t[2 * i + 1], 0xee));
+    return _mm256_max_ps(_mm256_permute2f128_ps(t[0], t[1], 0x20), _mm256_permute2f128_ps(t[0], t[1], 0x31));
+}
+
+/* Lanes i < n where a[i] is less than b[i], both below 2^31. */
+INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) {
+    uint32_t left[VEC_LANES] = {0}, right[VEC_LANES] = {0};
+    if (n < VEC_LANES) {
+        for (size_t i = 0; i < n; i++)
+            left[i] = a[i], right[i] = b[i];
+        a = left, b = right;
+    }
+    return _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)b), _mm256_loadu_si256((const __m256i *)a));
 }
 
 /* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation

@@ -7,8 +7,7 @@
  * what is read follows each other. */
 #include <stdbool.h>
 
-#include "kernels.h"
-#include "vec.h"
+#include "body/objects.h"
 
 enum { ROWS = 14, COLS = 32, VECS = COLS / VEC_LANES, MAX_WIDTH = 8 };
 

@@ -8,7 +8,13 @@
 #include <stdint.h>
 
 #define VEC_LANES 16
+#define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
+
+/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx512_f, ISA_OBJECT(f) attn_avx512_f. */
+#define ISA_NAME         "avx512"
+#define ISA_FN(name)     avx512_##name
+#define ISA_OBJECT(name) attn_avx512_##name
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__
@@ -16,6 +22,9 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* For AVX2, which has fewer registers. */
+#define vec_settle(x) ((void)0)
 
 typedef __m512 vec;
 typedef __mmask16 vec_mask; /* lanes that exist */
@@ -97,8 +106,14 @@ INLINE vec_mask vec_equal(vec a, vec b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
 }
 
-/* Lanes in the mask whose byte is 0; bytes outside it are not read. */
-INLINE vec_mask vec_zero_bytes(vec_mask mask, const uint8_t *p) {
+/* The first n lanes, -inf beyond: that changes no maximum, and its exp, +0, changes no sum. */
+INLINE vec vec_load_logits(size_t n, const float *p) {
+    return _mm512_mask_loadu_ps(vec_set(-INFINITY), below(0, n), p);
+}
+
+/* Lanes whose byte is 0, of the first n bytes; the others are not read. */
+INLINE vec_mask vec_zero_bytes(size_t n, const uint8_t *p) {
+    vec_mask mask = below(0, n);
     __m128i bytes = _mm_maskz_loadu_epi8(mask, p);
     return _mm_mask_testn_epi8_mask(mask, bytes, bytes);
 }
@@ -114,9 +129,12 @@ INLINE vec vec_swap_pairs(vec x) {
     return _mm512_permute_ps(x, 0xb1);
 }
 
+/* For NEON, where gcc would keep sums on the stack. */
+#define vec_pin(x) ((void)0)
+
 /* The tree of attn_lane_sum. Lanes that are not wanted add up what others do: twice one of them might overflow. */
-INLINE float vec_lane_sum(vec x) {
-    __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+INLINE float vec_lane_sum(const vec x[SUM_VECS]) {
+    __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
     __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
     __m128 t2 = _mm_add_ps(t4, _mm_permute_ps(t4, 0x4e));
     return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
@@ -155,8 +173,9 @@ INLINE vec vec_running_max(vec x) {
     return vec_max(x, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), low, 8)));
 }
 
-/* Lanes where a[i] is less than b[i]; elsewhere outside the mask neither is read. */
-INLINE vec_mask vec_less(vec_mask mask, const uint32_t *a, const uint32_t *b) {
+/* Lanes i < n where a[i] is less than b[i]. */
+INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) {
+    vec_mask mask = below(0, n);
     return _mm512_mask_cmplt_epu32_mask(mask, _mm512_maskz_loadu_epi32(mask, a), _mm512_maskz_loadu_epi32(mask, b));
 }
 

@@ -33,6 +33,10 @@ INLINE vec vec_exp_low(vec x) {
     return vec_mul(vec_mul(vec_add(t, vec_set(1.0f)), vec_set(0x1p-24f)), vreinterpretq_f32_s32(power));
 }
 
+INLINE void vec_exp_low_each(vec *x, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp_low(x[i]);
+}
+
 /* Where nobody has looked at x: NaN raises no exception. */
 INLINE vec vec_exp_low_quiet(vec x) {
     vec_mask number = vec_equal(x, x);

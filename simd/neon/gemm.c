@@ -5,8 +5,7 @@
  * four. (A broadcast by ld1r would take a vector pipe as well.) Each accumulator is used again after 12 or 6 cycles, above
  * the latency of 4. Fewer rows take more registers of B at once, across panels, so that 16 chains or more are in
  * flight: 1 x 64, 2 x 56, 3 x 36, 4 x 24, 5 x 20. */
-#include "kernels.h"
-#include "vec.h"
+#include "body/objects.h"
 
 enum { ROWS = 6, COLS = 16, VECS = COLS / VEC_LANES, MAX_WIDTH = 16 };
 

@@ -8,8 +8,13 @@
 #include <string.h>
 
 #define VEC_LANES 4
-#define SUM_VECS  4 /* registers that hold the 16 lanes of a sum */
+#define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
+
+/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is neon_f, ISA_OBJECT(f) attn_neon_f. */
+#define ISA_NAME         "neon"
+#define ISA_FN(name)     neon_##name
+#define ISA_OBJECT(name) attn_neon_##name
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__
@@ -17,6 +22,9 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* For AVX2, which has fewer registers. */
+#define vec_settle(x) ((void)0)
 
 typedef float32x4_t vec;
 typedef uint32x4_t vec_mask; /* all bits of each lane that exists */
@@ -52,6 +60,12 @@ INLINE vec vec_add(vec a, vec b) {
 }
 INLINE vec vec_sub(vec a, vec b) {
     return vsubq_f32(a, b);
+}
+
+/* a - b; outside the mask +0, and nothing is computed that could raise an exception. */
+INLINE vec vec_sub_mask(vec_mask mask, vec a, vec b) {
+    uint32x4_t left = vandq_u32(mask, vreinterpretq_u32_f32(a)), right = vandq_u32(mask, vreinterpretq_u32_f32(b));
+    return vec_sub(vreinterpretq_f32_u32(left), vreinterpretq_f32_u32(right));
 }
 
 /* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row that holds
@@ -133,6 +147,9 @@ INLINE vec vec_swap_pairs(vec x) {
     return vrev64q_f32(x);
 }
 
+/* Sums stay in registers: gcc would keep two of four on the stack. */
+#define vec_pin(x) __asm__("" : "+w"(x))
+
 /* The tree of attn_lane_sum. */
 INLINE float vec_lane_sum(const vec x[SUM_VECS]) {
     vec t4 = vec_add(vec_add(x[0], x[2]), vec_add(x[1], x[3]));
@@ -141,8 +158,24 @@ INLINE float vec_lane_sum(const vec x[SUM_VECS]) {
 }
 
 /* The largest lane; no lane is NaN, and which of two zeros comes out is open. */
-INLINE float vec_lane_max(const vec x[SUM_VECS]) {
-    return vmaxnmvq_f32(vec_max(vec_max(x[0], x[2]), vec_max(x[1], x[3])));
+INLINE float vec_lane_max(vec x) {
+    return vmaxnmvq_f32(x);
+}
+
+/* The same of 4 registers: that of register i in lane i. */
+INLINE vec vec_lane_max_each(const vec x[VEC_LANES]) {
+    return vpmaxnmq_f32(vpmaxnmq_f32(x[0], x[1]), vpmaxnmq_f32(x[2], x[3]));
+}
+
+/* Lanes i < n where a[i] is less than b[i]. */
+INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) {
+    uint32_t left[VEC_LANES] = {0}, right[VEC_LANES] = {0};
+    if (n < VEC_LANES) {
+        for (size_t i = 0; i < n; i++)
+            left[i] = a[i], right[i] = b[i];
+        a = left, b = right;
+    }
+    return vcltq_u32(vld1q_u32(a), vld1q_u32(b));
 }
 
 /* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation

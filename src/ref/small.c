@@ -9,18 +9,17 @@ static float logit(const float *q, const float *k, size_t size, float scale) {
     return acc;
 }
 
-/* Logits of n keys become probabilities that are yet to be divided by *sum. */
-static void softmax(float *p, size_t n, float *max, float *sum) {
+/* Logits of n keys become probabilities that are yet to be divided by their sum, which is returned. */
+static float softmax(float *p, size_t n) {
     float m = -INFINITY, lanes[ATTN_LANES] = {0};
     for (size_t c = 0; c < n; c++)
         m = p[c] > m ? p[c] : m;
-    *max = m + 0.0f; /* of two zeros either may be the maximum: it is +0 */
     float shift = m == -INFINITY ? 0.0f : m;
     for (size_t c = 0; c < n; c++) {
         p[c] = ref_exp(p[c] - shift);
         lanes[c % ATTN_LANES] += p[c];
     }
-    *sum = attn_lane_sum(lanes);
+    return attn_lane_sum(lanes);
 }
 
 static void run_row(const struct attn_small_args *args, size_t h, size_t i) {
@@ -29,20 +28,16 @@ static void run_row(const struct attn_small_args *args, size_t h, size_t i) {
     const float *v = args->v + h / args->group * args->v_head_stride;
     float *o = args->o + h * args->o_head_stride + i * args->o_row_stride;
     size_t n = args->hi ? args->hi[i] : args->keys;
-    float *p = args->scratch, max, sum;
+    float *p = args->scratch;
     for (size_t c = 0; c < n; c++)
         p[c] = logit(q, k + c * args->k_row_stride, args->head_size, args->scale);
-    softmax(p, n, &max, &sum);
+    float sum = softmax(p, n);
     float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
     for (size_t j = 0; j < args->value_size; j++) {
         float acc = 0.0f;
         for (size_t c = 0; c < n; c++)
             acc = attn_fmaf(p[c], v[c * args->v_row_stride + j], acc);
         o[j] = acc * inverse + 0.0f; /* -0, also one that underflowed, becomes +0 */
-    }
-    if (args->max) {
-        args->max[h * args->state_stride + i] = max;
-        args->sum[h * args->state_stride + i] = sum;
     }
 }
 

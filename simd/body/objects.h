@@ -1,0 +1,15 @@
+/* What an ISA's table refers to. The texts that define these objects include this too, so that the compiler compares the types. */
+#ifndef ATTN_BODY_OBJECTS_H
+#define ATTN_BODY_OBJECTS_H
+
+#include "kernels.h"
+#include "vec.h"
+
+extern const struct attn_gemm_kernel ISA_OBJECT(gemm);
+extern const struct attn_softmax_kernel ISA_OBJECT(softmax);
+extern const struct attn_elementary_kernel ISA_OBJECT(elementary);
+extern const struct attn_attention_kernel ISA_OBJECT(attention);
+extern const struct attn_small_kernel ISA_OBJECT(small);
+extern const struct attn_copy_kernel ISA_OBJECT(copy);
+
+#endif

@@ -1,0 +1,181 @@
+/* Online softmax: rows of logits through one block of keys, and one row through several blocks. Invisible logits count as -inf:
+ * that changes no maximum, and its probability is the +0 asked for. */
+#ifndef ATTN_BODY_ONLINE_SOFTMAX_H
+#define ATTN_BODY_ONLINE_SOFTMAX_H
+
+#include <math.h>
+
+#include "exp.h"
+#include "kernels.h"
+#include "vec.h"
+
+/* Registers whose exp are computed in step. */
+enum { EXP_VECS = 4 };
+
+/* +0 for -inf. */
+INLINE vec shifts_of(vec max) {
+    return vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
+}
+
+/* Lanes of the register at column c that lie in [lo, hi). */
+INLINE vec_mask visible_lanes(size_t c, size_t lo, size_t hi) {
+    size_t first = lo > c ? lo - c : 0, last = hi > c ? hi - c : 0;
+    return vec_lanes(first < VEC_LANES ? first : VEC_LANES, last < VEC_LANES ? last : VEC_LANES);
+}
+
+INLINE vec visible_logits(const float *p, size_t c, size_t lo, size_t hi) {
+    return vec_select(visible_lanes(c, lo, hi), vec_load(p + c), vec_set(-INFINITY));
+}
+
+INLINE void clear_columns(float *p, size_t begin, size_t end) {
+    for (size_t c = begin; c < end; c += VEC_LANES)
+        vec_store_first(end - c, p + c, vec_zero());
+}
+
+/* ---- Maximum ---- */
+
+/* The maximum of a row's visible logits is that of these lanes. */
+static vec ISA_FN(row_maxima)(const float *p, size_t lo, size_t hi) {
+    size_t c = lo / VEC_LANES * VEC_LANES;
+    vec m[4];
+    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_set(-INFINITY);
+    if (lo > c) {
+        m[0] = vec_max(m[0], visible_logits(p, c, lo, hi));
+        c += VEC_LANES;
+    }
+    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
+        UNROLL for (int i = 0; i < 4; i++) m[i] = vec_max(m[i], vec_load(p + c + i * VEC_LANES));
+    for (; c + VEC_LANES <= hi; c += VEC_LANES)
+        m[1] = vec_max(m[1], vec_load(p + c));
+    if (c < hi)
+        m[2] = vec_max(m[2], visible_logits(p, c, lo, hi));
+    return vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
+}
+
+/* ---- Probabilities ---- */
+
+/* n registers of probabilities, the first one's columns those of the lanes' first: stored, and added to the lanes. */
+INLINE void take_probabilities(vec *e, float *y, vec lanes[SUM_VECS], const int n) {
+    vec_exp_low_each(e, n);
+    UNROLL for (int i = 0; i < n; i++) vec_store(y + i * VEC_LANES, e[i]);
+    UNROLL for (int i = 0; i < n; i++) lanes[i % SUM_VECS] = vec_add(lanes[i % SUM_VECS], e[i]);
+    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_pin(lanes[i]);
+}
+
+/* y = exp(x - shift) of n registers. */
+INLINE void exp_columns(const float *x, vec shift, float *y, vec lanes[SUM_VECS], const int n) {
+    vec e[EXP_VECS];
+    UNROLL for (int i = 0; i < n; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
+    take_probabilities(e, y, lanes, n);
+}
+
+/* The same of the 16 columns at c, of which some are invisible. */
+INLINE void exp_visible(float *p, size_t c, size_t lo, size_t hi, vec shift, vec lanes[SUM_VECS]) {
+    vec e[SUM_VECS];
+    UNROLL for (size_t i = 0; i < SUM_VECS; i++) e[i] = vec_sub(visible_logits(p, c + i * VEC_LANES, lo, hi), shift);
+    take_probabilities(e, p + c, lanes, SUM_VECS);
+}
+
+/* Columns c .. hi - 1 of a row, c a multiple of 16, and up to the next one +0. */
+INLINE void exp_row(float *p, size_t c, size_t hi, vec shift, vec lanes[SUM_VECS]) {
+    for (; c + EXP_VECS * VEC_LANES <= hi; c += EXP_VECS * VEC_LANES)
+        exp_columns(p + c, shift, p + c, lanes, EXP_VECS);
+    for (; EXP_VECS > SUM_VECS && c + ATTN_LANES <= hi; c += ATTN_LANES)
+        exp_columns(p + c, shift, p + c, lanes, SUM_VECS);
+    if (c < hi)
+        exp_visible(p, c, c, hi, shift, lanes);
+}
+
+INLINE void load_lanes(const float *p, vec factor, vec lanes[SUM_VECS]) {
+    UNROLL for (int i = 0; i < SUM_VECS; i++) lanes[i] = vec_mul(vec_load(p + i * VEC_LANES), factor);
+}
+
+INLINE void store_lanes(const vec lanes[SUM_VECS], float *p) {
+    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_store(p + i * VEC_LANES, lanes[i]);
+}
+
+/* ---- One block ---- */
+
+static void ISA_FN(block_row)(const struct attn_block_args *args, size_t r, float max, float correction) {
+    float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
+    size_t lo = args->lo[r], hi = args->hi[r], c = lo / ATTN_LANES * ATTN_LANES;
+    vec shift = vec_set(max), lanes[SUM_VECS];
+    load_lanes(lane, vec_set(correction), lanes);
+    clear_columns(p, args->begin, c);
+    if (lo > c) {
+        exp_visible(p, c, lo, hi, shift, lanes);
+        c += ATTN_LANES;
+    }
+    exp_row(p, c, hi, shift, lanes);
+    store_lanes(lanes, lane);
+    clear_columns(p, (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES, args->end);
+}
+
+/* Up to a register's worth of rows. All maxima first: their reductions and corrections are those of one register, with a lane for
+ * each row. */
+static void ISA_FN(block_rows)(const struct attn_block_args *args, size_t first, size_t count) {
+    const uint32_t *lo = args->lo + first, *hi = args->hi + first;
+    float *scores = args->scores + first * args->score_stride;
+    vec maxima[VEC_LANES];
+    float shift[VEC_LANES], correction[VEC_LANES];
+    for (size_t r = 0; r < VEC_LANES; r++)
+        maxima[r] = r < count && lo[r] < hi[r] ? ISA_FN(row_maxima)(scores + r * args->score_stride, lo[r], hi[r])
+                                               : vec_set(-INFINITY);
+    vec_mask seen = vec_less_counts(count, lo, hi);
+    vec old = vec_load_first(count, args->max + first);
+    vec max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero()), shifts = shifts_of(max);
+    vec corrections = vec_exp_low(vec_sub_mask(seen, old, shifts)); /* 1 where nothing is seen */
+    vec_store_first(count, args->max + first, vec_select(seen, max, old));
+    vec_store_first(count, args->correction + first, corrections);
+    vec_store(shift, shifts);
+    vec_store(correction, corrections);
+    for (size_t r = 0; r < count; r++) {
+        if (lo[r] < hi[r])
+            ISA_FN(block_row)(args, first + r, shift[r], correction[r]);
+        else
+            clear_columns(scores + r * args->score_stride, args->begin, args->end);
+    }
+}
+
+static void ISA_FN(block)(const struct attn_block_args *args) {
+    for (size_t first = 0; first < args->rows; first += VEC_LANES)
+        ISA_FN(block_rows)(args, first, args->rows - first < VEC_LANES ? args->rows - first : VEC_LANES);
+}
+
+/* ---- One row through several blocks ---- */
+
+#if VEC_LANES >= ATTN_LANES
+#define ISA_ROW ISA_FN(row)
+
+INLINE size_t columns_of(const struct attn_row_args *args, size_t block) {
+    size_t left = args->n - block * ATTN_BLOCK;
+    return left < ATTN_BLOCK ? left : ATTN_BLOCK;
+}
+
+/* All maxima first, a lane for each block: with each the larger ones before it, and the corrections are one exp. */
+static void ISA_FN(row)(const struct attn_row_args *args) {
+    size_t blocks = (args->n + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    vec maxima[VEC_LANES], first = vec_set(*args->max);
+    float shift[VEC_LANES], correction[VEC_LANES];
+    UNROLL for (size_t i = 0; i < VEC_LANES; i++) maxima[i] = first;
+    for (size_t i = 0; i < blocks; i++)
+        maxima[i] = ISA_FN(row_maxima)(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i));
+    vec max = vec_add(vec_running_max(vec_max(first, vec_lane_max_each(maxima))), vec_zero()), shifts = shifts_of(max);
+    vec corrections = vec_exp_low(vec_sub(vec_after(first, max), shifts));
+    vec_store_first(blocks, args->correction, corrections);
+    vec_store(shift, shifts);
+    vec_store(correction, corrections);
+    *args->max = vec_lane_max(max);
+    vec lanes[SUM_VECS];
+    load_lanes(args->lanes, vec_set(1.0f), lanes);
+    for (size_t i = 0; i < blocks; i++) {
+        UNROLL for (int v = 0; v < SUM_VECS; v++) lanes[v] = vec_mul(lanes[v], vec_set(correction[i]));
+        exp_row(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i), vec_set(shift[i]), lanes);
+    }
+    store_lanes(lanes, args->lanes);
+}
+#else
+#define ISA_ROW NULL
+#endif
+
+#endif

@@ -340,6 +340,12 @@ static void special_values_mask(struct problem *p) {
     special_values(p);
     mask(p);
 }
+/* Rows whose sum is NaN, with keys that an interval hides and others that a mask hides. */
+static void special_values_weights(struct problem *p) {
+    special_values_mask(p);
+    causal_window(p);
+    weights(p);
+}
 static void masked_weights(struct problem *p) {
     mask(p);
     weights(p);
@@ -404,6 +410,7 @@ static const struct option {
     {"special-values-mask", special_values_mask},
     {"masked-weights", masked_weights},
     {"far-alibi", far_alibi},
+    {"special-values-weights", special_values_weights},
 };
 
 static void add_outputs(const struct problem *p) {

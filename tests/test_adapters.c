@@ -30,22 +30,27 @@ static void check_tally(struct tally *tally, size_t count) {
         assert_int_equal(atomic_load(&tally->calls[i]), i < count);
 }
 
-/* Items in a queue that every task empties together with the others. */
-struct shared_queue {
-    struct attn_queue queue;
-    struct tally tally;
+/* Items that tasks take until none is left. */
+struct tasks {
+    size_t count;
+    struct tally *items;
+    atomic_int *running; /* [count] */
 };
 
-static void queue_task(void *arg, size_t index) {
-    struct shared_queue *shared = arg;
-    for (struct attn_share share = attn_queue_share(&shared->queue, index); attn_queue_take(&share);)
-        tally_task(&shared->tally, share.item);
+static void run_item(const void *arg, size_t item, size_t task) {
+    const struct tasks *tasks = arg;
+    assert_true(task < tasks->count);
+    assert_int_equal(0, atomic_fetch_add(&tasks->running[task], 1)); /* one at a time */
+    tally_task(tasks->items, item);
+    atomic_fetch_sub(&tasks->running[task], 1);
 }
 
-static void check_queue(const attn_parallel *parallel, size_t tasks, size_t count) {
-    struct shared_queue shared = {.tally = {{0}}};
-    attn_run_queue(parallel, tasks, count, queue_task, &shared, &shared.queue);
-    check_tally(&shared.tally, count);
+static void check_items(const attn_parallel *parallel, size_t count, size_t items) {
+    struct tally tally = {0};
+    atomic_int running[MAX_COUNT] = {0};
+    count = count < MAX_COUNT ? count : MAX_COUNT;
+    attn_for_each(parallel, count, items, run_item, &(struct tasks){count, &tally, running});
+    check_tally(&tally, items);
 }
 
 #if defined(HAVE_OPENMP) || defined(HAVE_PTHREADPOOL)
@@ -62,7 +67,7 @@ static void check_parallel(const attn_parallel *parallel, size_t threads) {
             attn_run(parallel, counts[c], tally_task, &through);
             check_tally(&through, counts[c]);
 
-            check_queue(parallel, threads, counts[c]);
+            check_items(parallel, threads, counts[c]);
         }
 }
 #endif
@@ -153,11 +158,20 @@ static void test_calling_thread(void **state) {
             struct tally tally = {0};
             attn_run(parallels[p], counts[c], tally_task, &tally);
             check_tally(&tally, counts[c]);
-            check_queue(parallels[p], 3, counts[c]);
+            check_items(parallels[p], 3, counts[c]);
         }
     }
     const attn_parallel zero = {noting_run, NULL, 0};
     assert_int_equal(attn_threads(&zero), 1);
+}
+
+static void test_work_deserves_threads(void **state) {
+    (void)state;
+    const attn_parallel parallel = {noting_run, NULL, 5};
+    assert_int_equal(1, attn_threads_for(&parallel, 0));
+    assert_int_equal(1, attn_threads_for(&parallel, ATTN_WAKE_NS - 1));
+    assert_int_equal(5, attn_threads_for(&parallel, ATTN_WAKE_NS));
+    assert_int_equal(1, attn_threads_for(NULL, 1e30));
 }
 
 int main(int argc, char **argv) {
@@ -165,6 +179,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_when_run_is_called),
         cmocka_unit_test(test_calling_thread),
+        cmocka_unit_test(test_work_deserves_threads),
 #ifdef HAVE_OPENMP
         cmocka_unit_test(test_openmp),
         cmocka_unit_test(test_openmp_nested),

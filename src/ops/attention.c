@@ -3,20 +3,22 @@
 #include "ops/small.h"
 #include "ops/tile.h"
 
-/* Below this many multiply-adds waking another thread costs more than it saves; below twice as many where threads share what
- * one of them has packed, for its lines come from that one's cache. Fewer query rows than so many wait for keys and values
- * instead: they take as long. */
-#define ATTENTION_PARALLEL_WORK (3u << 19)
-#define SHARED_WORK             (3u << 20)
-#define LEAST_ROWS              8
+/* Tasks wait for each other longer than those of a product: their shares are less equal. They must be worth so many times as
+ * much; twice that where they share what one of them has packed, whose lines come from that one's cache. 1.57 and 3.15 million
+ * multiply-adds, from two threads on a Zen 5. */
+#define UNEVEN        3
+#define UNEVEN_SHARED 6
+
+/* Fewer query rows than this wait for keys and values to arrive: they take as long. */
+#define LEAST_ROWS 8
 
 /* Spans are shared out among tasks where there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
 
 /* A thread takes whole heads, for it packs what it reads and nobody waits in between, where there are so many per thread, or
- * where they come out even and take so little that it costs not much when one thread is late. */
+ * where they come out even and all of them together take less than 2 ms: then it costs not much when one thread is late. */
 #define HEADS_PER_THREAD 4
-#define MOST_EVEN_WORK   (1u << 26)
+#define MOST_EVEN_NS     (1u << 21)
 
 /* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
 #define MOST_IN_PLACE 3
@@ -57,19 +59,18 @@ static void layout_scratches(struct attn_problem *problem, size_t tasks, struct 
     attn_carve_take(carve, tasks, one.used);
 }
 
-/* Multiply-adds, or the time that keys and values take in them. A ring's length grows without end, what it holds does not. */
-static double work_of(const struct attn_problem *problem) {
+/* Nanoseconds of one thread. A ring's length grows without end, what it holds does not. */
+static double time_of(const struct attn_problem *problem) {
     size_t keys =
         problem->cache ? attn_min(problem->longest.keys, problem->cache->config.capacity) : problem->longest.keys;
     double rows = (double)problem->longest.rows * (double)problem->group;
     return (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) * (double)keys *
-           (double)(problem->head_size + problem->value_size);
+           (double)(problem->head_size + problem->value_size) * ATTN_MULTIPLY_ADD_NS;
 }
 
 /* Into how many tasks work is cut. */
 static size_t task_count(const struct attn_problem *problem, size_t items) {
-    size_t threads = attn_threads(problem->options->parallel);
-    return threads == 1 || work_of(problem) < ATTENTION_PARALLEL_WORK ? 1 : attn_min(threads, items);
+    return attn_min(attn_threads_for(problem->options->parallel, time_of(problem) / UNEVEN), items);
 }
 
 static bool has_many(const struct attn_problem *problem, size_t heads) {
@@ -78,7 +79,7 @@ static bool has_many(const struct attn_problem *problem, size_t heads) {
 
 /* Whether tasks share what is packed. */
 static bool is_shared(const struct attn_problem *problem, size_t heads) {
-    bool even = heads % attn_threads(problem->options->parallel) == 0 && work_of(problem) <= MOST_EVEN_WORK;
+    bool even = heads % attn_threads(problem->options->parallel) == 0 && time_of(problem) <= MOST_EVEN_NS;
     return problem->source == ATTN_SOURCE_PACKED && problem->tasks > 1 &&
            (problem->spans > 1 || !(even || has_many(problem, heads)));
 }
@@ -101,7 +102,7 @@ static void layout_keys(struct attn_problem *problem, size_t heads, struct attn_
     problem->values_in_place =
         packed && problem->value_size <= gemm->dense_cols && problem->v.row_stride == problem->value_size;
     bool many = has_many(problem, heads), shared = is_shared(problem, heads);
-    problem->all_packed = shared && work_of(problem) >= SHARED_WORK;
+    problem->all_packed = shared && time_of(problem) >= UNEVEN_SHARED * ATTN_WAKE_NS;
     if (!attn_store_init(&problem->store, gemm, problem->all_packed ? problem->kv_heads : 1, problem->head_size,
                          problem->value_size,
                          packed ? problem->longest.keys : attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS))
@@ -181,11 +182,6 @@ void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve)
 
 /* ---- Tasks ---- */
 
-struct attention_work {
-    struct attn_problem *problem;
-    struct attn_queue queue;
-};
-
 /* Packs what the rows of a head see. */
 static void pack_head(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
@@ -202,39 +198,6 @@ static void pack_head(const struct attn_tile *tile) {
     attn_store_fill_unit(&problem->store, tile->store_sequence, tile->store_head, keys.begin);
 }
 
-static struct attn_tile new_tile(const struct attn_problem *problem, size_t task) {
-    return (struct attn_tile){.problem = problem,
-                              .gemm = attn_table_gemm(problem->table),
-                              .attention = attn_table_attention(problem->table),
-                              .scratch = &problem->scratch[task],
-                              .finite = {.head = SIZE_MAX},
-                              .head = SIZE_MAX};
-}
-
-static void pack_task(void *arg, size_t index) {
-    struct attention_work *work = arg;
-    struct attn_tile tile = new_tile(work->problem, index);
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
-        attn_tile_take_head(&tile, share.item);
-        pack_head(&tile);
-    }
-}
-
-/* Items are heads, each packed and then read by the task that takes it. */
-static void head_task(void *arg, size_t index) {
-    struct attention_work *work = arg;
-    struct attn_tile tile = new_tile(work->problem, index);
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);) {
-        attn_tile_take_head(&tile, share.item);
-        if (tile.tiles > 0)
-            pack_head(&tile);
-        for (size_t i = 0; i < tile.tiles; i++) {
-            attn_tile_begin(&tile, i);
-            attn_tile_run(&tile);
-        }
-    }
-}
-
 /* Takes up tile number `item`, counted over all heads. False where the sequence has fewer tiles than others. */
 static bool take_tile(struct attn_tile *tile, size_t item) {
     const struct attn_problem *problem = tile->problem;
@@ -247,36 +210,64 @@ static bool take_tile(struct attn_tile *tile, size_t item) {
     return true;
 }
 
-/* Items are tiles; those of a head follow each other. */
-static void tile_task(void *arg, size_t index) {
-    struct attention_work *work = arg;
-    struct attn_tile tile = new_tile(work->problem, index);
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        if (take_tile(&tile, share.item))
-            attn_tile_run(&tile);
+/* What an item is. */
+enum item { PACK_HEAD, RUN_HEAD, RUN_TILE, RUN_SPAN, MERGE_SPANS };
+
+static void run_head(struct attn_tile *tile, size_t item) {
+    attn_tile_take_head(tile, item);
+    if (tile->tiles > 0)
+        pack_head(tile);
+    for (size_t i = 0; i < tile->tiles; i++) {
+        attn_tile_begin(tile, i);
+        attn_tile_run(tile);
+    }
 }
 
-/* Items are spans; those of a tile follow each other. */
-static void span_task(void *arg, size_t index) {
-    struct attention_work *work = arg;
-    struct attn_tile tile = new_tile(work->problem, index);
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        if (take_tile(&tile, share.item / work->problem->spans))
-            attn_tile_run_span(&tile, share.item % work->problem->spans, share.item);
+/* Tiles of a head follow each other, and spans of a tile. */
+static void run_item(struct attn_tile *tile, enum item what, size_t item) {
+    size_t spans = tile->problem->spans;
+    switch (what) {
+    case PACK_HEAD:
+        attn_tile_take_head(tile, item);
+        pack_head(tile);
+        break;
+    case RUN_HEAD:
+        run_head(tile, item);
+        break;
+    case RUN_TILE:
+        if (take_tile(tile, item))
+            attn_tile_run(tile);
+        break;
+    case RUN_SPAN:
+        if (take_tile(tile, item / spans))
+            attn_tile_run_span(tile, item % spans, item);
+        break;
+    case MERGE_SPANS:
+        if (take_tile(tile, item))
+            attn_tile_merge(tile, item * spans);
+    }
 }
 
-static void merge_task(void *arg, size_t index) {
-    struct attention_work *work = arg;
-    struct attn_tile tile = new_tile(work->problem, index);
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        if (take_tile(&tile, share.item))
-            attn_tile_merge(&tile, share.item * work->problem->spans);
+struct round {
+    const struct attn_problem *problem;
+    enum item what;
+};
+
+static void run_items(const void *arg, struct attn_items *items) {
+    const struct round *round = arg;
+    const struct attn_problem *problem = round->problem;
+    struct attn_tile tile = {.problem = problem,
+                             .gemm = attn_table_gemm(problem->table),
+                             .attention = attn_table_attention(problem->table),
+                             .scratch = &problem->scratch[items->task],
+                             .finite = {.head = SIZE_MAX},
+                             .head = SIZE_MAX};
+    for (size_t item; attn_items_take(items, &item);)
+        run_item(&tile, round->what, item);
 }
 
-static void run_items(struct attn_problem *problem, size_t items, void (*task)(void *arg, size_t index)) {
-    struct attention_work work = {.problem = problem};
-    size_t tasks = attn_min(problem->tasks, items);
-    attn_run_queue(problem->options->parallel, tasks, items, task, &work, &work.queue);
+static void run_round(const struct attn_problem *problem, enum item what, size_t items) {
+    attn_for_each_task(problem->options->parallel, problem->tasks, items, run_items, &(struct round){problem, what});
 }
 
 void attn_op_attention(struct attn_problem *problem) {
@@ -286,15 +277,15 @@ void attn_op_attention(struct attn_problem *problem) {
         return;
     }
     if (problem->source == ATTN_SOURCE_PACKED && !problem->all_packed) {
-        run_items(problem, heads, head_task);
+        run_round(problem, RUN_HEAD, heads);
         return;
     }
     if (problem->all_packed)
-        run_items(problem, heads, pack_task);
+        run_round(problem, PACK_HEAD, heads);
     if (problem->spans == 1) {
-        run_items(problem, tiles, tile_task);
+        run_round(problem, RUN_TILE, tiles);
         return;
     }
-    run_items(problem, tiles * problem->spans, span_task);
-    run_items(problem, tiles, merge_task);
+    run_round(problem, RUN_SPAN, tiles * problem->spans);
+    run_round(problem, MERGE_SPANS, tiles);
 }

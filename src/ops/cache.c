@@ -4,8 +4,8 @@
 
 #include "ops/parallel.h"
 
-/* Below this many floats waking another thread costs more than it saves. */
-#define APPEND_PARALLEL_WORK (1u << 16)
+/* Nanoseconds of one float of a key or value: it is read and written, keys transposed. */
+#define APPEND_NS 0.25
 
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
     *row = 0;
@@ -80,16 +80,17 @@ void attn_op_cache_fork(struct attn_cache *fork, const attn_cache_fork_config *c
 
 /* ---- Append ---- */
 
-struct append_work {
-    struct attn_cache *cache;
+struct append {
+    const struct attn_cache *cache;
     const attn_cache_append_args *args;
-    struct attn_queue queue;
 };
 
-static void append_head(const struct append_work *work, size_t b, size_t head) {
-    const struct attn_cache *cache = work->cache;
-    const attn_cache_append_args *args = work->args;
+static void append_head(const void *arg, size_t item, size_t task) {
+    (void)task;
+    const struct attn_cache *cache = ((const struct append *)arg)->cache;
+    const attn_cache_append_args *args = ((const struct append *)arg)->args;
     const attn_tensor *k = &args->k, *v = &args->v;
+    size_t b = item / cache->config.kv_heads, head = item % cache->config.kv_heads;
     size_t row, count = attn_cache_new_keys(args, b, &row), batch = args->cu.cu ? 0 : b;
     if (count == 0) /* without rows there need be no pointer to them */
         return;
@@ -102,7 +103,6 @@ static void append_head(const struct append_work *work, size_t b, size_t head) {
         .kernel = attn_table_attention(cache->table),
     };
     if (args->rotary) {
-        size_t item = b * cache->config.kv_heads + head;
         int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0;
         rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
         rows.rotated = cache->rotated + item * ATTN_MAX_COLS * cache->config.head_size;
@@ -110,21 +110,12 @@ static void append_head(const struct append_work *work, size_t b, size_t head) {
     attn_store_append(&cache->store, b, head, cache->lengths[b], count, &rows);
 }
 
-static void append_task(void *arg, size_t index) {
-    struct append_work *work = arg;
-    size_t kv_heads = work->cache->config.kv_heads;
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        append_head(work, share.item / kv_heads, share.item % kv_heads);
-}
-
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args) {
-    struct append_work work = {.cache = cache, .args = args};
     const attn_cache_config *config = &cache->config;
-    size_t items = config->batch * config->kv_heads, threads = attn_threads(args->parallel), row;
-    if ((double)items * (double)args->len * (double)(config->head_size + config->value_size) < APPEND_PARALLEL_WORK)
-        threads = 1;
-    threads = attn_min(threads, items);
-    attn_run_queue(args->parallel, threads, items, append_task, &work, &work.queue);
+    size_t heads = config->batch * config->kv_heads, row;
+    double floats = (double)heads * (double)args->len * (double)(config->head_size + config->value_size);
+    attn_for_each(args->parallel, attn_threads_for(args->parallel, floats * APPEND_NS), heads, append_head,
+                  &(struct append){cache, args});
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);

@@ -4,9 +4,6 @@
 
 #include "ops/parallel.h"
 
-/* Below this many multiply-adds waking another thread costs more than it saves. */
-#define GEMM_PARALLEL_WORK (1u << 19)
-
 /* Lines that a set of L1 holds, at least: a tile of so many rows does not miss them at every step. From so many columns on a copy
  * of the rows costs less than it saves. */
 enum { WAYS = 8, MANY_COLUMNS = 512 };
@@ -51,7 +48,7 @@ bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride
 }
 
 /* The product cut into items: bands of rows, or bands of columns where rows are few. */
-struct gemm_work {
+struct product {
     const struct attn_packed *w;
     size_t m;
     const float *x;
@@ -60,30 +57,25 @@ struct gemm_work {
     size_t y_stride;
     bool by_rows;
     size_t band; /* rows or columns of an item, a multiple of the tile's */
-    struct attn_queue queue;
 };
 
-static void run_gemm_item(const struct gemm_work *work, size_t item) {
-    const struct attn_packed *w = work->w;
-    size_t begin = item * work->band, total = work->by_rows ? work->m : w->n;
-    size_t count = total - begin < work->band ? total - begin : work->band;
-    size_t row = work->by_rows ? begin : 0, col = work->by_rows ? 0 : begin;
-    w->kernel->run(&(struct attn_gemm_args){.m = work->by_rows ? count : work->m,
-                                            .n = work->by_rows ? w->n : count,
+static void multiply_band(const void *arg, size_t item, size_t task) {
+    (void)task;
+    const struct product *product = arg;
+    const struct attn_packed *w = product->w;
+    size_t begin = item * product->band, total = product->by_rows ? product->m : w->n;
+    size_t count = attn_min(total - begin, product->band);
+    size_t row = product->by_rows ? begin : 0, col = product->by_rows ? 0 : begin;
+    w->kernel->run(&(struct attn_gemm_args){.m = product->by_rows ? count : product->m,
+                                            .n = product->by_rows ? w->n : count,
                                             .k = w->k,
-                                            .a = work->x + row * work->x_stride,
-                                            .a_stride = work->x_stride,
+                                            .a = product->x + row * product->x_stride,
+                                            .a_stride = product->x_stride,
                                             .b = w->panels + col / w->kernel->cols * w->panel_stride,
                                             .panel_stride = w->panel_stride,
                                             .bias = w->bias ? w->bias + col : NULL,
-                                            .c = work->y + row * work->y_stride + col,
-                                            .c_stride = work->y_stride});
-}
-
-static void run_gemm_task(void *arg, size_t index) {
-    struct gemm_work *work = arg;
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        run_gemm_item(work, share.item);
+                                            .c = product->y + row * product->y_stride + col,
+                                            .c_stride = product->y_stride});
 }
 
 /* `total` rows or columns as items of equal numbers of tiles. */
@@ -102,21 +94,19 @@ static struct cut cut_tiles(size_t total, size_t tile, size_t threads) {
 
 void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                   const attn_parallel *parallel) {
-    struct gemm_work work = {
+    struct product product = {
         .w = w, .m = m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride, .by_rows = true, .band = m};
-    size_t threads = attn_threads(parallel);
     if (m == 0)
         return;
-    /* Compared as floating point: the product need not fit in size_t. */
-    if (threads == 1 || (double)m * (double)w->n * (double)w->k < GEMM_PARALLEL_WORK) {
-        run_gemm_item(&work, 0);
+    /* In floating point: the product of sizes need not fit in size_t. */
+    size_t threads = attn_threads_for(parallel, (double)m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
+    if (threads == 1) {
+        multiply_band(&product, 0, 0);
         return;
     }
     struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->cols, threads);
-    work.by_rows = rows.wait < cols.wait;
-    struct cut cut = work.by_rows ? rows : cols;
-    work.band = cut.band;
-    size_t items = cut.items;
-    threads = attn_min(threads, items);
-    attn_run_queue(parallel, threads, items, run_gemm_task, &work, &work.queue);
+    product.by_rows = rows.wait < cols.wait;
+    struct cut cut = product.by_rows ? rows : cols;
+    product.band = cut.band;
+    attn_for_each(parallel, threads, cut.items, multiply_band, &product);
 }

@@ -4,6 +4,10 @@ size_t attn_threads(const attn_parallel *parallel) {
     return parallel && parallel->threads > 1 ? parallel->threads : 1;
 }
 
+size_t attn_threads_for(const attn_parallel *parallel, double nanoseconds) {
+    return nanoseconds < ATTN_WAKE_NS ? 1 : attn_threads(parallel);
+}
+
 void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *arg, size_t index), void *arg) {
     if (tasks > 1 && attn_threads(parallel) > 1) {
         parallel->run(parallel->context, task, arg, tasks);
@@ -13,34 +17,85 @@ void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *ar
         task(arg, i);
 }
 
+/* ---- Items ---- */
+
+/* The ranges lie in the stack frame of the call: more tasks than this share them. */
 enum { MOST_RANGES = 32 };
 
-static void cut_queue(struct attn_queue *queue, size_t items) {
-    for (size_t r = 0, begin = 0; r < queue->ranges; r++) {
-        atomic_init(&queue->range[r].next, begin);
-        begin += items / queue->ranges + (r < items % queue->ranges);
-        queue->range[r].end = begin;
+struct attn_range {
+    _Alignas(64) atomic_size_t next; /* a line for each: mostly one task takes from it. Ends at `end` plus the tasks */
+    size_t end;
+};
+
+bool attn_items_take(struct attn_items *items, size_t *item) {
+    if (!items->range) {
+        *item = items->next++;
+        return *item < items->end;
     }
+    for (; items->left > 0; items->left--, items->from = items->from + 1 < items->ranges ? items->from + 1 : 0) {
+        struct attn_range *range = &items->range[items->from];
+        *item = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
+        if (*item < range->end)
+            return true;
+    }
+    return false;
+}
+
+struct shared_items {
+    struct attn_range range[MOST_RANGES];
+    size_t ranges;
+    void (*run)(const void *arg, struct attn_items *items);
+    const void *arg;
+};
+
+/* No order between threads follows from the counters; that the tasks have ended is what `parallel` guarantees. */
+static void run_task(void *arg, size_t task) {
+    struct shared_items *shared = arg;
+    struct attn_items items = {.task = task,
+                               .range = shared->range,
+                               .ranges = shared->ranges,
+                               .from = task % shared->ranges,
+                               .left = shared->ranges};
+    shared->run(shared->arg, &items);
 }
 
 /* Out of line: one task needs nothing of this on its stack. */
-static __attribute__((noinline)) void run_ranges(const attn_parallel *parallel, size_t tasks, size_t items,
-                                                 void (*task)(void *arg, size_t index), void *arg,
-                                                 struct attn_queue *queue) {
-    struct attn_range range[MOST_RANGES];
-    *queue = (struct attn_queue){.range = range, .ranges = tasks < MOST_RANGES ? tasks : MOST_RANGES};
-    cut_queue(queue, items);
-    attn_run(parallel, tasks, task, arg);
+static __attribute__((noinline)) void run_tasks(const attn_parallel *parallel, size_t tasks, size_t items,
+                                                void (*run)(const void *arg, struct attn_items *items),
+                                                const void *arg) {
+    struct shared_items shared;
+    shared.ranges = tasks < MOST_RANGES ? tasks : MOST_RANGES;
+    shared.run = run;
+    shared.arg = arg;
+    for (size_t r = 0, begin = 0; r < shared.ranges; r++) {
+        atomic_init(&shared.range[r].next, begin);
+        begin += items / shared.ranges + (r < items % shared.ranges);
+        shared.range[r].end = begin;
+    }
+    attn_run(parallel, tasks, run_task, &shared);
 }
 
-void attn_run_queue(const attn_parallel *parallel, size_t tasks, size_t items, void (*task)(void *arg, size_t index),
-                    void *arg, struct attn_queue *queue) {
-    if (tasks > 1) {
-        run_ranges(parallel, tasks, items, task, arg, queue);
-        return;
-    }
-    struct attn_range all;
-    *queue = (struct attn_queue){.range = &all, .ranges = 1};
-    cut_queue(queue, items);
-    attn_run(parallel, tasks, task, arg);
+void attn_for_each_task(const attn_parallel *parallel, size_t tasks, size_t items,
+                        void (*run)(const void *arg, struct attn_items *items), const void *arg) {
+    tasks = tasks < items ? tasks : items;
+    if (tasks > 1 && attn_threads(parallel) > 1)
+        run_tasks(parallel, tasks, items, run, arg);
+    else
+        run(arg, &(struct attn_items){.end = items});
+}
+
+struct each {
+    void (*run)(const void *arg, size_t item, size_t task);
+    const void *arg;
+};
+
+static void run_each(const void *arg, struct attn_items *items) {
+    const struct each *each = arg;
+    for (size_t item; attn_items_take(items, &item);)
+        each->run(each->arg, item, items->task);
+}
+
+void attn_for_each(const attn_parallel *parallel, size_t tasks, size_t items,
+                   void (*run)(const void *arg, size_t item, size_t task), const void *arg) {
+    attn_for_each_task(parallel, tasks, items, run_each, &(struct each){run, arg});
 }

@@ -109,24 +109,18 @@ static inline __attribute__((always_inline)) void run_chunk(const struct attn_pr
 }
 
 /* Items are ROWS rows of a sequence, of one part of its heads. */
-struct small_work {
+struct small {
     const struct attn_problem *problem;
     size_t chunks, parts; /* per sequence */
-    struct attn_queue queue;
 };
 
-static void run_small_item(const struct small_work *work, size_t item, void *scratch) {
-    size_t part = item % work->parts, chunk = item / work->parts % work->chunks, b = item / work->parts / work->chunks;
-    size_t each = work->problem->kv_heads / work->parts, more = work->problem->kv_heads % work->parts;
-    run_chunk(work->problem, b, chunk, part * each + attn_min(part, more), each + (part < more), scratch);
-}
-
-static void run_small_task(void *arg, size_t index) {
-    struct small_work *work = arg;
-    const struct attn_problem *problem = work->problem;
-    void *scratch = problem->small_scratch + index * attn_table_small(problem->table)->scratch_bytes;
-    for (struct attn_share share = attn_queue_share(&work->queue, index); attn_queue_take(&share);)
-        run_small_item(work, share.item, scratch);
+static void run_part(const void *arg, size_t item, size_t task) {
+    const struct small *small = arg;
+    const struct attn_problem *problem = small->problem;
+    size_t part = item % small->parts, chunk = item / small->parts % small->chunks;
+    size_t each = problem->kv_heads / small->parts, more = problem->kv_heads % small->parts;
+    run_chunk(problem, item / small->parts / small->chunks, chunk, part * each + attn_min(part, more),
+              each + (part < more), problem->small_scratch + task * attn_table_small(problem->table)->scratch_bytes);
 }
 
 static size_t chunks_of(const struct attn_problem *problem) {
@@ -140,15 +134,14 @@ size_t attn_small_items(const struct attn_problem *problem) {
 }
 
 void attn_op_small(const struct attn_problem *problem) {
-    struct small_work work = {.problem = problem, .chunks = chunks_of(problem)};
+    struct small small = {.problem = problem, .chunks = chunks_of(problem)};
     if (problem->tasks > 1) { /* then all can be counted */
-        size_t pieces = problem->batch * work.chunks;
-        work.parts = pieces / ITEMS_PER_TASK >= problem->tasks ? 1 : attn_min(problem->kv_heads, problem->tasks);
-        attn_run_queue(problem->options->parallel, problem->tasks, pieces * work.parts, run_small_task, &work,
-                       &work.queue);
+        size_t pieces = problem->batch * small.chunks;
+        small.parts = pieces / ITEMS_PER_TASK >= problem->tasks ? 1 : attn_min(problem->kv_heads, problem->tasks);
+        attn_for_each(problem->options->parallel, problem->tasks, pieces * small.parts, run_part, &small);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)
-        for (size_t chunk = 0; chunk < work.chunks; chunk++)
+        for (size_t chunk = 0; chunk < small.chunks; chunk++)
             run_chunk(problem, b, chunk, 0, problem->kv_heads, problem->small_scratch);
 }

@@ -1,5 +1,6 @@
 /* What the library says on stderr where the environment variable ATTN_VERBOSE asks for it: 1, a line per created object; 2, also a
- * line per call, with its sizes, the options in use and the microseconds that it took. The variable is read once. */
+ * line per call, with its sizes, the options in use, the plan of attention and the microseconds that it took. The variable is read
+ * once. */
 #ifndef ATTN_VERBOSE_H
 #define ATTN_VERBOSE_H
 

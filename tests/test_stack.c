@@ -271,17 +271,22 @@ static const char *const path_names[PATHS] = {
 
 static bool path_seen[PATHS];
 
-static enum path path_of(const struct attn_problem *p) {
-    bool spans = !p->small && p->spans > 1;
-    if (p->small)
+static enum path path_of(const struct attn_plan *plan) {
+    bool spans = plan->spans > 1;
+    switch (plan->path) {
+    case ATTN_PATH_SMALL:
         return SMALL;
-    if (p->source == ATTN_SOURCE_CACHE)
+    case ATTN_PATH_CACHED:
         return spans ? CACHED_SPANS : CACHED;
-    if (p->source == ATTN_SOURCE_IN_PLACE)
+    case ATTN_PATH_IN_PLACE:
         return spans ? IN_PLACE_SPANS : IN_PLACE;
-    if (p->source == ATTN_SOURCE_STREAMED)
+    case ATTN_PATH_STREAMED:
         return spans ? STREAMED_SPANS : STREAMED;
-    return p->all_packed ? ALL_PACKED : p->values_in_place ? PACKED_KEYS : PACKED;
+    case ATTN_PATH_PACK_ALL:
+        return ALL_PACKED;
+    default:
+        return plan->values_in_place ? PACKED_KEYS : PACKED;
+    }
 }
 
 /* The path that the library takes. */
@@ -299,8 +304,8 @@ static enum path attention_path(const attn_attention_args *args) {
                              .options = &args->options};
     p.group = p.heads / p.kv_heads;
     p.longest = (struct attn_longest){p.q_len, p.kv_len};
-    attn_problem_layout(&p, &(struct attn_carve){0});
-    enum path path = path_of(&p);
+    assert_true(attn_plan_make(&p));
+    enum path path = path_of(&p.plan);
     path_seen[path] = true;
     return path;
 }

@@ -205,19 +205,24 @@ static attn_status run_forward(void) {
 }
 
 #define ATTENTION "attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 5 head_size 4 value_size 4"
+/* How it is computed: 5 keys by the kernel for few, or 6 query rows over each kv head's. */
+#define SMALL  "; path small tasks 1"
+#define CACHED "; path cached tile_rows 32 spans 1 tasks 1"
+#define PACKED "; path pack_head tile_rows 32 spans 1 tasks 1"
 
 static void test_attention(void **state) {
     (void)state;
     const attn_parallel parallel = {.threads = 1};
     attention = attention_args();
     attention.options.parallel = &parallel;
-    assert_said(ATTENTION "; T\n", run_attention);
+    assert_said(ATTENTION SMALL "; T\n", run_attention);
     attention.value_size = 3;
     attention.kv_heads = 0;
     attention.scale = 0.5f;
     attention.k.head_stride = attention.v.head_stride = 0;
     assert_said(
-        "attn: attention scalar batch 2 heads 4 kv_heads 4 q_len 3 kv_len 5 head_size 4 value_size 3 scale 0.5; T\n",
+        "attn: attention scalar batch 2 heads 4 kv_heads 4 q_len 3 kv_len 5 head_size 4 value_size 3 scale 0.5" SMALL
+        "; T\n",
         run_attention);
     attention.isa = ATTN_ISA_BEST;
     assert_non_null(strstr(said(run_attention), attn_isa_name(attn_isa_chosen())));
@@ -242,17 +247,18 @@ static void test_options(void **state) {
     options->window_left = 7;
     options->mask.data = mask;
     options->empty = ATTN_EMPTY_MEAN;
-    assert_said(ATTENTION " valid per_sequence starts causal offset -1 window_left 7 mask empty mean; T\n",
+    assert_said(ATTENTION " valid per_sequence starts causal offset -1 window_left 7 mask empty mean" PACKED "; T\n",
                 run_attention);
     *options = (attn_options){.window_right = 9, .bias.data = x, .alibi = x, .rotary = rotary, .dropout = 0.25f};
     options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
     options->causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said(ATTENTION " valid per_row causal top_left window_right 9 bias alibi rotary dropout 0.25; T\n",
+    assert_said(ATTENTION " valid per_row causal top_left window_right 9 bias alibi rotary dropout 0.25" PACKED "; T\n",
                 run_attention);
     *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets = offsets};
     options->causal = ATTN_CAUSAL_TOP_LEFT;
     options->parallel = &parallel;
-    assert_said(ATTENTION " causal top_left soft_cap 2 sinks rotary rotary_offsets threads 3; T\n", run_attention);
+    assert_said(ATTENTION " causal top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
+                run_attention);
     static const char *const stages[] = {"raw", "capped", "masked"};
     static float weights[BATCH * HEADS * LEN * KEYS], lse[BATCH * HEADS * LEN];
     for (size_t stage = 0; stage < 3; stage++) {
@@ -261,7 +267,7 @@ static void test_options(void **state) {
         *(stage ? &options->weights : &options->log_sum_exp) = stage ? weights : lse;
         options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
         options->score_stage = (attn_score_stage)stage;
-        snprintf(expected, sizeof expected, ATTENTION " causal bottom_right%s scores %s%s; T\n",
+        snprintf(expected, sizeof expected, ATTENTION " causal bottom_right%s scores %s%s" PACKED "; T\n",
                  stage ? " weights" : "", stages[stage], stage ? "" : " log_sum_exp");
         assert_said(expected, run_attention);
     }
@@ -287,7 +293,7 @@ static void test_caches(void **state) {
     attention.k = attention.v = (attn_tensor){0};
     assert_said(
         "attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4 from a cache; "
-        "kv_len is 0: nothing to attend to; T\n",
+        "path cached tile_rows 32 spans 1 tasks 1; kv_len is 0: nothing to attend to; T\n",
         run_attention);
     keys = (attn_cache_append_args){.len = 3, .lens = lens};
     keys.k = keys.v = (attn_tensor){x, KEYS * HIDDEN, SIZE, HIDDEN};
@@ -302,9 +308,9 @@ static void test_caches(void **state) {
     assert_said(
         "attn: cache_append batch 2 len 0 rotary rotary_offsets, now 5 keys of 8; len is 0: nothing to append; T\n",
         append_keys);
-    assert_said(ATTENTION " from a cache; T\n", run_attention);
+    assert_said(ATTENTION " from a cache" CACHED "; T\n", run_attention);
     attention.v = (attn_tensor){x, 1, 1, 1};
-    assert_said(ATTENTION " from a cache; k and v are not looked at beside a cache; T\n", run_attention);
+    assert_said(ATTENTION " from a cache" CACHED "; k and v are not looked at beside a cache; T\n", run_attention);
     static const int64_t cu[] = {0, 1, 1};
     rows = (attn_layer_append_args){.len = 1, .cu = {cu, 1}, .k = {x, 2, 2}, .v = {x, 2, 2}, .cache = cache};
     assert_said("attn: layer_append scalar hidden 16 heads 4 kv_heads 2 batch 2 len 1 packed, now 5 keys of 8; T\n",
@@ -347,19 +353,20 @@ static void test_layer(void **state) {
     forward.q = (attn_rows){x, LEN * 2, 2};
     forward.k = forward.v = (attn_rows){x, KEYS * 2, 2};
     forward.options.causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal top_left; T\n",
+    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal top_left" SMALL
+                "; T\n",
                 run_forward);
     forward.q_cu = forward.kv_cu = (attn_cu_lens){cu, 3};
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 packed q packed kv causal "
-        "top_left; T\n",
+        "top_left" SMALL "; T\n",
         run_forward);
     forward.kv_cu = (attn_cu_lens){NULL, 0};
     forward.cache = cache;
     forward.kv_len = 0;
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 0 packed q from a cache causal "
-        "top_left; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
+        "top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
         run_forward);
 }
 
@@ -423,7 +430,7 @@ static void test_zeros(void **state) {
                 run_attention);
     attention = attention_args();
     attention.kv_len = 0;
-    assert_said("attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4; "
+    assert_said("attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4" SMALL "; "
                 "kv_len is 0: nothing to attend to; T\n",
                 run_attention);
     forward = (attn_layer_args){0};

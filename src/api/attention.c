@@ -80,11 +80,8 @@ static attn_status check_attention_sequences(struct attn_problem *problem, const
     return ATTN_OK;
 }
 
-static attn_status measure(struct attn_problem *problem, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
-    attn_problem_layout(problem, &carve);
-    *bytes = carve.used;
-    return carve.overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
+static attn_status make_plan(struct attn_problem *problem, const char **field) {
+    return attn_plan_make(problem) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "kv_len", field);
 }
 
 /* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
@@ -123,33 +120,31 @@ static attn_status check_attention_data(const struct attn_problem *problem, cons
 
 attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field) {
     struct attn_problem problem;
-    size_t needed = 0;
     RETURN_IF_ERROR(resolve_attention(args, &problem, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
     if (args->cache)
         problem.longest.keys = args->cache->config.capacity;
     if (!attention_is_empty(args))
-        RETURN_IF_ERROR(measure(&problem, &needed, field));
-    *bytes = needed;
+        RETURN_IF_ERROR(make_plan(&problem, field));
+    *bytes = problem.plan.workspace_bytes;
     return ATTN_OK;
 }
 
-static attn_status run_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
-    struct attn_problem problem;
-    size_t needed;
-    RETURN_IF_ERROR(resolve_attention(args, &problem, field));
+/* *problem is what was computed. */
+static attn_status run_attention(const attn_attention_args *args, void *workspace, size_t bytes,
+                                 struct attn_problem *problem, const char **field) {
+    RETURN_IF_ERROR(resolve_attention(args, problem, field));
     if (attention_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(check_attention_sequences(&problem, args, field));
-    RETURN_IF_ERROR(measure(&problem, &needed, field));
-    RETURN_IF_ERROR(check_attention_data(&problem, args, field));
-    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));
-    attn_problem_layout(&problem, &(struct attn_carve){.base = workspace});
-    attn_op_attention(&problem);
+    RETURN_IF_ERROR(check_attention_sequences(problem, args, field));
+    RETURN_IF_ERROR(make_plan(problem, field));
+    RETURN_IF_ERROR(check_attention_data(problem, args, field));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, problem->plan.workspace_bytes, "workspace", field));
+    attn_op_attention(problem, workspace);
     return ATTN_OK;
 }
 
-static void describe_attention(const attn_attention_args *args, struct attn_line *line) {
+static void describe_attention(const attn_attention_args *args, const struct attn_plan *plan, struct attn_line *line) {
     const attn_cache *cache = args->cache;
     attn_isa isa = args->isa != ATTN_ISA_BEST ? args->isa : cache ? cache->table->isa : attn_isa_chosen();
     size_t kv_len = cache ? cache->length : args->kv_len;
@@ -167,6 +162,7 @@ static void describe_attention(const attn_attention_args *args, struct attn_line
     if (cache)
         attn_describe_cache(cache, line);
     attn_describe_options(&args->options, line);
+    attn_describe_plan(plan, line);
     attn_line_zero(line, "batch", args->batch, "nothing is written");
     attn_line_zero(line, "heads", args->heads, "nothing is written");
     attn_line_zero(line, "q_len", args->q_len, "nothing is written");
@@ -176,5 +172,7 @@ static void describe_attention(const attn_attention_args *args, struct attn_line
 }
 
 attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field) {
-    ATTN_RETURN_CALL("attention", run_attention(args, workspace, bytes, field), describe_attention(args, &line));
+    struct attn_problem problem;
+    ATTN_RETURN_CALL("attention", run_attention(args, workspace, bytes, &problem, field),
+                     describe_attention(args, &problem.plan, &line));
 }

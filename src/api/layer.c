@@ -113,10 +113,11 @@ static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args 
     return args->kv_len != 0 && args->kv_len != *kv_len ? attn_fail(ATTN_MISMATCH, "kv_len", field) : ATTN_OK;
 }
 
-static attn_status layout_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
-                              struct attn_longest longest, struct attn_layer_run *run, struct attn_carve *carve,
-                              const char **field) {
-    attn_layer_run_layout(run, layer, args, kv_len, longest, carve);
+static attn_status measure_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
+                               struct attn_longest longest, struct attn_layer_run *run, struct attn_carve *carve,
+                               const char **field) {
+    carve->overflow |= !attn_layer_run_init(run, layer, args, kv_len, longest);
+    attn_layer_run_layout(run, carve);
     return carve->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
@@ -131,7 +132,7 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
         kv_len = args->cache->config.capacity;
     struct attn_longest longest = {attn_cu_most(&args->q_cu, args->q_len), attn_cu_most(&args->kv_cu, kv_len)};
     if (!layer_is_empty(args))
-        RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &carve, field));
+        RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, &run, &carve, field));
     *bytes = carve.used;
     return ATTN_OK;
 }
@@ -194,21 +195,22 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     return attn_check_option_data(problem, range, 4, field);
 }
 
+/* *run is what was computed. */
 static attn_status run_layer(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
-                             const char **field) {
+                             struct attn_layer_run *run, const char **field) {
     struct attn_carve measure = {0}, carve = {.base = workspace};
-    struct attn_layer_run run;
     struct attn_longest longest;
     size_t kv_len;
     RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
+    run->problem.plan.tasks = 0;
     if (layer_is_empty(args))
         return ATTN_OK;
     RETURN_IF_ERROR(check_layer_sequences(args, kv_len, &longest, field));
-    RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &measure, field));
-    RETURN_IF_ERROR(check_layer_data(layer, args, &run.problem, field));
+    RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, run, &measure, field));
+    RETURN_IF_ERROR(check_layer_data(layer, args, &run->problem, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
-    RETURN_IF_ERROR(layout_run(layer, args, kv_len, longest, &run, &carve, field));
-    attn_op_layer_forward(&run);
+    attn_layer_run_layout(run, &carve);
+    attn_op_layer_forward(run);
     return ATTN_OK;
 }
 
@@ -219,7 +221,8 @@ static void describe_layer(const attn_layer *layer, struct attn_line *line) {
     attn_line_size(line, "kv_heads", layer->kv_heads);
 }
 
-static void describe_forward(const attn_layer *layer, const attn_layer_args *args, struct attn_line *line) {
+static void describe_forward(const attn_layer *layer, const attn_layer_args *args, const struct attn_plan *plan,
+                             struct attn_line *line) {
     const attn_cache *cache = args->cache;
     size_t kv_len = cache ? cache->length : args->kv_len;
     describe_layer(layer, line);
@@ -230,6 +233,7 @@ static void describe_forward(const attn_layer *layer, const attn_layer_args *arg
     if (cache)
         attn_describe_cache(cache, line);
     attn_describe_options(&args->options, line);
+    attn_describe_plan(plan, line);
     attn_line_zero(line, "batch", args->batch, "nothing is written");
     attn_line_zero(line, "q_len", args->q_len, "nothing is written");
     attn_line_zero(line, "kv_len", kv_len, "nothing to attend to");
@@ -239,8 +243,9 @@ static void describe_forward(const attn_layer *layer, const attn_layer_args *arg
 
 attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
                                const char **field) {
-    ATTN_RETURN_CALL("layer_forward", run_layer(layer, args, workspace, bytes, field),
-                     describe_forward(layer, args, &line));
+    struct attn_layer_run run;
+    ATTN_RETURN_CALL("layer_forward", run_layer(layer, args, workspace, bytes, &run, field),
+                     describe_forward(layer, args, &run.problem.plan, &line));
 }
 
 /* ---- Cache ---- */

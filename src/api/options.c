@@ -189,6 +189,17 @@ void attn_describe_options(const attn_options *options, struct attn_line *line) 
     attn_line_parallel(line, options->parallel);
 }
 
+void attn_describe_plan(const struct attn_plan *plan, struct attn_line *line) {
+    if (plan->tasks == 0)
+        return;
+    attn_line_add(line, "; path %s", attn_path_name(plan->path));
+    if (plan->tile_rows > 0) {
+        attn_line_size(line, "tile_rows", plan->tile_rows);
+        attn_line_size(line, "spans", plan->spans);
+    }
+    attn_line_size(line, "tasks", plan->tasks);
+}
+
 void attn_describe_cache(const attn_cache *cache, struct attn_line *line) {
     const struct attn_store *store = &cache->store;
     attn_line_add(line, " from a %s",

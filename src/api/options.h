@@ -39,6 +39,11 @@ attn_status attn_check_option_data(const struct attn_problem *problem, const str
 /* Those in use. */
 void attn_describe_options(const attn_options *options, struct attn_line *line);
 
+struct attn_plan;
+
+/* How a call was computed; nothing of one that has nothing to compute. */
+void attn_describe_plan(const struct attn_plan *plan, struct attn_line *line);
+
 /* A cache: of what kind it is. */
 void attn_describe_cache(const attn_cache *cache, struct attn_line *line);
 

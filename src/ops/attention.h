@@ -4,11 +4,7 @@
 
 #include "ops/problem.h"
 
-/* Resolves tiles, tasks and source, and lays the workspace out: with a NULL base this measures. table, sizes, options and
- * cache come in. */
-void attn_problem_layout(struct attn_problem *problem, struct attn_carve *carve);
-
-/* Computes a problem whose workspace has been laid out. */
-void attn_op_attention(struct attn_problem *problem);
+/* Computes a problem that has its plan, in plan.workspace_bytes of memory. */
+void attn_op_attention(const struct attn_problem *problem, void *memory);
 
 #endif

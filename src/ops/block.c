@@ -82,7 +82,7 @@ static void describe_block(const struct attn_tile *tile, struct block *block, si
         block->hi[r] = (uint32_t)hi;
         block->mask[r] = NULL;
         block->bias[r] = NULL;
-        if (lo < hi && tile->masked && !row->mean)
+        if (lo < hi && attn_tile_uses(tile, ATTN_USE_MASKS) && !row->mean)
             look_at_masks(tile, block, r);
         if (block->lo[r] < block->hi[r]) {
             block->first = attn_min(block->first, block->lo[r]);
@@ -188,12 +188,12 @@ static void score_packed(const struct attn_tile *tile, const struct part *part, 
         tile->gemm->run(&(struct attn_gemm_args){.m = part->rows,
                                                  .n = n,
                                                  .k = problem->head_size,
-                                                 .a = tile->scratch->query + part->row * problem->head_size,
+                                                 .a = tile->scratch.query + part->row * problem->head_size,
                                                  .a_stride = problem->head_size,
                                                  .b = stretch.keys,
                                                  .panel_stride = stretch.key_panel_stride,
                                                  .narrow = stretch.narrow,
-                                                 .distant = problem->distant,
+                                                 .distant = problem->plan.distant,
                                                  .c = scores,
                                                  .c_stride = score_stride});
     }
@@ -208,11 +208,11 @@ static void score_in_place(const struct attn_tile *tile, const struct part *part
             &(struct attn_gemm_args){.m = attn_min(part->rows - r, tile->gemm->rows),
                                      .n = end - begin,
                                      .k = problem->head_size,
-                                     .a = tile->scratch->query + (part->row + r) * problem->head_size,
+                                     .a = tile->scratch.query + (part->row + r) * problem->head_size,
                                      .a_stride = problem->head_size,
                                      .b = keys.k,
                                      .b_stride = keys.k_stride,
-                                     .distant = problem->distant,
+                                     .distant = problem->plan.distant,
                                      .c = scores + r * score_stride,
                                      .c_stride = score_stride});
 }
@@ -225,7 +225,7 @@ static void score(const struct attn_tile *tile, const struct block *block, size_
         if (part.first >= part.last)
             continue;
         size_t first = part.first, end = block->begin + part.last + further(block, joined);
-        if (tile->problem->source == ATTN_SOURCE_IN_PLACE) {
+        if (tile->problem->plan.path == ATTN_PATH_IN_PLACE) {
             score_in_place(tile, &part, block->begin + first, end, scores_of(block, row) + first, block->score_stride);
         } else {
             first -= first % tile->store->unit;
@@ -321,13 +321,13 @@ struct so_far {
 };
 
 static bool values_lie_as_given(const struct attn_problem *problem) {
-    return problem->source == ATTN_SOURCE_IN_PLACE || problem->values_in_place;
+    return problem->plan.path == ATTN_PATH_IN_PLACE || problem->plan.values_in_place;
 }
 
 static void accumulate_in_place(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
                                 size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
-    size_t stride = attn_output_stride(problem);
+    size_t stride = problem->plan.output_stride;
     struct attn_key_rows values = rows_at(tile, block->begin + begin);
     for (size_t r = 0; r < rows; r += tile->gemm->rows)
         tile->gemm->run_rows(&(struct attn_gemm_args){.block = end > ATTN_BLOCK ? ATTN_BLOCK : 0,
@@ -339,17 +339,17 @@ static void accumulate_in_place(const struct attn_tile *tile, const struct block
                                                       .a_stride = block->score_stride,
                                                       .b = values.v,
                                                       .b_stride = values.v_stride,
-                                                      .distant = problem->distant,
+                                                      .distant = problem->plan.distant,
                                                       .accumulate = so_far.exists,
                                                       .scale = so_far.scale ? so_far.scale + r : NULL,
-                                                      .c = tile->scratch->span_output + (first + r) * stride,
+                                                      .c = tile->scratch.span_output + (first + r) * stride,
                                                       .c_stride = stride});
 }
 
 static void accumulate_packed(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
                               size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
-    size_t stride = attn_output_stride(problem);
+    size_t stride = problem->plan.output_stride;
     for (size_t c = begin, n; c < end; c += n) {
         size_t in_block = c % ATTN_BLOCK, offset = (block->begin + c - tile->store_first) % tile->store->unit;
         struct attn_stretch stretch = stretch_at(tile, block->begin + c - offset);
@@ -366,12 +366,12 @@ static void accumulate_packed(const struct attn_tile *tile, const struct block *
             .a_stride = block->score_stride,
             .b = stretch.values + offset * tile->gemm->cols,
             .panel_stride = stretch.value_panel_stride,
-            .distant = problem->distant,
+            .distant = problem->plan.distant,
             .accumulate = so_far.exists || c > begin,
             .scale = begins && so_far.scale ? so_far.scale + c / ATTN_BLOCK * tile->rows : NULL,
             .block = n > ATTN_BLOCK ? ATTN_BLOCK : 0,
             .scale_stride = tile->rows,
-            .c = tile->scratch->span_output + first * stride,
+            .c = tile->scratch.span_output + first * stride,
             .c_stride = stride});
     }
 }
@@ -418,8 +418,8 @@ static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
 static bool values_finite(struct attn_tile *tile, const struct block *block) {
     struct attn_finite *found = &tile->finite;
     size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
-    enum attn_source source = tile->problem->source;
-    if (source == ATTN_SOURCE_IN_PLACE || source == ATTN_SOURCE_STREAMED || index >= 64)
+    enum attn_path path = tile->problem->plan.path;
+    if (path == ATTN_PATH_IN_PLACE || path == ATTN_PATH_STREAMED || index >= 64)
         return are_finite(tile, begin, end);
     if (found->head != tile->head)
         *found = (struct attn_finite){.head = tile->head};
@@ -434,11 +434,11 @@ static bool values_finite(struct attn_tile *tile, const struct block *block) {
 }
 
 static float *span_output_of(const struct attn_tile *tile, size_t r) {
-    return tile->scratch->span_output + r * attn_output_stride(tile->problem);
+    return tile->scratch.span_output + r * tile->problem->plan.output_stride;
 }
 
 void attn_block_clear_output(const struct attn_tile *tile) {
-    memset(tile->scratch->span_output, 0, tile->rows * attn_output_stride(tile->problem) * sizeof(float));
+    memset(tile->scratch.span_output, 0, tile->rows * tile->problem->plan.output_stride * sizeof(float));
 }
 
 /* One row, value after value that it sees. */
@@ -482,9 +482,9 @@ static void add_values(struct attn_tile *tile, const struct block *block, size_t
 static void stream(struct attn_tile *tile, const struct block *block) {
     size_t begin = block->begin + block->first;
     struct attn_key_rows rows = rows_at(tile, begin);
-    rows.rotated = tile->scratch->rotated;
+    rows.rotated = tile->scratch.rotated;
     tile->store_first = block->begin;
-    attn_store_append(tile->store, 0, 0, block->first, block->last - block->first, &rows);
+    attn_store_append(&tile->scratch.block, 0, 0, block->first, block->last - block->first, &rows);
 }
 
 static void softmax_of_one(struct attn_tile *tile, const struct block *block) {
@@ -496,7 +496,7 @@ static void softmax_of_one(struct attn_tile *tile, const struct block *block) {
                                                      .begin = block->first / ATTN_LANES * ATTN_LANES,
                                                      .end = (block->last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
                                                      .max = tile->span_max,
-                                                     .lanes = tile->scratch->lanes,
+                                                     .lanes = tile->scratch.lanes,
                                                      .correction = block->correction});
 }
 
@@ -505,7 +505,7 @@ static void softmax(struct attn_tile *tile, const struct block *block, size_t jo
         tile->attention->row(&(struct attn_row_args){.scores = block->scores,
                                                      .n = block->last + further(block, joined),
                                                      .max = tile->span_max,
-                                                     .lanes = tile->scratch->lanes,
+                                                     .lanes = tile->scratch.lanes,
                                                      .correction = block->correction});
     else
         for (size_t i = 0; i < joined; i++)
@@ -513,20 +513,20 @@ static void softmax(struct attn_tile *tile, const struct block *block, size_t jo
 }
 
 size_t attn_blocks_at_once(const struct attn_tile *tile) {
-    if (tile->problem->source == ATTN_SOURCE_STREAMED) /* there is room for one */
+    if (tile->problem->plan.path == ATTN_PATH_STREAMED) /* there is room for one */
         return 1;
-    return attn_min(attn_tile_height(tile->problem) / tile->rows, MOST_BLOCKS);
+    return attn_min(tile->problem->plan.tile_rows / tile->rows, MOST_BLOCKS);
 }
 
 /* Blocks that go through a product as one, keys first. */
 static void run_joined(struct attn_tile *tile, const struct block *block, size_t joined) {
-    if (tile->problem->source == ATTN_SOURCE_STREAMED)
+    if (tile->problem->plan.path == ATTN_PATH_STREAMED)
         stream(tile, block);
     score(tile, block, joined);
-    for (size_t i = 0; !tile->plain && i < joined; i++)
+    for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_LOGITS) && i < joined; i++)
         finish_scores(tile, &block[i]);
     softmax(tile, block, joined);
-    for (size_t i = 0; tile->problem->options->dropout > 0.0f && i < joined; i++)
+    for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_DROPOUT) && i < joined; i++)
         drop(tile, &block[i]);
     size_t at_once = tile->rows <= tile->gemm->chained_rows ? joined : 1;
     for (size_t i = 0; i < joined; i += at_once)
@@ -542,7 +542,7 @@ void attn_blocks_run(struct attn_tile *tile, size_t begin, size_t end) {
         struct block *block = &blocks[count];
         size_t row = count * tile->rows;
         block->score_stride = stride;
-        block->scores = tile->scratch->scores + column;
+        block->scores = tile->scratch.scores + column;
         block->lo = of_rows.lo + row;
         block->hi = of_rows.hi + row;
         block->mask = of_rows.mask + row;

@@ -90,20 +90,11 @@ static struct attn_interval new_keys(const void *context, size_t b) {
 
 /* ---- Forward ---- */
 
-void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
-                           size_t kv_len, struct attn_longest longest, struct attn_carve *carve) {
+bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
+                         size_t kv_len, struct attn_longest longest) {
     size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
-    size_t q_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
+    attn_tensor o = split_heads(NULL, args->q_len, hidden, head_size);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
-    run->q = attn_take_rows(carve, q_rows, hidden);
-    run->o = attn_take_rows(carve, q_rows, hidden);
-    run->o_rows = q_rows;
-    if (!args->cache) {
-        size_t kv_rows = total_rows(&args->kv_cu, args->batch, kv_len, carve);
-        run->k = attn_take_rows(carve, kv_rows, kv_width);
-        run->v = attn_take_rows(carve, kv_rows, kv_width);
-    }
-    attn_tensor o = split_heads(run->o, args->q_len, hidden, head_size);
     run->problem = (struct attn_problem){
         .table = layer->table,
         .batch = args->batch,
@@ -116,16 +107,31 @@ void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *
         .head_size = head_size,
         .value_size = head_size,
         .scale = layer->scale,
-        .q = split_heads(run->q, args->q_len, hidden, head_size),
-        .k = split_heads(run->k, kv_len, kv_width, head_size),
-        .v = split_heads(run->v, kv_len, kv_width, head_size),
-        .o = {run->o, o.batch_stride, o.head_stride, o.row_stride},
+        .q = split_heads(NULL, args->q_len, hidden, head_size),
+        .k = split_heads(NULL, kv_len, kv_width, head_size),
+        .v = split_heads(NULL, kv_len, kv_width, head_size),
+        .o = {NULL, o.batch_stride, o.head_stride, o.row_stride},
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,
         .cache = args->cache,
         .options = &args->options,
     };
-    attn_problem_layout(&run->problem, carve);
+    return attn_plan_make(&run->problem);
+}
+
+void attn_layer_run_layout(struct attn_layer_run *run, struct attn_carve *carve) {
+    const struct attn_layer *layer = run->layer;
+    const attn_layer_args *args = run->args;
+    struct attn_problem *problem = &run->problem;
+    run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
+    problem->q.data = run->q = attn_take_rows(carve, run->o_rows, layer->w_q.n);
+    problem->o.data = run->o = attn_take_rows(carve, run->o_rows, layer->w_q.n);
+    if (!args->cache) {
+        size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, carve);
+        problem->k.data = run->k = attn_take_rows(carve, kv_rows, layer->w_k.n);
+        problem->v.data = run->v = attn_take_rows(carve, kv_rows, layer->w_k.n);
+    }
+    run->attention = attn_carve_take(carve, 1, problem->plan.workspace_bytes);
 }
 
 static struct rows layer_rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
@@ -190,7 +196,7 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
             x = spread(run, &v, layer->w_v.k, visible_keys);
         project(&layer->w_v, &x, args->batch, visible_keys, problem, run->v, parallel);
     }
-    attn_op_attention(&run->problem);
+    attn_op_attention(problem, run->attention);
     project_output(run);
 }
 

@@ -21,12 +21,16 @@ struct attn_layer_run {
         *v;   /* projected: [rows][width], rows that would alias a line further apart; k and v NULL with a cache */
     float *o; /* heads merged: [rows][hidden], likewise */
     size_t o_rows;
+    void *attention; /* the workspace of attention */
     struct attn_problem problem;
 };
 
-/* Lays the workspace out; with a NULL base this measures. kv_len is resolved. */
-void attn_layer_run_layout(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
-                           size_t kv_len, struct attn_longest longest, struct attn_carve *carve);
+/* Makes the run of a forward, all but its workspace; kv_len is resolved. False where a size does not fit. */
+bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
+                         size_t kv_len, struct attn_longest longest);
+
+/* Lays its workspace out; with a NULL base this measures. */
+void attn_layer_run_layout(struct attn_layer_run *run, struct attn_carve *carve);
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 

@@ -10,22 +10,6 @@
 /* Heads are shared out where there are fewer pieces of ROWS rows than this per task. */
 #define ITEMS_PER_TASK 4
 
-/* A row or two over more keys than a register takes leave most of it idle. */
-static bool fills_registers(const struct attn_problem *problem) {
-    return problem->longest.rows >= 4 || problem->longest.keys <= ATTN_LANES;
-}
-
-bool attn_is_small(const struct attn_problem *problem) {
-    const attn_options *options = problem->options;
-    bool first_keys = !options->starts && options->window_left == 0; /* what rows see begins at key 0 */
-    bool bare = !options->mask.data && !options->bias.data && !options->alibi && !options->sinks && !options->rotary &&
-                options->soft_cap <= 0.0f && options->dropout <= 0.0f;
-    bool output_only = !options->weights && !options->scores && !options->log_sum_exp;
-    return problem->longest.keys <= ATTN_SMALL_KEYS && fills_registers(problem) &&
-           problem->head_size <= ATTN_SMALL_SIZE && !problem->cache && first_keys && bare && output_only &&
-           options->empty == ATTN_EMPTY_ZERO;
-}
-
 /* How many keys each row sees; the most and the least of them. */
 struct visible {
     uint32_t keys[ROWS];
@@ -34,7 +18,7 @@ struct visible {
 
 static void count_visible(const struct attn_problem *problem, const struct attn_sequence *sequence, size_t b,
                           size_t begin, size_t rows, struct visible *visible) {
-    bool alike = attn_rows_alike(problem->options);
+    bool alike = !(problem->plan.uses & ATTN_USE_ROW_INTERVALS);
     visible->most = 0;
     visible->least = SIZE_MAX;
     for (size_t i = 0; i < (alike ? 1 : rows); i++) {
@@ -111,6 +95,7 @@ static inline __attribute__((always_inline)) void run_chunk(const struct attn_pr
 /* Items are ROWS rows of a sequence, of one part of its heads. */
 struct small {
     const struct attn_problem *problem;
+    const struct attn_workspace *workspace;
     size_t chunks, parts; /* per sequence */
 };
 
@@ -120,7 +105,7 @@ static void run_part(const void *arg, size_t item, size_t task) {
     size_t part = item % small->parts, chunk = item / small->parts % small->chunks;
     size_t each = problem->kv_heads / small->parts, more = problem->kv_heads % small->parts;
     run_chunk(problem, item / small->parts / small->chunks, chunk, part * each + attn_min(part, more),
-              each + (part < more), problem->small_scratch + task * attn_table_small(problem->table)->scratch_bytes);
+              each + (part < more), attn_small_scratch(problem, small->workspace, task));
 }
 
 static size_t chunks_of(const struct attn_problem *problem) {
@@ -133,15 +118,16 @@ size_t attn_small_items(const struct attn_problem *problem) {
                                                                                                               : 1;
 }
 
-void attn_op_small(const struct attn_problem *problem) {
-    struct small small = {.problem = problem, .chunks = chunks_of(problem)};
-    if (problem->tasks > 1) { /* then all can be counted */
+void attn_op_small(const struct attn_problem *problem, const struct attn_workspace *workspace) {
+    struct small small = {.problem = problem, .workspace = workspace, .chunks = chunks_of(problem)};
+    size_t tasks = problem->plan.tasks;
+    if (tasks > 1) { /* then all can be counted */
         size_t pieces = problem->batch * small.chunks;
-        small.parts = pieces / ITEMS_PER_TASK >= problem->tasks ? 1 : attn_min(problem->kv_heads, problem->tasks);
-        attn_for_each(problem->options->parallel, problem->tasks, pieces * small.parts, run_part, &small);
+        small.parts = pieces / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
+        attn_for_each(problem->options->parallel, tasks, pieces * small.parts, run_part, &small);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)
         for (size_t chunk = 0; chunk < small.chunks; chunk++)
-            run_chunk(problem, b, chunk, 0, problem->kv_heads, problem->small_scratch);
+            run_chunk(problem, b, chunk, 0, problem->kv_heads, workspace->scratches);
 }

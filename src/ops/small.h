@@ -2,16 +2,12 @@
 #ifndef ATTN_OPS_SMALL_H
 #define ATTN_OPS_SMALL_H
 
-#include "ops/problem.h"
-
-/* Whether a problem is one: few keys that come as tensors, nothing done to the logits but hiding the last keys of a row, and
- * no output but o. */
-bool attn_is_small(const struct attn_problem *problem);
+#include "ops/workspace.h"
 
 /* The most items that it can be cut into; 1 where they cannot be counted. */
 size_t attn_small_items(const struct attn_problem *problem);
 
-/* In problem->tasks tasks, each with its part of problem->small_scratch. */
-void attn_op_small(const struct attn_problem *problem);
+/* Computes a problem whose path is ATTN_PATH_SMALL. */
+void attn_op_small(const struct attn_problem *problem, const struct attn_workspace *workspace);
 
 #endif

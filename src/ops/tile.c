@@ -10,20 +10,17 @@ enum { LINE = 16 };
 
 /* ---- Rows ---- */
 
-size_t attn_tile_count(const struct attn_problem *problem, size_t q_len) {
-    size_t rows = q_len * problem->group, height = attn_tile_height(problem);
-    return rows / height + (rows % height != 0);
-}
-
 static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
-    row->keys = tile->alike ? tile->first : attn_row_interval(problem, &tile->sequence, tile->b, row->row);
+    row->keys = !attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS)
+                    ? tile->first
+                    : attn_row_interval(problem, &tile->sequence, tile->b, row->row);
     row->mean = false;
     row->masks = (struct attn_row_masks){NULL, NULL};
-    if (tile->plain)
+    if (!attn_tile_uses(tile, ATTN_USE_LOGITS))
         return;
-    if (tile->masked)
+    if (attn_tile_uses(tile, ATTN_USE_MASKS))
         row->masks = attn_row_masks_of(problem, tile->b, row->head, row->row);
     if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
         return;
@@ -54,35 +51,36 @@ static size_t tile_rows_of(const struct attn_tile *tile, size_t index) {
 /* What the rows of the tile see, and what encloses that. */
 static void describe_rows(struct attn_tile *tile) {
     tile->keys = (struct attn_interval){0, 0};
-    tile->core = (struct attn_interval){0, tile->masked ? 0 : SIZE_MAX};
+    tile->core = (struct attn_interval){0, attn_tile_uses(tile, ATTN_USE_MASKS) ? 0 : SIZE_MAX};
     for (size_t r = 0; r < tile->rows; r++) {
         describe_row(tile, &tile->row[r]);
         enclose(tile, tile->row[r].keys);
     }
 }
 
+/* Whether all tiles of a head are the same but for their queries and outputs. */
+static bool tiles_are_alike(const struct attn_tile *tile) {
+    return !attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS);
+}
+
 void attn_tile_take_head(struct attn_tile *tile, size_t head) {
     const struct attn_problem *problem = tile->problem;
-    const attn_options *options = problem->options;
+    enum attn_path path = problem->plan.path;
     tile->head = head;
     tile->b = head / problem->kv_heads;
     tile->kv_head = head % problem->kv_heads;
     tile->sequence = attn_sequence_of(problem, tile->b);
-    tile->tiles = attn_tile_count(problem, tile->sequence.q_len);
-    tile->alike = attn_rows_alike(options);
-    tile->masked = options->mask.data || options->bias.data;
-    tile->plain = !tile->masked && !options->alibi && !(options->soft_cap > 0.0f) && !options->scores &&
-                  !options->weights && options->empty == ATTN_EMPTY_ZERO;
-    if (tile->alike)
+    tile->tiles = attn_tiles_of(&problem->plan, tile->sequence.q_len * problem->group);
+    if (!attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS))
         tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
     tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
-    if (problem->source == ATTN_SOURCE_PACKED)
+    if (path == ATTN_PATH_PACK_HEAD || path == ATTN_PATH_PACK_ALL)
         tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
-    tile->store = problem->source == ATTN_SOURCE_STREAMED ? &tile->scratch->block : &problem->store;
-    bool own = problem->source == ATTN_SOURCE_CACHE || problem->all_packed; /* every head has */
-    tile->store_sequence = own ? tile->b : problem->source == ATTN_SOURCE_PACKED ? attn_tile_task(tile) : 0;
+    tile->store = path == ATTN_PATH_STREAMED ? &tile->scratch.block : &tile->workspace->store;
+    bool own = path == ATTN_PATH_CACHED || path == ATTN_PATH_PACK_ALL; /* every head has */
+    tile->store_sequence = own ? tile->b : path == ATTN_PATH_PACK_HEAD ? tile->task : 0;
     tile->store_head = own ? tile->kv_head : 0;
-    if (tile->alike && tile->plain && tile->tiles > 0) {
+    if (tiles_are_alike(tile) && tile->tiles > 0) {
         tile->rows = tile_rows_of(tile, 0);
         describe_rows(tile);
     }
@@ -102,7 +100,7 @@ void attn_tile_begin(struct attn_tile *tile, size_t index) {
             query++;
         }
     }
-    if (!tile->alike || !tile->plain) /* else all tiles of a head are the same */
+    if (!tiles_are_alike(tile))
         describe_rows(tile);
 }
 
@@ -143,7 +141,7 @@ static void scale_queries(const struct attn_tile *tile) {
     for (size_t r = 0, n, distance; r < tile->rows; r += n) {
         n = rows_at_one_distance(tile, r, problem->q.head_stride, problem->q.row_stride, &distance);
         tile->attention->scale(n, problem->head_size, query_at(tile, tile->row[r].head, tile->row[r].row), distance,
-                               problem->scale, tile->scratch->query + r * problem->head_size, problem->head_size);
+                               problem->scale, tile->scratch.query + r * problem->head_size, problem->head_size);
     }
 }
 
@@ -155,7 +153,7 @@ static void turn_queries(const struct attn_tile *tile) {
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
         const float *x = query_at(tile, row->head, row->row);
-        float *query = tile->scratch->query + r * problem->head_size;
+        float *query = tile->scratch.query + r * problem->head_size;
         if (!row->mean && row->keys.begin < row->keys.end) {
             size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
             attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
@@ -166,7 +164,7 @@ static void turn_queries(const struct attn_tile *tile) {
 }
 
 static void take_queries(const struct attn_tile *tile) {
-    if (tile->problem->options->rotary)
+    if (attn_tile_uses(tile, ATTN_USE_ROTARY))
         turn_queries(tile);
     else
         scale_queries(tile);
@@ -176,7 +174,7 @@ static void take_queries(const struct attn_tile *tile) {
 
 /* Span number `span` from nothing: into span_max, span_sum and span_output. */
 static void run_span(struct attn_tile *tile, size_t span) {
-    struct attn_scratch *scratch = tile->scratch;
+    struct attn_scratch *scratch = &tile->scratch;
     size_t begin = attn_max(span * ATTN_SPAN, tile->keys.begin / ATTN_BLOCK * ATTN_BLOCK);
     size_t end = attn_min(span * ATTN_SPAN + ATTN_SPAN, tile->keys.end);
     for (size_t r = 0; r < tile->rows; r++)
@@ -192,8 +190,8 @@ static void run_span(struct attn_tile *tile, size_t span) {
 
 /* The first span's result is the total so far; a later one's is merged into it. */
 static void take_span(struct attn_tile *tile, bool first, const struct attn_partial *partial) {
-    struct attn_scratch *scratch = tile->scratch;
-    size_t stride = attn_output_stride(tile->problem);
+    struct attn_scratch *scratch = &tile->scratch;
+    size_t stride = tile->problem->plan.output_stride;
     if (!first) {
         tile->attention->merge(tile->rows, tile->problem->value_size, tile->max, tile->sum, scratch->output,
                                partial->max, partial->sum, partial->output, stride);
@@ -212,14 +210,14 @@ static void take_span(struct attn_tile *tile, bool first, const struct attn_part
 /* A sink is a span of one key with a value of zero. */
 static void add_sinks(struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
-    size_t stride = attn_output_stride(problem);
+    size_t stride = problem->plan.output_stride;
     for (size_t r = 0; r < tile->rows; r++) {
         tile->span_max[r] = problem->options->sinks[tile->row[r].head];
         tile->span_sum[r] = 1.0f;
     }
     attn_block_clear_output(tile);
-    tile->attention->merge(tile->rows, problem->value_size, tile->max, tile->sum, tile->scratch->output, tile->span_max,
-                           tile->span_sum, tile->scratch->span_output, stride);
+    tile->attention->merge(tile->rows, problem->value_size, tile->max, tile->sum, tile->scratch.output, tile->span_max,
+                           tile->span_sum, tile->scratch.span_output, stride);
 }
 
 /* ---- Outputs ---- */
@@ -260,13 +258,13 @@ static void hide_weights(const struct attn_tile_row *row, float *weights) {
 static void store_output(const struct attn_tile *tile, const float *inverse) {
     const struct attn_problem *problem = tile->problem;
     const attn_tensor_out *o = &problem->o;
-    size_t stride = attn_output_stride(problem);
+    size_t stride = problem->plan.output_stride;
     for (size_t r = 0, n, distance; r < tile->rows; r += n) {
         const struct attn_tile_row *row = &tile->row[r];
         float *out = o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
                      (tile->sequence.q_row + row->row) * o->row_stride;
         n = rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
-        tile->attention->finish(n, problem->value_size, tile->scratch->output + r * stride, stride, inverse + r, out,
+        tile->attention->finish(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
                                 distance);
     }
 }
@@ -307,20 +305,20 @@ void attn_tile_run(struct attn_tile *tile) {
     do {
         run_span(tile, span);
         take_span(tile, span == first,
-                  &(struct attn_partial){tile->span_max, tile->span_sum, tile->scratch->span_output});
+                  &(struct attn_partial){tile->span_max, tile->span_sum, tile->scratch.span_output});
     } while (++span * ATTN_SPAN < tile->keys.end);
     store(tile);
 }
 
 void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
-    struct attn_partial partial = attn_partial_at(tile->problem, index);
-    bool last = span + 1 == tile->problem->spans; /* takes what lies behind the longest sequence as well */
+    struct attn_partial partial = attn_partial_at(tile->problem, tile->workspace, index);
+    bool last = span + 1 == tile->problem->plan.spans; /* takes what lies behind the longest sequence as well */
     hide_scores(tile, span * ATTN_SPAN, last ? tile->problem->kv_len : (span + 1) * ATTN_SPAN);
     take_queries(tile);
-    float *own = tile->scratch->span_output;
-    tile->scratch->span_output = partial.output;
+    float *own = tile->scratch.span_output;
+    tile->scratch.span_output = partial.output;
     run_span(tile, span);
-    tile->scratch->span_output = own;
+    tile->scratch.span_output = own;
     memcpy(partial.max, tile->span_max, tile->rows * sizeof(float));
     memcpy(partial.sum, tile->span_sum, tile->rows * sizeof(float));
 }
@@ -328,7 +326,7 @@ void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index) {
 void attn_tile_merge(struct attn_tile *tile, size_t index) {
     size_t first = tile->keys.begin / ATTN_SPAN, span = first;
     do {
-        struct attn_partial partial = attn_partial_at(tile->problem, index + span);
+        struct attn_partial partial = attn_partial_at(tile->problem, tile->workspace, index + span);
         take_span(tile, span == first, &partial);
     } while (++span * ATTN_SPAN < tile->keys.end);
     store(tile);

@@ -3,9 +3,7 @@
 #define ATTN_OPS_TILE_H
 
 #include "ops/visible.h"
-
-/* Floats of a row of scores: a block and a cache line, so that rows do not share cache sets. */
-#define ATTN_SCORE_STRIDE (ATTN_BLOCK + 16)
+#include "ops/workspace.h"
 
 /* Row r of a tile is query row `row` of head `head`; rows of the heads that share a kv head are neighbours. */
 struct attn_tile_row {
@@ -25,7 +23,9 @@ struct attn_tile {
     const struct attn_problem *problem;
     const struct attn_gemm_kernel *gemm;
     const struct attn_attention_kernel *attention;
-    struct attn_scratch *scratch;
+    const struct attn_workspace *workspace;
+    size_t task;
+    struct attn_scratch scratch; /* the task's */
     struct attn_finite finite;
 
     size_t head; /* b * kv_heads + kv_head */
@@ -33,8 +33,7 @@ struct attn_tile {
     struct attn_sequence sequence;
     size_t tiles;                /* of the sequence */
     struct attn_interval packed; /* what the store holds of it */
-    struct attn_interval first;  /* what its first row may see; all see the same where rows are alike */
-    bool alike, masked, plain;   /* plain: logits are what the softmax sees */
+    struct attn_interval first;  /* what its first row may see, where all see the same */
     struct attn_interval keys;   /* encloses the rows' */
     struct attn_interval core;   /* what every row sees, or empty; empty with masks */
     struct attn_tile_row row[ATTN_MAX_ROWS];
@@ -42,20 +41,16 @@ struct attn_tile {
     const struct attn_store *store; /* where its keys are, as this sequence and head, from this key on */
     size_t store_sequence, store_head, store_first;
 
-    float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* with scratch->output: of the spans so far */
+    float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* with scratch.output: of the spans so far */
     float span_max[ATTN_MAX_ROWS], span_sum[ATTN_MAX_ROWS];
-    bool fresh; /* the span has no values yet: scratch->span_output is not initialised */
+    bool fresh; /* the span has no values yet: scratch.span_output is not initialised */
 };
-
-/* How many tiles the rows of a sequence make. */
-size_t attn_tile_count(const struct attn_problem *problem, size_t q_len);
 
 /* Takes up kv head number `head` of all sequences: where its keys are. */
 void attn_tile_take_head(struct attn_tile *tile, size_t head);
 
-/* Where the store has room for the keys of a task's head. */
-static inline size_t attn_tile_task(const struct attn_tile *tile) {
-    return (size_t)(tile->scratch - tile->problem->scratch);
+static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {
+    return tile->problem->plan.uses & uses;
 }
 
 /* Takes up tile number `index` of that head: its rows and what they see. */

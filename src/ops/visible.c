@@ -70,11 +70,6 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
     return begin < end ? (struct attn_interval){begin, end} : (struct attn_interval){0, 0};
 }
 
-bool attn_rows_alike(const attn_options *options) {
-    return options->valid.kind != ATTN_VALID_PER_ROW && options->causal == ATTN_CAUSAL_NONE &&
-           options->window_left == 0 && options->window_right == 0;
-}
-
 static struct attn_interval enclosing(struct attn_interval a, struct attn_interval b) {
     if (a.begin == a.end)
         return b;

@@ -23,9 +23,6 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                        size_t b, size_t i);
 
-/* Whether all rows of a sequence see the same keys, masks aside. */
-bool attn_rows_alike(const attn_options *options);
-
 /* Encloses what the rows of sequence `b` see or, where asked for, average over: no key or value elsewhere is read. */
 struct attn_interval attn_sequence_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                             size_t b);

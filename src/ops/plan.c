@@ -1,0 +1,243 @@
+#include "ops/plan.h"
+
+#include "ops/small.h"
+#include "ops/workspace.h"
+
+/* ---- Uses and paths ---- */
+
+uint32_t attn_uses_of(const struct attn_problem *problem) {
+    const attn_options *options = problem->options;
+    const struct {
+        bool used;
+        uint32_t bit;
+    } uses[] = {
+        {options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE},
+        {options->valid.kind == ATTN_VALID_PER_ROW, ATTN_USE_VALID_PER_ROW},
+        {options->starts, ATTN_USE_STARTS},
+        {options->causal != ATTN_CAUSAL_NONE, ATTN_USE_CAUSAL},
+        {options->window_left > 0, ATTN_USE_WINDOW_LEFT},
+        {options->window_right > 0, ATTN_USE_WINDOW_RIGHT},
+        {options->mask.data, ATTN_USE_MASK},
+        {options->bias.data, ATTN_USE_BIAS},
+        {options->soft_cap > 0.0f, ATTN_USE_SOFT_CAP},
+        {options->alibi, ATTN_USE_ALIBI},
+        {options->sinks, ATTN_USE_SINKS},
+        {options->empty == ATTN_EMPTY_MEAN, ATTN_USE_EMPTY_MEAN},
+        {options->rotary, ATTN_USE_ROTARY},
+        {options->dropout > 0.0f, ATTN_USE_DROPOUT},
+        {options->weights, ATTN_USE_WEIGHTS},
+        {options->scores, ATTN_USE_SCORES},
+        {options->log_sum_exp, ATTN_USE_LOG_SUM_EXP},
+        {problem->q_cu, ATTN_USE_PACKED_ROWS},
+        {problem->kv_cu, ATTN_USE_PACKED_KEYS},
+        {problem->cache, ATTN_USE_CACHE},
+    };
+    _Static_assert(sizeof uses / sizeof *uses == ATTN_USE_COUNT, "every bit is set by one line");
+    uint32_t bits = 0;
+    for (size_t i = 0; i < ATTN_USE_COUNT; i++)
+        bits |= uses[i].used ? uses[i].bit : 0;
+    return bits;
+}
+
+/* What tiles of query rows do wherever their keys are. */
+#define USE_TILES                                                                                                      \
+    (ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_STARTS | ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS | ATTN_USE_SINKS |       \
+     ATTN_USE_DROPOUT | ATTN_USE_LOG_SUM_EXP | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS)
+
+static const struct {
+    const char *name;
+    uint32_t supports;
+} paths[ATTN_PATHS] = {
+    [ATTN_PATH_SMALL] = {"small", ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL |
+                                      ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS},
+    [ATTN_PATH_CACHED] = {"cached", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_CACHE},
+    [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES},
+    [ATTN_PATH_STREAMED] = {"streamed", USE_TILES | ATTN_USE_ROTARY},
+    [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_TILES | ATTN_USE_ROTARY},
+    [ATTN_PATH_PACK_ALL] = {"pack_all", USE_TILES | ATTN_USE_ROTARY},
+};
+
+const char *attn_path_name(enum attn_path path) {
+    return paths[path].name;
+}
+
+uint32_t attn_path_supports(enum attn_path path) {
+    return paths[path].supports;
+}
+
+static bool supports(enum attn_path path, const struct attn_plan *plan) {
+    return (plan->uses & ~paths[path].supports) == 0;
+}
+
+/* ---- Time ---- */
+
+/* Fewer query rows than this wait for keys and values to arrive: they take as long. */
+#define LEAST_ROWS 8
+
+/* Tasks wait for each other longer than those of a product: their shares are less equal. The work must be worth so many times as
+ * much; twice that where they share what one of them has packed, whose lines come from that one's cache. 1.57 and 3.15 million
+ * multiply-adds, from two threads on a Zen 5. */
+#define UNEVEN        3
+#define UNEVEN_SHARED 6
+
+static size_t threads_of(const struct attn_problem *problem) {
+    return attn_threads(problem->options->parallel);
+}
+
+/* Nanoseconds of one thread. A ring's length grows without end, what it holds does not. */
+static double time_of(const struct attn_problem *problem) {
+    size_t keys =
+        problem->cache ? attn_min(problem->longest.keys, problem->cache->config.capacity) : problem->longest.keys;
+    double rows = (double)problem->longest.rows * (double)problem->group;
+    return (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) * (double)keys *
+           (double)(problem->head_size + problem->value_size) * ATTN_MULTIPLY_ADD_NS;
+}
+
+static size_t tasks_for(const struct attn_problem *problem, size_t items) {
+    return attn_min(attn_threads_for(problem->options->parallel, time_of(problem) / UNEVEN), items);
+}
+
+/* ---- Few keys ---- */
+
+/* A row or two over more keys than a register takes leave most of it idle. */
+static bool fills_registers(const struct attn_problem *problem) {
+    return problem->longest.rows >= 4 || problem->longest.keys <= ATTN_LANES;
+}
+
+static bool is_small(const struct attn_problem *problem, const struct attn_plan *plan) {
+    return problem->longest.keys <= ATTN_SMALL_KEYS && fills_registers(problem) &&
+           problem->head_size <= ATTN_SMALL_SIZE && supports(ATTN_PATH_SMALL, plan);
+}
+
+/* Without keys the kernel is not called. */
+static void plan_small(const struct attn_problem *problem, struct attn_plan *plan) {
+    plan->path = ATTN_PATH_SMALL;
+    plan->spans = 1;
+    plan->tasks = plan->scratches = tasks_for(problem, attn_small_items(problem));
+    plan->scratch_bytes = problem->longest.keys > 0 ? attn_table_small(problem->table)->scratch_bytes : 0;
+}
+
+/* ---- Tiles and spans ---- */
+
+/* The spans of a tile are shared out where there are fewer tiles than this per thread. */
+#define TILES_PER_THREAD 4
+
+/* The most query rows of a tile: as many of the product's as there is room for. Keys and values are read once for all of them,
+ * the second product's rows find them in L1; the scores, 30 KiB, stay there too. */
+static size_t most_tile_rows(const struct attn_problem *problem) {
+    size_t rows = attn_table_gemm(problem->table)->rows;
+    return ATTN_MAX_ROWS / rows * rows;
+}
+
+/* Few tiles over many keys: each of their spans is an item. Room for them is taken in any case, so that what serves a large
+ * batch serves a smaller one. */
+static bool plan_spans(const struct attn_problem *problem, struct attn_plan *plan, size_t tiles) {
+    size_t spans = problem->longest.keys / ATTN_SPAN + (problem->longest.keys % ATTN_SPAN != 0), few;
+    plan->spans = 1;
+    plan->partials = 0;
+    if (threads_of(problem) == 1 || spans <= 1 || (problem->cache && problem->cache->config.ring))
+        return true;
+    if (!attn_mul(threads_of(problem), TILES_PER_THREAD, &few) ||
+        !attn_mul(attn_min(few, tiles), spans, &plan->partials))
+        return false;
+    if (tiles <= few)
+        plan->spans = spans;
+    return true;
+}
+
+/* ---- The path ---- */
+
+/* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
+#define MOST_IN_PLACE 3
+
+/* A thread takes whole heads, for it packs what it reads and nobody waits in between, where there are so many per thread, or
+ * where they come out even and all of them together take less than 2 ms: then it costs not much when one thread is late. */
+#define HEADS_PER_THREAD 4
+#define MOST_EVEN_NS     (1u << 21)
+
+/* Of keys and values of so many bytes a cache does not hold all, or little: others have a share in it. */
+#define PARTLY_DISTANT_BYTES (16u << 20)
+#define DISTANT_BYTES        (32u << 20)
+
+static bool has_many_heads(const struct attn_problem *problem, size_t heads) {
+    return heads / HEADS_PER_THREAD >= threads_of(problem);
+}
+
+/* Whether tasks share out tiles or spans of a head rather than heads. */
+static bool shares_heads(const struct attn_problem *problem, const struct attn_plan *plan, size_t heads) {
+    bool even = heads % threads_of(problem) == 0 && time_of(problem) <= MOST_EVEN_NS;
+    return plan->tasks > 1 && (plan->spans > 1 || !(even || has_many_heads(problem, heads)));
+}
+
+/* Keys and values that are packed before the first tile. */
+static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
+    plan->values_in_place = problem->value_size <= attn_table_gemm(problem->table)->dense_cols &&
+                            problem->v.row_stride == problem->value_size;
+    /* One head for each task would do where tasks take whole heads, and one where one task takes all: what serves a large batch
+     * serves a smaller one. */
+    plan->packed_heads = plan->tasks == 1                 ? 1
+                         : has_many_heads(problem, heads) ? threads_of(problem) * HEADS_PER_THREAD
+                                                          : heads;
+    plan->path = ATTN_PATH_PACK_HEAD;
+    if (!shares_heads(problem, plan, heads))
+        return;
+    if (time_of(problem) >= UNEVEN_SHARED * ATTN_WAKE_NS)
+        plan->path = ATTN_PATH_PACK_ALL;
+    else
+        plan->tasks = plan->spans = 1;
+}
+
+static void plan_path(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
+    size_t rows = problem->longest.rows * problem->group, at_once = attn_table_gemm(problem->table)->rows;
+    if (problem->cache)
+        plan->path = ATTN_PATH_CACHED;
+    else if (rows <= MOST_IN_PLACE * at_once && supports(ATTN_PATH_IN_PLACE, plan))
+        plan->path = ATTN_PATH_IN_PLACE;
+    else if (rows <= at_once && supports(ATTN_PATH_STREAMED, plan))
+        plan->path = ATTN_PATH_STREAMED;
+    else
+        plan_packing(problem, plan, heads);
+}
+
+static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
+    size_t rows, heads, tiles, items;
+    plan->tile_rows = most_tile_rows(problem);
+    plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
+    if (!attn_mul(problem->longest.rows, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads))
+        return false;
+    plan->tiles = attn_tiles_of(plan, rows);
+    if (!attn_mul(heads, plan->tiles, &tiles) || !plan_spans(problem, plan, tiles) ||
+        !attn_mul(tiles, plan->spans, &items))
+        return false;
+    plan->tasks = plan->scratches = tasks_for(problem, items);
+    if (plan->tasks == 1)
+        plan->spans = 1;
+    plan_path(problem, plan, heads);
+    double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
+                   sizeof(float);
+    plan->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
+    return true;
+}
+
+/* ---- The plan ---- */
+
+bool attn_plan_make(struct attn_problem *problem) {
+    struct attn_plan plan = {.uses = attn_uses_of(problem)};
+    bool small = is_small(problem, &plan);
+    size_t bytes = 0;
+    /* Above 16 keys fewer rows may not be small: what serves more rows serves them. */
+    if (!small || problem->longest.keys > ATTN_LANES) {
+        if (!plan_tiles(problem, &plan) || !attn_workspace_measure(problem, &plan))
+            return false;
+        bytes = plan.workspace_bytes;
+    }
+    if (small) {
+        plan = (struct attn_plan){.uses = plan.uses};
+        plan_small(problem, &plan);
+        if (!attn_workspace_measure(problem, &plan))
+            return false;
+        plan.workspace_bytes = attn_max(plan.workspace_bytes, bytes);
+    }
+    problem->plan = plan;
+    return true;
+}

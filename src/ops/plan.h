@@ -1,0 +1,97 @@
+/* Every decision about a call of attention, made once from its sizes, its options and the threads it may use. The plan is const
+ * while the call runs; making one reads no data and runs nothing. */
+#ifndef ATTN_OPS_PLAN_H
+#define ATTN_OPS_PLAN_H
+
+#include <attn/attn.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a call uses beyond plain attention over tensors: a bit for every option that changes how it is computed, and for every
+ * other way of giving rows and keys. */
+enum {
+    ATTN_USE_VALID_PER_SEQUENCE = 1 << 0,
+    ATTN_USE_VALID_PER_ROW = 1 << 1,
+    ATTN_USE_STARTS = 1 << 2,
+    ATTN_USE_CAUSAL = 1 << 3,
+    ATTN_USE_WINDOW_LEFT = 1 << 4,
+    ATTN_USE_WINDOW_RIGHT = 1 << 5,
+    ATTN_USE_MASK = 1 << 6,
+    ATTN_USE_BIAS = 1 << 7,
+    ATTN_USE_SOFT_CAP = 1 << 8,
+    ATTN_USE_ALIBI = 1 << 9,
+    ATTN_USE_SINKS = 1 << 10,
+    ATTN_USE_EMPTY_MEAN = 1 << 11,
+    ATTN_USE_ROTARY = 1 << 12,
+    ATTN_USE_DROPOUT = 1 << 13,
+    ATTN_USE_WEIGHTS = 1 << 14,
+    ATTN_USE_SCORES = 1 << 15,
+    ATTN_USE_LOG_SUM_EXP = 1 << 16,
+    ATTN_USE_PACKED_ROWS = 1 << 17, /* query rows of sequences without padding */
+    ATTN_USE_PACKED_KEYS = 1 << 18,
+    ATTN_USE_CACHE = 1 << 19,
+    ATTN_USE_COUNT = 20
+};
+
+#define ATTN_USE_MASKS (ATTN_USE_MASK | ATTN_USE_BIAS)
+
+/* With any of these the rows of a sequence may see different keys, masks aside. */
+#define ATTN_USE_ROW_INTERVALS (ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL | ATTN_USE_WINDOW_LEFT | ATTN_USE_WINDOW_RIGHT)
+
+/* With any of these the first product's results are changed, or copied out, before the softmax takes them. */
+#define ATTN_USE_LOGITS                                                                                                \
+    (ATTN_USE_MASKS | ATTN_USE_SOFT_CAP | ATTN_USE_ALIBI | ATTN_USE_EMPTY_MEAN | ATTN_USE_WEIGHTS | ATTN_USE_SCORES)
+
+/* How keys and values get to the query rows. */
+enum attn_path {
+    ATTN_PATH_SMALL,     /* a kernel of its own for few keys does all of it: see ops/small.h */
+    ATTN_PATH_CACHED,    /* they were packed when they were appended */
+    ATTN_PATH_IN_PLACE,  /* they are read as the caller has them, by few tiles of query rows */
+    ATTN_PATH_STREAMED,  /* they are packed a block at a time under the one tile of query rows that reads them */
+    ATTN_PATH_PACK_HEAD, /* each task packs the head that it takes before it takes the head's tiles */
+    ATTN_PATH_PACK_ALL,  /* tasks pack all heads, then share out the tiles */
+    ATTN_PATHS
+};
+
+/* As ATTN_VERBOSE prints it. */
+const char *attn_path_name(enum attn_path path);
+
+/* The uses that a path was written for: a call with another takes one of the general paths, which are ATTN_PATH_CACHED with a
+ * cache, ATTN_PATH_PACK_HEAD and ATTN_PATH_PACK_ALL without. */
+uint32_t attn_path_supports(enum attn_path path);
+
+struct attn_plan {
+    uint32_t uses; /* ATTN_USE_ bits */
+    enum attn_path path;
+    bool values_in_place; /* where heads are packed: keys only, for values lie like panels as the caller has them */
+    int distant;          /* how far from the core keys and values are, as attn_gemm_args has it */
+    size_t tile_rows;     /* of a tile of query rows, at most; 0 without tiles */
+    size_t tiles;         /* of the longest sequence, for each kv head */
+    size_t spans;         /* items that a tile is cut into, ATTN_SPAN keys each; 1 where it is not cut */
+    size_t tasks;
+    size_t output_stride; /* floats from one row of output in the workspace to the next */
+
+    /* The workspace, see ops/workspace.h. What serves a call serves one with fewer sequences, rows and keys, whatever path that
+     * takes: there may be room for more than this plan uses. */
+    size_t partials;        /* tiles' spans that wait to be merged */
+    size_t packed_heads;    /* heads whose keys and values are packed at the same time */
+    size_t scratches;       /* tasks that have scratch memory */
+    size_t scratch_bytes;   /* of one of them */
+    size_t workspace_bytes; /* all of it */
+};
+
+/* How many tiles so many rows make. */
+static inline size_t attn_tiles_of(const struct attn_plan *plan, size_t rows) {
+    return rows / plan->tile_rows + (rows % plan->tile_rows != 0);
+}
+
+struct attn_problem;
+
+/* The bits of what a problem uses. */
+uint32_t attn_uses_of(const struct attn_problem *problem);
+
+/* Fills problem->plan from the rest of the problem, whose tensors need have no data yet. False where a size does not fit. */
+bool attn_plan_make(struct attn_problem *problem);
+
+#endif

@@ -1,0 +1,77 @@
+#include "ops/workspace.h"
+
+static void carve_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
+                          struct attn_scratch *scratch, struct attn_carve *carve) {
+    size_t row = sizeof(float) * plan->tile_rows;
+    scratch->query = attn_carve_take(carve, problem->head_size, row);
+    scratch->scores = attn_carve_take(carve, ATTN_SCORE_STRIDE, row);
+    scratch->lanes = attn_carve_take(carve, ATTN_LANES, row);
+    scratch->output = attn_carve_take(carve, plan->output_stride, row);
+    scratch->span_output = attn_carve_take(carve, plan->output_stride, row);
+    if (plan->uses & ATTN_USE_ROTARY)
+        scratch->rotated = attn_carve_take(carve, problem->head_size, sizeof(float) * ATTN_MAX_COLS);
+    if (plan->path != ATTN_PATH_STREAMED)
+        return;
+    carve->overflow |=
+        !attn_store_init(&scratch->block, attn_table_gemm(problem->table), 1, problem->head_size, problem->value_size,
+                         attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS);
+    attn_store_take(&scratch->block, 1, carve);
+}
+
+/* Floats of one partial: maxima and sums in ATTN_MAX_ROWS each, then the outputs. */
+static size_t partial_floats(const struct attn_plan *plan) {
+    return 2 * ATTN_MAX_ROWS + plan->tile_rows * plan->output_stride;
+}
+
+struct attn_partial attn_partial_at(const struct attn_problem *problem, const struct attn_workspace *workspace,
+                                    size_t index) {
+    float *base = workspace->partials + index * partial_floats(&problem->plan);
+    return (struct attn_partial){base, base + ATTN_MAX_ROWS, base + (size_t)2 * ATTN_MAX_ROWS};
+}
+
+/* Panels of heads' keys and values. */
+static void carve_heads(const struct attn_problem *problem, const struct attn_plan *plan,
+                        struct attn_workspace *workspace, struct attn_carve *carve) {
+    size_t heads = plan->path == ATTN_PATH_PACK_ALL ? problem->kv_heads : 1;
+    carve->overflow |= !attn_store_init(&workspace->store, attn_table_gemm(problem->table), heads, problem->head_size,
+                                        problem->value_size, problem->longest.keys, ATTN_MAX_COLS);
+    attn_store_take(&workspace->store, plan->packed_heads, carve);
+}
+
+static void carve_workspace(const struct attn_problem *problem, const struct attn_plan *plan,
+                            struct attn_workspace *workspace, struct attn_carve *carve) {
+    size_t bytes = 0;
+    *workspace = (struct attn_workspace){0};
+    if (!attn_mul(partial_floats(plan), sizeof(float), &bytes))
+        carve->overflow = true;
+    workspace->partials = attn_carve_take(carve, plan->partials, bytes);
+    if (plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL)
+        carve_heads(problem, plan, workspace, carve);
+    else if (plan->path == ATTN_PATH_CACHED)
+        workspace->store = problem->cache->store;
+    workspace->scratches = attn_carve_take(carve, plan->scratches, plan->scratch_bytes);
+}
+
+bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan *plan) {
+    struct attn_carve one = {0}, all = {0};
+    struct attn_scratch scratch;
+    struct attn_workspace workspace;
+    if (plan->path != ATTN_PATH_SMALL) {
+        carve_scratch(problem, plan, &scratch, &one);
+        plan->scratch_bytes = one.used;
+    }
+    carve_workspace(problem, plan, &workspace, &all);
+    plan->workspace_bytes = all.used;
+    return !one.overflow && !all.overflow;
+}
+
+void attn_workspace_lay_out(const struct attn_problem *problem, void *memory, struct attn_workspace *workspace) {
+    carve_workspace(problem, &problem->plan, workspace, &(struct attn_carve){.base = memory});
+}
+
+void attn_scratch_lay_out(const struct attn_problem *problem, const struct attn_workspace *workspace, size_t task,
+                          struct attn_scratch *scratch) {
+    *scratch = (struct attn_scratch){0};
+    carve_scratch(problem, &problem->plan, scratch,
+                  &(struct attn_carve){.base = workspace->scratches + task * problem->plan.scratch_bytes});
+}

@@ -1,0 +1,51 @@
+/* A call's working memory, laid out as its plan says. */
+#ifndef ATTN_OPS_WORKSPACE_H
+#define ATTN_OPS_WORKSPACE_H
+
+#include "ops/problem.h"
+
+/* One task's scratch memory, for one tile of query rows. */
+struct attn_scratch {
+    float *query;                /* [rows][head_size], scaled */
+    float *scores;               /* [rows][ATTN_SCORE_STRIDE] */
+    float *lanes;                /* [rows][ATTN_LANES] */
+    float *output, *span_output; /* [rows][output_stride]: of all spans so far, of this one */
+    float *rotated;              /* with rotary: see attn_key_rows */
+    struct attn_store block;     /* of one block of keys, where streamed */
+};
+
+/* Floats of a row of scores: a block and a cache line, so that rows do not share cache sets. */
+#define ATTN_SCORE_STRIDE (ATTN_BLOCK + 16)
+
+struct attn_workspace {
+    float *partials;         /* [plan.partials], see attn_partial_at */
+    struct attn_store store; /* the cache's, or of heads packed in this call */
+    char *scratches;         /* [plan.scratches][plan.scratch_bytes] */
+};
+
+/* A tile's state after one span of keys, where spans are shared out among tasks. */
+struct attn_partial {
+    float *max, *sum; /* [rows] */
+    float *output;    /* [rows][output_stride] */
+};
+
+struct attn_partial attn_partial_at(const struct attn_problem *problem, const struct attn_workspace *workspace,
+                                    size_t index);
+
+/* Fills in the plan's scratch_bytes, where tiles are what needs it, and workspace_bytes. False where a size does not fit. */
+bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan *plan);
+
+/* Lays out the workspace of a problem with its plan: `memory` holds workspace_bytes. */
+void attn_workspace_lay_out(const struct attn_problem *problem, void *memory, struct attn_workspace *workspace);
+
+/* The scratch memory of one task that takes tiles, */
+void attn_scratch_lay_out(const struct attn_problem *problem, const struct attn_workspace *workspace, size_t task,
+                          struct attn_scratch *scratch);
+
+/* and of one that calls the kernel for few keys. */
+static inline void *attn_small_scratch(const struct attn_problem *problem, const struct attn_workspace *workspace,
+                                       size_t task) {
+    return workspace->scratches + task * problem->plan.scratch_bytes;
+}
+
+#endif

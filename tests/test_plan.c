@@ -1,0 +1,405 @@
+/* Which plan is made for which problem, on every ISA that is built: nothing is run, so that none of them has to be supported. */
+#include "dispatch.h"
+#include "ops/cache.h"
+#include "ops/problem.h"
+#include "support.h"
+
+#include <stddef.h>
+
+/* ---- Problems ---- */
+
+/* Pointers that a plan does not follow. */
+static const int64_t lens[1];
+static const float floats[1];
+static float outputs[1];
+static const uint8_t bytes[1];
+static const struct attn_rotary rotary;
+
+static void run_never(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    (void)context, (void)task, (void)arg, (void)count;
+    test_fail("a plan runs nothing");
+}
+
+/* A problem and what it points to. */
+struct planned {
+    struct attn_problem problem;
+    attn_options options;
+    attn_parallel parallel;
+    struct attn_cache cache;
+};
+
+/* Makes the problem use what a bit of ATTN_USE_ stands for. */
+static void use(struct planned *p, uint32_t bit) {
+    attn_options *options = &p->options;
+    switch (bit) {
+    case ATTN_USE_VALID_PER_SEQUENCE:
+        options->valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+        break;
+    case ATTN_USE_VALID_PER_ROW:
+        options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        break;
+    case ATTN_USE_STARTS:
+        options->starts = lens;
+        break;
+    case ATTN_USE_CAUSAL:
+        options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        break;
+    case ATTN_USE_WINDOW_LEFT:
+        options->window_left = 7;
+        break;
+    case ATTN_USE_WINDOW_RIGHT:
+        options->window_right = 7;
+        break;
+    case ATTN_USE_MASK:
+        options->mask.data = bytes;
+        break;
+    case ATTN_USE_BIAS:
+        options->bias.data = floats;
+        break;
+    case ATTN_USE_SOFT_CAP:
+        options->soft_cap = 3;
+        break;
+    case ATTN_USE_ALIBI:
+        options->alibi = floats;
+        break;
+    case ATTN_USE_SINKS:
+        options->sinks = floats;
+        break;
+    case ATTN_USE_EMPTY_MEAN:
+        options->empty = ATTN_EMPTY_MEAN;
+        break;
+    case ATTN_USE_ROTARY:
+        options->rotary = &rotary;
+        break;
+    case ATTN_USE_DROPOUT:
+        options->dropout = 0.5f;
+        break;
+    case ATTN_USE_WEIGHTS:
+        options->weights = outputs;
+        break;
+    case ATTN_USE_SCORES:
+        options->scores = outputs;
+        break;
+    case ATTN_USE_LOG_SUM_EXP:
+        options->log_sum_exp = outputs;
+        break;
+    case ATTN_USE_PACKED_ROWS:
+        p->problem.q_cu = lens;
+        break;
+    case ATTN_USE_PACKED_KEYS:
+        p->problem.kv_cu = lens;
+        break;
+    case ATTN_USE_CACHE:
+        p->cache = (struct attn_cache){.table = p->problem.table};
+        p->cache.config.capacity = p->problem.kv_len;
+        p->problem.cache = &p->cache;
+        break;
+    default:
+        test_fail("no option stands for bit %u", bit);
+    }
+}
+
+/* Query rows are `tiles` times those that a product takes at once, and `more`. */
+struct shape {
+    size_t batch, kv_heads, group, tiles, more, kv_len, head_size, threads;
+};
+
+static size_t rows_at_once(const struct attn_kernels *table) {
+    return attn_table_gemm(table)->rows;
+}
+
+/* Values' rows do not follow each other. */
+static void begin(struct planned *p, const struct attn_kernels *table, const struct shape *s) {
+    size_t rows = s->tiles * rows_at_once(table) + s->more, value_size = s->head_size;
+    *p = (struct planned){.parallel = {run_never, NULL, s->threads}};
+    p->options.parallel = &p->parallel;
+    p->problem = (struct attn_problem){.table = table,
+                                       .batch = s->batch,
+                                       .heads = s->kv_heads * s->group,
+                                       .kv_heads = s->kv_heads,
+                                       .group = s->group,
+                                       .q_len = rows,
+                                       .kv_len = s->kv_len,
+                                       .longest = {rows, s->kv_len},
+                                       .head_size = s->head_size,
+                                       .value_size = value_size,
+                                       .v = {.row_stride = value_size + 1},
+                                       .options = &p->options};
+}
+
+/* Begins the problem, then makes it use all of `uses`, then its plan. */
+static void make(struct planned *p, const struct attn_kernels *table, const struct shape *s, uint32_t uses) {
+    begin(p, table, s);
+    for (uint32_t bit = 1; bit < (uint32_t)1 << ATTN_USE_COUNT; bit <<= 1)
+        if (uses & bit)
+            use(p, bit);
+    if (!attn_plan_make(&p->problem))
+        test_fail("no plan");
+}
+
+static void for_each_table(void (*check)(const struct attn_kernels *table)) {
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
+        if (attn_table((attn_isa)isa))
+            check(attn_table((attn_isa)isa));
+}
+
+/* ---- Uses ---- */
+
+static const struct shape any_shape = {1, 1, 1, 0, 4, 1000, 64, 1};
+
+static void check_uses(const struct attn_kernels *table) {
+    for (uint32_t i = 0; i < ATTN_USE_COUNT; i++) {
+        struct planned p;
+        begin(&p, table, &any_shape);
+        assert_int_equal(0, attn_uses_of(&p.problem));
+        use(&p, (uint32_t)1 << i);
+        test_case("bit %u", i);
+        assert_int_equal((uint32_t)1 << i, attn_uses_of(&p.problem));
+    }
+}
+
+static void test_uses(void **state) {
+    (void)state;
+    for_each_table(check_uses);
+}
+
+/* An option without a bit would be ignored by the paths that were not written for it. So every field of attn_options is either one
+ * that `use` sets or one that only says more about another; bytes of no field are padding, less than the largest alignment. */
+static void test_every_option_is_known(void **state) {
+    (void)state;
+#define FIELD(name)                                                                                                    \
+    { offsetof(attn_options, name), sizeof(((attn_options *)0)->name) }
+    static const struct {
+        size_t offset, size;
+    } fields[] = {
+        FIELD(valid),        FIELD(starts),  FIELD(causal),   FIELD(causal_offset),  FIELD(window_left),
+        FIELD(window_right), FIELD(mask),    FIELD(soft_cap), FIELD(alibi),          FIELD(bias),
+        FIELD(sinks),        FIELD(empty),   FIELD(rotary),   FIELD(rotary_offsets), FIELD(dropout),
+        FIELD(dropout_seed), FIELD(weights), FIELD(scores),   FIELD(score_stage),    FIELD(log_sum_exp),
+        FIELD(parallel),
+    };
+    bool known[sizeof(attn_options)] = {0};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        memset(known + fields[i].offset, true, fields[i].size);
+    for (size_t i = 0, unknown = 0; i < sizeof known; i++) {
+        unknown = known[i] ? 0 : unknown + 1;
+        if (unknown == sizeof(uint64_t))
+            test_fail("attn_options has a field near byte %zu that this test does not know: give it a bit of ATTN_USE_",
+                      i);
+    }
+}
+
+/* ---- Paths ---- */
+
+static const struct path_row {
+    const char *what;
+    struct shape shape; /* batch, kv heads, group, tiles and rows, keys, head size, threads */
+    uint32_t uses;
+    enum attn_path path;
+    size_t spans, tasks;
+} path_table[] = {
+    /* Few keys. */
+    {"16 keys, one row", {2, 4, 1, 0, 1, 16, 64, 1}, 0, ATTN_PATH_SMALL, 1, 1},
+    {"17 keys, 3 rows", {2, 4, 1, 0, 3, 17, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"32 keys, 4 rows", {2, 4, 1, 0, 4, 32, 64, 1}, 0, ATTN_PATH_SMALL, 1, 1},
+    {"33 keys, 4 rows", {2, 4, 1, 0, 4, 33, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"32 keys, heads of 128", {2, 4, 1, 0, 4, 32, 128, 1}, 0, ATTN_PATH_SMALL, 1, 1},
+    {"32 keys, heads of 129", {2, 4, 1, 0, 3, 32, 129, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"32 keys, causal", {2, 4, 1, 0, 4, 32, 64, 1}, ATTN_USE_CAUSAL, ATTN_PATH_SMALL, 1, 1},
+    {"32 keys, a mask", {2, 4, 1, 0, 3, 32, 64, 1}, ATTN_USE_MASK, ATTN_PATH_IN_PLACE, 1, 1},
+    {"32 keys, a cache", {2, 4, 1, 0, 4, 32, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
+    {"32 keys, many rows", {1, 8, 1, 0, 1000, 32, 64, 4}, 0, ATTN_PATH_SMALL, 1, 4},
+    {"no key", {2, 4, 1, 0, 4, 0, 64, 4}, 0, ATTN_PATH_SMALL, 1, 1},
+    /* Tensors. */
+    {"3 tiles", {1, 4, 1, 3, 0, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"3 tiles and a row", {1, 4, 1, 3, 1, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"one row of 2 query heads", {1, 4, 2, 0, 1, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"4 tiles, of 2 query heads", {1, 4, 2, 2, 0, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"one tile, rotary", {1, 4, 1, 1, 0, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_STREAMED, 1, 1},
+    {"one tile and a row, rotary", {1, 4, 1, 1, 1, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_PACK_HEAD, 1, 1},
+    /* Threads: 4 heads for each; an even share; neither. */
+    {"4 heads for each of 3 threads", {1, 13, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 3},
+    {"as many heads as threads", {1, 3, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 3},
+    {"as many heads as threads, 2 ms and more", {1, 3, 1, 0, 600, 600, 64, 3}, 0, ATTN_PATH_PACK_ALL, 1, 3},
+    {"fewer heads than threads", {1, 2, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_ALL, 1, 3},
+    {"fewer heads than threads, below 98 us", {1, 2, 1, 0, 100, 120, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"little work", {1, 2, 1, 0, 100, 60, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"in place, as many tiles as threads", {1, 3, 1, 0, 1, 4000, 128, 3}, 0, ATTN_PATH_IN_PLACE, 1, 3},
+    {"in place, fewer tiles than threads", {1, 2, 1, 0, 1, 4000, 128, 3}, 0, ATTN_PATH_IN_PLACE, 1, 2},
+    /* Spans. */
+    {"4097 keys", {1, 3, 1, 0, 1, 4097, 64, 3}, 0, ATTN_PATH_IN_PLACE, 2, 3},
+    {"4097 keys, one thread", {1, 3, 1, 0, 1, 4097, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
+    {"12289 keys, rotary", {1, 1, 1, 0, 1, 12289, 64, 8}, ATTN_USE_ROTARY, ATTN_PATH_STREAMED, 4, 4},
+    {"5000 keys, 4 tiles for each thread", {4, 3, 1, 0, 1, 5000, 64, 3}, 0, ATTN_PATH_IN_PLACE, 2, 3},
+    {"5000 keys, more tiles", {13, 1, 1, 0, 1, 5000, 64, 3}, 0, ATTN_PATH_IN_PLACE, 1, 3},
+    {"packed heads of 8192 keys", {1, 1, 1, 3, 1, 8192, 64, 2}, 0, ATTN_PATH_PACK_ALL, 2, 2},
+    /* Caches. */
+    {"a cache", {1, 4, 1, 0, 1, 1000, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
+    {"a cache, many rows", {1, 4, 1, 9, 0, 1000, 64, 1}, ATTN_USE_CACHE | ATTN_USE_ROTARY, ATTN_PATH_CACHED, 1, 1},
+    {"a long cache", {1, 1, 1, 0, 1, 20000, 64, 3}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 5, 3},
+};
+
+static void check_paths(const struct attn_kernels *table) {
+    for (size_t i = 0; i < sizeof path_table / sizeof *path_table; i++) {
+        const struct path_row *row = &path_table[i];
+        /* 4 rows are few for every product but the scalar one, which takes one at once. */
+        if (rows_at_once(table) == 1 && row->shape.more == 4 && row->path == ATTN_PATH_IN_PLACE)
+            continue;
+        struct planned p;
+        make(&p, table, &row->shape, row->uses);
+        const struct attn_plan *plan = &p.problem.plan;
+        test_case("%s: %s", attn_isa_name(table->isa), row->what);
+        assert_string_equal(attn_path_name(row->path), attn_path_name(plan->path));
+        assert_int_equal(row->uses, plan->uses);
+        assert_int_equal(row->spans, plan->spans);
+        assert_int_equal(row->tasks, plan->tasks);
+    }
+}
+
+static void test_paths(void **state) {
+    (void)state;
+    for_each_table(check_paths);
+}
+
+/* A ring's spans are not independent of each other's place: it is never cut. */
+static void check_ring(const struct attn_kernels *table) {
+    struct planned p;
+    make(&p, table, &(struct shape){1, 1, 1, 0, 1, 20000, 64, 3}, ATTN_USE_CACHE);
+    p.cache.config.ring = 1;
+    assert_true(attn_plan_make(&p.problem));
+    assert_int_equal(1, p.problem.plan.spans);
+    assert_int_equal(0, p.problem.plan.partials);
+}
+
+static void test_ring(void **state) {
+    (void)state;
+    for_each_table(check_ring);
+}
+
+static void check_values_in_place(const struct attn_kernels *table) {
+    struct planned p;
+    size_t dense = attn_table_gemm(table)->dense_cols;
+    begin(&p, table, &(struct shape){1, 4, 1, 3, 1, 1000, 128, 1});
+    p.problem.v.row_stride = p.problem.value_size;
+    assert_true(attn_plan_make(&p.problem));
+    assert_int_equal(dense >= 128, p.problem.plan.values_in_place);
+    p.problem.value_size = p.problem.v.row_stride = dense + 1;
+    assert_true(attn_plan_make(&p.problem));
+    assert_false(p.problem.plan.values_in_place);
+}
+
+static void test_values_in_place(void **state) {
+    (void)state;
+    for_each_table(check_values_in_place);
+}
+
+/* ---- What a path supports ---- */
+
+static const struct {
+    struct shape shape;
+    uint32_t uses; /* without which it is another path */
+} of_path[ATTN_PATHS] = {
+    [ATTN_PATH_SMALL] = {{1, 1, 1, 0, 4, 32, 64, 1}, 0},
+    [ATTN_PATH_CACHED] = {{1, 1, 1, 0, 4, 1000, 64, 1}, ATTN_USE_CACHE},
+    [ATTN_PATH_IN_PLACE] = {{1, 1, 1, 1, 0, 1000, 64, 1}, 0},
+    [ATTN_PATH_STREAMED] = {{1, 1, 1, 1, 0, 1000, 64, 1}, ATTN_USE_ROTARY},
+    [ATTN_PATH_PACK_HEAD] = {{1, 1, 1, 9, 0, 1000, 64, 1}, 0},
+    [ATTN_PATH_PACK_ALL] = {{1, 2, 1, 9, 0, 3000, 64, 3}, 0},
+};
+
+/* What a kernel cannot do must not be in its path's mask; for the kernel for few keys that is all but this. */
+static void test_few_keys_support_little(void **state) {
+    (void)state;
+    assert_int_equal(ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL | ATTN_USE_WINDOW_RIGHT |
+                         ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS,
+                     attn_path_supports(ATTN_PATH_SMALL));
+}
+
+static bool is_general(enum attn_path path) {
+    return path == ATTN_PATH_CACHED || path == ATTN_PATH_PACK_HEAD || path == ATTN_PATH_PACK_ALL;
+}
+
+/* Every bit leads away from a path that does not support it, and leaves one that does. */
+static void check_supports(const struct attn_kernels *table) {
+    for (int i = 0; i < ATTN_PATHS; i++) {
+        enum attn_path path = (enum attn_path)i;
+        struct planned p;
+        make(&p, table, &of_path[i].shape, of_path[i].uses);
+        test_case("%s: %s", attn_isa_name(table->isa), attn_path_name(path));
+        assert_string_equal(attn_path_name(path), attn_path_name(p.problem.plan.path));
+        for (uint32_t bit = 1; bit < (uint32_t)1 << ATTN_USE_COUNT; bit <<= 1) {
+            bool supported = attn_path_supports(path) & bit;
+            if (path == ATTN_PATH_IN_PLACE && bit == ATTN_USE_ROTARY)
+                assert_false(supported);
+            if (is_general(path) && bit != ATTN_USE_CACHE && !supported)
+                test_fail("a general path supports every option: bit %x", bit);
+            make(&p, table, &of_path[i].shape, of_path[i].uses | bit);
+            test_case("%s: %s and bit %x", attn_isa_name(table->isa), attn_path_name(path), bit);
+            assert_int_equal(supported, p.problem.plan.path == path);
+        }
+    }
+}
+
+static void test_supports(void **state) {
+    (void)state;
+    for_each_table(check_supports);
+}
+
+/* ---- Room ---- */
+
+static struct shape random_shape(struct test_random *random) {
+    return (struct shape){.batch = random_between(random, 1, 8),
+                          .kv_heads = random_between(random, 1, 8),
+                          .group = random_between(random, 1, 4),
+                          .tiles = random_below(random, 5),
+                          .more = random_between(random, 1, 5),
+                          .kv_len = random_below(random, random_below(random, 2) ? 100 : 20000),
+                          .head_size = random_between(random, 1, 200),
+                          .threads = random_between(random, 1, 9)};
+}
+
+static void check_room(const struct attn_kernels *table) {
+    struct test_random random = test_random(__func__);
+    for (int i = 0; i < 20000; i++) {
+        struct shape s = random_shape(&random);
+        struct planned p;
+        uint32_t uses =
+            random_below(&random, 2) ? 0 : (uint32_t)random_bits(&random) & (((uint32_t)1 << ATTN_USE_COUNT) - 1);
+        make(&p, table, &s, uses);
+        const struct attn_plan *plan = &p.problem.plan;
+        size_t heads = s.batch * s.kv_heads;
+        test_case("%s: %zu x %zu heads, group %zu, %zu rows, %zu keys of %zu, %zu threads, uses %x: %s",
+                  attn_isa_name(table->isa), s.batch, s.kv_heads, s.group, p.problem.q_len, s.kv_len, s.head_size,
+                  s.threads, uses, attn_path_name(plan->path));
+        assert_true(plan->tasks >= 1 && plan->tasks <= s.threads);
+        assert_true(plan->scratches >= plan->tasks);
+        assert_true(plan->workspace_bytes >= plan->scratches * plan->scratch_bytes);
+        assert_true(plan->spans == 1 || (plan->tasks > 1 && plan->partials >= heads * plan->tiles * plan->spans));
+        if (plan->path == ATTN_PATH_PACK_ALL)
+            assert_true(plan->tasks > 1 && plan->packed_heads == heads);
+        if (plan->path == ATTN_PATH_PACK_HEAD)
+            assert_true(plan->spans == 1 && plan->packed_heads >= plan->tasks);
+        if (plan->path != ATTN_PATH_SMALL)
+            assert_true(plan->tiles * plan->tile_rows >= p.problem.q_len * s.group && plan->tile_rows <= ATTN_MAX_ROWS);
+    }
+}
+
+static void test_room(void **state) {
+    (void)state;
+    for_each_table(check_room);
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_uses),
+        cmocka_unit_test(test_every_option_is_known),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_values_in_place),
+        cmocka_unit_test(test_few_keys_support_little),
+        cmocka_unit_test(test_supports),
+        cmocka_unit_test(test_room),
+    };
+    return test_run(tests);
+}

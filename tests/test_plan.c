@@ -265,7 +265,7 @@ static void test_paths(void **state) {
 static void check_ring(const struct attn_kernels *table) {
     struct planned p;
     make(&p, table, &(struct shape){1, 1, 1, 0, 1, 20000, 64, 3}, ATTN_USE_CACHE);
-    p.cache.config.ring = 1;
+    p.cache.store.kind = ATTN_KV_RING;
     assert_true(attn_plan_make(&p.problem));
     assert_int_equal(1, p.problem.plan.spans);
     assert_int_equal(0, p.problem.plan.partials);

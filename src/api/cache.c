@@ -39,8 +39,10 @@ static bool shape_store(struct attn_cache *cache, size_t *stretches) {
     if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,
                          config->value_size, keys, unit))
         return false;
-    cache->store.ring = config->ring != 0;
+    if (config->ring)
+        cache->store.kind = ATTN_KV_RING;
     if (config->page_size) {
+        cache->store.kind = ATTN_KV_PAGED;
         cache->store.pages_per_sequence = config->capacity / config->page_size;
         cache->store.page_count = config->pages;
     }
@@ -61,7 +63,7 @@ static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_c
     cache->lengths = attn_carve_take(carve, config->batch, sizeof *cache->lengths);
     cache->kept = attn_carve_take(carve, config->batch, sizeof *cache->kept);
     cache->rotated = attn_carve_take(carve, heads, row_bytes);
-    if (config->page_size)
+    if (store->kind == ATTN_KV_PAGED)
         store->pages = attn_carve_take(carve, config->batch, table_bytes);
     attn_store_take(store, stretches, carve);
     return !carve->overflow;
@@ -154,7 +156,7 @@ static attn_status check_sequence(const attn_cache *cache, const attn_cache_appe
         return ATTN_OK;
     if (count > attn_cache_room(cache, b))
         return attn_fail(ATTN_TOO_SMALL, "len", field);
-    if (cache->store.pages && !pages_are_set(&cache->store, b, length, length + count))
+    if (cache->store.kind == ATTN_KV_PAGED && !pages_are_set(&cache->store, b, length, length + count))
         return attn_fail(ATTN_BAD_VALUE, "pages", field);
     if (args->rotary && !positions_exist(args, b, length, count))
         return attn_fail(ATTN_BAD_VALUE, "rotary", field);
@@ -234,7 +236,7 @@ attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len, 
 
 static attn_status check_paged(const attn_cache *cache, size_t sequence, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
-    if (!cache->store.pages)
+    if (cache->store.kind != ATTN_KV_PAGED)
         return attn_fail(ATTN_BAD_SIZE, "cache", field);
     return sequence >= cache->config.batch ? attn_fail(ATTN_BAD_SIZE, "sequence", field) : ATTN_OK;
 }
@@ -274,7 +276,7 @@ static attn_status check_fork(const attn_cache_fork_config *config, const char *
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_pointer(config->parent, "parent", field));
     const struct attn_cache *parent = config->parent;
-    if (parent->config.ring || parent->store.pages)
+    if (parent->store.kind == ATTN_KV_RING || parent->store.kind == ATTN_KV_PAGED)
         return attn_fail(ATTN_MISMATCH, "parent", field);
     RETURN_IF_ERROR(attn_check_size(config->batch, 1, "batch", field));
     RETURN_IF_ERROR(attn_check_size(config->len, 0, "len", field));
@@ -305,6 +307,7 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
     if (!attn_store_init(&fork->store, parent->store.kernel, parent->config.kv_heads, parent->config.head_size,
                          parent->config.value_size, own_keys(config), ATTN_MAX_COLS))
         return attn_fail(ATTN_OVERFLOW, "capacity", field);
+    fork->store.kind = ATTN_KV_FORK;
     fork->store.parent = &parent->store;
     fork->store.from = attn_carve_take(carve, config->batch, sizeof *fork->store.from);
     return take_parts(fork, config->batch, carve, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", field);

@@ -201,10 +201,9 @@ void attn_describe_plan(const struct attn_plan *plan, struct attn_line *line) {
 }
 
 void attn_describe_cache(const attn_cache *cache, struct attn_line *line) {
-    const struct attn_store *store = &cache->store;
-    attn_line_add(line, " from a %s",
-                  store->ring     ? "ring"
-                  : store->pages  ? "paged cache"
-                  : store->parent ? "fork"
-                                  : "cache");
+    static const char *const kinds[] = {[ATTN_KV_CONTIGUOUS] = "cache",
+                                        [ATTN_KV_RING] = "ring",
+                                        [ATTN_KV_PAGED] = "paged cache",
+                                        [ATTN_KV_FORK] = "fork"};
+    attn_line_add(line, " from a %s", kinds[cache->store.kind]);
 }

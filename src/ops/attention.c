@@ -1,22 +1,8 @@
 #include "ops/attention.h"
 
+#include "ops/keys.h"
 #include "ops/small.h"
 #include "ops/tile.h"
-
-/* Packs what the rows of a head see. */
-static void pack_head(const struct attn_tile *tile) {
-    const struct attn_problem *problem = tile->problem;
-    const struct attn_sequence *sequence = &tile->sequence;
-    struct attn_interval keys = attn_sequence_interval(problem, sequence, tile->b);
-    if (keys.begin == keys.end) /* without keys there need be no pointer to them */
-        return;
-    struct attn_key_rows rows = attn_problem_key_rows(problem, sequence, tile->b, tile->kv_head, keys.begin);
-    rows.rotated = tile->scratch.rotated;
-    if (problem->plan.values_in_place)
-        rows.v = NULL;
-    attn_store_append(tile->store, tile->store_sequence, tile->store_head, keys.begin, keys.end - keys.begin, &rows);
-    attn_store_fill_unit(tile->store, tile->store_sequence, tile->store_head, keys.begin);
-}
 
 /* Takes up tile number `item`, counted over all heads. False where the sequence has fewer tiles than others. */
 static bool take_tile(struct attn_tile *tile, size_t item) {
@@ -35,7 +21,7 @@ enum item { PACK_HEAD, RUN_HEAD, RUN_TILE, RUN_SPAN, MERGE_SPANS };
 static void run_head(struct attn_tile *tile, size_t item) {
     attn_tile_take_head(tile, item);
     if (tile->tiles > 0)
-        pack_head(tile);
+        attn_keys_pack_head(tile);
     for (size_t i = 0; i < tile->tiles; i++) {
         attn_tile_begin(tile, i);
         attn_tile_run(tile);
@@ -48,7 +34,7 @@ static void run_item(struct attn_tile *tile, enum item what, size_t item) {
     switch (what) {
     case PACK_HEAD:
         attn_tile_take_head(tile, item);
-        pack_head(tile);
+        attn_keys_pack_head(tile);
         break;
     case RUN_HEAD:
         run_head(tile, item);

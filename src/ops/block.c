@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/dropout.h"
+#include "ops/keys.h"
 
 /* ---- What rows see of a block ---- */
 
@@ -133,28 +134,19 @@ static size_t further(const struct block *block, size_t joined) {
 
 /* ---- The first product ---- */
 
-/* The rows of keys and values from `key` on, as the caller has them. */
-static struct attn_key_rows rows_at(const struct attn_tile *tile, size_t key) {
-    return attn_problem_key_rows(tile->problem, &tile->sequence, tile->b, tile->kv_head, key);
-}
-
-static struct attn_stretch stretch_at(const struct attn_tile *tile, size_t key) {
-    return attn_store_at(tile->store, tile->store_sequence, tile->store_head, key - tile->store_first);
-}
-
-/* Panels that one product can take, from key `begin` on: those of a stretch, of stretches that follow each other in memory, or
- * of two stretches of one panel each, whose distance then is the panel stride. Only within one cache's memory is there such a
+/* Panels that one product can take, from key `begin` on: those of a segment, of segments that follow each other in memory, or
+ * of two segments of one panel each, whose distance then is the panel stride. Only within one cache's memory is there such a
  * distance: what a fork shares lies in memory of its own. */
-static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_stretch *stretch) {
-    size_t n = stretch->count;
-    while (begin + n < end) {
-        struct attn_stretch next = stretch_at(tile, begin + n);
-        if (next.keys == stretch->keys + n * tile->problem->head_size) {
+static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_segment *segment) {
+    size_t n = segment->count;
+    while (n < end - begin) {
+        struct attn_segment next = attn_kv_locate(&tile->k, begin + n);
+        if (next.keys == segment->keys + n * tile->problem->head_size) {
             n += next.count;
             continue;
         }
-        if (n == stretch->key_cols && !tile->store->parent && next.keys > stretch->keys) {
-            stretch->key_panel_stride = (size_t)(next.keys - stretch->keys);
+        if (n == segment->key_cols && tile->k.store->kind == ATTN_KV_PAGED && next.keys > segment->keys) {
+            segment->key_stride = (size_t)(next.keys - segment->keys);
             n += next.key_cols;
         }
         break;
@@ -162,7 +154,7 @@ static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end
     return attn_min(n, end - begin);
 }
 
-/* Stretches of up to this many keys end before the processor's own prefetching gets far. */
+/* Segments of up to this many keys end before the processor's own prefetching gets far. */
 enum { SHORT = 64 };
 
 /* A page that will be needed soon, which the processor does not foresee. One row waits for memory alone: the beginnings of
@@ -175,46 +167,61 @@ static void prefetch(const struct attn_tile *tile, const float *page, size_t flo
             __builtin_prefetch(page + i + j);
 }
 
-static void score_packed(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end, float *scores,
-                         size_t score_stride) {
+/* The logits of n keys whose panels are at one distance, for a part's rows. */
+static void multiply_panels(const struct attn_tile *tile, const struct part *part, const struct attn_segment *segment,
+                            size_t n, float *scores, size_t score_stride) {
     const struct attn_problem *problem = tile->problem;
-    for (size_t n; begin < end; begin += n, scores += n) {
-        struct attn_stretch stretch = stretch_at(tile, begin);
-        n = join_panels(tile, begin, end, &stretch);
-        size_t ahead = tile->rows > 1 ? n : 3 * n;
-        if (stretch.count <= SHORT)
-            for (size_t i = ahead; i < ahead + n && begin + i < end; i += tile->store->unit)
-                prefetch(tile, stretch_at(tile, begin + i).keys, tile->store->unit * problem->head_size);
-        tile->gemm->run(&(struct attn_gemm_args){.m = part->rows,
-                                                 .n = n,
-                                                 .k = problem->head_size,
-                                                 .a = tile->scratch.query + part->row * problem->head_size,
-                                                 .a_stride = problem->head_size,
-                                                 .b = stretch.keys,
-                                                 .panel_stride = stretch.key_panel_stride,
-                                                 .narrow = stretch.narrow,
-                                                 .distant = problem->plan.distant,
-                                                 .c = scores,
-                                                 .c_stride = score_stride});
-    }
+    tile->gemm->run(&(struct attn_gemm_args){.m = part->rows,
+                                             .n = n,
+                                             .k = problem->head_size,
+                                             .a = tile->scratch.query + part->row * problem->head_size,
+                                             .a_stride = problem->head_size,
+                                             .b = segment->keys,
+                                             .panel_stride = segment->key_stride,
+                                             .narrow = segment->narrow,
+                                             .distant = problem->plan.distant,
+                                             .c = scores,
+                                             .c_stride = score_stride});
 }
 
-static void score_in_place(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end,
-                           float *scores, size_t score_stride) {
+/* The same of keys that are rows. */
+static void multiply_rows(const struct attn_tile *tile, const struct part *part, const struct attn_segment *segment,
+                          size_t n, float *scores, size_t score_stride) {
     const struct attn_problem *problem = tile->problem;
-    struct attn_key_rows keys = rows_at(tile, begin);
     for (size_t r = 0; r < part->rows; r += tile->gemm->rows)
         tile->gemm->run_columns(
             &(struct attn_gemm_args){.m = attn_min(part->rows - r, tile->gemm->rows),
-                                     .n = end - begin,
+                                     .n = n,
                                      .k = problem->head_size,
                                      .a = tile->scratch.query + (part->row + r) * problem->head_size,
                                      .a_stride = problem->head_size,
-                                     .b = keys.k,
-                                     .b_stride = keys.k_stride,
+                                     .b = segment->keys,
+                                     .b_stride = segment->key_stride,
                                      .distant = problem->plan.distant,
                                      .c = scores + r * score_stride,
                                      .c_stride = score_stride});
+}
+
+static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t end, size_t n) {
+    size_t unit = tile->k.store->unit, ahead = tile->rows > 1 ? n : 3 * n;
+    for (size_t i = ahead; i < ahead + n && begin + i < end; i += unit)
+        prefetch(tile, attn_kv_locate(&tile->k, begin + i).keys, unit * tile->problem->head_size);
+}
+
+/* Keys begin .. end - 1, from a multiple of the store's unit on. */
+static void score_part(const struct attn_tile *tile, const struct part *part, size_t begin, size_t end, float *scores,
+                       size_t score_stride) {
+    bool packed = attn_kv_is_packed(&tile->k);
+    for (size_t n; begin < end; begin += n, scores += n) {
+        struct attn_segment segment = attn_kv_locate(&tile->k, begin);
+        n = join_panels(tile, begin, end, &segment);
+        if (segment.count <= SHORT)
+            fetch_keys_ahead(tile, begin, end, n);
+        if (packed)
+            multiply_panels(tile, part, &segment, n, scores, score_stride);
+        else
+            multiply_rows(tile, part, &segment, n, scores, score_stride);
+    }
 }
 
 /* The logits of joined blocks' columns, as far as a part's rows see them. */
@@ -222,15 +229,10 @@ static void score(const struct attn_tile *tile, const struct block *block, size_
     struct part part;
     for (size_t row = 0; row < tile->rows; row += part.rows) {
         part = part_from(tile, block, row);
-        if (part.first >= part.last)
-            continue;
-        size_t first = part.first, end = block->begin + part.last + further(block, joined);
-        if (tile->problem->plan.path == ATTN_PATH_IN_PLACE) {
-            score_in_place(tile, &part, block->begin + first, end, scores_of(block, row) + first, block->score_stride);
-        } else {
-            first -= first % tile->store->unit;
-            score_packed(tile, &part, block->begin + first, end, scores_of(block, row) + first, block->score_stride);
-        }
+        size_t first = part.first - part.first % tile->k.store->unit;
+        if (part.first < part.last)
+            score_part(tile, &part, block->begin + first, block->begin + part.last + further(block, joined),
+                       scores_of(block, row) + first, block->score_stride);
     }
 }
 
@@ -320,78 +322,89 @@ struct so_far {
     const float *scale;
 };
 
-static bool values_lie_as_given(const struct attn_problem *problem) {
-    return problem->plan.path == ATTN_PATH_IN_PLACE || problem->plan.values_in_place;
+static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t end, size_t n) {
+    size_t ahead = tile->rows > 1 ? n : 3 * n;
+    if (key + ahead < end)
+        prefetch(tile, attn_kv_locate(&tile->v, key + ahead).values, n * tile->problem->value_size);
 }
 
-static void accumulate_in_place(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
-                                size_t begin, size_t end, struct so_far so_far) {
-    const struct attn_problem *problem = tile->problem;
-    size_t stride = problem->plan.output_stride;
-    struct attn_key_rows values = rows_at(tile, block->begin + begin);
-    for (size_t r = 0; r < rows; r += tile->gemm->rows)
-        tile->gemm->run_rows(&(struct attn_gemm_args){.block = end > ATTN_BLOCK ? ATTN_BLOCK : 0,
-                                                      .scale_stride = tile->rows,
-                                                      .m = attn_min(rows - r, tile->gemm->rows),
-                                                      .n = problem->value_size,
-                                                      .k = end - begin,
-                                                      .a = scores_of(block, first + r) + begin,
-                                                      .a_stride = block->score_stride,
-                                                      .b = values.v,
-                                                      .b_stride = values.v_stride,
-                                                      .distant = problem->plan.distant,
-                                                      .accumulate = so_far.exists,
-                                                      .scale = so_far.scale ? so_far.scale + r : NULL,
-                                                      .c = tile->scratch.span_output + (first + r) * stride,
-                                                      .c_stride = stride});
+/* What n probabilities of `rows` rows from row `first` on make of values that begin at `values`. */
+struct weighted {
+    size_t first, rows, n;
+    const float *probabilities, *values;
+    size_t value_stride;
+    struct so_far so_far;
+};
+
+static struct attn_gemm_args values_product(const struct attn_tile *tile, const struct block *block,
+                                            const struct weighted *sum) {
+    size_t stride = tile->problem->plan.output_stride;
+    return (struct attn_gemm_args){.m = sum->rows,
+                                   .n = tile->problem->value_size,
+                                   .k = sum->n,
+                                   .a = sum->probabilities,
+                                   .a_stride = block->score_stride,
+                                   .b = sum->values,
+                                   .panel_stride = sum->value_stride,
+                                   .b_stride = sum->value_stride,
+                                   .distant = tile->problem->plan.distant,
+                                   .accumulate = sum->so_far.exists,
+                                   .scale = sum->so_far.scale,
+                                   .block = sum->n > ATTN_BLOCK ? ATTN_BLOCK : 0,
+                                   .scale_stride = tile->rows,
+                                   .c = tile->scratch.span_output + sum->first * stride,
+                                   .c_stride = stride};
 }
 
-static void accumulate_packed(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows,
-                              size_t begin, size_t end, struct so_far so_far) {
-    const struct attn_problem *problem = tile->problem;
-    size_t stride = problem->plan.output_stride;
-    for (size_t c = begin, n; c < end; c += n) {
-        size_t in_block = c % ATTN_BLOCK, offset = (block->begin + c - tile->store_first) % tile->store->unit;
-        struct attn_stretch stretch = stretch_at(tile, block->begin + c - offset);
-        n = attn_min(stretch.count - offset, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
-        size_t ahead = tile->rows > 1 ? n : 3 * n;
-        bool begins = c == begin || in_block == 0;
-        if (stretch.count <= SHORT && c + ahead < end)
-            prefetch(tile, stretch_at(tile, block->begin + c + ahead).values, n * problem->value_size);
-        tile->gemm->run(&(struct attn_gemm_args){
-            .m = rows,
-            .n = problem->value_size,
-            .k = n,
-            .a = scores_of(block, first) + c,
-            .a_stride = block->score_stride,
-            .b = stretch.values + offset * tile->gemm->cols,
-            .panel_stride = stretch.value_panel_stride,
-            .distant = problem->plan.distant,
-            .accumulate = so_far.exists || c > begin,
-            .scale = begins && so_far.scale ? so_far.scale + c / ATTN_BLOCK * tile->rows : NULL,
-            .block = n > ATTN_BLOCK ? ATTN_BLOCK : 0,
-            .scale_stride = tile->rows,
-            .c = tile->scratch.span_output + first * stride,
-            .c_stride = stride});
+static void add_value_panels(const struct attn_tile *tile, const struct block *block, const struct weighted *sum) {
+    struct attn_gemm_args args = values_product(tile, block, sum);
+    tile->gemm->run(&args);
+}
+
+/* Rows of values are multiplied by no more rows than a product takes at once. */
+static void add_value_rows(const struct attn_tile *tile, const struct block *block, const struct weighted *sum) {
+    struct attn_gemm_args args = values_product(tile, block, sum);
+    for (size_t r = 0; r < sum->rows; r += tile->gemm->rows) {
+        args.m = attn_min(sum->rows - r, tile->gemm->rows);
+        tile->gemm->run_rows(&args);
+        args.a += args.m * args.a_stride;
+        args.c += args.m * args.c_stride;
+        args.scale = args.scale ? args.scale + args.m : NULL;
     }
 }
 
 /* output[rows from `first`] = what it is so far + probabilities[.., begin .. end - 1] values. */
 static void accumulate(const struct attn_tile *tile, const struct block *block, size_t first, size_t rows, size_t begin,
                        size_t end, struct so_far so_far) {
-    if (values_lie_as_given(tile->problem))
-        accumulate_in_place(tile, block, first, rows, begin, end, so_far);
-    else
-        accumulate_packed(tile, block, first, rows, begin, end, so_far);
+    bool packed = attn_kv_is_packed(&tile->v);
+    size_t unit = tile->v.store->unit;
+    struct weighted sum = {.first = first, .rows = rows};
+    for (size_t c = begin; c < end; c += sum.n) {
+        size_t in_block = c % ATTN_BLOCK, key = block->begin + c, offset = (key - tile->v.first) % unit;
+        struct attn_segment segment = attn_kv_locate(&tile->v, key - offset);
+        sum.n = attn_min(segment.count - offset, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
+        if (segment.count <= SHORT)
+            fetch_values_ahead(tile, key, block->begin + end, sum.n);
+        bool begins = c == begin || in_block == 0;
+        sum.probabilities = scores_of(block, first) + c;
+        sum.values = segment.values + offset * tile->gemm->cols; /* 0 in tensors */
+        sum.value_stride = segment.value_stride;
+        sum.so_far.exists = so_far.exists || c > begin;
+        sum.so_far.scale = begins && so_far.scale ? so_far.scale + c / ATTN_BLOCK * tile->rows : NULL;
+        if (packed)
+            add_value_panels(tile, block, &sum);
+        else
+            add_value_rows(tile, block, &sum);
+    }
 }
 
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
-    struct attn_key_rows rows = rows_at(tile, begin);
+    struct attn_segment rows = attn_kv_locate(&tile->v, begin);
     size_t n = end - begin, size = tile->problem->value_size;
-    if (rows.v_stride == size) /* one row of all */
-        return tile->attention->all_finite(rows.v, n * size);
+    if (rows.value_stride == size) /* one row of all */
+        return tile->attention->all_finite(rows.values, n * size);
     for (size_t i = 0; i < n; i++)
-        if (!tile->attention->all_finite(rows.v + i * rows.v_stride, size))
+        if (!tile->attention->all_finite(rows.values + i * rows.value_stride, size))
             return false;
     return true;
 }
@@ -399,11 +412,11 @@ static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) 
 static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     size_t cols = tile->gemm->cols;
     for (size_t n; begin < end; begin += n) {
-        size_t offset = (begin - tile->store_first) % tile->store->unit;
-        struct attn_stretch stretch = stretch_at(tile, begin - offset);
-        n = attn_min(stretch.count - offset, end - begin);
+        size_t offset = (begin - tile->v.first) % tile->v.store->unit;
+        struct attn_segment segment = attn_kv_locate(&tile->v, begin - offset);
+        n = attn_min(segment.count - offset, end - begin);
         for (size_t c = 0; c < tile->problem->value_size; c += cols)
-            if (!tile->attention->all_finite(stretch.values + c / cols * stretch.value_panel_stride + offset * cols,
+            if (!tile->attention->all_finite(segment.values + c / cols * segment.value_stride + offset * cols,
                                              n * cols))
                 return false;
     }
@@ -411,22 +424,21 @@ static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end
 }
 
 static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
-    return values_lie_as_given(tile->problem) ? rows_finite(tile, begin, end) : panels_finite(tile, begin, end);
+    return attn_kv_is_packed(&tile->v) ? panels_finite(tile, begin, end) : rows_finite(tile, begin, end);
 }
 
 /* Whether the values of a block's columns are: tiles of a head that share them look once. */
 static bool values_finite(struct attn_tile *tile, const struct block *block) {
     struct attn_finite *found = &tile->finite;
     size_t begin = block->begin + block->first, end = block->begin + block->last, index = block->begin / ATTN_BLOCK;
-    enum attn_path path = tile->problem->plan.path;
-    if (path == ATTN_PATH_IN_PLACE || path == ATTN_PATH_STREAMED || index >= 64)
+    if (tile->stored.begin == tile->stored.end || index >= 64)
         return are_finite(tile, begin, end);
     if (found->head != tile->head)
         *found = (struct attn_finite){.head = tile->head};
     uint64_t bit = (uint64_t)1 << index;
     if (!(found->known & bit)) {
-        begin = attn_max(block->begin, tile->packed.begin);
-        end = attn_min(block->begin + ATTN_BLOCK, tile->packed.end);
+        begin = attn_max(block->begin, tile->stored.begin);
+        end = attn_min(block->begin + ATTN_BLOCK, tile->stored.end);
         found->known |= bit;
         found->finite |= are_finite(tile, begin, end) ? bit : 0;
     }
@@ -478,15 +490,6 @@ static void add_values(struct attn_tile *tile, const struct block *block, size_t
 
 /* ---- The block ---- */
 
-/* One block's keys and values, packed under the tile that alone reads them. */
-static void stream(struct attn_tile *tile, const struct block *block) {
-    size_t begin = block->begin + block->first;
-    struct attn_key_rows rows = rows_at(tile, begin);
-    rows.rotated = tile->scratch.rotated;
-    tile->store_first = block->begin;
-    attn_store_append(&tile->scratch.block, 0, 0, block->first, block->last - block->first, &rows);
-}
-
 static void softmax_of_one(struct attn_tile *tile, const struct block *block) {
     tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
                                                      .scores = block->scores,
@@ -521,7 +524,7 @@ size_t attn_blocks_at_once(const struct attn_tile *tile) {
 /* Blocks that go through a product as one, keys first. */
 static void run_joined(struct attn_tile *tile, const struct block *block, size_t joined) {
     if (tile->problem->plan.path == ATTN_PATH_STREAMED)
-        stream(tile, block);
+        attn_keys_pack_block(tile, block->begin + block->first, block->begin + block->last);
     score(tile, block, joined);
     for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_LOGITS) && i < joined; i++)
         finish_scores(tile, &block[i]);

@@ -1,7 +1,5 @@
 #include "ops/cache.h"
 
-#include <string.h>
-
 #include "ops/parallel.h"
 
 /* Nanoseconds of one float of a key or value: it is read and written, keys transposed. */
@@ -18,7 +16,7 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 static void put_length(struct attn_cache *cache, size_t b, size_t len) {
     cache->lengths[b] = len;
-    if (cache->config.ring && len > cache->kept[b] + cache->config.capacity)
+    if (cache->store.kind == ATTN_KV_RING && len > cache->kept[b] + cache->config.capacity)
         cache->kept[b] = len - cache->config.capacity;
 }
 
@@ -31,34 +29,21 @@ static void find_longest(struct attn_cache *cache) {
 size_t attn_cache_room(const struct attn_cache *cache, size_t b) {
     const struct attn_store *store = &cache->store;
     size_t most = cache->config.capacity, length = cache->lengths[b];
-    if (cache->config.ring)
+    if (store->kind == ATTN_KV_RING)
         return attn_min(most, PTRDIFF_MAX - length);
-    if (store->parent)
+    if (store->kind == ATTN_KV_FORK)
         most = attn_min(most, attn_store_border(store, b) + store->capacity);
     return most - length;
 }
 
 /* ---- What a fork shares ---- */
 
-/* The keys between the border and `len`, copied as they are packed. */
-static void copy_border(const struct attn_store *store, size_t b, size_t head, size_t len) {
-    size_t cols = store->kernel->cols, border = attn_store_border(store, b), rest = len - border;
-    struct attn_stretch to = attn_store_at(store, b, head, border);
-    struct attn_stretch from = attn_store_at(store->parent, store->from[b].sequence, head, border);
-    for (size_t j = 0; j < rest; j += cols)
-        memcpy(to.keys + j / cols * to.key_panel_stride, from.keys + j / cols * from.key_panel_stride,
-               to.key_panel_stride * sizeof(float));
-    for (size_t c = 0; c < store->value_size; c += cols)
-        memcpy(to.values + c / cols * to.value_panel_stride, from.values + c / cols * from.value_panel_stride,
-               rest * cols * sizeof(float));
-}
-
 /* From now on sequence `b` of a fork shares no more than its first `len` keys, all of which are the parent's: those of the last
  * unit, which the fork is to go on writing, are copied. */
 static void share(struct attn_store *store, size_t b, size_t len) {
     store->from[b].count = len - len % store->unit;
     for (size_t head = 0; head < store->kv_heads && len % store->unit != 0; head++)
-        copy_border(store, b, head, len);
+        attn_store_copy_from_parent(store, b, head, len % store->unit);
 }
 
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len) {

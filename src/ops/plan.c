@@ -135,7 +135,7 @@ static bool plan_spans(const struct attn_problem *problem, struct attn_plan *pla
     size_t spans = problem->longest.keys / ATTN_SPAN + (problem->longest.keys % ATTN_SPAN != 0), few;
     plan->spans = 1;
     plan->partials = 0;
-    if (threads_of(problem) == 1 || spans <= 1 || (problem->cache && problem->cache->config.ring))
+    if (threads_of(problem) == 1 || spans <= 1 || (problem->cache && problem->cache->store.kind == ATTN_KV_RING))
         return true;
     if (!attn_mul(threads_of(problem), TILES_PER_THREAD, &few) ||
         !attn_mul(attn_min(few, tiles), spans, &plan->partials))

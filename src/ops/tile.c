@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/block.h"
+#include "ops/keys.h"
 
 /* Floats of a cache line. */
 enum { LINE = 16 };
@@ -65,7 +66,6 @@ static bool tiles_are_alike(const struct attn_tile *tile) {
 
 void attn_tile_take_head(struct attn_tile *tile, size_t head) {
     const struct attn_problem *problem = tile->problem;
-    enum attn_path path = problem->plan.path;
     tile->head = head;
     tile->b = head / problem->kv_heads;
     tile->kv_head = head % problem->kv_heads;
@@ -73,13 +73,7 @@ void attn_tile_take_head(struct attn_tile *tile, size_t head) {
     tile->tiles = attn_tiles_of(&problem->plan, tile->sequence.q_len * problem->group);
     if (!attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS))
         tile->first = attn_row_interval(problem, &tile->sequence, tile->b, 0);
-    tile->packed = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
-    if (path == ATTN_PATH_PACK_HEAD || path == ATTN_PATH_PACK_ALL)
-        tile->packed = attn_sequence_interval(problem, &tile->sequence, tile->b);
-    tile->store = path == ATTN_PATH_STREAMED ? &tile->scratch.block : &tile->workspace->store;
-    bool own = path == ATTN_PATH_CACHED || path == ATTN_PATH_PACK_ALL; /* every head has */
-    tile->store_sequence = own ? tile->b : path == ATTN_PATH_PACK_HEAD ? tile->task : 0;
-    tile->store_head = own ? tile->kv_head : 0;
+    attn_keys_find(tile);
     if (tiles_are_alike(tile) && tile->tiles > 0) {
         tile->rows = tile_rows_of(tile, 0);
         describe_rows(tile);

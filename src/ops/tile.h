@@ -32,14 +32,13 @@ struct attn_tile {
     size_t b, kv_head, rows;
     struct attn_sequence sequence;
     size_t tiles;                /* of the sequence */
-    struct attn_interval packed; /* what the store holds of it */
+    struct attn_interval stored; /* keys whose values all tiles of the head find packed; else none */
     struct attn_interval first;  /* what its first row may see, where all see the same */
     struct attn_interval keys;   /* encloses the rows' */
     struct attn_interval core;   /* what every row sees, or empty; empty with masks */
     struct attn_tile_row row[ATTN_MAX_ROWS];
 
-    const struct attn_store *store; /* where its keys are, as this sequence and head, from this key on */
-    size_t store_sequence, store_head, store_first;
+    struct attn_kv_view k, v; /* where the head's keys and values are found */
 
     float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* with scratch.output: of the spans so far */
     float span_max[ATTN_MAX_ROWS], span_sum[ATTN_MAX_ROWS];

@@ -133,22 +133,6 @@ bool attn_ring_holds(const struct attn_problem *problem) {
     return true;
 }
 
-struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, const struct attn_sequence *sequence,
-                                           size_t b, size_t kv_head, size_t begin) {
-    const attn_options *options = problem->options;
-    const attn_tensor *k = &problem->k, *v = &problem->v;
-    size_t batch = problem->kv_cu ? 0 : b, row = sequence->kv_row + begin;
-    int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
-    return (struct attn_key_rows){
-        .k = k->data + batch * k->batch_stride + kv_head * k->head_stride + row * k->row_stride,
-        .v = v->data + batch * v->batch_stride + kv_head * v->head_stride + row * v->row_stride,
-        .k_stride = k->row_stride,
-        .v_stride = v->row_stride,
-        .rotary = options->rotary,
-        .position = begin + (size_t)offset,
-        .kernel = attn_table_attention(problem->table)};
-}
-
 struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size_t b, size_t head, size_t i) {
     const attn_mask *mask = &problem->options->mask;
     const attn_tensor *bias = &problem->options->bias;

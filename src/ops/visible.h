@@ -34,10 +34,6 @@ bool attn_positions_exist(const struct attn_problem *problem);
  * other one at least. A row that has lost them would be like one that sees none, and nobody would know. */
 bool attn_ring_holds(const struct attn_problem *problem);
 
-/* The rows of keys and values of a head, from key `begin` on; without `rotated`. */
-struct attn_key_rows attn_problem_key_rows(const struct attn_problem *problem, const struct attn_sequence *sequence,
-                                           size_t b, size_t kv_head, size_t begin);
-
 /* The masks of one query row, from key 0 on; NULL for none. */
 struct attn_row_masks {
     const uint8_t *mask;

@@ -33,22 +33,21 @@ struct attn_partial attn_partial_at(const struct attn_problem *problem, const st
 static void carve_heads(const struct attn_problem *problem, const struct attn_plan *plan,
                         struct attn_workspace *workspace, struct attn_carve *carve) {
     size_t heads = plan->path == ATTN_PATH_PACK_ALL ? problem->kv_heads : 1;
-    carve->overflow |= !attn_store_init(&workspace->store, attn_table_gemm(problem->table), heads, problem->head_size,
+    carve->overflow |= !attn_store_init(&workspace->packed, attn_table_gemm(problem->table), heads, problem->head_size,
                                         problem->value_size, problem->longest.keys, ATTN_MAX_COLS);
-    attn_store_take(&workspace->store, plan->packed_heads, carve);
+    attn_store_take(&workspace->packed, plan->packed_heads, carve);
 }
 
 static void carve_workspace(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_workspace *workspace, struct attn_carve *carve) {
     size_t bytes = 0;
-    *workspace = (struct attn_workspace){0};
+    *workspace = (struct attn_workspace){.kv = {problem->k, problem->v, problem->kv_cu}};
+    workspace->tensors = attn_store_of_tensors(&workspace->kv);
     if (!attn_mul(partial_floats(plan), sizeof(float), &bytes))
         carve->overflow = true;
     workspace->partials = attn_carve_take(carve, plan->partials, bytes);
     if (plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL)
         carve_heads(problem, plan, workspace, carve);
-    else if (plan->path == ATTN_PATH_CACHED)
-        workspace->store = problem->cache->store;
     workspace->scratches = attn_carve_take(carve, plan->scratches, plan->scratch_bytes);
 }
 

@@ -18,9 +18,11 @@ struct attn_scratch {
 #define ATTN_SCORE_STRIDE (ATTN_BLOCK + 16)
 
 struct attn_workspace {
-    float *partials;         /* [plan.partials], see attn_partial_at */
-    struct attn_store store; /* the cache's, or of heads packed in this call */
-    char *scratches;         /* [plan.scratches][plan.scratch_bytes] */
+    float *partials;           /* [plan.partials], see attn_partial_at */
+    struct attn_store packed;  /* heads that this call packs before their tiles */
+    struct attn_store tensors; /* the caller's */
+    struct attn_kv_tensors kv; /* that these are */
+    char *scratches;           /* [plan.scratches][plan.scratch_bytes] */
 };
 
 /* A tile's state after one span of keys, where spans are shared out among tasks. */

@@ -1,0 +1,98 @@
+/* Where key number `key` of a head of a sequence lies, and its value: one locate function for each kind of storage.
+ *
+ * Storage is a set of segments, each of which lies in one piece. In tensors keys and values are rows. Elsewhere they are packed as the
+ * right-hand sides of the two products of attention: keys are columns of head_size elements, key j in panel j / cols; values are
+ * rows, each panel holding `cols` of their columns for every key of a segment. A segment begins and ends with a panel of keys: in
+ * pages of an odd number of ATTN_PAGE_UNIT these are narrow. */
+#ifndef ATTN_OPS_KV_H
+#define ATTN_OPS_KV_H
+
+#include "checked.h"
+#include "kernels.h"
+
+/* Keys of a page are a multiple of this, those of other packed segments of ATTN_MAX_COLS. */
+#define ATTN_PAGE_UNIT ATTN_LANES
+
+enum attn_kv_kind {
+    ATTN_KV_TENSOR,     /* not packed: rows, as the caller has them */
+    ATTN_KV_CONTIGUOUS, /* a segment for each head of each sequence: a cache's, or what a call packed for itself */
+    ATTN_KV_RING,       /* the same, key j at j % capacity */
+    ATTN_KV_PAGED,      /* a segment for each page of each head */
+    ATTN_KV_FORK        /* contiguous behind the first keys of each sequence, which lie in the parent */
+};
+
+/* What a fork's sequence shares with one of the parent's. */
+struct attn_shared_keys {
+    size_t sequence; /* of the parent */
+    size_t count;    /* keys 0 .. count - 1 lie there; a multiple of the store's unit */
+};
+
+struct attn_kv_tensors {
+    attn_tensor k, v;
+    const int64_t *cu; /* NULL, or where packed sequences begin */
+};
+
+struct attn_store {
+    enum attn_kv_kind kind;
+    size_t
+        unit; /* segments begin and end at multiples of so many keys; 1 in tensors, which have no more than this to say: */
+    const struct attn_kv_tensors *tensors;
+
+    const struct attn_gemm_kernel *kernel;
+    size_t kv_heads, head_size, value_size;
+    size_t capacity;                 /* keys of a segment */
+    size_t key_floats, value_floats; /* of one segment of one head */
+    float *keys, *values;
+
+    int32_t *pages; /* of PAGED: [sequence][pages_per_sequence], -1 where not set */
+    size_t pages_per_sequence, page_count;
+
+    const struct attn_store *parent; /* of FORK */
+    struct attn_shared_keys *from;   /* of FORK: [sequence] */
+};
+
+/* The caller's tensors as a store. */
+struct attn_store attn_store_of_tensors(const struct attn_kv_tensors *tensors);
+
+/* Sizes of a contiguous store whose segments hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False
+ * where a product of sizes does not fit. */
+bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
+                     size_t value_size, size_t keys, size_t unit);
+
+/* Takes room for `segments` segments of one head each. */
+void attn_store_take(struct attn_store *store, size_t segments, struct attn_carve *carve);
+
+/* Keys that follow each other in one piece. */
+struct attn_segment {
+    const float *keys;               /* the first one's panel, or row */
+    const float *values;             /* the first one's row, in the first panel where there are panels */
+    size_t count;                    /* those from there on; SIZE_MAX in tensors, where a sequence is one segment */
+    size_t key_stride, value_stride; /* floats from panel to panel, or from row to row */
+    size_t key_cols;                 /* of a panel of keys; 1 in tensors */
+    int narrow;                      /* as attn_gemm_args has it: a panel of keys has fewer columns than the kernel's */
+};
+
+/* The segment from `key` on, a multiple of the store's unit. */
+struct attn_segment attn_store_locate(const struct attn_store *store, size_t sequence, size_t head, size_t key);
+
+/* The first key of a sequence that lies in the store itself. */
+static inline size_t attn_store_border(const struct attn_store *store, size_t sequence) {
+    return store->kind == ATTN_KV_FORK ? store->from[sequence].count : 0;
+}
+
+/* One head's keys or values, as its tiles find them. */
+struct attn_kv_view {
+    const struct attn_store *store;
+    size_t sequence, head; /* of the store */
+    size_t first;          /* the key that the store has as its key 0 */
+};
+
+static inline struct attn_segment attn_kv_locate(const struct attn_kv_view *view, size_t key) {
+    return attn_store_locate(view->store, view->sequence, view->head, key - view->first);
+}
+
+static inline bool attn_kv_is_packed(const struct attn_kv_view *view) {
+    return view->store->kind != ATTN_KV_TENSOR;
+}
+
+#endif

@@ -373,6 +373,10 @@ static void check_room(const struct attn_kernels *table) {
                   s.threads, uses, attn_path_name(plan->path));
         assert_true(plan->tasks >= 1 && plan->tasks <= s.threads);
         assert_true(plan->scratches >= plan->tasks);
+        assert_int_equal(plan->path == ATTN_PATH_SMALL      ? 0
+                         : plan->path == ATTN_PATH_STREAMED ? 1
+                                                            : ATTN_MOST_BLOCKS,
+                         plan->blocks);
         assert_true(plan->workspace_bytes >= plan->scratches * plan->scratch_bytes);
         assert_true(plan->spans == 1 || (plan->tasks > 1 && plan->partials >= heads * plan->tiles * plan->spans));
         if (plan->path == ATTN_PATH_PACK_ALL)

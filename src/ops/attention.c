@@ -1,17 +1,18 @@
 #include "ops/attention.h"
 
 #include "ops/keys.h"
+#include "ops/rows.h"
 #include "ops/small.h"
-#include "ops/tile.h"
+#include "ops/spans.h"
 
 /* Takes up tile number `item`, counted over all heads. False where the sequence has fewer tiles than others. */
 static bool take_tile(struct attn_tile *tile, size_t item) {
     size_t tiles = tile->problem->plan.tiles, head = item / tiles, index = item % tiles;
     if (head != tile->head)
-        attn_tile_take_head(tile, head);
+        attn_rows_take_head(tile, head);
     if (index >= tile->tiles)
         return false;
-    attn_tile_begin(tile, index);
+    attn_rows_take(tile, index);
     return true;
 }
 
@@ -19,12 +20,12 @@ static bool take_tile(struct attn_tile *tile, size_t item) {
 enum item { PACK_HEAD, RUN_HEAD, RUN_TILE, RUN_SPAN, MERGE_SPANS };
 
 static void run_head(struct attn_tile *tile, size_t item) {
-    attn_tile_take_head(tile, item);
+    attn_rows_take_head(tile, item);
     if (tile->tiles > 0)
         attn_keys_pack_head(tile);
     for (size_t i = 0; i < tile->tiles; i++) {
-        attn_tile_begin(tile, i);
-        attn_tile_run(tile);
+        attn_rows_take(tile, i);
+        attn_spans_run(tile);
     }
 }
 
@@ -33,7 +34,7 @@ static void run_item(struct attn_tile *tile, enum item what, size_t item) {
     size_t spans = tile->problem->plan.spans;
     switch (what) {
     case PACK_HEAD:
-        attn_tile_take_head(tile, item);
+        attn_rows_take_head(tile, item);
         attn_keys_pack_head(tile);
         break;
     case RUN_HEAD:
@@ -41,15 +42,15 @@ static void run_item(struct attn_tile *tile, enum item what, size_t item) {
         break;
     case RUN_TILE:
         if (take_tile(tile, item))
-            attn_tile_run(tile);
+            attn_spans_run(tile);
         break;
     case RUN_SPAN:
         if (take_tile(tile, item / spans))
-            attn_tile_run_span(tile, item % spans, item);
+            attn_spans_run_one(tile, item % spans, item);
         break;
     case MERGE_SPANS:
         if (take_tile(tile, item))
-            attn_tile_merge(tile, item * spans);
+            attn_spans_merge(tile, item * spans);
     }
 }
 
@@ -80,15 +81,11 @@ static void run_round(const struct attn_problem *problem, const struct attn_work
                        &(struct round){problem, workspace, what});
 }
 
-void attn_op_attention(const struct attn_problem *problem, void *memory) {
+static void run_tiles(const struct attn_problem *problem, void *memory) {
     const struct attn_plan *plan = &problem->plan;
     size_t heads = problem->batch * problem->kv_heads, tiles = heads * plan->tiles;
     struct attn_workspace workspace;
     attn_workspace_lay_out(problem, memory, &workspace);
-    if (plan->path == ATTN_PATH_SMALL) {
-        attn_op_small(problem, &workspace);
-        return;
-    }
     if (plan->path == ATTN_PATH_PACK_HEAD) {
         run_round(problem, &workspace, RUN_HEAD, heads);
         return;
@@ -101,4 +98,11 @@ void attn_op_attention(const struct attn_problem *problem, void *memory) {
     }
     run_round(problem, &workspace, RUN_SPAN, tiles * plan->spans);
     run_round(problem, &workspace, MERGE_SPANS, tiles);
+}
+
+void attn_op_attention(const struct attn_problem *problem, void *memory) {
+    if (problem->plan.path == ATTN_PATH_SMALL)
+        attn_op_small(problem, memory);
+    else
+        run_tiles(problem, memory);
 }

@@ -5,38 +5,24 @@
 
 /* ---- Uses and paths ---- */
 
+static uint32_t use_if(bool used, uint32_t bit) {
+    return used ? bit : 0;
+}
+
 uint32_t attn_uses_of(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
-    const struct {
-        bool used;
-        uint32_t bit;
-    } uses[] = {
-        {options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE},
-        {options->valid.kind == ATTN_VALID_PER_ROW, ATTN_USE_VALID_PER_ROW},
-        {options->starts, ATTN_USE_STARTS},
-        {options->causal != ATTN_CAUSAL_NONE, ATTN_USE_CAUSAL},
-        {options->window_left > 0, ATTN_USE_WINDOW_LEFT},
-        {options->window_right > 0, ATTN_USE_WINDOW_RIGHT},
-        {options->mask.data, ATTN_USE_MASK},
-        {options->bias.data, ATTN_USE_BIAS},
-        {options->soft_cap > 0.0f, ATTN_USE_SOFT_CAP},
-        {options->alibi, ATTN_USE_ALIBI},
-        {options->sinks, ATTN_USE_SINKS},
-        {options->empty == ATTN_EMPTY_MEAN, ATTN_USE_EMPTY_MEAN},
-        {options->rotary, ATTN_USE_ROTARY},
-        {options->dropout > 0.0f, ATTN_USE_DROPOUT},
-        {options->weights, ATTN_USE_WEIGHTS},
-        {options->scores, ATTN_USE_SCORES},
-        {options->log_sum_exp, ATTN_USE_LOG_SUM_EXP},
-        {problem->q_cu, ATTN_USE_PACKED_ROWS},
-        {problem->kv_cu, ATTN_USE_PACKED_KEYS},
-        {problem->cache, ATTN_USE_CACHE},
-    };
-    _Static_assert(sizeof uses / sizeof *uses == ATTN_USE_COUNT, "every bit is set by one line");
-    uint32_t bits = 0;
-    for (size_t i = 0; i < ATTN_USE_COUNT; i++)
-        bits |= uses[i].used ? uses[i].bit : 0;
-    return bits;
+    return use_if(options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE) |
+           use_if(options->valid.kind == ATTN_VALID_PER_ROW, ATTN_USE_VALID_PER_ROW) |
+           use_if(options->starts, ATTN_USE_STARTS) | use_if(options->causal != ATTN_CAUSAL_NONE, ATTN_USE_CAUSAL) |
+           use_if(options->window_left > 0, ATTN_USE_WINDOW_LEFT) |
+           use_if(options->window_right > 0, ATTN_USE_WINDOW_RIGHT) | use_if(options->mask.data, ATTN_USE_MASK) |
+           use_if(options->bias.data, ATTN_USE_BIAS) | use_if(options->soft_cap > 0.0f, ATTN_USE_SOFT_CAP) |
+           use_if(options->alibi, ATTN_USE_ALIBI) | use_if(options->sinks, ATTN_USE_SINKS) |
+           use_if(options->empty == ATTN_EMPTY_MEAN, ATTN_USE_EMPTY_MEAN) | use_if(options->rotary, ATTN_USE_ROTARY) |
+           use_if(options->dropout > 0.0f, ATTN_USE_DROPOUT) | use_if(options->weights, ATTN_USE_WEIGHTS) |
+           use_if(options->scores, ATTN_USE_SCORES) | use_if(options->log_sum_exp, ATTN_USE_LOG_SUM_EXP) |
+           use_if(problem->q_cu, ATTN_USE_PACKED_ROWS) | use_if(problem->kv_cu, ATTN_USE_PACKED_KEYS) |
+           use_if(problem->cache, ATTN_USE_CACHE);
 }
 
 /* What tiles of query rows do wherever their keys are. */
@@ -110,11 +96,15 @@ static bool is_small(const struct attn_problem *problem, const struct attn_plan 
 }
 
 /* Without keys the kernel is not called. */
-static void plan_small(const struct attn_problem *problem, struct attn_plan *plan) {
+static bool plan_small(const struct attn_problem *problem, struct attn_plan *plan) {
+    struct attn_carve carve = {0};
     plan->path = ATTN_PATH_SMALL;
     plan->spans = 1;
     plan->tasks = plan->scratches = tasks_for(problem, attn_small_items(problem));
     plan->scratch_bytes = problem->longest.keys > 0 ? attn_table_small(problem->table)->scratch_bytes : 0;
+    attn_carve_take(&carve, plan->scratches, plan->scratch_bytes);
+    plan->workspace_bytes = carve.used;
+    return !carve.overflow;
 }
 
 /* ---- Tiles and spans ---- */
@@ -213,6 +203,7 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
     if (plan->tasks == 1)
         plan->spans = 1;
     plan_path(problem, plan, heads);
+    plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS; /* there is room to pack one */
     double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
                    sizeof(float);
     plan->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
@@ -222,22 +213,21 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
 /* ---- The plan ---- */
 
 bool attn_plan_make(struct attn_problem *problem) {
-    struct attn_plan plan = {.uses = attn_uses_of(problem)};
-    bool small = is_small(problem, &plan);
+    struct attn_plan *plan = &problem->plan;
+    uint32_t uses = attn_uses_of(problem);
     size_t bytes = 0;
+    *plan = (struct attn_plan){.uses = uses};
+    bool small = is_small(problem, plan);
     /* Above 16 keys fewer rows may not be small: what serves more rows serves them. */
     if (!small || problem->longest.keys > ATTN_LANES) {
-        if (!plan_tiles(problem, &plan) || !attn_workspace_measure(problem, &plan))
+        if (!plan_tiles(problem, plan) || !attn_workspace_measure(problem, plan))
             return false;
-        bytes = plan.workspace_bytes;
+        bytes = plan->workspace_bytes;
     }
-    if (small) {
-        plan = (struct attn_plan){.uses = plan.uses};
-        plan_small(problem, &plan);
-        if (!attn_workspace_measure(problem, &plan))
-            return false;
-        plan.workspace_bytes = attn_max(plan.workspace_bytes, bytes);
-    }
-    problem->plan = plan;
-    return true;
+    if (!small)
+        return true;
+    *plan = (struct attn_plan){.uses = uses};
+    bool fits = plan_small(problem, plan);
+    plan->workspace_bytes = attn_max(plan->workspace_bytes, bytes);
+    return fits;
 }

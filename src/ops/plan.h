@@ -61,6 +61,9 @@ const char *attn_path_name(enum attn_path path);
  * cache, ATTN_PATH_PACK_HEAD and ATTN_PATH_PACK_ALL without. */
 uint32_t attn_path_supports(enum attn_path path);
 
+/* The most blocks of keys whose scores a tile of few rows holds at the same time. */
+enum { ATTN_MOST_BLOCKS = 8 };
+
 struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
     enum attn_path path;
@@ -70,6 +73,7 @@ struct attn_plan {
     size_t tiles;         /* of the longest sequence, for each kv head */
     size_t spans;         /* items that a tile is cut into, ATTN_SPAN keys each; 1 where it is not cut */
     size_t tasks;
+    size_t blocks;        /* of keys that few query rows take in one go, at most ATTN_MOST_BLOCKS */
     size_t output_stride; /* floats from one row of output in the workspace to the next */
 
     /* The workspace, see ops/workspace.h. What serves a call serves one with fewer sequences, rows and keys, whatever path that

@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void run_chunk(const struct attn_pr
 /* Items are ROWS rows of a sequence, of one part of its heads. */
 struct small {
     const struct attn_problem *problem;
-    const struct attn_workspace *workspace;
+    char *memory;         /* a part for each task */
     size_t chunks, parts; /* per sequence */
 };
 
@@ -105,7 +105,7 @@ static void run_part(const void *arg, size_t item, size_t task) {
     size_t part = item % small->parts, chunk = item / small->parts % small->chunks;
     size_t each = problem->kv_heads / small->parts, more = problem->kv_heads % small->parts;
     run_chunk(problem, item / small->parts / small->chunks, chunk, part * each + attn_min(part, more),
-              each + (part < more), attn_small_scratch(problem, small->workspace, task));
+              each + (part < more), small->memory + task * problem->plan.scratch_bytes);
 }
 
 static size_t chunks_of(const struct attn_problem *problem) {
@@ -118,8 +118,8 @@ size_t attn_small_items(const struct attn_problem *problem) {
                                                                                                               : 1;
 }
 
-void attn_op_small(const struct attn_problem *problem, const struct attn_workspace *workspace) {
-    struct small small = {.problem = problem, .workspace = workspace, .chunks = chunks_of(problem)};
+void attn_op_small(const struct attn_problem *problem, char *memory) {
+    struct small small = {.problem = problem, .memory = memory, .chunks = chunks_of(problem)};
     size_t tasks = problem->plan.tasks;
     if (tasks > 1) { /* then all can be counted */
         size_t pieces = problem->batch * small.chunks;
@@ -129,5 +129,5 @@ void attn_op_small(const struct attn_problem *problem, const struct attn_workspa
     }
     for (size_t b = 0; b < problem->batch; b++)
         for (size_t chunk = 0; chunk < small.chunks; chunk++)
-            run_chunk(problem, b, chunk, 0, problem->kv_heads, workspace->scratches);
+            run_chunk(problem, b, chunk, 0, problem->kv_heads, memory);
 }

@@ -2,12 +2,12 @@
 #ifndef ATTN_OPS_SMALL_H
 #define ATTN_OPS_SMALL_H
 
-#include "ops/workspace.h"
+#include "ops/problem.h"
 
 /* The most items that it can be cut into; 1 where they cannot be counted. */
 size_t attn_small_items(const struct attn_problem *problem);
 
-/* Computes a problem whose path is ATTN_PATH_SMALL. */
-void attn_op_small(const struct attn_problem *problem, const struct attn_workspace *workspace);
+/* Computes a problem whose path is ATTN_PATH_SMALL, in [plan.scratches][plan.scratch_bytes] of memory. */
+void attn_op_small(const struct attn_problem *problem, char *memory);
 
 #endif

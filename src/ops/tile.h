@@ -1,4 +1,12 @@
-/* One tile of query rows through blocks and spans of keys. */
+/* A tile: query rows that pass over the keys and values of one kv head together. Its state, which the phases share:
+ *
+ *   rows.c              takes up a head and some of its rows, and what they may see; takes queries
+ *   blocks.c            what the rows see of some blocks of keys
+ *   scores.c            the first product, and logits from it
+ *   online_softmax.c    probabilities, and what earlier values are rescaled by
+ *   values.c            the second product, added to what the span has so far
+ *   output.c            what a tile leaves
+ *   spans.c             takes these in this order, block by block and span by span */
 #ifndef ATTN_OPS_TILE_H
 #define ATTN_OPS_TILE_H
 
@@ -10,7 +18,7 @@ struct attn_tile_row {
     size_t row, head;
     struct attn_interval keys; /* what it may see; every key where it takes the mean */
     struct attn_row_masks masks;
-    bool mean; /* sees nothing, and the caller wants the mean of all values */
+    bool takes_mean; /* it sees nothing, and the caller wants the mean of all values */
 };
 
 /* Which blocks of a head's values were found finite. */
@@ -26,41 +34,50 @@ struct attn_tile {
     const struct attn_workspace *workspace;
     size_t task;
     struct attn_scratch scratch; /* the task's */
+
+    /* The head that it has taken up: */
+    size_t head; /* b * kv_heads + kv_head */
+    size_t b, kv_head;
+    struct attn_sequence sequence;
+    size_t tiles;                   /* that the sequence's rows make */
+    struct attn_interval every_row; /* what each row may see, where all may see the same */
+    struct attn_kv_view k, v;       /* where its keys and values are found */
+    struct attn_interval stored;    /* keys whose values all tiles of the head find packed; else none */
     struct attn_finite finite;
 
-    size_t head; /* b * kv_heads + kv_head */
-    size_t b, kv_head, rows;
-    struct attn_sequence sequence;
-    size_t tiles;                /* of the sequence */
-    struct attn_interval stored; /* keys whose values all tiles of the head find packed; else none */
-    struct attn_interval first;  /* what its first row may see, where all see the same */
-    struct attn_interval keys;   /* encloses the rows' */
-    struct attn_interval core;   /* what every row sees, or empty; empty with masks */
+    /* The rows: */
+    size_t rows;
+    struct attn_interval keys;   /* encloses what they may see */
+    struct attn_interval common; /* what each of them sees; may be empty, and is with masks */
     struct attn_tile_row row[ATTN_MAX_ROWS];
 
-    struct attn_kv_view k, v; /* where the head's keys and values are found */
-
-    float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* with scratch.output: of the spans so far */
+    /* What they have accumulated: */
+    float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* over the spans so far, with scratch.output */
     float span_max[ATTN_MAX_ROWS], span_sum[ATTN_MAX_ROWS];
-    bool fresh; /* the span has no values yet: scratch.span_output is not initialised */
+    bool span_has_values; /* else scratch.span_output is not initialised */
 };
-
-/* Takes up kv head number `head` of all sequences: where its keys are. */
-void attn_tile_take_head(struct attn_tile *tile, size_t head);
 
 static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {
     return tile->problem->plan.uses & uses;
 }
 
-/* Takes up tile number `index` of that head: its rows and what they see. */
-void attn_tile_begin(struct attn_tile *tile, size_t index);
+/* Index of row r in [batch, heads, q_len]. */
+static inline size_t attn_tile_dense_row(const struct attn_tile *tile, size_t r) {
+    const struct attn_problem *problem = tile->problem;
+    return (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
+}
 
-/* From here on the tile's keys may be read. All its spans, then its outputs. */
-void attn_tile_run(struct attn_tile *tile);
-
-/* The same in two steps: span number `span` from nothing to partial number `index`; then all spans, whose partials follow
- * from `index` on, merged in ascending order. */
-void attn_tile_run_span(struct attn_tile *tile, size_t span, size_t index);
-void attn_tile_merge(struct attn_tile *tile, size_t index);
+/* How many rows from r on lie at one distance in a tensor: those of one head, or the heads of one query. */
+static inline size_t attn_tile_rows_at_one_distance(const struct attn_tile *tile, size_t r, size_t head_stride,
+                                                    size_t row_stride, size_t *distance) {
+    bool one_head = tile->problem->group == 1;
+    *distance = one_head ? row_stride : head_stride;
+    if (one_head)
+        return tile->rows - r;
+    size_t end = r + 1;
+    while (end < tile->rows && tile->row[end].row == tile->row[r].row)
+        end++;
+    return end - r;
+}
 
 #endif

@@ -55,10 +55,8 @@ bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan
     struct attn_carve one = {0}, all = {0};
     struct attn_scratch scratch;
     struct attn_workspace workspace;
-    if (plan->path != ATTN_PATH_SMALL) {
-        carve_scratch(problem, plan, &scratch, &one);
-        plan->scratch_bytes = one.used;
-    }
+    carve_scratch(problem, plan, &scratch, &one);
+    plan->scratch_bytes = one.used;
     carve_workspace(problem, plan, &workspace, &all);
     plan->workspace_bytes = all.used;
     return !one.overflow && !all.overflow;

@@ -1,4 +1,4 @@
-/* A call's working memory, laid out as its plan says. */
+/* The working memory of a call that takes tiles, laid out as its plan says. */
 #ifndef ATTN_OPS_WORKSPACE_H
 #define ATTN_OPS_WORKSPACE_H
 
@@ -34,20 +34,14 @@ struct attn_partial {
 struct attn_partial attn_partial_at(const struct attn_problem *problem, const struct attn_workspace *workspace,
                                     size_t index);
 
-/* Fills in the plan's scratch_bytes, where tiles are what needs it, and workspace_bytes. False where a size does not fit. */
+/* Fills in the plan's scratch_bytes and workspace_bytes. False where a size does not fit. */
 bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan *plan);
 
-/* Lays out the workspace of a problem with its plan: `memory` holds workspace_bytes. */
+/* Lays out a workspace: `memory` holds workspace_bytes. */
 void attn_workspace_lay_out(const struct attn_problem *problem, void *memory, struct attn_workspace *workspace);
 
-/* The scratch memory of one task that takes tiles, */
+/* The scratch memory of one task. */
 void attn_scratch_lay_out(const struct attn_problem *problem, const struct attn_workspace *workspace, size_t task,
                           struct attn_scratch *scratch);
-
-/* and of one that calls the kernel for few keys. */
-static inline void *attn_small_scratch(const struct attn_problem *problem, const struct attn_workspace *workspace,
-                                       size_t task) {
-    return workspace->scratches + task * problem->plan.scratch_bytes;
-}
 
 #endif

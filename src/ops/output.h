@@ -1,0 +1,14 @@
+/* What a tile leaves: its rows of the output, and weights, logits and log-sum-exp where asked for. */
+#ifndef ATTN_OPS_OUTPUT_H
+#define ATTN_OPS_OUTPUT_H
+
+#include "ops/tile.h"
+
+/* Logits and weights of keys begin .. end - 1: -inf, before the blocks fill in what rows see. Keys that other sequences have
+ * and this one has not are hidden too. */
+void attn_output_hide(const struct attn_tile *tile, size_t begin, size_t end);
+
+/* Divides what the tile has accumulated over all spans by its sums, and writes it. */
+void attn_output_write(struct attn_tile *tile);
+
+#endif

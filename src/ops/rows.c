@@ -1,0 +1,151 @@
+#include "ops/rows.h"
+
+#include "ops/keys.h"
+
+/* ---- What rows may see ---- */
+
+static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    row->keys = attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS)
+                    ? attn_row_interval(problem, &tile->sequence, tile->b, row->row)
+                    : tile->every_row;
+    row->takes_mean = false;
+    row->masks = (struct attn_row_masks){NULL, NULL};
+    if (!attn_tile_uses(tile, ATTN_USE_LOGITS))
+        return;
+    if (attn_tile_uses(tile, ATTN_USE_MASKS))
+        row->masks = attn_row_masks_of(problem, tile->b, row->head, row->row);
+    if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
+        return;
+    for (size_t key = row->keys.begin; key < row->keys.end; key++)
+        if (attn_masks_leave(&row->masks, key))
+            return;
+    row->takes_mean = true;
+    row->keys = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+}
+
+/* Makes the tile's keys enclose what a row may see, and that enclose what is common. */
+static void enclose(struct attn_tile *tile, struct attn_interval keys) {
+    tile->common.begin = attn_max(tile->common.begin, keys.begin);
+    tile->common.end = attn_min(tile->common.end, keys.end);
+    if (keys.begin == keys.end)
+        return;
+    bool first = tile->keys.begin == tile->keys.end;
+    tile->keys.begin = first ? keys.begin : attn_min(tile->keys.begin, keys.begin);
+    tile->keys.end = attn_max(tile->keys.end, keys.end);
+}
+
+static void describe_rows(struct attn_tile *tile) {
+    tile->keys = (struct attn_interval){0, 0};
+    tile->common = (struct attn_interval){0, attn_tile_uses(tile, ATTN_USE_MASKS) ? 0 : SIZE_MAX};
+    for (size_t r = 0; r < tile->rows; r++) {
+        describe_row(tile, &tile->row[r]);
+        enclose(tile, tile->row[r].keys);
+    }
+}
+
+/* Whether all tiles of a head are the same but for their queries and outputs. */
+static bool tiles_are_alike(const struct attn_tile *tile) {
+    return !attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS);
+}
+
+/* ---- Which rows ---- */
+
+/* Tiles of nearly equal height, so that the last is not a sliver; the first are the tallest. */
+static size_t tile_rows_of(const struct attn_tile *tile, size_t index) {
+    size_t total = tile->sequence.q_len * tile->problem->group;
+    return total / tile->tiles + (index < total % tile->tiles);
+}
+
+void attn_rows_take_head(struct attn_tile *tile, size_t head) {
+    const struct attn_problem *problem = tile->problem;
+    tile->head = head;
+    tile->b = head / problem->kv_heads;
+    tile->kv_head = head % problem->kv_heads;
+    tile->sequence = attn_sequence_of(problem, tile->b);
+    tile->tiles = attn_tiles_of(&problem->plan, tile->sequence.q_len * problem->group);
+    if (!attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS))
+        tile->every_row = attn_row_interval(problem, &tile->sequence, tile->b, 0);
+    attn_keys_find(tile);
+    if (tiles_are_alike(tile) && tile->tiles > 0) {
+        tile->rows = tile_rows_of(tile, 0);
+        describe_rows(tile);
+    }
+}
+
+void attn_rows_take(struct attn_tile *tile, size_t index) {
+    const struct attn_problem *problem = tile->problem;
+    size_t total = tile->sequence.q_len * problem->group, tiles = tile->tiles;
+    size_t begin = index * (total / tiles) + attn_min(index, total % tiles);
+    size_t query = begin / problem->group, member = begin % problem->group;
+    tile->rows = tile_rows_of(tile, index);
+    for (size_t r = 0; r < tile->rows; r++) {
+        tile->row[r].row = query;
+        tile->row[r].head = tile->kv_head * problem->group + member;
+        if (++member == problem->group) {
+            member = 0;
+            query++;
+        }
+    }
+    if (!tiles_are_alike(tile))
+        describe_rows(tile);
+}
+
+/* ---- Queries ---- */
+
+static const float *query_at(const struct attn_tile *tile, size_t head, size_t row) {
+    const attn_tensor *q = &tile->problem->q;
+    return q->data + (tile->problem->q_cu ? 0 : tile->b) * q->batch_stride + head * q->head_stride +
+           (tile->sequence.q_row + row) * q->row_stride;
+}
+
+/* The queries of the next tile of one head, which would be waited for line by line. */
+static void fetch_next_queries(const struct attn_tile *tile) {
+    enum { LINE = 16 }; /* floats */
+    const struct attn_problem *problem = tile->problem;
+    size_t next = tile->row[0].row + tile->rows, left = tile->sequence.q_len - attn_min(next, tile->sequence.q_len);
+    if (problem->group > 1 || left == 0)
+        return;
+    const float *x = query_at(tile, tile->row[0].head, next);
+    for (size_t r = attn_min(left, tile->rows); r > 0; r--, x += problem->q.row_stride)
+        for (size_t j = 0; j < problem->head_size; j += LINE)
+            __builtin_prefetch(x + j);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
+static void scale_queries(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    for (size_t r = 0, n, distance; r < tile->rows; r += n) {
+        n = attn_tile_rows_at_one_distance(tile, r, problem->q.head_stride, problem->q.row_stride, &distance);
+        tile->attention->scale(n, problem->head_size, query_at(tile, tile->row[r].head, tile->row[r].row), distance,
+                               problem->scale, tile->scratch.query + r * problem->head_size, problem->head_size);
+    }
+}
+
+/* Rows that see nothing need no position that the table has. */
+static void turn_queries(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        const float *x = query_at(tile, row->head, row->row);
+        float *query = tile->scratch.query + r * problem->head_size;
+        if (!row->takes_mean && row->keys.begin < row->keys.end) {
+            size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
+            attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
+            x = query;
+        }
+        tile->attention->scale(1, problem->head_size, x, 0, problem->scale, query, 0);
+    }
+}
+
+void attn_rows_take_queries(const struct attn_tile *tile) {
+    if (attn_tile_uses(tile, ATTN_USE_ROTARY))
+        turn_queries(tile);
+    else
+        scale_queries(tile);
+    if (tile->problem->plan.spans == 1) /* else the next item is another span of the same rows */
+        fetch_next_queries(tile);
+}

@@ -1,0 +1,16 @@
+/* The rows of a tile: which they are, what they may see, and their queries. */
+#ifndef ATTN_OPS_ROWS_H
+#define ATTN_OPS_ROWS_H
+
+#include "ops/tile.h"
+
+/* Takes up kv head number `head` of all sequences: where its keys are. */
+void attn_rows_take_head(struct attn_tile *tile, size_t head);
+
+/* Takes up tile number `index` of that head. */
+void attn_rows_take(struct attn_tile *tile, size_t index);
+
+/* Reads the queries: scaled, and turned where there is a rotary embedding, into scratch.query. */
+void attn_rows_take_queries(const struct attn_tile *tile);
+
+#endif

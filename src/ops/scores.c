@@ -1,0 +1,167 @@
+#include "ops/scores.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/fetch.h"
+
+/* ---- The product ---- */
+
+/* Panels that one product can take, from key `begin` on: those of a segment, of segments that follow each other in memory, or
+ * of two pages of one panel each, whose distance then is the panel stride. */
+static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_segment *segment) {
+    size_t n = segment->count;
+    while (n < end - begin) {
+        struct attn_segment next = attn_kv_locate(&tile->k, begin + n);
+        if (next.keys == segment->keys + n * tile->problem->head_size) {
+            n += next.count;
+            continue;
+        }
+        if (n == segment->key_cols && tile->k.store->kind == ATTN_KV_PAGED && next.keys > segment->keys) {
+            segment->key_stride = (size_t)(next.keys - segment->keys);
+            n += next.key_cols;
+        }
+        break;
+    }
+    return attn_min(n, end - begin);
+}
+
+static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t end, size_t n) {
+    size_t unit = tile->k.store->unit, ahead = attn_fetch_distance(tile->rows, n);
+    for (size_t i = ahead; i < ahead + n && begin + i < end; i += unit)
+        attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys, unit * tile->problem->head_size);
+}
+
+/* Keys that are rows are multiplied by no more query rows than a product takes at once. */
+static void multiply_key_rows(const struct attn_tile *tile, struct attn_gemm_args args) {
+    for (size_t rows = args.m; rows > 0; rows -= args.m) {
+        args.m = attn_min(rows, tile->gemm->rows);
+        tile->gemm->run_columns(&args);
+        args.a += args.m * args.a_stride;
+        args.c += args.m * args.c_stride;
+    }
+}
+
+/* The products of a part's rows with keys begin .. end - 1, from a multiple of the store's unit on. */
+static void multiply_keys(const struct attn_tile *tile, const struct attn_part *part, size_t begin, size_t end,
+                          float *scores, size_t score_stride) {
+    const struct attn_problem *problem = tile->problem;
+    bool packed = attn_kv_is_packed(&tile->k);
+    struct attn_gemm_args args = {.m = part->rows,
+                                  .k = problem->head_size,
+                                  .a = tile->scratch.query + part->row * problem->head_size,
+                                  .a_stride = problem->head_size,
+                                  .distant = problem->plan.distant,
+                                  .c = scores,
+                                  .c_stride = score_stride};
+    for (; begin < end; begin += args.n, args.c += args.n) {
+        struct attn_segment segment = attn_kv_locate(&tile->k, begin);
+        args.n = join_panels(tile, begin, end, &segment);
+        if (segment.count <= ATTN_SHORT_SEGMENT)
+            fetch_keys_ahead(tile, begin, end, args.n);
+        args.b = segment.keys;
+        args.panel_stride = args.b_stride = segment.key_stride;
+        args.narrow = segment.narrow;
+        if (packed)
+            tile->gemm->run(&args);
+        else
+            multiply_key_rows(tile, args);
+    }
+}
+
+/* Joined blocks' columns, as far as rows of a part see them. */
+static void multiply_parts(const struct attn_tile *tile, const struct attn_block *block, size_t joined) {
+    struct attn_part part;
+    for (size_t row = 0; row < tile->rows; row += part.rows) {
+        part = attn_blocks_part(tile, block, row);
+        size_t first = part.first - part.first % tile->k.store->unit;
+        if (part.first < part.last)
+            multiply_keys(tile, &part, block->begin + first,
+                          block->begin + part.last + attn_blocks_further(block, joined),
+                          attn_block_scores(block, row) + first, block->score_stride);
+    }
+}
+
+/* ---- Logits ---- */
+
+/* Logits of keys that rows see, to dense [batch, heads, q_len, kv_len]; -inf stays for the others. Rows that take the mean see
+ * none, but have weights. */
+static void copy_scores(const struct attn_tile *tile, const struct attn_block *block, float *to, bool of_means) {
+    for (size_t r = 0; r < tile->rows; r++) {
+        const struct attn_tile_row *row = &tile->row[r];
+        float *logits = to + attn_tile_dense_row(tile, r) * tile->problem->kv_len + block->begin;
+        for (size_t c = block->lo[r]; c < block->hi[r]; c++)
+            if (row->takes_mean ? of_means : attn_masks_leave(&row->masks, block->begin + c))
+                logits[c] = attn_block_scores(block, r)[c];
+    }
+}
+
+static void copy_stage(const struct attn_tile *tile, const struct attn_block *block, attn_score_stage stage) {
+    const attn_options *options = tile->problem->options;
+    if (options->scores && options->score_stage == stage)
+        copy_scores(tile, block, options->scores, false);
+}
+
+/* Columns that no row of a part sees hold no product. */
+static void cap_logits(const struct attn_tile *tile, const struct attn_block *block) {
+    float most = tile->problem->options->soft_cap;
+    for (size_t r = 0; r < tile->rows; r++)
+        tile->attention->soft_cap(attn_block_scores(block, r) + block->lo[r], block->hi[r] - block->lo[r], most,
+                                  1.0f / most);
+}
+
+/* ALiBi at distances that the kernel's integers do not hold: for rows far from all keys. */
+static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double distance) {
+    for (size_t c = lo; c < hi; c++)
+        x[c] = attn_fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);
+}
+
+static void add_bias(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+    const struct attn_tile_row *row = &tile->row[r];
+    const float *slopes = tile->problem->options->alibi;
+    struct attn_bias_args args = {.x = attn_block_scores(block, r),
+                                  .lo = block->lo[r],
+                                  .hi = block->hi[r],
+                                  .add = block->bias[r],
+                                  .visible = block->mask[r]};
+    if (slopes && slopes[row->head] != 0.0f) {
+        double distance = (double)block->begin - (double)row->row - (double)tile->sequence.position;
+        if (fabs(distance) < INT32_MAX - ATTN_BLOCK) {
+            args.slope = slopes[row->head];
+            args.distance = (int32_t)distance;
+        } else {
+            add_far_slope(args.x, args.lo, args.hi, slopes[row->head], distance);
+        }
+    }
+    if (args.lo < args.hi && (args.slope != 0.0f || args.add || args.visible))
+        tile->attention->bias(&args);
+}
+
+/* Rows that take the mean weigh every key alike. */
+static void add_biases(const struct attn_tile *tile, const struct attn_block *block) {
+    for (size_t r = 0; r < tile->rows; r++) {
+        if (tile->row[r].takes_mean)
+            memset(attn_block_scores(block, r) + block->first, 0, (block->last - block->first) * sizeof(float));
+        else
+            add_bias(tile, block, r);
+    }
+}
+
+/* From products to what the softmax sees. */
+static void finish_logits(const struct attn_tile *tile, const struct attn_block *block) {
+    const attn_options *options = tile->problem->options;
+    copy_stage(tile, block, ATTN_SCORE_RAW);
+    if (attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
+        cap_logits(tile, block);
+    copy_stage(tile, block, ATTN_SCORE_CAPPED);
+    add_biases(tile, block);
+    copy_stage(tile, block, ATTN_SCORE_MASKED);
+    if (options->weights)
+        copy_scores(tile, block, options->weights, true);
+}
+
+void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined) {
+    multiply_parts(tile, block, joined);
+    for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_LOGITS) && i < joined; i++)
+        finish_logits(tile, &block[i]);
+}

@@ -1,0 +1,11 @@
+/* Logits: the first product, and what is done to it before the softmax. */
+#ifndef ATTN_OPS_SCORES_H
+#define ATTN_OPS_SCORES_H
+
+#include "ops/blocks.h"
+
+/* Fills the scores of `joined` blocks: of each row's columns, with the logits that the softmax is to see; other columns may hold
+ * anything. Copies logits to the caller where asked for. */
+void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined);
+
+#endif

@@ -1,0 +1,15 @@
+/* A tile that has taken its rows, through the spans of their keys. */
+#ifndef ATTN_OPS_SPANS_H
+#define ATTN_OPS_SPANS_H
+
+#include "ops/tile.h"
+
+/* All spans, then the outputs. */
+void attn_spans_run(struct attn_tile *tile);
+
+/* The same in two steps: span number `span` from nothing to partial number `index`; then all spans, whose partials follow
+ * from `index` on, merged in ascending order, and the outputs. */
+void attn_spans_run_one(struct attn_tile *tile, size_t span, size_t index);
+void attn_spans_merge(struct attn_tile *tile, size_t index);
+
+#endif

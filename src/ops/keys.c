@@ -56,4 +56,5 @@ void attn_keys_pack_block(struct attn_tile *tile, size_t begin, size_t end) {
     size_t first = begin / ATTN_BLOCK * ATTN_BLOCK;
     tile->k.first = tile->v.first = first;
     attn_store_append(tile->k.store, 0, 0, begin - first, end - begin, &rows);
+    attn_store_fill_unit(tile->k.store, 0, 0, begin - first);
 }

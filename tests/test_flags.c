@@ -1,6 +1,7 @@
 /* The floating-point environment of whole calls: what ordinary numbers raise, and what other rounding modes do. */
 #include "attention_problem.h"
 #include "flags.h"
+#include "random_options.h"
 
 static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
 enum { MODES = sizeof modes / sizeof *modes };
@@ -119,6 +120,42 @@ static void softmax_of_numbers_is_quiet(void **state) {
     }
 }
 
+/* Where the first key that is seen lies inside a unit of packed keys, nothing that happens to lie before it is looked at: a
+ * workspace full of signalling NaNs. Keys that are packed a head, or a block at a time; or not at all. */
+static void workspaces_are_not_read(void **state) {
+    (void)state;
+    enum { KEYS = 100, SIZE = 16, MOST = 40 };
+    static const size_t rows[] = {1, 5, MOST};
+    static const uint32_t signalling = 0x7fa00000;
+    struct test_random random = test_random(__func__);
+    struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
+    struct tensor o = tensor_new(LAYOUT_BHSD, 1, 1, MOST, SIZE, FLUSH_END);
+    void *memory;
+    attn_rotary *rotary = draw_rotary(&random, KEYS, SIZE, &memory);
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++)
+        for (int64_t start = 0; start < 70; start += 5) {
+            attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .kv_len = KEYS, .head_size = SIZE};
+            size_t bytes = 0;
+            args.q_len = rows[i / 2];
+            args.q = args.k = args.v = tensor_in(&x);
+            args.o = tensor_out(&o);
+            args.options.rotary = i % 2 ? rotary : NULL;
+            args.options.starts = &start;
+            assert_ok(attn_attention_workspace(&args, &bytes, NULL));
+            unsigned char *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
+            for (size_t at = 0; at < bytes; at += sizeof signalling)
+                memcpy(workspace + at, &signalling, sizeof signalling);
+            test_case("%zu rows, from key %d on, %s", args.q_len, (int)start, i % 2 ? "rotary" : "not rotated");
+            flags_clear();
+            assert_ok(attn_attention(&args, workspace, bytes, NULL));
+            assert_flags(flags_raised(), 0);
+            guarded_free(workspace);
+        }
+    guarded_free(memory);
+    tensor_free(&x);
+    tensor_free(&o);
+}
+
 /* A layer, its cache, and decoding over it. */
 static void layer_of_numbers_is_quiet(void **state) {
     (void)state;
@@ -161,7 +198,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exceptions_are_compared),       cmocka_unit_test(equal_keys_are_quiet),
         cmocka_unit_test(attention_of_numbers_is_quiet), cmocka_unit_test(softmax_of_numbers_is_quiet),
-        cmocka_unit_test(layer_of_numbers_is_quiet),
+        cmocka_unit_test(layer_of_numbers_is_quiet),     cmocka_unit_test(workspaces_are_not_read),
     };
     return test_run(tests);
 }

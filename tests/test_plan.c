@@ -1,4 +1,5 @@
-/* Which plan is made for which problem, on every ISA that is built: nothing is run, so that none of them has to be supported. */
+/* Which plan is made for which problem, on every ISA that is built: nothing is run, so none of them has to be
+ * supported. */
 #include "dispatch.h"
 #include "ops/cache.h"
 #include "ops/problem.h"
@@ -163,8 +164,9 @@ static void test_uses(void **state) {
     for_each_table(check_uses);
 }
 
-/* An option without a bit would be ignored by the paths that were not written for it. So every field of attn_options is either one
- * that `use` sets or one that only says more about another; bytes of no field are padding, less than the largest alignment. */
+/* An option without a bit would be ignored by the paths that were not written for it. So every field of attn_options is
+ * either one that `use` sets or one that only says more about another; bytes of no field are padding, less than the
+ * largest alignment. */
 static void test_every_option_is_known(void **state) {
     (void)state;
 #define FIELD(name)                                                                                                    \

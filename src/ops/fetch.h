@@ -12,8 +12,8 @@ static inline size_t attn_fetch_distance(size_t rows, size_t n) {
     return rows > 1 ? n : 3 * n;
 }
 
-/* For one row the beginning of each 4 KiB, where the processor's own prefetchers stop: each begins a stream of theirs, and several
- * run at once. More rows have time for every line. */
+/* For one row the beginning of each 4 KiB, where the processor's own prefetchers stop: each begins a stream of theirs,
+ * and several run at once. More rows have time for every line. */
 static inline void attn_fetch(size_t rows, const float *x, size_t floats) {
     enum { LINE = 16, REACH = 1024, HEAD = 64 }; /* floats */
     size_t taken = rows > 1 ? REACH : HEAD;

@@ -1,9 +1,9 @@
 /* Where key number `key` of a head of a sequence lies, and its value: one locate function for each kind of storage.
  *
- * Storage is a set of segments, each of which lies in one piece. In tensors keys and values are rows. Elsewhere they are packed as the
- * right-hand sides of the two products of attention: keys are columns of head_size elements, key j in panel j / cols; values are
- * rows, each panel holding `cols` of their columns for every key of a segment. A segment begins and ends with a panel of keys: in
- * pages of an odd number of ATTN_PAGE_UNIT these are narrow. */
+ * Storage is a set of segments, each of which lies in one piece. In tensors keys and values are rows. Elsewhere they
+ * are packed as the right-hand sides of the two products of attention: keys are columns of head_size elements, key j in
+ * panel j / cols; values are rows, each panel holding `cols` of their columns for every key of a segment. A segment
+ * begins and ends with a panel of keys: in pages of an odd number of ATTN_PAGE_UNIT these are narrow. */
 #ifndef ATTN_OPS_KV_H
 #define ATTN_OPS_KV_H
 

@@ -24,8 +24,8 @@ size_t attn_threads_for(const attn_parallel *parallel, double nanoseconds);
  * when all have returned. */
 void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *arg, size_t index), void *arg);
 
-/* Calls run(arg, i, task) for each i < items, on at most so many tasks; `task` is below `tasks`, and tells apart what runs at the
- * same time. items + tasks must fit in size_t. */
+/* Calls run(arg, i, task) for each i < items, on at most so many tasks; `task` is below `tasks`, and tells apart what
+ * runs at the same time. items + tasks must fit in size_t. */
 void attn_for_each(const attn_parallel *parallel, size_t tasks, size_t items,
                    void (*run)(const void *arg, size_t item, size_t task), const void *arg);
 

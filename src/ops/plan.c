@@ -60,9 +60,9 @@ static bool supports(enum attn_path path, const struct attn_plan *plan) {
 /* Fewer query rows than this wait for keys and values to arrive: they take as long. */
 #define LEAST_ROWS 8
 
-/* Tasks wait for each other longer than those of a product: their shares are less equal. The work must be worth so many times as
- * much; twice that where they share what one of them has packed, whose lines come from that one's cache. 1.57 and 3.15 million
- * multiply-adds, from two threads on a Zen 5. */
+/* Tasks wait for each other longer than those of a product: their shares are less equal. The work must be worth so many
+ * times as much; twice that where they share what one of them has packed, whose lines come from that one's cache. 1.57
+ * and 3.15 million multiply-adds, from two threads on a Zen 5. */
 #define UNEVEN        3
 #define UNEVEN_SHARED 6
 

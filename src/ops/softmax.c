@@ -1,20 +1,11 @@
 #include "ops/softmax.h"
 
-#include "checked.h"
 #include "ops/parallel.h"
+#include "ops/visible.h"
 
 /* Nanoseconds of one element. */
 #define SOFTMAX_NS            0.25
 #define SOFTMAX_ROWS_PER_ITEM 16
-
-size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
-    if (valid->kind == ATTN_VALID_ALL)
-        return keys;
-    int64_t len = valid->lens[valid->kind == ATTN_VALID_PER_ROW ? b * rows + i : b];
-    if (len <= 0)
-        return 0;
-    return (uint64_t)len < keys ? (size_t)len : keys;
-}
 
 struct softmax {
     const struct attn_softmax_kernel *kernel;

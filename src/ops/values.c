@@ -30,8 +30,8 @@ static void multiply_value_rows(const struct attn_tile *tile, struct attn_gemm_a
     }
 }
 
-/* For `rows` rows from row `first` on: output = what it is so far + probabilities of columns begin .. end - 1 times values. Columns
- * of several blocks begin at 0. */
+/* For `rows` rows from row `first` on: output = what it is so far + probabilities of columns begin .. end - 1 times
+ * values. Columns of several blocks begin at 0. */
 static void multiply_values(const struct attn_tile *tile, const struct attn_block *block, size_t first, size_t rows,
                             size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;

@@ -41,19 +41,17 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
     return s;
 }
 
-static size_t valid_end(const attn_options *options, const struct attn_problem *problem, size_t b, size_t i,
-                        size_t kv_len) {
-    if (options->valid.kind == ATTN_VALID_ALL)
-        return kv_len;
-    size_t index = options->valid.kind == ATTN_VALID_PER_ROW ? b * problem->q_len + i : b;
-    return clamped(options->valid.lens[index], kv_len);
+size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
+    if (valid->kind == ATTN_VALID_ALL)
+        return keys;
+    return clamped(valid->lens[valid->kind == ATTN_VALID_PER_ROW ? b * rows + i : b], keys);
 }
 
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                        size_t b, size_t i) {
     const attn_options *options = problem->options;
     int64_t position = sum(sequence->position, (int64_t)i);
-    size_t begin = sequence->kept, end = valid_end(options, problem, b, i, sequence->kv_len);
+    size_t begin = sequence->kept, end = attn_valid_len(&options->valid, b, i, problem->q_len, sequence->kv_len);
     if (options->starts) {
         size_t start = clamped(options->starts[b], sequence->kv_len);
         begin = start > begin ? start : begin;

@@ -17,6 +17,9 @@ struct attn_interval {
     size_t begin, end;
 };
 
+/* How many of its first keys query row `i` of sequence `b` sees by its valid length; `rows` have one each. */
+size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys);
+
 struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b);
 
 /* The keys that row `i` may see, as far as they are an interval. */

@@ -1,5 +1,6 @@
 #include "dispatch.h"
 #include "cpu.h"
+#include "isa.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -73,8 +74,7 @@ static void report_unknown(const char *name) {
     size_t used = 0;
     for (int isa = 0; isa < ATTN_ISA_COUNT; isa++)
         if (tables[isa])
-            used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "",
-                                     attn_isa_name((attn_isa)isa));
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", attn_isa_names[isa]);
     fprintf(stderr, "attn: ATTN_MAX_ISA=%s is not an instruction set of this library (%s), ignored\n", name, known);
 }
 
@@ -83,7 +83,7 @@ static const struct attn_kernels *cap(const struct attn_kernels *best, const cha
     char lower[LONGEST_NAME];
     attn_isa isa;
     lower_case(name, lower);
-    *understood = attn_isa_from_name(lower, &isa) == ATTN_OK && (isa == ATTN_ISA_BEST || tables[isa]);
+    *understood = attn_isa_find(lower, &isa) && (isa == ATTN_ISA_BEST || tables[isa]);
     if (!*understood)
         return best;
     const struct attn_kernels *table = lowered(best, isa);

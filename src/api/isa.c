@@ -1,26 +1,14 @@
+#include "../isa.h"
 #include "../dispatch.h"
-#include <string.h>
-
-#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = #name,
-static const char *const isa_names[ATTN_ISA_COUNT] = {
-    [ATTN_ISA_BEST] = "best",
-#include "../isa.def"
-};
-#undef ISA
 
 const char *attn_isa_name(attn_isa isa) {
-    return (unsigned)isa < ATTN_ISA_COUNT ? isa_names[isa] : NULL;
+    return (unsigned)isa < ATTN_ISA_COUNT ? attn_isa_names[isa] : NULL;
 }
 
 attn_status attn_isa_from_name(const char *name, attn_isa *isa) {
     if (!name || !isa)
         return ATTN_NULL_POINTER;
-    for (int i = 0; i < ATTN_ISA_COUNT; i++)
-        if (strcmp(name, isa_names[i]) == 0) {
-            *isa = (attn_isa)i;
-            return ATTN_OK;
-        }
-    return ATTN_UNKNOWN_ISA;
+    return attn_isa_find(name, isa) ? ATTN_OK : ATTN_UNKNOWN_ISA;
 }
 
 /* ATTN_ISA_BEST stands for a table that is both built and supported. */

@@ -1,4 +1,4 @@
-/* Size arithmetic that notices when it wraps, and the carving of one block of memory into aligned parts. */
+/* Size arithmetic that notices when it wraps, and an arena: one piece of memory, taken in aligned parts. */
 #ifndef ATTN_CHECKED_H
 #define ATTN_CHECKED_H
 
@@ -31,26 +31,26 @@ static inline bool attn_round_up(size_t a, size_t unit, size_t *out) {
     return rest == 0 || attn_add(a, unit - rest, out);
 }
 
-/* Takes parts off a block of memory, each aligned to ATTN_ALIGNMENT, provided that `base` is. One function that
- * takes the parts in order serves twice: with a NULL base it measures (`used` is then the size of the block), with
- * the block's address it yields the parts. Start from { .base = ... }. Once `overflow` is set it stays set, and
- * every part is NULL. */
-struct attn_carve {
+/* A piece of memory whose parts are taken one after the other, each aligned to ATTN_ALIGNMENT if `base` is. The function
+ * that takes an object's parts is called twice: with a NULL base it measures, and `used` is then the size that the object
+ * needs; with the memory's address it yields the parts. Start from { .base = ... }. Once a size overflows, `overflow`
+ * stays set and every part is NULL. */
+struct attn_arena {
     char *base;
     size_t used;
     bool overflow;
 };
 
-static inline void *attn_carve_take(struct attn_carve *carve, size_t count, size_t element_size) {
-    size_t begin = carve->used, bytes, end;
-    /* Blocks above PTRDIFF_MAX cannot exist: pointer differences in them would wrap. */
-    if (carve->overflow || !attn_mul(count, element_size, &bytes) || !attn_round_up(bytes, ATTN_ALIGNMENT, &bytes) ||
+static inline void *attn_arena_take(struct attn_arena *arena, size_t count, size_t element_size) {
+    size_t begin = arena->used, bytes, end;
+    /* No object is larger than PTRDIFF_MAX: differences of pointers into it would wrap. */
+    if (arena->overflow || !attn_mul(count, element_size, &bytes) || !attn_round_up(bytes, ATTN_ALIGNMENT, &bytes) ||
         !attn_add(begin, bytes, &end) || end > PTRDIFF_MAX) {
-        carve->overflow = true;
+        arena->overflow = true;
         return NULL;
     }
-    carve->used = end;
-    return carve->base ? carve->base + begin : NULL;
+    arena->used = end;
+    return arena->base ? arena->base + begin : NULL;
 }
 
 #endif

@@ -96,12 +96,12 @@ static void check_keys(const struct attn_store *store, size_t sequence, size_t b
 /* A store whose segments hold `keys` keys, its memory poisoned; guarded_free(*memory). */
 static struct attn_store new_store(size_t keys, size_t unit, size_t segments, void **memory) {
     struct attn_store store;
-    struct attn_carve measure = {0};
+    struct attn_arena measure = {0};
     assert_true(attn_store_init(&store, attn_table_gemm(test_table()), HEADS, KEY_SIZE, VALUE_SIZE, keys, unit));
     attn_store_take(&store, segments * HEADS, &measure);
     assert_false(measure.overflow);
     *memory = poisoned_alloc(measure.used, FLUSH_END);
-    attn_store_take(&store, segments * HEADS, &(struct attn_carve){.base = *memory});
+    attn_store_take(&store, segments * HEADS, &(struct attn_arena){.base = *memory});
     return store;
 }
 

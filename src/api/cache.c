@@ -50,7 +50,7 @@ static bool shape_store(struct attn_cache *cache, size_t *stretches) {
 }
 
 /* Takes what every kind of cache has, then the store. */
-static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_carve *carve,
+static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_arena *arena,
                        struct attn_cache **object) {
     const attn_cache_config *config = &cache->config;
     struct attn_store *store = &cache->store;
@@ -59,18 +59,18 @@ static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_c
         !attn_mul(config->head_size, sizeof(float) * ATTN_MAX_COLS, &row_bytes) ||
         !attn_mul(store->pages_per_sequence, sizeof *store->pages, &table_bytes))
         return false;
-    *object = attn_carve_take(carve, 1, sizeof **object);
-    cache->lengths = attn_carve_take(carve, config->batch, sizeof *cache->lengths);
-    cache->kept = attn_carve_take(carve, config->batch, sizeof *cache->kept);
-    cache->rotated = attn_carve_take(carve, heads, row_bytes);
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    cache->lengths = attn_arena_take(arena, config->batch, sizeof *cache->lengths);
+    cache->kept = attn_arena_take(arena, config->batch, sizeof *cache->kept);
+    cache->rotated = attn_arena_take(arena, heads, row_bytes);
     if (store->kind == ATTN_KV_PAGED)
-        store->pages = attn_carve_take(carve, config->batch, table_bytes);
-    attn_store_take(store, stretches, carve);
-    return !carve->overflow;
+        store->pages = attn_arena_take(arena, config->batch, table_bytes);
+    attn_store_take(store, stretches, arena);
+    return !arena->overflow;
 }
 
-/* Fills *cache, whose store points into the carved memory, and says where the object itself goes. */
-static attn_status layout_cache(const attn_cache_config *config, struct attn_carve *carve, struct attn_cache *cache,
+/* Fills *cache, whose store points into the arena, and says where the object itself goes. */
+static attn_status layout_cache(const attn_cache_config *config, struct attn_arena *arena, struct attn_cache *cache,
                                 struct attn_cache **object, const char **field) {
     size_t stretches;
     RETURN_IF_ERROR(check_config(config, field));
@@ -80,17 +80,17 @@ static attn_status layout_cache(const attn_cache_config *config, struct attn_car
     attn_status status = attn_table_for(config->isa, &cache->table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
-    if (!shape_store(cache, &stretches) || !take_parts(cache, stretches, carve, object))
+    if (!shape_store(cache, &stretches) || !take_parts(cache, stretches, arena, object))
         return attn_fail(ATTN_OVERFLOW, "capacity", field);
     return ATTN_OK;
 }
 
 attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_cache cache, *object;
-    RETURN_IF_ERROR(layout_cache(config, &carve, &cache, &object, field));
+    RETURN_IF_ERROR(layout_cache(config, &arena, &cache, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -100,9 +100,9 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
     RETURN_IF_ERROR(attn_cache_size(config, &needed, field));
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
-    struct attn_carve carve = {.base = memory};
+    struct attn_arena arena = {.base = memory};
     struct attn_cache filled;
-    RETURN_IF_ERROR(layout_cache(config, &carve, &filled, cache, field));
+    RETURN_IF_ERROR(layout_cache(config, &arena, &filled, cache, field));
     for (size_t b = 0; b < config->batch; b++)
         filled.lengths[b] = filled.kept[b] = 0;
     for (size_t i = 0; i < config->batch * filled.store.pages_per_sequence; i++)
@@ -297,7 +297,7 @@ static size_t own_keys(const attn_cache_fork_config *config) {
     return attn_min(config->capacity, config->capacity - config->len + ATTN_MAX_COLS - 1);
 }
 
-static attn_status layout_fork(const attn_cache_fork_config *config, struct attn_carve *carve, struct attn_cache *fork,
+static attn_status layout_fork(const attn_cache_fork_config *config, struct attn_arena *arena, struct attn_cache *fork,
                                struct attn_cache **object, const char **field) {
     RETURN_IF_ERROR(check_fork(config, field));
     const struct attn_cache *parent = config->parent;
@@ -309,16 +309,16 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
         return attn_fail(ATTN_OVERFLOW, "capacity", field);
     fork->store.kind = ATTN_KV_FORK;
     fork->store.parent = &parent->store;
-    fork->store.from = attn_carve_take(carve, config->batch, sizeof *fork->store.from);
-    return take_parts(fork, config->batch, carve, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", field);
+    fork->store.from = attn_arena_take(arena, config->batch, sizeof *fork->store.from);
+    return take_parts(fork, config->batch, arena, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", field);
 }
 
 attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_cache fork, *object;
-    RETURN_IF_ERROR(layout_fork(config, &carve, &fork, &object, field));
+    RETURN_IF_ERROR(layout_fork(config, &arena, &fork, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -328,9 +328,9 @@ attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, 
     RETURN_IF_ERROR(attn_cache_fork_size(config, &needed, field));
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
-    struct attn_carve carve = {.base = memory};
+    struct attn_arena arena = {.base = memory};
     struct attn_cache filled;
-    RETURN_IF_ERROR(layout_fork(config, &carve, &filled, cache, field));
+    RETURN_IF_ERROR(layout_fork(config, &arena, &filled, cache, field));
     **cache = filled;
     attn_op_cache_fork(*cache, config);
     attn_verbose("fork %zu x %zu keys, %zu of them shared", config->batch, config->capacity, config->len);

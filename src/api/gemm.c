@@ -9,7 +9,7 @@ struct attn_gemm {
     const struct attn_copy_kernel *copy;
 };
 
-static attn_status layout_gemm(const attn_gemm_config *config, struct attn_carve *carve, struct attn_gemm **gemm,
+static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena *arena, struct attn_gemm **gemm,
                                struct attn_packed *packed, const struct attn_kernels **table, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_size(config->k, 1, "k", field));
@@ -17,19 +17,19 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_carve
     attn_status status = attn_table_for(config->isa, table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
-    *gemm = attn_carve_take(carve, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_table_gemm(*table), config->k, config->n, config->w.bias != NULL, carve);
-    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
+    *gemm = attn_arena_take(arena, 1, sizeof **gemm);
+    attn_packed_layout(packed, attn_table_gemm(*table), config->k, config->n, config->w.bias != NULL, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
 }
 
 attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_gemm *gemm;
     struct attn_packed packed;
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(layout_gemm(config, &carve, &gemm, &packed, &table, field));
+    RETURN_IF_ERROR(layout_gemm(config, &arena, &gemm, &packed, &table, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -42,10 +42,10 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", field));
 
-    struct attn_carve carve = {.base = memory};
+    struct attn_arena arena = {.base = memory};
     struct attn_packed packed;
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(layout_gemm(config, &carve, gemm, &packed, &table, field));
+    RETURN_IF_ERROR(layout_gemm(config, &arena, gemm, &packed, &table, field));
     attn_packed_fill(&packed, &config->w);
     (*gemm)->packed = packed;
     (*gemm)->copy = attn_table_copy(table);
@@ -54,19 +54,19 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
 }
 
 /* A copy of the rows, where one is wanted. */
-static float *layout_rows(const struct attn_packed *w, size_t m, size_t x_stride, struct attn_carve *carve) {
-    return attn_gemm_wants_rows(w, m, x_stride) ? attn_take_rows(carve, m, w->k) : NULL;
+static float *layout_rows(const struct attn_packed *w, size_t m, size_t x_stride, struct attn_arena *arena) {
+    return attn_gemm_wants_rows(w, m, x_stride) ? attn_take_rows(arena, m, w->k) : NULL;
 }
 
 attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", field));
     RETURN_IF_ERROR(attn_check_size(m, 0, "m", field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    layout_rows(&gemm->packed, m, x_stride, &carve);
-    if (carve.overflow)
+    layout_rows(&gemm->packed, m, x_stride, &arena);
+    if (arena.overflow)
         return attn_fail(ATTN_OVERFLOW, "m", field);
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -76,7 +76,7 @@ static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, s
     size_t needed, k = gemm->packed.k;
     RETURN_IF_ERROR(attn_gemm_workspace(gemm, m, *x_stride, &needed, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, needed, "workspace", field));
-    float *rows = layout_rows(&gemm->packed, m, *x_stride, &(struct attn_carve){.base = workspace});
+    float *rows = layout_rows(&gemm->packed, m, *x_stride, &(struct attn_arena){.base = workspace});
     if (rows) {
         gemm->copy->rows(m, k, *x, *x_stride, rows, attn_row_stride(k));
         *x = rows;

@@ -9,7 +9,7 @@
 /* ---- Creation ---- */
 
 /* Fills *layer but for its weights, and says where the object itself goes. */
-static attn_status layout_layer(const attn_layer_config *config, struct attn_carve *carve, struct attn_layer *layer,
+static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
                                 struct attn_layer **object, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
     RETURN_IF_ERROR(attn_check_size(config->query_size, 1, "query_size", field));
@@ -28,20 +28,20 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_car
 
     const struct attn_gemm_kernel *gemm = attn_table_gemm(layer->table);
     size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
-    *object = attn_carve_take(carve, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, gemm, config->query_size, config->hidden, config->w_q.bias != NULL, carve);
-    attn_packed_layout(&layer->w_k, gemm, config->key_size, kv_width, config->w_k.bias != NULL, carve);
-    attn_packed_layout(&layer->w_v, gemm, config->value_size, kv_width, config->w_v.bias != NULL, carve);
-    attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, carve);
-    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", field) : ATTN_OK;
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    attn_packed_layout(&layer->w_q, gemm, config->query_size, config->hidden, config->w_q.bias != NULL, arena);
+    attn_packed_layout(&layer->w_k, gemm, config->key_size, kv_width, config->w_k.bias != NULL, arena);
+    attn_packed_layout(&layer->w_v, gemm, config->value_size, kv_width, config->w_v.bias != NULL, arena);
+    attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", field) : ATTN_OK;
 }
 
 attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_layer layer, *object;
-    RETURN_IF_ERROR(layout_layer(config, &carve, &layer, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &arena, &layer, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -58,7 +58,7 @@ static attn_status check_weights(const attn_layer_config *config, size_t kv_widt
 
 attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
                               const char **field) {
-    struct attn_carve measure = {0}, carve = {.base = memory};
+    struct attn_arena measure = {0}, arena = {.base = memory};
     struct attn_layer filled;
     attn_layer *object = NULL;
     RETURN_IF_ERROR(layout_layer(config, &measure, &filled, &object, field));
@@ -66,7 +66,7 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", field));
 
-    RETURN_IF_ERROR(layout_layer(config, &carve, &filled, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &arena, &filled, &object, field));
     attn_packed_fill(&filled.w_q, &config->w_q);
     attn_packed_fill(&filled.w_k, &config->w_k);
     attn_packed_fill(&filled.w_v, &config->w_v);
@@ -114,16 +114,16 @@ static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args 
 }
 
 static attn_status measure_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
-                               struct attn_longest longest, struct attn_layer_run *run, struct attn_carve *carve,
+                               struct attn_longest longest, struct attn_layer_run *run, struct attn_arena *arena,
                                const char **field) {
-    carve->overflow |= !attn_layer_run_init(run, layer, args, kv_len, longest);
-    attn_layer_run_layout(run, carve);
-    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
+    arena->overflow |= !attn_layer_run_init(run, layer, args, kv_len, longest);
+    attn_layer_run_layout(run, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
 }
 
 attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
                                  const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_layer_run run;
     size_t kv_len;
     RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
@@ -132,8 +132,8 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
         kv_len = args->cache->config.capacity;
     struct attn_longest longest = {attn_cu_most(&args->q_cu, args->q_len), attn_cu_most(&args->kv_cu, kv_len)};
     if (!layer_is_empty(args))
-        RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, &run, &carve, field));
-    *bytes = carve.used;
+        RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, &run, &arena, field));
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -198,7 +198,7 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
 /* *run is what was computed. */
 static attn_status run_layer(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
                              struct attn_layer_run *run, const char **field) {
-    struct attn_carve measure = {0}, carve = {.base = workspace};
+    struct attn_arena measure = {0}, arena = {.base = workspace};
     struct attn_longest longest;
     size_t kv_len;
     RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
@@ -209,7 +209,7 @@ static attn_status run_layer(const attn_layer *layer, const attn_layer_args *arg
     RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, run, &measure, field));
     RETURN_IF_ERROR(check_layer_data(layer, args, &run->problem, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
-    attn_layer_run_layout(run, &carve);
+    attn_layer_run_layout(run, &arena);
     attn_op_layer_forward(run);
     return ATTN_OK;
 }
@@ -264,7 +264,7 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
 }
 
 /* Projected keys and values, and the workspace they take. */
-static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_carve *carve,
+static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_arena *arena,
                                  float **k, float **v, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
@@ -274,24 +274,24 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", field));
     RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", field));
-    attn_layer_append_layout(layer, args, k, v, carve);
-    return carve->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
+    attn_layer_append_layout(layer, args, k, v, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
 }
 
 attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args, size_t *bytes,
                                         const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     float *k, *v;
-    RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, field));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
 static attn_status append_through_layer(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
                                         size_t bytes, const char **field) {
-    struct attn_carve measure = {0}, carve = {.base = workspace};
+    struct attn_arena measure = {0}, arena = {.base = workspace};
     struct attn_named_bytes range;
     float *k, *v;
     RETURN_IF_ERROR(layout_append(layer, args, &measure, &k, &v, field));
@@ -303,7 +303,7 @@ static attn_status append_through_layer(const attn_layer *layer, const attn_laye
     RETURN_IF_ERROR(check_layer_rows(&k_rows, ROW_NAMES("k"), &range, field));
     RETURN_IF_ERROR(check_layer_rows(&v_rows, ROW_NAMES("v"), &range, field));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
-    RETURN_IF_ERROR(layout_append(layer, args, &carve, &k, &v, field));
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, field));
     attn_op_layer_append(layer, args, k, v);
     return ATTN_OK;
 }

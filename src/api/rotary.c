@@ -22,7 +22,7 @@ static attn_status check_frequencies(const attn_rotary_config *config, const cha
 
 /* The config with its base resolved, and the object's parts. */
 static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_config *resolved,
-                                 struct attn_carve *carve, struct attn_rotary *rotary, struct attn_rotary **object,
+                                 struct attn_arena *arena, struct attn_rotary *rotary, struct attn_rotary **object,
                                  const char **field) {
     size_t row;
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
@@ -41,21 +41,21 @@ static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_c
         .positions = config->positions, .dims = config->dims, .interleaved = config->pairs == ATTN_ROTARY_INTERLEAVED};
     if (!attn_mul(config->dims, 2 * sizeof(float), &row))
         return attn_fail(ATTN_OVERFLOW, "dims", field);
-    *object = attn_carve_take(carve, 1, sizeof **object);
-    rotary->frequencies = attn_carve_take(carve, config->dims / 2, sizeof(double));
-    rotary->table = attn_carve_take(carve, config->positions, row);
-    if (carve->overflow)
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    rotary->frequencies = attn_arena_take(arena, config->dims / 2, sizeof(double));
+    rotary->table = attn_arena_take(arena, config->positions, row);
+    if (arena->overflow)
         return attn_fail(ATTN_OVERFLOW, "positions", field);
     return check_frequencies(resolved, field);
 }
 
 attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, const char **field) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     struct attn_rotary rotary, *object;
     attn_rotary_config resolved;
-    RETURN_IF_ERROR(layout_rotary(config, &resolved, &carve, &rotary, &object, field));
+    RETURN_IF_ERROR(layout_rotary(config, &resolved, &arena, &rotary, &object, field));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
-    *bytes = carve.used;
+    *bytes = arena.used;
     return ATTN_OK;
 }
 
@@ -69,10 +69,10 @@ attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, s
     attn_status status = attn_table_for(ATTN_ISA_BEST, &table);
     if (status != ATTN_OK)
         return attn_fail(status, "config", field);
-    struct attn_carve carve = {.base = memory};
+    struct attn_arena arena = {.base = memory};
     struct attn_rotary filled;
     attn_rotary_config resolved;
-    RETURN_IF_ERROR(layout_rotary(config, &resolved, &carve, &filled, rotary, field));
+    RETURN_IF_ERROR(layout_rotary(config, &resolved, &arena, &filled, rotary, field));
     for (size_t i = 0; i < config->dims / 2; i++)
         filled.frequencies[i] = attn_rotary_frequency(&resolved, i);
     attn_op_rotary_fill(attn_table_elementary(table), &filled);

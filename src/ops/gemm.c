@@ -12,16 +12,16 @@ enum { WAYS = 8, MANY_COLUMNS = 512 };
 #define ITEMS_PER_THREAD 4
 
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
-                        bool with_bias, struct attn_carve *carve) {
+                        bool with_bias, struct attn_arena *arena) {
     size_t panels = n / kernel->cols + (n % kernel->cols != 0), panel = 0;
     if (!attn_mul(k, kernel->cols, &panel))
-        carve->overflow = true;
+        arena->overflow = true;
     size_t panel_bytes = 0;
     if (!attn_mul(panel, sizeof(float), &panel_bytes))
-        carve->overflow = true;
+        arena->overflow = true;
     *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .panel_stride = panel};
-    packed->panels = attn_carve_take(carve, panels, panel_bytes);
-    packed->bias = with_bias ? attn_carve_take(carve, n, sizeof(float)) : NULL;
+    packed->panels = attn_arena_take(arena, panels, panel_bytes);
+    packed->bias = with_bias ? attn_arena_take(arena, n, sizeof(float)) : NULL;
 }
 
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
@@ -36,11 +36,11 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof(float));
 }
 
-float *attn_take_rows(struct attn_carve *carve, size_t rows, size_t width) {
+float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width) {
     size_t bytes = 0;
     if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), sizeof(float), &bytes))
-        carve->overflow = true;
-    return attn_carve_take(carve, rows, bytes);
+        arena->overflow = true;
+    return attn_arena_take(arena, rows, bytes);
 }
 
 bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride) {

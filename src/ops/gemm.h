@@ -14,12 +14,11 @@ struct attn_packed {
     const float *bias; /* NULL for none */
 };
 
-/* Lays the memory for it out (see attn_carve): with a NULL base this measures; with_bias says whether room for one is left.
- * The memory is not touched. */
+/* Takes the memory for the panels and, if with_bias, for a bias. Touches none of it. */
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
-                        bool with_bias, struct attn_carve *carve);
+                        bool with_bias, struct attn_arena *arena);
 
-/* Fills it from w, whose bias must be there if and only if room was left. */
+/* Packs w, which must have a bias if and only if memory was taken for one. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
 /* Rows so far apart, in floats, fall into the same cache sets, of which a product reads more rows at once than a set holds. */
@@ -31,7 +30,7 @@ static inline size_t attn_row_stride(size_t width) {
 }
 
 /* Takes room for rows of so many floats, at that distance. */
-float *attn_take_rows(struct attn_carve *carve, size_t rows, size_t width);
+float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width);
 
 /* Whether a product of m rows at that distance is quicker with a copy of them. */
 bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride);

@@ -18,12 +18,12 @@ bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *ke
            attn_mul(store->capacity, value_cols, &store->value_floats);
 }
 
-void attn_store_take(struct attn_store *store, size_t segments, struct attn_carve *carve) {
+void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena) {
     size_t bytes = 0;
     if (!attn_mul(segments, sizeof(float), &bytes))
-        carve->overflow = true;
-    store->keys = attn_carve_take(carve, store->key_floats, bytes);
-    store->values = attn_carve_take(carve, store->value_floats, bytes);
+        arena->overflow = true;
+    store->keys = attn_arena_take(arena, store->key_floats, bytes);
+    store->values = attn_arena_take(arena, store->value_floats, bytes);
 }
 
 /* ---- Locating ---- */

@@ -60,7 +60,7 @@ bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *ke
                      size_t value_size, size_t keys, size_t unit);
 
 /* Takes room for `segments` segments of one head each. */
-void attn_store_take(struct attn_store *store, size_t segments, struct attn_carve *carve);
+void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena);
 
 /* Keys that follow each other in one piece. */
 struct attn_segment {

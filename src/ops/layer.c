@@ -25,12 +25,12 @@ static bool row_follows(const struct rows *x, size_t n) {
     return x->cu || n % x->len != 0 || x->batch_stride == x->len * x->row_stride;
 }
 
-static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struct attn_carve *carve) {
+static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struct attn_arena *arena) {
     size_t rows = 0;
     if (cu->cu)
         return cu->total;
     if (!attn_mul(batch, len, &rows))
-        carve->overflow = true;
+        arena->overflow = true;
     return rows;
 }
 
@@ -119,19 +119,19 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
     return attn_plan_make(&run->problem);
 }
 
-void attn_layer_run_layout(struct attn_layer_run *run, struct attn_carve *carve) {
+void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     struct attn_problem *problem = &run->problem;
-    run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, carve);
-    problem->q.data = run->q = attn_take_rows(carve, run->o_rows, layer->w_q.n);
-    problem->o.data = run->o = attn_take_rows(carve, run->o_rows, layer->w_q.n);
+    run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, arena);
+    problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n);
+    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_q.n);
     if (!args->cache) {
-        size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, carve);
-        problem->k.data = run->k = attn_take_rows(carve, kv_rows, layer->w_k.n);
-        problem->v.data = run->v = attn_take_rows(carve, kv_rows, layer->w_k.n);
+        size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
+        problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n);
+        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_k.n);
     }
-    run->attention = attn_carve_take(carve, 1, problem->plan.workspace_bytes);
+    run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
 }
 
 static struct rows layer_rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
@@ -203,10 +203,10 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
 /* ---- Append ---- */
 
 void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
-                              struct attn_carve *carve) {
-    size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, carve);
-    *k = attn_take_rows(carve, rows, layer->w_k.n);
-    *v = attn_take_rows(carve, rows, layer->w_v.n);
+                              struct attn_arena *arena) {
+    size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, arena);
+    *k = attn_take_rows(arena, rows, layer->w_k.n);
+    *v = attn_take_rows(arena, rows, layer->w_v.n);
 }
 
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,

@@ -30,13 +30,13 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
                          size_t kv_len, struct attn_longest longest);
 
 /* Lays its workspace out; with a NULL base this measures. */
-void attn_layer_run_layout(struct attn_layer_run *run, struct attn_carve *carve);
+void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena);
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 
 /* Lays the workspace of an append out: room for projected keys and values. */
 void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
-                              struct attn_carve *carve);
+                              struct attn_arena *arena);
 
 /* What the cache is asked to append, once k and v are projected. */
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,

@@ -97,14 +97,14 @@ static bool is_small(const struct attn_problem *problem, const struct attn_plan 
 
 /* Without keys the kernel is not called. */
 static bool plan_small(const struct attn_problem *problem, struct attn_plan *plan) {
-    struct attn_carve carve = {0};
+    struct attn_arena arena = {0};
     plan->path = ATTN_PATH_SMALL;
     plan->spans = 1;
     plan->tasks = plan->scratches = tasks_for(problem, attn_small_items(problem));
     plan->scratch_bytes = problem->longest.keys > 0 ? attn_table_small(problem->table)->scratch_bytes : 0;
-    attn_carve_take(&carve, plan->scratches, plan->scratch_bytes);
-    plan->workspace_bytes = carve.used;
-    return !carve.overflow;
+    attn_arena_take(&arena, plan->scratches, plan->scratch_bytes);
+    plan->workspace_bytes = arena.used;
+    return !arena.overflow;
 }
 
 /* ---- Tiles and spans ---- */

@@ -1,21 +1,21 @@
 #include "ops/workspace.h"
 
-static void carve_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
-                          struct attn_scratch *scratch, struct attn_carve *carve) {
+static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
+                            struct attn_scratch *scratch, struct attn_arena *arena) {
     size_t row = sizeof(float) * plan->tile_rows;
-    scratch->query = attn_carve_take(carve, problem->head_size, row);
-    scratch->scores = attn_carve_take(carve, ATTN_SCORE_STRIDE, row);
-    scratch->lanes = attn_carve_take(carve, ATTN_LANES, row);
-    scratch->output = attn_carve_take(carve, plan->output_stride, row);
-    scratch->span_output = attn_carve_take(carve, plan->output_stride, row);
+    scratch->query = attn_arena_take(arena, problem->head_size, row);
+    scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
+    scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
+    scratch->output = attn_arena_take(arena, plan->output_stride, row);
+    scratch->span_output = attn_arena_take(arena, plan->output_stride, row);
     if (plan->uses & ATTN_USE_ROTARY)
-        scratch->rotated = attn_carve_take(carve, problem->head_size, sizeof(float) * ATTN_MAX_COLS);
+        scratch->rotated = attn_arena_take(arena, problem->head_size, sizeof(float) * ATTN_MAX_COLS);
     if (plan->path != ATTN_PATH_STREAMED)
         return;
-    carve->overflow |=
+    arena->overflow |=
         !attn_store_init(&scratch->block, attn_table_gemm(problem->table), 1, problem->head_size, problem->value_size,
                          attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS);
-    attn_store_take(&scratch->block, 1, carve);
+    attn_store_take(&scratch->block, 1, arena);
 }
 
 /* Floats of one partial: maxima and sums in ATTN_MAX_ROWS each, then the outputs. */
@@ -30,45 +30,45 @@ struct attn_partial attn_partial_at(const struct attn_problem *problem, const st
 }
 
 /* Panels of heads' keys and values. */
-static void carve_heads(const struct attn_problem *problem, const struct attn_plan *plan,
-                        struct attn_workspace *workspace, struct attn_carve *carve) {
+static void lay_out_heads(const struct attn_problem *problem, const struct attn_plan *plan,
+                          struct attn_workspace *workspace, struct attn_arena *arena) {
     size_t heads = plan->path == ATTN_PATH_PACK_ALL ? problem->kv_heads : 1;
-    carve->overflow |= !attn_store_init(&workspace->packed, attn_table_gemm(problem->table), heads, problem->head_size,
+    arena->overflow |= !attn_store_init(&workspace->packed, attn_table_gemm(problem->table), heads, problem->head_size,
                                         problem->value_size, problem->longest.keys, ATTN_MAX_COLS);
-    attn_store_take(&workspace->packed, plan->packed_heads, carve);
+    attn_store_take(&workspace->packed, plan->packed_heads, arena);
 }
 
-static void carve_workspace(const struct attn_problem *problem, const struct attn_plan *plan,
-                            struct attn_workspace *workspace, struct attn_carve *carve) {
+static void lay_out_workspace(const struct attn_problem *problem, const struct attn_plan *plan,
+                              struct attn_workspace *workspace, struct attn_arena *arena) {
     size_t bytes = 0;
     *workspace = (struct attn_workspace){.kv = {problem->k, problem->v, problem->kv_cu}};
     workspace->tensors = attn_store_of_tensors(&workspace->kv);
     if (!attn_mul(partial_floats(plan), sizeof(float), &bytes))
-        carve->overflow = true;
-    workspace->partials = attn_carve_take(carve, plan->partials, bytes);
+        arena->overflow = true;
+    workspace->partials = attn_arena_take(arena, plan->partials, bytes);
     if (plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL)
-        carve_heads(problem, plan, workspace, carve);
-    workspace->scratches = attn_carve_take(carve, plan->scratches, plan->scratch_bytes);
+        lay_out_heads(problem, plan, workspace, arena);
+    workspace->scratches = attn_arena_take(arena, plan->scratches, plan->scratch_bytes);
 }
 
 bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan *plan) {
-    struct attn_carve one = {0}, all = {0};
+    struct attn_arena one = {0}, all = {0};
     struct attn_scratch scratch;
     struct attn_workspace workspace;
-    carve_scratch(problem, plan, &scratch, &one);
+    lay_out_scratch(problem, plan, &scratch, &one);
     plan->scratch_bytes = one.used;
-    carve_workspace(problem, plan, &workspace, &all);
+    lay_out_workspace(problem, plan, &workspace, &all);
     plan->workspace_bytes = all.used;
     return !one.overflow && !all.overflow;
 }
 
 void attn_workspace_lay_out(const struct attn_problem *problem, void *memory, struct attn_workspace *workspace) {
-    carve_workspace(problem, &problem->plan, workspace, &(struct attn_carve){.base = memory});
+    lay_out_workspace(problem, &problem->plan, workspace, &(struct attn_arena){.base = memory});
 }
 
 void attn_scratch_lay_out(const struct attn_problem *problem, const struct attn_workspace *workspace, size_t task,
                           struct attn_scratch *scratch) {
     *scratch = (struct attn_scratch){0};
-    carve_scratch(problem, &problem->plan, scratch,
-                  &(struct attn_carve){.base = workspace->scratches + task * problem->plan.scratch_bytes});
+    lay_out_scratch(problem, &problem->plan, scratch,
+                    &(struct attn_arena){.base = workspace->scratches + task * problem->plan.scratch_bytes});
 }

@@ -118,25 +118,28 @@ struct attn_elementary_kernel {
 /* ---- Attention ---- */
 
 /* One tile of query rows through one block of keys. Row r's logits are scores[r * score_stride + c], c counting the block's
- * keys; the columns visible to it are lo[r] <= c < hi[r] (none where hi[r] <= lo[r]). state holds, per row, what the span has
- * accumulated so far. */
-struct attn_block_args {
+ * keys; the columns visible to it are lo[r] <= c < hi[r] (none where hi[r] <= lo[r]). max and lanes hold, for each row, what
+ * the span has accumulated so far. */
+struct attn_online_softmax_args {
     size_t rows;
-    float *scores; /* 64-byte aligned; in: logits; out: probabilities exp(logit - max) where visible, +0 elsewhere */
+    /* 64-byte aligned. In: logits. Out: probabilities exp(logit - max) where visible, +0 elsewhere. */
+    float *scores;
     size_t score_stride; /* a multiple of 16 */
     const uint32_t *lo, *hi;
     size_t begin, end; /* columns [begin, end) are written; multiples of 16 that enclose every [lo, hi) */
     float *max;        /* [rows] running maximum, -inf at first; replaced by max(max, the block's), -0 by +0 */
-    float *lanes;      /* [rows][ATTN_LANES], 64-byte aligned, +0 at first; scaled by the correction, then added to */
-    float *correction; /* [rows] out: what the values accumulated so far are yet to be multiplied by */
+    /* [rows][ATTN_LANES] partial sums of the probabilities, 64-byte aligned, +0 at first: multiplied by the rescale factor,
+     * then added to. */
+    float *lanes;
+    float *rescale; /* [rows] out: the factor by which the caller must multiply the values accumulated so far */
 };
 
-/* One row through blocks of ATTN_BLOCK columns, one after the other, of which it sees n columns from the first on. */
-struct attn_row_args {
+/* One row through several blocks of ATTN_BLOCK columns, one after the other. The row sees their first n columns. */
+struct attn_online_softmax_blocks_args {
     float *scores; /* as above */
-    size_t n;      /* at least 1; at most ATTN_LANES blocks' */
+    size_t n;      /* 1 to ATTN_LANES * ATTN_BLOCK */
     float *max, *lanes;
-    float *correction; /* [blocks] */
+    float *rescale; /* [blocks] */
 };
 
 /* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
@@ -163,12 +166,12 @@ struct attn_attention_kernel {
     void (*rotate)(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y);
     /* For each row with a visible column:
      *   new = max(old maximum, visible logits in any order); shift = new, or +0 where new is -inf
-     *   correction = exp(old - shift); lanes *= correction
+     *   rescale = exp(old - shift); lanes *= rescale
      *   p[c] = exp(logit[c] - shift); lanes[c % 16] += p[c] over ascending c
-     * A row without one keeps its state, with a correction of 1; its columns are set to +0. */
-    void (*block)(const struct attn_block_args *args);
-    /* The same for one row and several blocks; NULL where block by block takes no longer. */
-    void (*row)(const struct attn_row_args *args);
+     * A row without a visible column keeps its max and lanes; its rescale is 1 and its columns are set to +0. */
+    void (*online_softmax)(const struct attn_online_softmax_args *args);
+    /* The same for one row and several blocks; NULL where calls of online_softmax, block by block, take no longer. */
+    void (*online_softmax_blocks)(const struct attn_online_softmax_blocks_args *args);
     /* Merges a later span's state into an earlier one's, row by row, in place of the earlier:
      *   new = max(m0, m1); shift as above; f0 = exp(m0 - shift), f1 = exp(m1 - shift)
      *   sum0 = fma(sum1, f1, sum0 * f0); output0[j] = fma(output1[j], f1, output0[j] * f0); m0 = new */
@@ -176,10 +179,10 @@ struct attn_attention_kernel {
                   const float *sum1, const float *output1, size_t output_stride);
     /* sum[r] = tree sum of lanes[r][16] (attn_lane_sum). */
     void (*sum)(size_t rows, const float *lanes, float *sum);
-    /* out[r][j] = output[r][j] * inverse[r] + 0 for r < rows, j < size: rows divided, their negative zeros made +0. out may be
+    /* out[r][j] = output[r][j] * inverse[r] + 0 for r < rows, j < size: each row divided by its sum, -0 made +0. out may be
      * output. */
-    void (*finish)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
-                   float *out, size_t out_stride);
+    void (*normalize)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                      float *out, size_t out_stride);
     /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may be x. */
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
     /* y[r][j] = x[r][j] * factor for r < rows, j < size. y may be x. */
@@ -211,7 +214,7 @@ struct attn_small_args {
 struct attn_small_kernel {
     const char *name;
     size_t scratch_bytes; /* a multiple of ATTN_ALIGNMENT */
-    /* What scale, gemm, block, gemm again, sum and finish leave of one block, to the bit:
+    /* The bits that scale, gemm, online_softmax, gemm, sum and normalize give for one block:
      *   logit[c] = chain over ascending d of (q[d] * scale) * k[c][d], from +0
      *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none; shift = max, or +0 for -inf
      *   p[c] = exp(logit[c] - shift); sum = the lane sum of p

@@ -79,10 +79,10 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
                 for (size_t d = 0; d < size; d++)
                     scores[c] = attn_fmaf(query[d], k[(key + c) * size + d], scores[c]);
             }
-            float correction;
-            kernel->block(&(struct attn_block_args){1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max,
-                                                    lanes, &correction});
-            kernel->scale(1, size, span_output, 0, correction, span_output, 0);
+            float rescale;
+            kernel->online_softmax(&(struct attn_online_softmax_args){
+                1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max, lanes, &rescale});
+            kernel->scale(1, size, span_output, 0, rescale, span_output, 0);
             for (size_t c = 0; c < hi; c++)
                 for (size_t j = 0; j < size; j++)
                     span_output[j] = attn_fmaf(scores[c], v[(key + c) * size + j], span_output[j]);
@@ -98,7 +98,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
         }
     }
     float inverse = 1 / sum;
-    kernel->finish(1, size, output, 0, &inverse, o, 0);
+    kernel->normalize(1, size, output, 0, &inverse, o, 0);
     attn_table_elementary(&attn_kernels_scalar)->log(&sum, log_sum_exp, 1);
     *log_sum_exp += max;
 }

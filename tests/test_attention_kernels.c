@@ -15,11 +15,11 @@ static const struct attn_attention_kernel *reference(void) {
     return attn_table_attention(&attn_kernels_scalar);
 }
 
-/* ---- block ---- */
+/* ---- online_softmax ---- */
 
 /* Rows of running state and a tile of logits, twice: what the reference works on and what the kernel works on. */
 struct side {
-    float *scores, *max, *lanes, *correction;
+    float *scores, *max, *lanes, *rescale;
 };
 
 struct tile {
@@ -32,7 +32,7 @@ static struct side new_side(size_t rows, size_t score_stride, enum flush flush) 
     struct side side = {.scores = guarded_aligned_floats(rows * score_stride, flush),
                         .max = guarded_floats(rows, flush),
                         .lanes = guarded_aligned_floats(rows * ATTN_LANES, flush),
-                        .correction = guarded_floats(rows, flush)};
+                        .rescale = guarded_floats(rows, flush)};
     for (size_t r = 0; r < rows; r++)
         side.max[r] = -INFINITY;
     memset(side.lanes, 0, rows * ATTN_LANES * sizeof *side.lanes);
@@ -43,7 +43,7 @@ static void free_side(struct side *side) {
     guarded_free(side->scores);
     guarded_free(side->max);
     guarded_free(side->lanes);
-    guarded_free(side->correction);
+    guarded_free(side->rescale);
 }
 
 static struct tile new_tile(size_t rows, size_t score_stride, enum flush flush) {
@@ -64,16 +64,16 @@ static void free_tile(struct tile *tile) {
 
 static void run_block(const struct attn_attention_kernel *of, const struct tile *tile, const struct side *side,
                       size_t begin, size_t end) {
-    of->block(&(struct attn_block_args){.rows = tile->rows,
-                                        .scores = side->scores,
-                                        .score_stride = tile->score_stride,
-                                        .lo = tile->lo,
-                                        .hi = tile->hi,
-                                        .begin = begin,
-                                        .end = end,
-                                        .max = side->max,
-                                        .lanes = side->lanes,
-                                        .correction = side->correction});
+    of->online_softmax(&(struct attn_online_softmax_args){.rows = tile->rows,
+                                                          .scores = side->scores,
+                                                          .score_stride = tile->score_stride,
+                                                          .lo = tile->lo,
+                                                          .hi = tile->hi,
+                                                          .begin = begin,
+                                                          .end = end,
+                                                          .max = side->max,
+                                                          .lanes = side->lanes,
+                                                          .rescale = side->rescale});
 }
 
 /* New logits in the visible columns and poison in all others, which the kernel must not let into anything. */
@@ -107,10 +107,10 @@ static void check_block(const struct tile *tile, bool tight) {
     assert_same_bits(tile->reference.scores, tile->kernel.scores, scores);
     for (size_t i = 0; i < scores; i++)
         assert_true(is_untouched(tile->reference.scores + i) == is_untouched(tile->kernel.scores + i));
-    assert_same_bits(tile->reference.correction, tile->kernel.correction, tile->rows);
+    assert_same_bits(tile->reference.rescale, tile->kernel.rescale, tile->rows);
 }
 
-static void block_equals_reference_on_every_offset(void **state) {
+static void online_softmax_equals_reference_on_every_offset(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     size_t step = test_quick() ? 5 : 1;
@@ -127,7 +127,7 @@ static void block_equals_reference_on_every_offset(void **state) {
         }
 }
 
-static void block_equals_reference_near_the_end_of_a_block(void **state) {
+static void online_softmax_equals_reference_near_the_end_of_a_block(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (uint32_t hi = 220; hi <= ATTN_BLOCK; hi += test_quick() ? 4 : 1)
@@ -167,7 +167,7 @@ static void check_random_tile(struct test_random *random, size_t rows, enum test
     free_tile(&tile);
 }
 
-static void block_equals_reference_on_every_size(void **state) {
+static void online_softmax_equals_reference_on_every_size(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t rows = 1; rows <= ATTN_MAX_ROWS; rows++)
@@ -175,7 +175,7 @@ static void block_equals_reference_on_every_size(void **state) {
             check_random_tile(&random, rows, TEST_NORMAL);
 }
 
-static void block_equals_reference_on_any_values(void **state) {
+static void online_softmax_equals_reference_on_any_values(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < (test_quick() ? 60 : 2000); i++)
@@ -183,7 +183,7 @@ static void block_equals_reference_on_any_values(void **state) {
 }
 
 /* Rows whose every visible logit is one special value, after a state of special values. */
-static void block_equals_reference_on_special_rows(void **state) {
+static void online_softmax_equals_reference_on_special_rows(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const float values[] = {-INFINITY, INFINITY, NAN, -FLT_MAX, FLT_MAX, 0.0f, -0.0f, -103.5f, 88.0f};
@@ -203,13 +203,12 @@ static void block_equals_reference_on_special_rows(void **state) {
         }
 }
 
-/* The reference itself: probabilities, sum and the product of the corrections in double. */
-/* ---- row ---- */
+/* ---- online_softmax_blocks ---- */
 
-/* n columns of one row, which goes on from what it is, against the reference's blocks. */
-static void check_row(struct test_random *random, const struct tile *tile, size_t n) {
+/* n columns of one row, added to its state, against the reference block by block. */
+static void check_several_blocks(struct test_random *random, const struct tile *tile, size_t n) {
     size_t blocks = (n + ATTN_BLOCK - 1) / ATTN_BLOCK;
-    float *corrections = guarded_floats(blocks, FLUSH_END), expected[ATTN_LANES];
+    float *rescales = guarded_floats(blocks, FLUSH_END), expected[ATTN_LANES];
     flags_clear();
     for (size_t i = 0; i < blocks; i++) {
         uint32_t lo = 0, hi = (uint32_t)(n - i * ATTN_BLOCK < ATTN_BLOCK ? n - i * ATTN_BLOCK : ATTN_BLOCK);
@@ -219,35 +218,35 @@ static void check_row(struct test_random *random, const struct tile *tile, size_
         for (uint32_t c = 0; c < hi; c++)
             scores[c] = hidden ? -INFINITY : scores[c] + offset;
         memcpy(tile->kernel.scores + i * ATTN_BLOCK, scores, hi * sizeof *scores);
-        reference()->block(&(struct attn_block_args){.rows = 1,
-                                                     .scores = scores,
-                                                     .lo = &lo,
-                                                     .hi = &hi,
-                                                     .end = (hi + 15u) / 16 * 16,
-                                                     .max = tile->reference.max,
-                                                     .lanes = tile->reference.lanes,
-                                                     .correction = &expected[i]});
+        reference()->online_softmax(&(struct attn_online_softmax_args){.rows = 1,
+                                                                       .scores = scores,
+                                                                       .lo = &lo,
+                                                                       .hi = &hi,
+                                                                       .end = (hi + 15u) / 16 * 16,
+                                                                       .max = tile->reference.max,
+                                                                       .lanes = tile->reference.lanes,
+                                                                       .rescale = &expected[i]});
     }
     int allowed = flags_raised();
     flags_clear();
-    kernel()->row(&(struct attn_row_args){.scores = tile->kernel.scores,
-                                          .n = n,
-                                          .max = tile->kernel.max,
-                                          .lanes = tile->kernel.lanes,
-                                          .correction = corrections});
+    kernel()->online_softmax_blocks(&(struct attn_online_softmax_blocks_args){.scores = tile->kernel.scores,
+                                                                              .n = n,
+                                                                              .max = tile->kernel.max,
+                                                                              .lanes = tile->kernel.lanes,
+                                                                              .rescale = rescales});
     assert_flags(flags_raised(), allowed);
     assert_same_bits(tile->reference.max, tile->kernel.max, 1);
     assert_same_bits(tile->reference.lanes, tile->kernel.lanes, ATTN_LANES);
     assert_same_bits(tile->reference.scores, tile->kernel.scores, tile->score_stride);
-    assert_same_bits(expected, corrections, blocks);
-    guarded_free(corrections);
+    assert_same_bits(expected, rescales, blocks);
+    guarded_free(rescales);
 }
 
-static void row_equals_blocks_of_the_reference(void **state) {
+static void blocks_equal_the_reference_block_by_block(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const enum test_values values[] = {TEST_NORMAL, TEST_WILD, TEST_NASTY};
-    if (!kernel()->row)
+    if (!kernel()->online_softmax_blocks)
         skip();
     for (size_t i = 0; i < (test_quick() ? 60 : 600); i++) {
         size_t n = random_between(&random, 1, i % 2 ? 2 * ATTN_BLOCK : ATTN_LANES * ATTN_BLOCK);
@@ -256,19 +255,20 @@ static void row_equals_blocks_of_the_reference(void **state) {
         for (size_t turn = 0; turn < 2; turn++) {
             test_case("n=%zu values=%d turn=%zu", n, (int)values[i % 3], turn);
             new_logits(&random, &tile, values[i % 3], 0.0f);
-            check_row(&random, &tile, n);
+            check_several_blocks(&random, &tile, n);
         }
         free_tile(&tile);
     }
 }
 
-static void block_is_near_double(void **state) {
+/* The reference itself: probabilities, sum and the product of the rescale factors, in double. */
+static void online_softmax_is_near_double(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t round = 0; round < (test_quick() ? 10 : 100); round++) {
         enum { COLS = 64, BLOCKS = 3 };
         struct tile tile = new_tile(1, COLS, FLUSH_END);
-        double max = -INFINITY, sum = 0.0, corrections = 1.0;
+        double max = -INFINITY, sum = 0.0, rescales = 1.0;
         float logits[BLOCKS * COLS];
         tile.lo[0] = 0, tile.hi[0] = COLS;
         for (size_t block = 0; block < BLOCKS; block++) {
@@ -277,7 +277,7 @@ static void block_is_near_double(void **state) {
             memcpy(logits + block * COLS, tile.kernel.scores, COLS * sizeof *logits);
             run_block(kernel(), &tile, &tile.kernel, 0, COLS);
             if (block > 0)
-                corrections *= (double)tile.kernel.correction[0];
+                rescales *= (double)tile.kernel.rescale[0];
         }
         double first_max = -INFINITY;
         for (size_t c = 0; c < BLOCKS * COLS; c++) {
@@ -292,7 +292,7 @@ static void block_is_near_double(void **state) {
             lane_sum += (double)tile.kernel.lanes[i];
         assert_near(max, (double)tile.kernel.max[0], 0.0);
         assert_near(sum, lane_sum, 1e-5 * sum);
-        assert_near(exp(first_max - max), corrections, 1e-5);
+        assert_near(exp(first_max - max), rescales, 1e-5);
         for (size_t c = 0; c < COLS; c++) {
             double p = exp((double)logits[(BLOCKS - 1) * COLS + c] - max);
             assert_near(p, (double)tile.kernel.scores[c], 4e-6 * p);
@@ -582,7 +582,7 @@ static void rotate_turns_pairs(void **state) {
     }
 }
 
-/* ---- sum, finish, weights, scale, all_finite ---- */
+/* ---- sum, normalize, weights, scale, all_finite ---- */
 
 static void sum_equals_reference(void **state) {
     (void)state;
@@ -622,7 +622,7 @@ static struct test_matrix new_rows(struct test_random *random, const struct rows
     return x;
 }
 
-static void finish_equals_reference(void **state) {
+static void normalize_equals_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const float inverses[] = {0.0f, 1.0f, 0.3f, 0x1p-130f, FLT_MAX, INFINITY, NAN};
@@ -633,15 +633,16 @@ static void finish_equals_reference(void **state) {
             struct test_matrix x = new_rows(&random, &c, i == 2 ? TEST_WILD : TEST_NASTY);
             struct test_matrix expected = new_rows(&random, &c, TEST_NORMAL), y = new_rows(&random, &c, TEST_NORMAL);
             float *inverse = guarded_floats(c.rows, c.flush);
-            test_case("finish rows=%zu size=%zu gap=%zu inverse=%g", c.rows, size, c.gap, (double)inverses[i]);
+            test_case("normalize rows=%zu size=%zu gap=%zu inverse=%g", c.rows, size, c.gap, (double)inverses[i]);
             int infinite = 0;
             for (size_t r = 0; r < c.rows; r++) {
                 inverse[r] = inverses[(i + r) % COUNT];
                 infinite |= flags_of_factor(inverse[r]);
             }
             assert_same_flags(
-                infinite, reference()->finish(c.rows, size, x.data, x.stride, inverse, expected.data, expected.stride),
-                kernel()->finish(c.rows, size, x.data, x.stride, inverse, y.data, y.stride));
+                infinite,
+                reference()->normalize(c.rows, size, x.data, x.stride, inverse, expected.data, expected.stride),
+                kernel()->normalize(c.rows, size, x.data, x.stride, inverse, y.data, y.stride));
             for (size_t r = 0; r < c.rows; r++)
                 for (size_t j = 0; j < size; j++)
                     expected.data[r * expected.stride + j] = x.data[r * x.stride + j] * inverse[r] + 0.0f;
@@ -787,13 +788,13 @@ static void all_finite_finds_every_one(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(block_equals_reference_on_every_offset),
-        cmocka_unit_test(block_equals_reference_near_the_end_of_a_block),
-        cmocka_unit_test(block_equals_reference_on_every_size),
-        cmocka_unit_test(block_equals_reference_on_any_values),
-        cmocka_unit_test(block_equals_reference_on_special_rows),
-        cmocka_unit_test(row_equals_blocks_of_the_reference),
-        cmocka_unit_test(block_is_near_double),
+        cmocka_unit_test(online_softmax_equals_reference_on_every_offset),
+        cmocka_unit_test(online_softmax_equals_reference_near_the_end_of_a_block),
+        cmocka_unit_test(online_softmax_equals_reference_on_every_size),
+        cmocka_unit_test(online_softmax_equals_reference_on_any_values),
+        cmocka_unit_test(online_softmax_equals_reference_on_special_rows),
+        cmocka_unit_test(blocks_equal_the_reference_block_by_block),
+        cmocka_unit_test(online_softmax_is_near_double),
         cmocka_unit_test(merge_equals_reference),
         cmocka_unit_test(merge_is_near_double),
         cmocka_unit_test(soft_cap_equals_reference),
@@ -803,7 +804,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(rotate_equals_reference),
         cmocka_unit_test(rotate_turns_pairs),
         cmocka_unit_test(sum_equals_reference),
-        cmocka_unit_test(finish_equals_reference),
+        cmocka_unit_test(normalize_equals_reference),
         cmocka_unit_test(weights_equal_reference),
         cmocka_unit_test(weights_equal_reference_on_special_rows),
         cmocka_unit_test(weights_equal_reference_on_long_rows),

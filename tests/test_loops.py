@@ -168,7 +168,7 @@ class Check(unittest.TestCase):
     )
 
     def listing(self, tile=TILE, name="tile_1_1_2", exp=EXP):
-        return x86(avx2_gemm={name: tile}, body_attention={"avx2_block": exp}, **self.OTHERS)
+        return x86(avx2_gemm={name: tile}, body_attention={"avx2_online_softmax": exp}, **self.OTHERS)
 
     def test_good(self):
         self.assertEqual(problems("avx2", self.listing()), [])
@@ -186,7 +186,7 @@ class Check(unittest.TestCase):
             self.assertEqual(len(problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)"), name))), 1)
 
     def test_limits(self):
-        limit = next(limit for limit in loops.LIMITS if limit[:2] == ("avx2", "block"))
+        limit = next(limit for limit in loops.LIMITS if limit[:2] == ("avx2", "online_softmax"))
         for compiler, allowed in (("gcc", limit.gcc), ("clang", limit.clang)):
             for count in (allowed, allowed + 1):
                 text = self.listing(exp=inside(self.EXP, *["vmovups %ymm3,(%rsp)"] * count))

@@ -96,24 +96,24 @@ static void expect_row(const struct problem *p, size_t h, size_t row, float *o) 
     const struct shape *s = &p->shape;
     size_t n = visible(p, row), kv_head = h / s->group;
     uint32_t lo = 0, hi = (uint32_t)n;
-    float max = -INFINITY, sum, correction, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0},
+    float max = -INFINITY, sum, rescale, q[ATTN_SMALL_SIZE], lanes[ATTN_LANES] = {0},
           scores[(ATTN_SMALL_KEYS + 15) / 16 * 16];
     attention->scale(1, s->head_size, row_of(&p->q, h, row), 0, p->scale, q, 0);
     reference_product(n, s->head_size, q, row_of(&p->k, kv_head, 0), 1, p->k.row_stride, scores);
-    attention->block(&(struct attn_block_args){.rows = 1,
-                                               .scores = scores,
-                                               .score_stride = sizeof scores / sizeof *scores,
-                                               .lo = &lo,
-                                               .hi = &hi,
-                                               .begin = 0,
-                                               .end = sizeof scores / sizeof *scores,
-                                               .max = &max,
-                                               .lanes = lanes,
-                                               .correction = &correction});
+    attention->online_softmax(&(struct attn_online_softmax_args){.rows = 1,
+                                                                 .scores = scores,
+                                                                 .score_stride = sizeof scores / sizeof *scores,
+                                                                 .lo = &lo,
+                                                                 .hi = &hi,
+                                                                 .begin = 0,
+                                                                 .end = sizeof scores / sizeof *scores,
+                                                                 .max = &max,
+                                                                 .lanes = lanes,
+                                                                 .rescale = &rescale});
     reference_product(s->value_size, n, scores, row_of(&p->v, kv_head, 0), p->v.row_stride, 1, o);
     attention->sum(1, lanes, &sum);
     float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
-    attention->finish(1, s->value_size, o, 0, &inverse, o, 0);
+    attention->normalize(1, s->value_size, o, 0, &inverse, o, 0);
 }
 
 /* ---- The check ---- */

@@ -22,18 +22,18 @@ from collections import namedtuple
 # where there is no line, none. Other compilers may have the larger number.
 Limit = namedtuple("Limit", "isa function gcc clang why")
 LIMITS = [
-    Limit("avx2", "block", 5, 18, "four exp at once fill the registers: constants and the shift are read back, once for four"),
-    Limit("avx2", "softmax_row", 16, 18, "as in block"),
+    Limit("avx2", "online_softmax", 5, 18, "four exp at once fill the registers: constants and shift are read back, once for four"),
+    Limit("avx2", "softmax_row", 16, 18, "as in online_softmax"),
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
     Limit("avx2", "weights", 1, 4, "as in softmax_row, and one more factor"),
-    Limit("avx2", "exp_array", 12, 14, "as in block"),
+    Limit("avx2", "exp_array", 12, 14, "as in online_softmax"),
     Limit("avx2", "log_array", 6, 9, "as in tanh_array"),
     Limit("avx2", "tanh_array", 6, 15, "constants of body/elementary.h, read back once a register; gcc 14: a value too"),
     Limit("avx2", "sin_array", 0, 4, "as in log_array"),
     Limit("avx2", "cos_array", 0, 6, "as in log_array"),
     Limit("avx2", "soft_cap", 6, 15, "as in tanh_array"),
-    Limit("avx512", "row", 2, 0, "the lanes' maxima of each block, stored in a loop over blocks, at its two ends"),
-    Limit("neon", "block", 2, 1, "four exp at once: gcc keeps one of the four sums on the stack"),
+    Limit("avx512", "online_softmax_blocks", 2, 0, "the lanes' maxima of each block, stored at both ends of a loop over blocks"),
+    Limit("neon", "online_softmax", 2, 1, "four exp at once: gcc keeps one of the four sums on the stack"),
     Limit("neon", "exp_array", 2, 2, "four exp at once"),
 ]
 
@@ -385,7 +385,7 @@ def is_checked(function):
 
 
 def limit_of(isa, function):
-    """A compiler may have split or cloned the function: avx2_block.constprop.0, avx2_block_row."""
+    """A compiler may have split or cloned the function: avx2_weights.constprop.0, avx2_online_softmax_row."""
     for limit in LIMITS:
         if limit.isa == isa and tile_size(function) is None and re.match(f"{isa}_{limit.function}(_rows?)?\\b", function.name):
             return limit

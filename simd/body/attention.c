@@ -145,7 +145,7 @@ static void ISA_FN(sum)(size_t rows, const float *lanes, float *sum) {
     }
 }
 
-INLINE void finish_row(const float *output, vec f, float *out, size_t size) {
+INLINE void normalize_row(const float *output, vec f, float *out, size_t size) {
     size_t j = 0;
     for (; j + VEC_LANES <= size; j += VEC_LANES)
         vec_store(out + j, vec_add(vec_mul(vec_load(output + j), f), vec_zero()));
@@ -153,10 +153,10 @@ INLINE void finish_row(const float *output, vec f, float *out, size_t size) {
         vec_store_first(size - j, out + j, vec_add(vec_mul(vec_load_first(size - j, output + j), f), vec_zero()));
 }
 
-static void ISA_FN(finish)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
-                           float *out, size_t out_stride) {
+static void ISA_FN(normalize)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                              float *out, size_t out_stride) {
     for (size_t r = 0; r < rows; r++)
-        finish_row(output + r * output_stride, vec_set(inverse[r]), out + r * out_stride, size);
+        normalize_row(output + r * output_stride, vec_set(inverse[r]), out + r * out_stride, size);
 }
 
 static void ISA_FN(weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y) {
@@ -187,11 +187,11 @@ const struct attn_attention_kernel ISA_OBJECT(attention) = {
     .soft_cap = ISA_FN(soft_cap),
     .bias = ISA_FN(bias),
     .rotate = ISA_FN(rotate),
-    .block = ISA_FN(block),
-    .row = ISA_ROW,
+    .online_softmax = ISA_FN(online_softmax),
+    .online_softmax_blocks = ISA_ONLINE_SOFTMAX_BLOCKS,
     .merge = ISA_FN(merge),
     .sum = ISA_FN(sum),
-    .finish = ISA_FN(finish),
+    .normalize = ISA_FN(normalize),
     .weights = ISA_FN(weights),
     .scale = ISA_FN(scale),
     .all_finite = ISA_FN(all_finite),

@@ -96,11 +96,12 @@ INLINE void store_lanes(const vec lanes[SUM_VECS], float *p) {
 
 /* ---- One block ---- */
 
-static void ISA_FN(block_row)(const struct attn_block_args *args, size_t r, float max, float correction) {
+static void ISA_FN(online_softmax_row)(const struct attn_online_softmax_args *args, size_t r, float max,
+                                       float rescale) {
     float *p = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
     size_t lo = args->lo[r], hi = args->hi[r], c = lo / ATTN_LANES * ATTN_LANES;
     vec shift = vec_set(max), lanes[SUM_VECS];
-    load_lanes(lane, vec_set(correction), lanes);
+    load_lanes(lane, vec_set(rescale), lanes);
     clear_columns(p, args->begin, c);
     if (lo > c) {
         exp_visible(p, c, lo, hi, shift, lanes);
@@ -111,71 +112,70 @@ static void ISA_FN(block_row)(const struct attn_block_args *args, size_t r, floa
     clear_columns(p, (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES, args->end);
 }
 
-/* Up to a register's worth of rows. All maxima first: their reductions and corrections are those of one register, with a lane for
- * each row. */
-static void ISA_FN(block_rows)(const struct attn_block_args *args, size_t first, size_t count) {
+/* Up to a register's worth of rows. All maxima come first, a lane for each row: one reduction and one exp then serve all rows. */
+static void ISA_FN(online_softmax_rows)(const struct attn_online_softmax_args *args, size_t first, size_t count) {
     const uint32_t *lo = args->lo + first, *hi = args->hi + first;
     float *scores = args->scores + first * args->score_stride;
     vec maxima[VEC_LANES];
-    float shift[VEC_LANES], correction[VEC_LANES];
+    float shift[VEC_LANES], rescale[VEC_LANES];
     for (size_t r = 0; r < VEC_LANES; r++)
         maxima[r] = r < count && lo[r] < hi[r] ? ISA_FN(row_maxima)(scores + r * args->score_stride, lo[r], hi[r])
                                                : vec_set(-INFINITY);
     vec_mask seen = vec_less_counts(count, lo, hi);
     vec old = vec_load_first(count, args->max + first);
     vec max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero()), shifts = shifts_of(max);
-    vec corrections = vec_exp_low(vec_sub_mask(seen, old, shifts)); /* 1 where nothing is seen */
+    vec rescales = vec_exp_low(vec_sub_mask(seen, old, shifts)); /* 1 where nothing is seen */
     vec_store_first(count, args->max + first, vec_select(seen, max, old));
-    vec_store_first(count, args->correction + first, corrections);
+    vec_store_first(count, args->rescale + first, rescales);
     vec_store(shift, shifts);
-    vec_store(correction, corrections);
+    vec_store(rescale, rescales);
     for (size_t r = 0; r < count; r++) {
         if (lo[r] < hi[r])
-            ISA_FN(block_row)(args, first + r, shift[r], correction[r]);
+            ISA_FN(online_softmax_row)(args, first + r, shift[r], rescale[r]);
         else
             clear_columns(scores + r * args->score_stride, args->begin, args->end);
     }
 }
 
-static void ISA_FN(block)(const struct attn_block_args *args) {
+static void ISA_FN(online_softmax)(const struct attn_online_softmax_args *args) {
     for (size_t first = 0; first < args->rows; first += VEC_LANES)
-        ISA_FN(block_rows)(args, first, args->rows - first < VEC_LANES ? args->rows - first : VEC_LANES);
+        ISA_FN(online_softmax_rows)(args, first, args->rows - first < VEC_LANES ? args->rows - first : VEC_LANES);
 }
 
 /* ---- One row through several blocks ---- */
 
 #if VEC_LANES >= ATTN_LANES
-#define ISA_ROW ISA_FN(row)
+#define ISA_ONLINE_SOFTMAX_BLOCKS ISA_FN(online_softmax_blocks)
 
-INLINE size_t columns_of(const struct attn_row_args *args, size_t block) {
+INLINE size_t columns_of(const struct attn_online_softmax_blocks_args *args, size_t block) {
     size_t left = args->n - block * ATTN_BLOCK;
     return left < ATTN_BLOCK ? left : ATTN_BLOCK;
 }
 
-/* All maxima first, a lane for each block: with each the larger ones before it, and the corrections are one exp. */
-static void ISA_FN(row)(const struct attn_row_args *args) {
+/* All maxima come first, a lane for each block; a running maximum over the lanes then lets one exp give all rescale factors. */
+static void ISA_FN(online_softmax_blocks)(const struct attn_online_softmax_blocks_args *args) {
     size_t blocks = (args->n + ATTN_BLOCK - 1) / ATTN_BLOCK;
     vec maxima[VEC_LANES], first = vec_set(*args->max);
-    float shift[VEC_LANES], correction[VEC_LANES];
+    float shift[VEC_LANES], rescale[VEC_LANES];
     UNROLL for (size_t i = 0; i < VEC_LANES; i++) maxima[i] = first;
     for (size_t i = 0; i < blocks; i++)
         maxima[i] = ISA_FN(row_maxima)(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i));
     vec max = vec_add(vec_running_max(vec_max(first, vec_lane_max_each(maxima))), vec_zero()), shifts = shifts_of(max);
-    vec corrections = vec_exp_low(vec_sub(vec_after(first, max), shifts));
-    vec_store_first(blocks, args->correction, corrections);
+    vec rescales = vec_exp_low(vec_sub(vec_after(first, max), shifts));
+    vec_store_first(blocks, args->rescale, rescales);
     vec_store(shift, shifts);
-    vec_store(correction, corrections);
+    vec_store(rescale, rescales);
     *args->max = vec_lane_max(max);
     vec lanes[SUM_VECS];
     load_lanes(args->lanes, vec_set(1.0f), lanes);
     for (size_t i = 0; i < blocks; i++) {
-        UNROLL for (int v = 0; v < SUM_VECS; v++) lanes[v] = vec_mul(lanes[v], vec_set(correction[i]));
+        UNROLL for (int v = 0; v < SUM_VECS; v++) lanes[v] = vec_mul(lanes[v], vec_set(rescale[i]));
         exp_row(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i), vec_set(shift[i]), lanes);
     }
     store_lanes(lanes, args->lanes);
 }
 #else
-#define ISA_ROW NULL
+#define ISA_ONLINE_SOFTMAX_BLOCKS NULL
 #endif
 
 #endif

@@ -31,7 +31,7 @@ static void merge_row(const struct merge *merge, size_t b, size_t h, size_t i) {
             merge->attention->merge(1, args->value_size, &max, &sum, out, log_sum_exp, &one, part, 0);
     }
     float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
-    merge->attention->finish(1, args->value_size, out, 0, &inverse, out, 0);
+    merge->attention->normalize(1, args->value_size, out, 0, &inverse, out, 0);
     if (args->merged_log_sum_exp) {
         merge->elementary->log(&sum, &log, 1);
         args->merged_log_sum_exp[row] = sum == 0.0f ? -INFINITY : max + log;

@@ -3,24 +3,26 @@
 #include "ops/dropout.h"
 
 static void update(struct attn_tile *tile, const struct attn_block *block) {
-    tile->attention->block(&(struct attn_block_args){.rows = tile->rows,
-                                                     .scores = block->scores,
-                                                     .score_stride = block->score_stride,
-                                                     .lo = block->lo,
-                                                     .hi = block->hi,
-                                                     .begin = block->first / ATTN_LANES * ATTN_LANES,
-                                                     .end = (block->last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
-                                                     .max = tile->span_max,
-                                                     .lanes = tile->scratch.lanes,
-                                                     .correction = block->rescale});
+    tile->attention->online_softmax(
+        &(struct attn_online_softmax_args){.rows = tile->rows,
+                                           .scores = block->scores,
+                                           .score_stride = block->score_stride,
+                                           .lo = block->lo,
+                                           .hi = block->hi,
+                                           .begin = block->first / ATTN_LANES * ATTN_LANES,
+                                           .end = (block->last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
+                                           .max = tile->span_max,
+                                           .lanes = tile->scratch.lanes,
+                                           .rescale = block->rescale});
 }
 
 static void update_one_row(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
-    tile->attention->row(&(struct attn_row_args){.scores = block->scores,
-                                                 .n = block->last + attn_blocks_further(block, joined),
-                                                 .max = tile->span_max,
-                                                 .lanes = tile->scratch.lanes,
-                                                 .correction = block->rescale});
+    tile->attention->online_softmax_blocks(
+        &(struct attn_online_softmax_blocks_args){.scores = block->scores,
+                                                  .n = block->last + attn_blocks_further(block, joined),
+                                                  .max = tile->span_max,
+                                                  .lanes = tile->scratch.lanes,
+                                                  .rescale = block->rescale});
 }
 
 static void drop(const struct attn_tile *tile, const struct attn_block *block) {
@@ -33,7 +35,7 @@ static void drop(const struct attn_tile *tile, const struct attn_block *block) {
 }
 
 void attn_online_softmax(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
-    if (tile->rows == 1 && joined > 1 && tile->attention->row)
+    if (tile->rows == 1 && joined > 1 && tile->attention->online_softmax_blocks)
         update_one_row(tile, block, joined);
     else
         for (size_t i = 0; i < joined; i++)

@@ -37,8 +37,8 @@ static void write_rows(const struct attn_tile *tile, const float *inverse) {
         float *out = o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
                      (tile->sequence.q_row + row->row) * o->row_stride;
         n = attn_tile_rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
-        tile->attention->finish(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
-                                distance);
+        tile->attention->normalize(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
+                                   distance);
     }
 }
 

@@ -145,7 +145,7 @@ void attn_values_finish(struct attn_tile *tile) {
 }
 
 /* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
- * see it; finite values they leave alone, but for the sign of a zero, which `finish` makes +0. */
+ * see it; finite values they leave alone, but for the sign of a zero, which `normalize` makes +0. */
 static void accumulate_together(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     if (block->rows_differ)
         attn_values_finish(tile); /* a row may see nothing of the block */

@@ -32,21 +32,21 @@ static float shift_of(float max) {
     return max == -INFINITY ? 0.0f : max;
 }
 
-static void block_row(const struct attn_block_args *args, size_t r) {
+static void online_softmax_row(const struct attn_online_softmax_args *args, size_t r) {
     float *p = args->scores + r * args->score_stride;
     size_t lo = args->lo[r], hi = args->hi[r];
-    args->correction[r] = 1.0f;
+    args->rescale[r] = 1.0f;
     if (lo < hi) {
         float max = args->max[r];
         for (size_t c = lo; c < hi; c++)
             max = p[c] > max ? p[c] : max;
-        float shift = shift_of(max), correction = ref_exp(args->max[r] - shift);
+        float shift = shift_of(max), rescale = ref_exp(args->max[r] - shift);
         args->max[r] = max + 0.0f; /* of two zeros either may be the maximum: it is +0 */
 
-        args->correction[r] = correction;
+        args->rescale[r] = rescale;
         float *lanes = args->lanes + r * ATTN_LANES;
         for (size_t i = 0; i < ATTN_LANES; i++)
-            lanes[i] *= correction;
+            lanes[i] *= rescale;
         for (size_t c = lo; c < hi; c++) {
             p[c] = ref_exp(p[c] - shift);
             lanes[c % ATTN_LANES] += p[c];
@@ -57,9 +57,9 @@ static void block_row(const struct attn_block_args *args, size_t r) {
             p[c] = 0.0f;
 }
 
-static void block(const struct attn_block_args *args) {
+static void online_softmax(const struct attn_online_softmax_args *args) {
     for (size_t r = 0; r < args->rows; r++)
-        block_row(args, r);
+        online_softmax_row(args, r);
 }
 
 static void merge(size_t rows, size_t size, float *max0, float *sum0, float *output0, const float *max1,
@@ -79,8 +79,8 @@ static void sum(size_t rows, const float *lanes, float *sum) {
         sum[r] = attn_lane_sum(lanes + r * ATTN_LANES);
 }
 
-static void finish(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
-                   float *out, size_t out_stride) {
+static void normalize(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
+                      float *out, size_t out_stride) {
     for (size_t r = 0; r < rows; r++)
         for (size_t j = 0; j < size; j++) /* -0, also one that underflowed, becomes +0 */
             out[r * out_stride + j] = output[r * output_stride + j] * inverse[r] + 0.0f;
@@ -108,10 +108,10 @@ const struct attn_attention_kernel attn_ref_attention = {.name = "scalar",
                                                          .soft_cap = soft_cap,
                                                          .bias = bias,
                                                          .rotate = rotate,
-                                                         .block = block,
+                                                         .online_softmax = online_softmax,
                                                          .merge = merge,
                                                          .sum = sum,
-                                                         .finish = finish,
+                                                         .normalize = normalize,
                                                          .weights = weights,
                                                          .scale = scale,
                                                          .all_finite = all_finite};

@@ -107,12 +107,12 @@ double cpu_seconds() {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-/* Calls of run() per second, the best of several stretches of `shortest` to twice as many seconds. */
+/* Calls of run() per second: the best of several trials, each of which takes `shortest` to twice as many seconds. */
 template <class Run> double best_rate(double shortest, Run run) {
-    constexpr int stretches = 7;
+    constexpr int trials = 7;
     double best = 0;
     std::size_t calls = 1;
-    for (int done = 0; done < stretches;) {
+    for (int done = 0; done < trials;) {
         const double start = cpu_seconds();
         for (std::size_t i = 0; i < calls; i++)
             run();
@@ -127,7 +127,7 @@ template <class Run> double best_rate(double shortest, Run run) {
     return best;
 }
 
-constexpr double thorough = 0.01, quick = 0.002; /* seconds per stretch */
+constexpr double thorough = 0.01, quick = 0.002; /* seconds per trial */
 
 double measure_fma(const probe &probe, double shortest) {
     constexpr std::size_t rounds = 1000;

@@ -191,7 +191,7 @@ class featured_attention {
     }
 };
 
-/* Rotary embedding is measured where it is used: in a layer, whose queries and keys it turns. */
+/* Rotary embedding is measured where it is used: in a layer, whose queries and keys it rotates. */
 constexpr attention_shape rotary_layers[] = {{"rotary_layer_128", 1, 128, 128, 12, 64, true, 768, false, 0},
                                              {"rotary_layer_512", 1, 512, 512, 12, 64, true, 768, false, 0}};
 

@@ -192,7 +192,7 @@ class Bench:
             "peers": {variant: statistics(slices[name]) for variant, name in peers.items() if slices.get(name)},
             "ceiling": {"before": before, "after": after},
         }
-        result.update(judge(result))
+        result.update(assess(result))
         return result
 
 
@@ -206,7 +206,7 @@ def statistics(slices):
     }
 
 
-def judge(case):
+def assess(case):
     """The floor is what arithmetic, reading or exp takes at the ceilings' mean, whichever is longest. A cold call reads
     memory, whatever the size of its data, so its floor is not known from theirs."""
     before, after = case["ceiling"]["before"], case["ceiling"]["after"]

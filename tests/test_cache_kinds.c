@@ -15,8 +15,8 @@ static size_t random_total(struct test_random *random, size_t index) {
     return index % 5 == 4 ? random_between(random, 240, 530) : random_between(random, 1, 90);
 }
 
-/* Few rows take several blocks of values as one product, whose sums are corrected at every border of a block: logits that grow
- * from key to key, over stretches whose borders are those of blocks or not. */
+/* Few rows take several blocks of values in one product, which rescales its sums at every border of a block. Logits that grow
+ * from key to key make every factor count; segments end at such borders, or elsewhere. */
 static void check_growing_logits(struct test_random *random, size_t page_size, int ring, size_t rows) {
     enum { KEYS = 720, SIZE = 8 };
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
@@ -389,9 +389,9 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
     }
 }
 
-/* A chain of forks in one stretch of memory, each above its parent or each below. Some share less than their parent does and
- * some more, and from there on every one has keys of its own: what a fork shares ends where the first of its ancestors has
- * something else, wherever these lie. */
+/* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their parent does,
+ * some more; behind what it shares each has keys of its own. A fork's shared keys end where the first of its ancestors has
+ * keys of its own, wherever the ancestors lie. */
 static void check_chain(struct test_random *random, int downwards) {
     enum { CHAIN = 5, KEYS = 160 };
     static const size_t shared[CHAIN] = {0, 40, 100, 70, 33};

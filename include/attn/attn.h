@@ -280,7 +280,7 @@ typedef struct attn_options {
     const attn_rotary
         *rotary; /* NULL, or rotates queries at their position, and keys that come as tensors at theirs, which
                                       is their index; those of a cache were rotated when they were appended */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions that `rotary` turns by */
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions by which `rotary` rotates */
     float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
     uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
     float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len];
@@ -292,7 +292,7 @@ typedef struct attn_options {
 } attn_options;
 
 /* Sequences of different lengths packed one after the other without padding: sequence b is rows cu[b] .. cu[b + 1] - 1 of a
- * tensor whose batch stride is not looked at. Judged before anything is read: 0 <= cu[b] <= cu[b + 1] <= total.
+ * tensor whose batch stride is not looked at. Checked before anything is read: 0 <= cu[b] <= cu[b + 1] <= total.
  * A bound such as q_len may be loose: no time is spent on it, nor workspace beyond what `total`
  * rows need (a query for a workspace looks at `total`, but not into cu). */
 typedef struct attn_cu_lens {

@@ -25,17 +25,17 @@ static attn_status check_config(const attn_cache_config *config, const char **fi
     return config->pages < 1 || config->pages > INT32_MAX ? attn_fail(ATTN_BAD_SIZE, "pages", field) : ATTN_OK;
 }
 
-/* Everything but the store's memory: `stretches` is how many of them there are per head. */
-static bool shape_store(struct attn_cache *cache, size_t *stretches) {
+/* Everything about the store but its memory. *segments is how many it has for each kv head. */
+static bool shape_store(struct attn_cache *cache, size_t *segments) {
     const attn_cache_config *config = &cache->config;
     size_t keys = config->page_size ? config->page_size : config->capacity;
     size_t unit = config->page_size % ATTN_MAX_COLS ? ATTN_PAGE_UNIT : ATTN_MAX_COLS;
-    /* Packing fills a panel to its end: the ring's spare one keeps that off the oldest keys. */
+    /* Packing fills a panel to its end. The ring has a panel to spare, so that this never writes over its oldest keys. */
     if (config->ring &&
         (!attn_round_up(config->capacity, ATTN_LANES, &cache->config.capacity) ||
          !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
         return false;
-    *stretches = config->page_size ? config->pages : config->batch;
+    *segments = config->page_size ? config->pages : config->batch;
     if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,
                          config->value_size, keys, unit))
         return false;
@@ -49,30 +49,30 @@ static bool shape_store(struct attn_cache *cache, size_t *stretches) {
     return true;
 }
 
-/* Takes what every kind of cache has, then the store. */
-static bool take_parts(struct attn_cache *cache, size_t stretches, struct attn_arena *arena,
+/* Takes the memory of what every kind of cache has, then the store's. */
+static bool take_parts(struct attn_cache *cache, size_t segments, struct attn_arena *arena,
                        struct attn_cache **object) {
     const attn_cache_config *config = &cache->config;
     struct attn_store *store = &cache->store;
     size_t heads, row_bytes, table_bytes;
-    if (!attn_mul(config->batch, config->kv_heads, &heads) || !attn_mul(stretches, config->kv_heads, &stretches) ||
+    if (!attn_mul(config->batch, config->kv_heads, &heads) || !attn_mul(segments, config->kv_heads, &segments) ||
         !attn_mul(config->head_size, sizeof(float) * ATTN_MAX_COLS, &row_bytes) ||
         !attn_mul(store->pages_per_sequence, sizeof *store->pages, &table_bytes))
         return false;
     *object = attn_arena_take(arena, 1, sizeof **object);
     cache->lengths = attn_arena_take(arena, config->batch, sizeof *cache->lengths);
-    cache->kept = attn_arena_take(arena, config->batch, sizeof *cache->kept);
+    cache->oldest = attn_arena_take(arena, config->batch, sizeof *cache->oldest);
     cache->rotated = attn_arena_take(arena, heads, row_bytes);
     if (store->kind == ATTN_KV_PAGED)
         store->pages = attn_arena_take(arena, config->batch, table_bytes);
-    attn_store_take(store, stretches, arena);
+    attn_store_take(store, segments, arena);
     return !arena->overflow;
 }
 
 /* Fills *cache, whose store points into the arena, and says where the object itself goes. */
 static attn_status layout_cache(const attn_cache_config *config, struct attn_arena *arena, struct attn_cache *cache,
                                 struct attn_cache **object, const char **field) {
-    size_t stretches;
+    size_t segments;
     RETURN_IF_ERROR(check_config(config, field));
     *cache = (struct attn_cache){.config = *config};
     if (config->value_size == 0)
@@ -80,7 +80,7 @@ static attn_status layout_cache(const attn_cache_config *config, struct attn_are
     attn_status status = attn_table_for(config->isa, &cache->table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
-    if (!shape_store(cache, &stretches) || !take_parts(cache, stretches, arena, object))
+    if (!shape_store(cache, &segments) || !take_parts(cache, segments, arena, object))
         return attn_fail(ATTN_OVERFLOW, "capacity", field);
     return ATTN_OK;
 }
@@ -104,7 +104,7 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
     struct attn_cache filled;
     RETURN_IF_ERROR(layout_cache(config, &arena, &filled, cache, field));
     for (size_t b = 0; b < config->batch; b++)
-        filled.lengths[b] = filled.kept[b] = 0;
+        filled.lengths[b] = filled.oldest[b] = 0;
     for (size_t i = 0; i < config->batch * filled.store.pages_per_sequence; i++)
         filled.store.pages[i] = -1;
     **cache = filled;
@@ -142,7 +142,7 @@ static bool pages_are_set(const struct attn_store *store, size_t b, size_t begin
     return true;
 }
 
-/* Whether keys begin .. begin + count - 1, moved by the offset, are in the table. */
+/* Whether the table has the positions of keys begin .. begin + count - 1. */
 static bool positions_exist(const attn_cache_append_args *args, size_t b, size_t begin, size_t count) {
     int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0, first;
     return !__builtin_add_overflow((int64_t)begin, offset, &first) && first >= 0 &&
@@ -213,8 +213,8 @@ size_t attn_cache_length(const attn_cache *cache, size_t sequence) {
 }
 
 static attn_status check_truncation(const attn_cache *cache, size_t sequence, size_t len, const char **field) {
-    /* Of the keys that a ring has left, it keeps the last ones only. */
-    bool gone = len < cache->lengths[sequence] && len < cache->kept[sequence];
+    /* A ring has written over the keys before its oldest one: it cannot go back to them. */
+    bool gone = len < cache->lengths[sequence] && len < cache->oldest[sequence];
     return gone ? attn_fail(ATTN_BAD_SIZE, "len", field) : ATTN_OK;
 }
 
@@ -291,8 +291,8 @@ static attn_status check_fork(const attn_cache_fork_config *config, const char *
     return ATTN_OK;
 }
 
-/* Keys per sequence that a fork holds itself: those behind the border or, where a truncation has moved that down, some copied
- * ones, fewer than a unit, and as many new ones as there was to be room for behind `len`. */
+/* Keys per sequence for which a fork has memory of its own. Sharing ends at a multiple of ATTN_MAX_COLS, at or below `len`: the
+ * fork copies the up to ATTN_MAX_COLS - 1 keys between, and appends capacity - len. */
 static size_t own_keys(const attn_cache_fork_config *config) {
     return attn_min(config->capacity, config->capacity - config->len + ATTN_MAX_COLS - 1);
 }

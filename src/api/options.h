@@ -14,7 +14,7 @@ attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved,
 /* A finite scale other than -0; 0 stands for 1 / sqrt(head_size). */
 attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field);
 
-/* A rotary table, which may be NULL, turns no more elements than a head has. */
+/* A rotary table, which may be NULL, rotates no more elements than a head has. */
 attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field);
 
 /* How many rows packed sequences lie in: none without them. */

@@ -16,8 +16,8 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 static void put_length(struct attn_cache *cache, size_t b, size_t len) {
     cache->lengths[b] = len;
-    if (cache->store.kind == ATTN_KV_RING && len > cache->kept[b] + cache->config.capacity)
-        cache->kept[b] = len - cache->config.capacity;
+    if (cache->store.kind == ATTN_KV_RING && len > cache->oldest[b] + cache->config.capacity)
+        cache->oldest[b] = len - cache->config.capacity;
 }
 
 static void find_longest(struct attn_cache *cache) {
@@ -58,7 +58,7 @@ void attn_op_cache_fork(struct attn_cache *fork, const attn_cache_fork_config *c
         fork->store.from[b].sequence = config->sources ? config->sources[b] : b;
         share(&fork->store, b, config->len);
         fork->lengths[b] = config->len;
-        fork->kept[b] = 0;
+        fork->oldest[b] = 0;
     }
     fork->length = config->len;
 }

@@ -1,4 +1,4 @@
-/* The key/value cache: whose keys lie where, and how many each sequence has. */
+/* The key/value cache: where its keys lie, and how many each sequence has. */
 #ifndef ATTN_OPS_CACHE_H
 #define ATTN_OPS_CACHE_H
 
@@ -11,7 +11,7 @@ struct attn_cache {
     struct attn_store store;
     size_t length;   /* of the longest sequence */
     size_t *lengths; /* [batch] */
-    size_t *kept;    /* [batch] keys below are gone */
+    size_t *oldest;  /* [batch] the oldest key that a ring still has: it wrote over those before; 0 in other caches */
     float *rotated;  /* [batch * kv_heads][ATTN_MAX_COLS][head_size] */
 };
 
@@ -20,15 +20,15 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args);
 
-/* How many keys can be appended to sequence `b` at once. A ring has always room, for as many as it holds; a fork's sequence that
- * was truncated below what it shared may have less room than its capacity says. */
+/* How many keys can be appended to sequence `b` at once. A ring always has room for as many as it holds. A fork's sequence
+ * that was truncated below what it shared may have room for fewer keys than its capacity says. */
 size_t attn_cache_room(const struct attn_cache *cache, size_t b);
 
-/* Forgets keys of sequence `b`, or gives it keys that its pages hold already. A fork's sequence then shares no key that it could
- * write: only its own memory is appended to. */
+/* Sets the length of sequence `b`: it forgets the keys from `len` on, or has those that its pages hold already. A fork copies
+ * the shared keys of the unit that it will append to next, so that it never writes into its parent. */
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len);
 
-/* Fills a fork, whose store knows its parent: every sequence has config->len keys. */
+/* Gives every sequence of a fork the first config->len keys of its source. The fork's store has its parent already. */
 void attn_op_cache_fork(struct attn_cache *fork, const attn_cache_fork_config *config);
 
 #endif

@@ -9,7 +9,7 @@ void attn_keys_find(struct attn_tile *tile) {
     switch (problem->plan.path) {
     case ATTN_PATH_CACHED:
         tile->k = tile->v = (struct attn_kv_view){&problem->cache->store, tile->b, tile->kv_head, 0};
-        tile->stored = (struct attn_interval){sequence->kept, sequence->kv_len};
+        tile->stored = (struct attn_interval){sequence->oldest, sequence->kv_len};
         return;
     case ATTN_PATH_PACK_ALL:
     case ATTN_PATH_PACK_HEAD:

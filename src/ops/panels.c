@@ -48,9 +48,9 @@ static void put_rotated(const struct attn_store *store, const struct attn_segmen
     for (size_t done = 0, taken; done < count; done += taken) {
         taken = attn_min(store->unit - (first + done) % store->unit, count - done);
         for (size_t i = 0; i < taken; i++)
-            attn_rotary_turn(rows->kernel, rows->rotary, rows->position + row + done + i,
-                             rows->k + (row + done + i) * rows->k_stride, store->head_size,
-                             rows->rotated + i * store->head_size);
+            attn_rotary_rotate(rows->kernel, rows->rotary, rows->position + row + done + i,
+                               rows->k + (row + done + i) * rows->k_stride, store->head_size,
+                               rows->rotated + i * store->head_size);
         put_keys(store, segment, first + done, taken, rows->rotated, store->head_size);
     }
 }

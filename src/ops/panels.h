@@ -9,10 +9,10 @@
 struct attn_key_rows {
     const float *k, *v; /* v NULL: keys only are packed */
     size_t k_stride, v_stride;
-    const struct attn_rotary *rotary; /* NULL, or turns keys: the first to `position` */
+    const struct attn_rotary *rotary; /* NULL, or by what keys are rotated, the first to `position` */
     size_t position;
-    const struct attn_attention_kernel *kernel; /* with rotary: what turns them, */
-    float *rotated;                             /* into [ATTN_MAX_COLS][head_size] */
+    const struct attn_attention_kernel *kernel; /* with rotary: the kernel that rotates them */
+    float *rotated;                             /* with rotary: [ATTN_MAX_COLS][head_size] for rotated keys */
 };
 
 /* Packs `count` rows as keys first .. first + count - 1. */

@@ -50,12 +50,12 @@ void attn_op_rotary_fill(const struct attn_elementary_kernel *kernel, struct att
     }
 }
 
-void attn_rotary_turn(const struct attn_attention_kernel *kernel, const struct attn_rotary *rotary, size_t position,
-                      const float *row, size_t size, float *out) {
-    size_t turned = position < rotary->positions ? rotary->dims : 0;
-    const float *cosines = rotary->table + position * 2 * turned;
-    if (turned)
-        kernel->rotate(row, cosines, cosines + turned, turned, rotary->interleaved, out);
-    if (out != row && size > turned)
-        memcpy(out + turned, row + turned, (size - turned) * sizeof *row);
+void attn_rotary_rotate(const struct attn_attention_kernel *kernel, const struct attn_rotary *rotary, size_t position,
+                        const float *row, size_t size, float *out) {
+    size_t dims = position < rotary->positions ? rotary->dims : 0;
+    const float *cosines = rotary->table + position * 2 * dims;
+    if (dims)
+        kernel->rotate(row, cosines, cosines + dims, dims, rotary->interleaved, out);
+    if (out != row && size > dims)
+        memcpy(out + dims, row + dims, (size - dims) * sizeof *row);
 }

@@ -1,4 +1,4 @@
-/* Rotary embedding: the table of angles, and turning a row by it. */
+/* Rotary embedding: the table of cosines and sines, and rotating a row by it. */
 #ifndef ATTN_OPS_ROTARY_H
 #define ATTN_OPS_ROTARY_H
 
@@ -19,9 +19,9 @@ double attn_rotary_frequency(const attn_rotary_config *config, size_t i);
 /* Fills the table from the frequencies. */
 void attn_op_rotary_fill(const struct attn_elementary_kernel *kernel, struct attn_rotary *rotary);
 
-/* out = row of `size` elements, at least dims, turned to `position`. One that the table lacks leaves it as it is: a key that no
- * row sees may have such a one. out may be row. */
-void attn_rotary_turn(const struct attn_attention_kernel *kernel, const struct attn_rotary *rotary, size_t position,
-                      const float *row, size_t size, float *out);
+/* out = the row rotated to `position`: its first `dims` elements; the rest of its `size` elements are copied. A position that
+ * the table lacks leaves the row as it is: keys that no row sees may have one. out may be row. */
+void attn_rotary_rotate(const struct attn_attention_kernel *kernel, const struct attn_rotary *rotary, size_t position,
+                        const float *row, size_t size, float *out);
 
 #endif

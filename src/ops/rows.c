@@ -22,7 +22,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
         if (attn_masks_leave(&row->masks, key))
             return;
     row->takes_mean = true;
-    row->keys = (struct attn_interval){tile->sequence.kept, tile->sequence.kv_len};
+    row->keys = (struct attn_interval){tile->sequence.oldest, tile->sequence.kv_len};
 }
 
 /* Makes the tile's keys enclose what a row may see, and that enclose what is common. */
@@ -45,8 +45,8 @@ static void describe_rows(struct attn_tile *tile) {
     }
 }
 
-/* Whether all tiles of a head are the same but for their queries and outputs. */
-static bool tiles_are_alike(const struct attn_tile *tile) {
+/* Whether all tiles of a head see the same keys in the same way: then one description serves them all. */
+static bool tiles_see_the_same_keys(const struct attn_tile *tile) {
     return !attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS);
 }
 
@@ -68,7 +68,7 @@ void attn_rows_take_head(struct attn_tile *tile, size_t head) {
     if (!attn_tile_uses(tile, ATTN_USE_ROW_INTERVALS))
         tile->every_row = attn_row_interval(problem, &tile->sequence, tile->b, 0);
     attn_keys_find(tile);
-    if (tiles_are_alike(tile) && tile->tiles > 0) {
+    if (tiles_see_the_same_keys(tile) && tile->tiles > 0) {
         tile->rows = tile_rows_of(tile, 0);
         describe_rows(tile);
     }
@@ -88,7 +88,7 @@ void attn_rows_take(struct attn_tile *tile, size_t index) {
             query++;
         }
     }
-    if (!tiles_are_alike(tile))
+    if (!tiles_see_the_same_keys(tile))
         describe_rows(tile);
 }
 
@@ -123,8 +123,8 @@ static void scale_queries(const struct attn_tile *tile) {
     }
 }
 
-/* Rows that see nothing need no position that the table has. */
-static void turn_queries(const struct attn_tile *tile) {
+/* The table need not have the position of a row that sees no key: such a row is scaled only. */
+static void rotate_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
     int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
@@ -134,7 +134,7 @@ static void turn_queries(const struct attn_tile *tile) {
         float *query = tile->scratch.query + r * problem->head_size;
         if (!row->takes_mean && row->keys.begin < row->keys.end) {
             size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
-            attn_rotary_turn(tile->attention, options->rotary, position, x, problem->head_size, query);
+            attn_rotary_rotate(tile->attention, options->rotary, position, x, problem->head_size, query);
             x = query;
         }
         tile->attention->scale(1, problem->head_size, x, 0, problem->scale, query, 0);
@@ -143,7 +143,7 @@ static void turn_queries(const struct attn_tile *tile) {
 
 void attn_rows_take_queries(const struct attn_tile *tile) {
     if (attn_tile_uses(tile, ATTN_USE_ROTARY))
-        turn_queries(tile);
+        rotate_queries(tile);
     else
         scale_queries(tile);
     if (tile->problem->plan.spans == 1) /* else the next item is another span of the same rows */

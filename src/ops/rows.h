@@ -10,7 +10,7 @@ void attn_rows_take_head(struct attn_tile *tile, size_t head);
 /* Takes up tile number `index` of that head. */
 void attn_rows_take(struct attn_tile *tile, size_t index);
 
-/* Reads the queries: scaled, and turned where there is a rotary embedding, into scratch.query. */
+/* Reads the queries into scratch.query: rotated if there is a rotary embedding, then scaled. */
 void attn_rows_take_queries(const struct attn_tile *tile);
 
 #endif

@@ -137,7 +137,7 @@ static void add_bias(const struct attn_tile *tile, const struct attn_block *bloc
         tile->attention->bias(&args);
 }
 
-/* Rows that take the mean weigh every key alike. */
+/* Rows that take the mean give every key the same weight. */
 static void add_biases(const struct attn_tile *tile, const struct attn_block *block) {
     for (size_t r = 0; r < tile->rows; r++) {
         if (tile->row[r].takes_mean)
@@ -147,8 +147,8 @@ static void add_biases(const struct attn_tile *tile, const struct attn_block *bl
     }
 }
 
-/* From products to what the softmax sees. */
-static void finish_logits(const struct attn_tile *tile, const struct attn_block *block) {
+/* Options that change logits, or copy them out, between the product and the softmax. */
+static void apply_options(const struct attn_tile *tile, const struct attn_block *block) {
     const attn_options *options = tile->problem->options;
     copy_stage(tile, block, ATTN_SCORE_RAW);
     if (attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
@@ -163,5 +163,5 @@ static void finish_logits(const struct attn_tile *tile, const struct attn_block 
 void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     multiply_parts(tile, block, joined);
     for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_LOGITS) && i < joined; i++)
-        finish_logits(tile, &block[i]);
+        apply_options(tile, &block[i]);
 }

@@ -18,10 +18,10 @@ struct visible {
 
 static void count_visible(const struct attn_problem *problem, const struct attn_sequence *sequence, size_t b,
                           size_t begin, size_t rows, struct visible *visible) {
-    bool alike = !(problem->plan.uses & ATTN_USE_ROW_INTERVALS);
+    bool same_keys = !(problem->plan.uses & ATTN_USE_ROW_INTERVALS);
     visible->most = 0;
     visible->least = SIZE_MAX;
-    for (size_t i = 0; i < (alike ? 1 : rows); i++) {
+    for (size_t i = 0; i < (same_keys ? 1 : rows); i++) {
         size_t end = attn_row_interval(problem, sequence, b, begin + i).end;
         visible->keys[i] = (uint32_t)end;
         visible->most = end > visible->most ? end : visible->most;

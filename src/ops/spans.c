@@ -43,7 +43,7 @@ static void run_span(struct attn_tile *tile, size_t span) {
     tile->span_has_values = false;
     for (size_t n = attn_blocks_at_once(tile) * ATTN_BLOCK; begin < end; begin += n)
         run_blocks(tile, begin, attn_min(begin + n, end));
-    attn_values_finish(tile);
+    attn_values_zero_if_none(tile);
     tile->attention->sum(tile->rows, scratch->lanes, tile->span_sum);
 }
 

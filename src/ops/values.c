@@ -138,7 +138,7 @@ static void accumulate_seen(const struct attn_tile *tile, const struct attn_bloc
     }
 }
 
-void attn_values_finish(struct attn_tile *tile) {
+void attn_values_zero_if_none(struct attn_tile *tile) {
     if (!tile->span_has_values)
         memset(tile->scratch.span_output, 0, tile->rows * tile->problem->plan.output_stride * sizeof(float));
     tile->span_has_values = true;
@@ -148,7 +148,7 @@ void attn_values_finish(struct attn_tile *tile) {
  * see it; finite values they leave alone, but for the sign of a zero, which `normalize` makes +0. */
 static void accumulate_together(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     if (block->rows_differ)
-        attn_values_finish(tile); /* a row may see nothing of the block */
+        attn_values_zero_if_none(tile); /* a row may see nothing of the block */
     if (!block->rows_differ || values_finite(tile, block))
         accumulate_parts(tile, block, joined);
     else

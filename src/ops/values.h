@@ -7,7 +7,7 @@
 /* span_output = span_output rescaled + the probabilities of `joined` blocks times their values. */
 void attn_values_accumulate(struct attn_tile *tile, const struct attn_block *block, size_t joined);
 
-/* Makes the span's output +0 where it has no values. */
-void attn_values_finish(struct attn_tile *tile);
+/* Makes the span's output +0 if no values were added to it yet. */
+void attn_values_zero_if_none(struct attn_tile *tile);
 
 #endif

@@ -35,7 +35,7 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
     }
     if (problem->cache) {
         s.kv_len = problem->cache->lengths[b];
-        s.kept = problem->cache->kept[b];
+        s.oldest = problem->cache->oldest[b];
     }
     s.position = first_position(problem->options, s.q_len, s.kv_len);
     return s;
@@ -51,7 +51,7 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
                                        size_t b, size_t i) {
     const attn_options *options = problem->options;
     int64_t position = sum(sequence->position, (int64_t)i);
-    size_t begin = sequence->kept, end = attn_valid_len(&options->valid, b, i, problem->q_len, sequence->kv_len);
+    size_t begin = sequence->oldest, end = attn_valid_len(&options->valid, b, i, problem->q_len, sequence->kv_len);
     if (options->starts) {
         size_t start = clamped(options->starts[b], sequence->kv_len);
         begin = start > begin ? start : begin;
@@ -81,7 +81,7 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
     const attn_options *options = problem->options;
     struct attn_interval all = {0, 0};
     if (options->empty == ATTN_EMPTY_MEAN && !options->sinks)
-        return (struct attn_interval){sequence->kept, sequence->kv_len};
+        return (struct attn_interval){sequence->oldest, sequence->kv_len};
     if (sequence->q_len == 0)
         return all;
     /* Without a window all rows begin at the same key, and the last one sees the most, unless each has its own length. */
@@ -120,11 +120,11 @@ bool attn_ring_holds(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_sequence s = attn_sequence_of(problem, b);
-        size_t kept = s.kept;
-        s.kept = 0; /* what rows would see if nothing were gone */
-        for (size_t i = 0; kept > 0 && i < s.q_len; i++) {
+        size_t oldest = s.oldest;
+        s.oldest = 0; /* what rows would see if the ring had lost no key */
+        for (size_t i = 0; oldest > 0 && i < s.q_len; i++) {
             struct attn_interval seen = attn_row_interval(problem, &s, b, i);
-            if (seen.begin < seen.end && (options->window_left > 0 ? seen.begin : seen.end - 1) < kept)
+            if (seen.begin < seen.end && (options->window_left > 0 ? seen.begin : seen.end - 1) < oldest)
                 return false;
         }
     }

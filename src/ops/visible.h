@@ -8,7 +8,7 @@
 struct attn_sequence {
     size_t q_row, q_len; /* its rows, the first in tensors of packed sequences */
     size_t kv_row, kv_len;
-    size_t kept;      /* keys below are gone: a ring wrote over them */
+    size_t oldest;    /* the oldest key that there still is: a ring wrote over those before */
     int64_t position; /* of its first query row among its keys */
 };
 

@@ -1,5 +1,5 @@
-/* What every source asks of floating-point arithmetic: operations are those that are written, each rounded once to its type,
- * and a fused multiply-add is one whatever machine and C library there are. */
+/* What every source asks of floating-point arithmetic: operations are those that are written, each rounded once to its
+ * type, and a fused multiply-add is one whatever machine and C library there are. */
 #ifndef ATTN_ARITHMETIC_H
 #define ATTN_ARITHMETIC_H
 
@@ -13,15 +13,15 @@
 #error "libattn cannot be compiled with -ffast-math, -Ofast or parts of them: results would differ and NaN be lost"
 #endif
 
-/* 16 is 0 for all but _Float16. */
+/* Both values mean that float and double are evaluated in their own type; they differ for _Float16 only. */
 #if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
 #error "libattn needs arithmetic in float and double as declared; on i386 -msse2 -mfpmath=sse gives it"
 #endif
 
-/* a * b + c rounded once, of doubles without an instruction for it. The product is exact. The sum is rounded to a double and
- * then to a float; the two differ from one rounding only where the double lies halfway between two floats and is not exact:
- * an odd last bit, on the side of what was lost, then keeps it off the middle. Halfway shows in 29 bits of the double, or,
- * where the float is denormal, in any. */
+/* a * b + c rounded once, of doubles without an instruction for it. The product is exact. The sum is rounded to a
+ * double and then to a float. Two roundings differ from one only where the double is inexact and lies halfway between
+ * two floats: it is then made odd, towards what the first rounding lost, and so is not halfway any more. A double is
+ * halfway if its low 29 bits say so; where the float is denormal more bits count, and every double is treated so. */
 static inline float attn_fmaf_emulated(float a, float b, float c) {
     double product = (double)a * (double)b, sum = product + (double)c;
     uint64_t bits;
@@ -37,8 +37,8 @@ static inline float attn_fmaf_emulated(float a, float b, float c) {
     return (float)sum;
 }
 
-/* Not the C library's fmaf where that may be a call: mingw's rounds twice, musl's does where the result is denormal, glibc's
- * takes 20 times as long as the above on processors without the instruction. */
+/* Not the C library's fmaf where that may be a call: mingw's rounds twice, musl's does where the result is denormal,
+ * glibc's takes 20 times as long as the function above on processors without the instruction. */
 static inline float attn_fmaf(float a, float b, float c) {
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen) ||              \
     defined(__s390x__) || defined(__powerpc64__)
@@ -48,8 +48,9 @@ static inline float attn_fmaf(float a, float b, float c) {
 #endif
 }
 
-/* Whether the calling thread computes with denormal numbers, as the promise of equal bits asks, or takes them for 0: programs
- * linked with -ffast-math or -Ofast set their threads to that. The smallest normal number, halved and doubled at run time. */
+/* Whether the calling thread computes with denormal numbers, as the promise of equal bits asks, or takes them for 0:
+ * threads of programs linked with -ffast-math or -Ofast do. Halves and doubles the smallest normal number at run
+ * time. */
 static inline bool attn_denormals_are_kept(void) {
     volatile float x = FLT_MIN;
     x *= 0.5f;

@@ -31,10 +31,10 @@ static inline bool attn_round_up(size_t a, size_t unit, size_t *out) {
     return rest == 0 || attn_add(a, unit - rest, out);
 }
 
-/* A piece of memory whose parts are taken one after the other, each aligned to ATTN_ALIGNMENT if `base` is. The function
- * that takes an object's parts is called twice: with a NULL base it measures, and `used` is then the size that the object
- * needs; with the memory's address it yields the parts. Start from { .base = ... }. Once a size overflows, `overflow`
- * stays set and every part is NULL. */
+/* A piece of memory whose parts are taken one after the other, each aligned to ATTN_ALIGNMENT if `base` is. The
+ * function that takes an object's parts is called twice: with a NULL base it measures, and `used` is then the size that
+ * the object needs; with the memory's address it yields the parts. Start from { .base = ... }. Once a size overflows,
+ * `overflow` stays set and every part is NULL. */
 struct attn_arena {
     char *base;
     size_t used;

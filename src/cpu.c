@@ -38,7 +38,7 @@ static bool supports_avx2(const struct attn_cpu_registers *r) {
            all_set(r->leaf7_ebx, AVX2);
 }
 
-/* AVX-512 is taken as one bundle: code compiled for it uses all of F, BW, DQ and VL, and AVX2 and FMA. */
+/* All features or none: code compiled for avx512 uses F, BW, DQ and VL, and AVX2 and FMA. */
 static bool supports_avx512(const struct attn_cpu_registers *r) {
     return supports_avx2(r) && all_set(r->xcr0, MASKS_ZMM) && all_set(r->leaf7_ebx, AVX512);
 }
@@ -61,7 +61,7 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
 }
 
 #if defined(__x86_64__)
-/* The instruction by hand: the intrinsic would need -mxsave here. */
+/* In assembly, because the intrinsic needs -mxsave. */
 static uint64_t read_xcr0(void) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -82,7 +82,7 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
     *registers = (struct attn_cpu_registers){.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
 }
 #elif defined(__aarch64__)
-/* macOS, Windows and the BSDs run on no AArch64 without them. */
+/* Every AArch64 that macOS, Windows and the BSDs run on has them. */
 void attn_cpu_read(struct attn_cpu_registers *registers) {
     *registers = (struct attn_cpu_registers){.hwcap = FP | ASIMD};
 }

@@ -12,7 +12,7 @@ struct attn_cpu_registers {
     uint32_t leaf1_ecx, leaf1_edx;            /* CPUID leaf 1 */
     uint32_t leaf7_ebx, leaf7_ecx, leaf7_edx; /* CPUID leaf 7, subleaf 0; means nothing where max_leaf is below 7 */
     uint64_t xcr0;                            /* XGETBV 0; 0 where leaf 1 lacks OSXSAVE: the instruction would trap */
-    uint64_t hwcap, hwcap2;                   /* AArch64: AT_HWCAP, AT_HWCAP2; outside Linux what every one has */
+    uint64_t hwcap, hwcap2;                   /* AArch64: AT_HWCAP, AT_HWCAP2; outside Linux what every AArch64 has */
 };
 
 /* Reads the processor that the calling thread runs on. */

@@ -18,9 +18,9 @@ static const struct attn_kernels *const tables[ATTN_ISA_COUNT] = {
 };
 #undef ISA
 
-/* All that the process remembers is one pointer into this array. Its row is the best ISA that runs here, its column
- * the one that ATTN_MAX_ISA leaves of it: two answers that are always seen together, and CPUID, which is slow on
- * virtual machines, is not asked again. The array's contents are of no use. */
+/* The process remembers one pointer into this array, because CPUID is slow on virtual machines. The pointer's row is
+ * the best ISA that runs here, its column the one that ATTN_MAX_ISA leaves of it: threads see both answers or neither.
+ * The array's contents are never read. */
 static const char selections[ATTN_ISA_COUNT * ATTN_ISA_COUNT] = {0};
 static _Atomic(const char *) selection;
 
@@ -58,10 +58,10 @@ static const struct attn_kernels *best_supported(void) {
     return best;
 }
 
-/* Every name fits, with a zero. */
+/* Bytes of the longest name with its zero, or more. */
 enum { LONGEST_NAME = 16 };
 
-/* In lower case; what is cut off is longer than any name. */
+/* The name in lower case. One that is cut off is longer than any ISA's. */
 static void lower_case(const char *name, char lower[LONGEST_NAME]) {
     size_t n = 0;
     for (; name[n] && n + 1 < LONGEST_NAME; n++)
@@ -100,7 +100,7 @@ static struct selected select_tables(void) {
     bool understood = true;
     s.chosen = name && *name ? cap(s.best, name, &understood) : s.best;
 
-    /* Threads that come here at once find the same; the one that stores it reports. */
+    /* Threads that come here at once all find the same; the one whose store succeeds reports. */
     bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_relaxed,
                                                          memory_order_relaxed);
     if (first && !understood)

@@ -1,18 +1,22 @@
-/* The border between the operators (src/ops, portable C) and the kernels (src/ref, simd/<isa>).
+/* The border between the operators (src/ops, portable C) and the kernels (src/ref, simd).
  *
- * An operator receives a table and calls what is in it; a kernel knows nothing of statuses, threads, heads or masks. Kernels
- * trust their arguments: the operators have checked them. Unless said otherwise pointers need a float's alignment only,
- * inputs and outputs do not overlap, and not one byte outside the described elements is read or written.
+ * An operator receives a table and calls what is in it; a kernel knows nothing of statuses, threads, heads or masks.
+ * Kernels trust their arguments: the operators have checked them. Unless said otherwise pointers need a float's
+ * alignment only, inputs and outputs do not overlap, and not one byte outside the described elements is read or
+ * written.
  *
  * The scalar reference (src/ref) is the specification: every kernel returns its bits. What fixes them:
  *   - a GEMM element is one chain acc = fma(a, b, acc) over ascending k;
  *   - exp is SLEEF's finz_expf_u10 sequence; max(m, x) is (x > m ? x : m), which ignores NaN in x;
- *   - a sum over columns runs in 16 lanes, column c in lane c % 16, each lane in ascending order; the lanes are then added in
- *     the tree of attn_lane_sum: lane i to lane i + 8, then i + 4, i + 2, i + 1.
- * Nor does a kernel, compiled by gcc, raise FE_INVALID, FE_DIVBYZERO or FE_OVERFLOW where the reference does not, with these
- * allowances: where a factor (scale, inverse, slope, in run_rows an element of a) is infinite, for it may be multiplied by the
- * zeros that fill up a register; what a product's columns would raise from a start of +0; what `small` would if every row saw
- * every key; and what a slope of more than FLT_MAX / 2^31 would in a column that is not seen.
+ *   - a sum over columns runs in 16 lanes, column c in lane c % 16, each lane in ascending order; the lanes are then
+ *     added in the tree of attn_lane_sum: lane i to lane i + 8, then i + 4, i + 2, i + 1.
+ * A kernel compiled by gcc raises FE_INVALID, FE_DIVBYZERO or FE_OVERFLOW only where the reference does, with these
+ * exceptions:
+ *   - an infinite factor (scale, inverse, slope, in run_rows an element of a) may meet the zeros that fill up a
+ *     register;
+ *   - a product may raise what its columns would raise from a start of +0;
+ *   - `small` may raise what it would if every row saw every key;
+ *   - a slope above FLT_MAX / 2^31 may raise in a column that is not visible.
  */
 #ifndef ATTN_KERNELS_H
 #define ATTN_KERNELS_H
@@ -29,14 +33,15 @@
 /* Keys are taken in blocks of this many, counted from key 0: one maximum and one rescaling of the output per block. */
 #define ATTN_BLOCK 256
 
-/* Keys between two span borders, counted from key 0: spans are independent of each other and merged in ascending order. */
+/* Keys between two span borders, counted from key 0: spans are independent of each other and merged in ascending
+ * order. */
 #define ATTN_SPAN 4096
 
 /* The most keys and the largest head that attn_small_kernel takes. */
 #define ATTN_SMALL_KEYS 32
 #define ATTN_SMALL_SIZE 128
 
-/* The most query rows that pass over keys together, at least attn_gemm_kernel.rows of every ISA. */
+/* The most query rows of a tile. No kernel has a larger attn_gemm_kernel.rows. */
 #define ATTN_MAX_ROWS 32
 
 /* The most columns of a panel. */
@@ -45,9 +50,9 @@
 /* ---- GEMM ---- */
 
 /* Packs b[k][n], element [p][j] at b[p * k_stride + j * n_stride], into panels of `cols` columns: column j is in panel
- * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Columns n and up of the last panel
- * are column n - 1 again, so that a product with them raises no exception of its own. k_stride or n_stride may be anything; 1 in
- * either is the fast case. `narrow`: panels hold no more than ATTN_LANES columns. */
+ * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Copies of column n - 1 fill
+ * up the last panel: a product with them raises no exception of its own. k_stride and n_stride may be anything; a 1 in
+ * either is the fast case. `narrow`: a panel has at most ATTN_LANES columns, whatever `cols` is. */
 struct attn_pack_args {
     size_t k, n;
     const float *b;
@@ -64,14 +69,16 @@ struct attn_gemm_args {
     size_t a_stride; /* >= k, or any where m <= 1 */
     const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
     size_t panel_stride;
-    int narrow;  /* as packed */
-    int distant; /* for what is fetched ahead: 0 where a cache holds b, 1 where not all of it, 2 where little of it */
-    size_t b_stride;    /* of run_rows and run_columns, in place of panel_stride */
-    const float *bias;  /* the start of the chains: bias[j], or +0 where NULL */
-    int accumulate;     /* the start is c[i][j] instead, */
-    const float *scale; /* [m], or NULL: c[i][j] * scale[i] */
-    /* Where m <= chained_rows: 0, or after every so many elements of k the chains go on from what they are times
-     * scale[n * scale_stride + i], n of them after the first; with `accumulate` 0 scale[i] itself is not read. */
+    int narrow;      /* as packed */
+    int distant;     /* prefetch hint: 0 if a cache holds all of b, 1 if it holds part of it, 2 if it holds little */
+    size_t b_stride; /* of run_rows and run_columns, in place of panel_stride */
+    /* The start of c[i][j]'s chain. accumulate 0: bias[j], or +0 without a bias. accumulate 1: c[i][j], times scale[i]
+     * unless scale is NULL. */
+    const float *bias;
+    int accumulate;
+    const float *scale; /* [m], or NULL */
+    /* 0, or at most chained_rows rows go through several blocks of k in one call: before its n-th block, n = 1, 2, ...,
+     * a chain is multiplied by scale[n * scale_stride + i]. With accumulate 0 the factors of n = 0 are not read. */
     size_t block, scale_stride;
     float *c;
     size_t c_stride; /* >= n */
@@ -84,12 +91,13 @@ struct attn_gemm_kernel {
     size_t cols; /* likewise, and of a panel; a divisor of ATTN_MAX_COLS */
     void (*pack)(const struct attn_pack_args *args);
     void (*run)(const struct attn_gemm_args *args);
-    /* For m <= rows, the same of b as the caller has it: element [p][j] at b[p * b_stride + j], or at b[j * b_stride + p]. */
+    /* The same for m <= rows and b as the caller has it: element [p][j] at b[p * b_stride + j] (run_rows), or at
+     * b[j * b_stride + p] (run_columns). */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
-    size_t
-        dense_cols; /* rows of at most so many columns that follow each other are read by run_rows as fast as by run */
-    size_t chained_rows; /* so many rows take several blocks of k in one go, by run and run_rows */
+    /* run_rows is as fast as run where b's rows follow each other without a gap and have at most so many columns. */
+    size_t dense_cols;
+    size_t chained_rows; /* the most rows for which run and run_rows take several blocks of k: attn_gemm_args.block */
 };
 
 /* ---- Masked softmax ---- */
@@ -97,8 +105,8 @@ struct attn_gemm_kernel {
 struct attn_softmax_kernel {
     const char *name;
     /* y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the valid x
-     * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of +0.
-     * x[valid..] is not read. y may be x. */
+     * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of
+     * +0. x[valid..] is not read. y may be x. */
     void (*row)(const float *x, size_t valid, size_t cols, float *y);
 };
 
@@ -117,9 +125,9 @@ struct attn_elementary_kernel {
 
 /* ---- Attention ---- */
 
-/* One tile of query rows through one block of keys. Row r's logits are scores[r * score_stride + c], c counting the block's
- * keys; the columns visible to it are lo[r] <= c < hi[r] (none where hi[r] <= lo[r]). max and lanes hold, for each row, what
- * the span has accumulated so far. */
+/* One tile of query rows through one block of keys. Row r's logits are scores[r * score_stride + c], c counting the
+ * block's keys; the columns visible to it are lo[r] <= c < hi[r] (none where hi[r] <= lo[r]). max and lanes hold, for
+ * each row, what the span has accumulated so far. */
 struct attn_online_softmax_args {
     size_t rows;
     /* 64-byte aligned. In: logits. Out: probabilities exp(logit - max) where visible, +0 elsewhere. */
@@ -127,9 +135,9 @@ struct attn_online_softmax_args {
     size_t score_stride; /* a multiple of 16 */
     const uint32_t *lo, *hi;
     size_t begin, end; /* columns [begin, end) are written; multiples of 16 that enclose every [lo, hi) */
-    float *max;        /* [rows] running maximum, -inf at first; replaced by max(max, the block's), -0 by +0 */
-    /* [rows][ATTN_LANES] partial sums of the probabilities, 64-byte aligned, +0 at first: multiplied by the rescale factor,
-     * then added to. */
+    float *max;        /* [rows] running maximum, -inf at first; becomes max(max, the block's), where -0 becomes +0 */
+    /* [rows][ATTN_LANES] partial sums of the probabilities, 64-byte aligned, +0 at first: multiplied by the rescale
+     * factor, then added to. */
     float *lanes;
     float *rescale; /* [rows] out: the factor by which the caller must multiply the values accumulated so far */
 };
@@ -161,8 +169,9 @@ struct attn_attention_kernel {
     /* x[c] = cap * tanh(x[c] * inverse) for c < n. */
     void (*soft_cap)(float *x, size_t n, float cap, float inverse);
     void (*bias)(const struct attn_bias_args *args);
-    /* Rotary embedding: y[j] = fma(x[partner of j], sin[j], x[j] * cos[j]) for j < dims, an even number. The partner is j + 1
-     * or j - 1 of the same pair where interleaved, else j + dims / 2 or j - dims / 2; the sign is in sin. y may be x. */
+    /* Rotary embedding: y[j] = fma(x[partner of j], sin[j], x[j] * cos[j]) for j < dims, an even number. The partner is
+     * j + 1 or j - 1 of the same pair where interleaved, else j + dims / 2 or j - dims / 2; the sign is in sin. y may
+     * be x. */
     void (*rotate)(const float *x, const float *cos, const float *sin, size_t dims, int interleaved, float *y);
     /* For each row with a visible column:
      *   new = max(old maximum, visible logits in any order); shift = new, or +0 where new is -inf
@@ -179,11 +188,12 @@ struct attn_attention_kernel {
                   const float *sum1, const float *output1, size_t output_stride);
     /* sum[r] = tree sum of lanes[r][16] (attn_lane_sum). */
     void (*sum)(size_t rows, const float *lanes, float *sum);
-    /* out[r][j] = output[r][j] * inverse[r] + 0 for r < rows, j < size: each row divided by its sum, -0 made +0. out may be
-     * output. */
+    /* out[r][j] = output[r][j] * inverse[r] + 0 for r < rows, j < size: each row divided by its sum, -0 made +0. out
+     * may be output. */
     void (*normalize)(size_t rows, size_t size, const float *output, size_t output_stride, const float *inverse,
                       float *out, size_t out_stride);
-    /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may be x. */
+    /* y[c] = exp(x[c] - shift) * inverse for lo <= c < hi, where x[c] <= shift or NaN; +0 elsewhere below cols. y may
+     * be x. */
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
     /* y[r][j] = x[r][j] * factor for r < rows, j < size. y may be x. */
     void (*scale)(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride);
@@ -193,8 +203,9 @@ struct attn_attention_kernel {
 
 /* ---- Attention over few keys ---- */
 
-/* The heads of one sequence, in one call. Query row i of head h reads the first hi[i] keys and values of kv head h / group,
- * and not one byte of those from keys on. Row i of head h of a tensor begins at data + h * head_stride + i * row_stride. */
+/* The heads of one sequence, in one call. Query row i of head h reads the first hi[i] keys and values of kv head h /
+ * group, and no byte of key number `keys` or later ones. Row i of head h of a tensor begins at data + h * head_stride +
+ * i * row_stride. */
 struct attn_small_args {
     size_t heads, group;          /* query heads, a multiple of group */
     size_t rows;                  /* of each head */
@@ -208,7 +219,7 @@ struct attn_small_args {
     size_t v_head_stride, v_row_stride;
     float *o;
     size_t o_head_stride, o_row_stride;
-    void *scratch; /* the kernel's scratch_bytes, aligned to ATTN_ALIGNMENT; what they hold is of no use afterwards */
+    void *scratch; /* scratch_bytes of memory, aligned to ATTN_ALIGNMENT */
 };
 
 struct attn_small_kernel {
@@ -216,7 +227,8 @@ struct attn_small_kernel {
     size_t scratch_bytes; /* a multiple of ATTN_ALIGNMENT */
     /* The bits that scale, gemm, online_softmax, gemm, sum and normalize give for one block:
      *   logit[c] = chain over ascending d of (q[d] * scale) * k[c][d], from +0
-     *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none; shift = max, or +0 for -inf
+     *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none
+     *   shift = max, or +0 for -inf
      *   p[c] = exp(logit[c] - shift); sum = the lane sum of p
      *   o[j] = (chain over ascending visible c of p[c] * v[c][j], from +0) * (1 / sum, or 0 where sum is 0) + 0 */
     void (*run)(const struct attn_small_args *args);

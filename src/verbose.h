@@ -1,6 +1,6 @@
-/* What the library says on stderr where the environment variable ATTN_VERBOSE asks for it: 1, a line per created object; 2, also a
- * line per call, with its sizes, the options in use, the plan of attention and the microseconds that it took. The variable is read
- * once. */
+/* Lines on stderr, if the environment variable ATTN_VERBOSE asks for them: 1, a line per created object; 2, also a line
+ * per call, with its sizes, the options in use, the plan of attention and the microseconds that it took. The variable
+ * is read once. */
 #ifndef ATTN_VERBOSE_H
 #define ATTN_VERBOSE_H
 
@@ -34,7 +34,7 @@ struct attn_line {
 void attn_line_add(struct attn_line *line, const char *format, ...) ATTN_PRINTF(2, 3) ATTN_COLD;
 /* " name size" */
 void attn_line_size(struct attn_line *line, const char *name, size_t size) ATTN_COLD;
-/* Where the size is 0: that it is, and what comes of it. It may have been forgotten. */
+/* If the size is 0: says so, and what follows from it. The caller may have forgotten to set it. */
 void attn_line_zero(struct attn_line *line, const char *name, size_t size, const char *consequence) ATTN_COLD;
 void attn_line_parallel(struct attn_line *line, const attn_parallel *parallel) ATTN_COLD;
 
@@ -43,7 +43,8 @@ extern atomic_uint attn_verbosity;
 /* The level, read if need be. */
 unsigned attn_verbose_level(void) ATTN_COLD;
 
-/* One load and one comparison where nothing is printed: what has not been read, less 1, is as large as 2 plus 1. */
+/* A quiet call takes one load and one comparison: `level - 1` is the level, or UINT_MAX before the variable has been
+ * read. */
 static inline bool attn_calls_are_printed(void) {
     unsigned level = atomic_load_explicit(&attn_verbosity, memory_order_relaxed);
     return __builtin_expect(level - 1 >= 2, 0) && attn_verbose_level() >= 2;
@@ -51,11 +52,12 @@ static inline bool attn_calls_are_printed(void) {
 
 void attn_line_begin(struct attn_line *line, const char *name) ATTN_COLD;
 void attn_line_stop(struct attn_line *line) ATTN_COLD;
-/* Prints it; of a call that failed the status and, where the caller wants to know it, the field. */
+/* Prints the line; after a failure the status instead and, if the caller asked for it, the field. */
 void attn_line_end(const struct attn_line *line, attn_status status, const char **field) ATTN_COLD;
 
-/* The body of a public function that has a parameter `field`: returns what `call` does. Where calls are printed, `describe` adds
- * sizes and options to `line` after a success. The one call is in line, so that a quiet one costs no more than the question. */
+/* The body of a public function that has a parameter `field`: returns what `call` does. Where calls are printed,
+ * `describe` adds sizes and options to `line` after a success. `call` stands in one place only, so that the compiler
+ * inlines it and a quiet call costs no more than the question whether it is one. */
 #define ATTN_RETURN_CALL(name, call, describe)                                                                         \
     do {                                                                                                               \
         struct attn_line line;                                                                                         \

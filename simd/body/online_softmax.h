@@ -1,5 +1,5 @@
-/* Online softmax: rows of logits through one block of keys, and one row through several blocks. Invisible logits count as -inf:
- * that changes no maximum, and its probability is the +0 asked for. */
+/* Online softmax: rows of logits through one block of keys, and one row through several blocks. Invisible logits count
+ * as -inf: that changes no maximum, and its probability is the +0 asked for. */
 #ifndef ATTN_BODY_ONLINE_SOFTMAX_H
 #define ATTN_BODY_ONLINE_SOFTMAX_H
 
@@ -112,7 +112,8 @@ static void ISA_FN(online_softmax_row)(const struct attn_online_softmax_args *ar
     clear_columns(p, (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES, args->end);
 }
 
-/* Up to a register's worth of rows. All maxima come first, a lane for each row: one reduction and one exp then serve all rows. */
+/* Up to a register's worth of rows. All maxima come first, a lane for each row: one reduction and one exp serve all
+ * rows. */
 static void ISA_FN(online_softmax_rows)(const struct attn_online_softmax_args *args, size_t first, size_t count) {
     const uint32_t *lo = args->lo + first, *hi = args->hi + first;
     float *scores = args->scores + first * args->score_stride;
@@ -152,7 +153,8 @@ INLINE size_t columns_of(const struct attn_online_softmax_blocks_args *args, siz
     return left < ATTN_BLOCK ? left : ATTN_BLOCK;
 }
 
-/* All maxima come first, a lane for each block; a running maximum over the lanes then lets one exp give all rescale factors. */
+/* All maxima come first, a lane for each block: with a running maximum over the lanes one exp gives all rescale
+ * factors. */
 static void ISA_FN(online_softmax_blocks)(const struct attn_online_softmax_blocks_args *args) {
     size_t blocks = (args->n + ATTN_BLOCK - 1) / ATTN_BLOCK;
     vec maxima[VEC_LANES], first = vec_set(*args->max);

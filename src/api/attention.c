@@ -7,7 +7,7 @@ static bool attention_is_empty(const attn_attention_args *args) {
     return !args->batch || !args->heads || !args->q_len;
 }
 
-/* The table, and what a cache must agree with. */
+/* Finds the table, and checks that a cache fits the call. */
 static attn_status check_table(const attn_attention_args *args, const struct attn_kernels **table, const char **field) {
     const struct attn_cache *cache = args->cache;
     attn_status status = ATTN_OK;
@@ -33,7 +33,7 @@ static attn_status check_attention_cache(const struct attn_problem *problem, con
     return ATTN_OK;
 }
 
-/* All sizes and defaults, without a look at data. */
+/* Checks all sizes and resolves all defaults, without reading data. */
 static attn_status resolve_attention(const attn_attention_args *args, struct attn_problem *problem,
                                      const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
@@ -70,7 +70,8 @@ static attn_status resolve_attention(const attn_attention_args *args, struct att
     return args->cache && !attention_is_empty(args) ? check_attention_cache(problem, args, field) : ATTN_OK;
 }
 
-/* Where sequences are packed how long they are is known only now: loops over more rows and keys would find nothing. */
+/* Reads the cumulative lengths of packed sequences: rows and keys need not be more than those of the longest
+ * sequence. */
 static attn_status check_attention_sequences(struct attn_problem *problem, const attn_attention_args *args,
                                              const char **field) {
     RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, problem->batch, problem->q_len, "q_cu.cu", field));
@@ -109,7 +110,8 @@ static attn_status check_attention_data(const struct attn_problem *problem, cons
     RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], "k.data", field));
     RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], "v.data", field));
     RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], "o.data", field));
-    RETURN_IF_ERROR(attn_check_strides(&q, "q", field)); /* v may be one row: who wants the weights has no values */
+    /* Not v: a caller who only wants the weights may give one row for all values. */
+    RETURN_IF_ERROR(attn_check_strides(&q, "q", field));
     RETURN_IF_ERROR(attn_check_strides(&k, "k", field));
     RETURN_IF_ERROR(attn_check_apart(o.dims, o.strides, value_size, "o", field));
     RETURN_IF_ERROR(attn_check_input(&o, &range[0], &q, &range[1], field));
@@ -130,7 +132,7 @@ attn_status attn_attention_workspace(const attn_attention_args *args, size_t *by
     return ATTN_OK;
 }
 
-/* *problem is what was computed. */
+/* *problem is left as it was computed, for describe_attention. */
 static attn_status run_attention(const attn_attention_args *args, void *workspace, size_t bytes,
                                  struct attn_problem *problem, const char **field) {
     RETURN_IF_ERROR(resolve_attention(args, problem, field));

@@ -30,7 +30,8 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     const attn_cache_config *config = &cache->config;
     size_t keys = config->page_size ? config->page_size : config->capacity;
     size_t unit = config->page_size % ATTN_MAX_COLS ? ATTN_PAGE_UNIT : ATTN_MAX_COLS;
-    /* Packing fills a panel to its end. The ring has a panel to spare, so that this never writes over its oldest keys. */
+    /* Packing fills a panel to its end. The ring has a panel to spare, so that this never writes over its oldest
+     * keys. */
     if (config->ring &&
         (!attn_round_up(config->capacity, ATTN_LANES, &cache->config.capacity) ||
          !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
@@ -69,7 +70,7 @@ static bool take_parts(struct attn_cache *cache, size_t segments, struct attn_ar
     return !arena->overflow;
 }
 
-/* Fills *cache, whose store points into the arena, and says where the object itself goes. */
+/* Fills *cache, whose store points into the arena. *object is where the object itself goes. */
 static attn_status layout_cache(const attn_cache_config *config, struct attn_arena *arena, struct attn_cache *cache,
                                 struct attn_cache **object, const char **field) {
     size_t segments;
@@ -291,8 +292,8 @@ static attn_status check_fork(const attn_cache_fork_config *config, const char *
     return ATTN_OK;
 }
 
-/* Keys per sequence for which a fork has memory of its own. Sharing ends at a multiple of ATTN_MAX_COLS, at or below `len`: the
- * fork copies the up to ATTN_MAX_COLS - 1 keys between, and appends capacity - len. */
+/* Keys per sequence for which a fork has memory of its own. Sharing ends at a multiple of ATTN_MAX_COLS, at or below
+ * `len`: the fork copies the up to ATTN_MAX_COLS - 1 keys between, and appends capacity - len. */
 static size_t own_keys(const attn_cache_fork_config *config) {
     return attn_min(config->capacity, config->capacity - config->len + ATTN_MAX_COLS - 1);
 }

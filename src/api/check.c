@@ -50,21 +50,22 @@ attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, si
     return attn_fail(ATTN_OVERLAP, name, field);
 }
 
-/* The tensor's bytes lie at its first one plus t, with t modulo `period` below the result: a dimension whose stride is a multiple
- * of the period adds nothing to it. No dimension is 0. */
+/* Each byte of the tensor lies some t bytes behind its first one. Returns a bound that t modulo `period` is below: a
+ * dimension whose stride is a multiple of the period adds nothing to it. No dimension is 0. */
 static size_t spread_modulo(const struct attn_strided *tensor, size_t period) {
     size_t bytes = tensor->width * sizeof(float);
     for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
-        size_t stride = tensor->strides[d] * sizeof(float); /* attn_check_extent: it fits, but for a dimension of 1 */
+        size_t stride = tensor->strides[d] * sizeof(float); /* attn_check_extent: it fits unless the dimension is 1 */
         if (stride % period != 0)
             bytes += (tensor->dims[d] - 1) * stride;
     }
     return bytes;
 }
 
-/* For any period, of which the output's strides are tried: let the input begin `from` behind the output, modulo the period. Bytes
- * of the output are then at residues 0 .. a - 1 behind its first one and those of the input at from .. from + b - 1, a and b
- * being their spreads. With a <= from and from + b <= period no residue is in both, and a byte that both had would be. */
+/* Tries each of the output's strides as a period. Modulo the period, let the input begin `from` bytes behind the
+ * output, and let a and b be the spreads of output and input. Counted from the output's first byte, the output's bytes
+ * then have residues 0 .. a - 1 and the input's from .. from + b - 1. If a <= from and from + b <= period, no residue
+ * is in both, hence no byte. */
 bool attn_are_columns(const struct attn_strided *output, const struct attn_strided *input) {
     for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
         size_t period = output->strides[d] * sizeof(float);

@@ -4,7 +4,7 @@
 
 #include "checked.h"
 
-/* Leaves the calling function where `expression` is a status other than ATTN_OK. */
+/* Returns from the calling function if `expression` is a status other than ATTN_OK. */
 #define RETURN_IF_ERROR(expression)                                                                                    \
     do {                                                                                                               \
         attn_status checked_status = (expression);                                                                     \
@@ -12,7 +12,7 @@
             return checked_status;                                                                                     \
     } while (0)
 
-/* Stores `name` where the caller wants it and returns `status`. */
+/* Stores `name` in *field, unless field is NULL, and returns `status`. */
 static inline attn_status attn_fail(attn_status status, const char *name, const char **field) {
     if (field)
         *field = name;
@@ -39,16 +39,16 @@ attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, c
 /* A pool of more than one thread needs a run function; `name` is that function's. */
 attn_status attn_check_parallel(const attn_parallel *parallel, const char *name, const char **field);
 
-/* What is given without that which would use it can only be a mistake: ATTN_BAD_VALUE under its `name`. */
+/* ATTN_BAD_VALUE under `name` for what is given though nothing would use it: that can only be a mistake. */
 static inline attn_status attn_check_used(bool given, bool used, const char *name, const char **field) {
     return given && !used ? attn_fail(ATTN_BAD_VALUE, name, field) : ATTN_OK;
 }
 
-/* A kind of lengths that exists, and no lengths without one. */
+/* The kind of lengths exists; without one no lengths are given. */
 attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
                                   const char **field);
 
-/* Lengths, whose kind is checked already, are given where it wants them. */
+/* Lengths are given if their kind, which has been checked, needs them. */
 static inline attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *name, const char **field) {
     return valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_check_pointer(valid->lens, name, field);
 }
@@ -67,8 +67,8 @@ struct attn_strided {
     size_t dims[ATTN_CHECK_DIMS], strides[ATTN_CHECK_DIMS], width;
 };
 
-/* The bytes from the first to the last element of a tensor of rows of `width` elements. ATTN_OVERFLOW under `name` where that
- * does not fit. A dimension of 0 makes it 0. In line, for calls that take less than a microsecond. */
+/* *bytes = the bytes from the first to the last element of a tensor of rows of `width` elements, 0 if a dimension is 0.
+ * ATTN_OVERFLOW under `name` if that does not fit. Inline, because some calls take less than a microsecond. */
 static inline attn_status attn_check_elements(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
                                               size_t width, size_t element_size, size_t *bytes, const char *name,
                                               const char **field) {
@@ -93,7 +93,8 @@ static inline attn_status attn_check_extent(const size_t dims[ATTN_CHECK_DIMS], 
     return attn_check_elements(dims, strides, width, sizeof(float), bytes, name, field);
 }
 
-/* A tensor's range, whose name is given, and that it has data where the range is not empty; `data_name` is the pointer's. */
+/* Fills in the tensor's range, whose name is given. If the range is not empty the tensor must have data; `data_name` is
+ * the pointer's. */
 static inline attn_status attn_check_tensor(const struct attn_strided *tensor, struct attn_named_bytes *range,
                                             const char *data_name, const char **field) {
     range->data = tensor->data;
@@ -101,8 +102,7 @@ static inline attn_status attn_check_tensor(const struct attn_strided *tensor, s
     return range->bytes ? attn_check_pointer(tensor->data, data_name, field) : ATTN_OK;
 }
 
-/* An input of more than one row without any stride, each row the same: the strides were forgotten. ATTN_BAD_STRIDE under
- * `name`. */
+/* ATTN_BAD_STRIDE under `name` for an input of more than one row whose strides are all 0: they were forgotten. */
 static inline attn_status attn_check_strides(const struct attn_strided *tensor, const char *name, const char **field) {
     const size_t *dims = tensor->dims, *strides = tensor->strides;
     bool none = (strides[0] | strides[1] | strides[2]) == 0, many = (dims[0] | dims[1] | dims[2]) > 1;
@@ -110,20 +110,20 @@ static inline attn_status attn_check_strides(const struct attn_strided *tensor, 
     return none && many && !empty ? attn_fail(ATTN_BAD_STRIDE, name, field) : ATTN_OK;
 }
 
-/* An output's rows must lie apart: in order of their strides, each dimension steps over all that the smaller ones cover.
- * ATTN_BAD_STRIDE under `name` otherwise. */
+/* ATTN_BAD_STRIDE under `name` unless an output's rows lie apart: with dimensions in order of their strides, each
+ * stride must be at least what the dimensions before it cover. */
 attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,
                              const char *name, const char **field);
 
-/* ATTN_OVERLAP under `name` where two ranges of bytes share one. */
+/* ATTN_OVERLAP under `name` if two ranges of bytes overlap. */
 attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,
                                 const char **field);
 
-/* Whether an output and an input, whose ranges may meet, surely share no byte: they are different columns of one buffer, as
- * q, k, v and o side by side in [batch, len, 4 * heads * head_size]. Both extents are checked already. */
+/* Whether an output and an input share no byte though their ranges may overlap, because they are different columns of
+ * one buffer, as q, k, v and o side by side in [batch, len, 4 * heads * head_size]. Both extents have been checked. */
 bool attn_are_columns(const struct attn_strided *output, const struct attn_strided *input);
 
-/* ATTN_OVERLAP under the output's name where the two may share a byte. */
+/* ATTN_OVERLAP under the output's name if the two may share a byte. */
 static inline attn_status attn_check_input(const struct attn_strided *output,
                                            const struct attn_named_bytes *output_range,
                                            const struct attn_strided *input, const struct attn_named_bytes *input_range,

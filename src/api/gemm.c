@@ -53,7 +53,7 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     return ATTN_OK;
 }
 
-/* A copy of the rows, where one is wanted. */
+/* Takes memory for a copy of the rows, if the product is faster on one. */
 static float *layout_rows(const struct attn_packed *w, size_t m, size_t x_stride, struct attn_arena *arena) {
     return attn_gemm_wants_rows(w, m, x_stride) ? attn_take_rows(arena, m, w->k) : NULL;
 }
@@ -70,7 +70,7 @@ attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride
     return ATTN_OK;
 }
 
-/* Puts a copy of the rows, where one is wanted, in their place. */
+/* If the product is faster on a copy of the rows, makes one and sets *x and *x_stride to it. */
 static attn_status copy_rows(const attn_gemm *gemm, size_t m, const float **x, size_t *x_stride, void *workspace,
                              size_t bytes, const char **field) {
     size_t needed, k = gemm->packed.k;

@@ -8,7 +8,7 @@
 
 /* ---- Creation ---- */
 
-/* Fills *layer but for its weights, and says where the object itself goes. */
+/* Fills *layer but for its weights. *object is where the object itself goes. */
 static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
                                 struct attn_layer **object, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
@@ -137,7 +137,7 @@ attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args 
     return ATTN_OK;
 }
 
-/* Where sequences are packed how long they are is known only now. */
+/* Reads the cumulative lengths of packed sequences. */
 static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_len, struct attn_longest *longest,
                                          const char **field) {
     RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
@@ -195,7 +195,7 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     return attn_check_option_data(problem, range, 4, field);
 }
 
-/* *run is what was computed. */
+/* *run is left as it was computed, for describe_forward. */
 static attn_status run_layer(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
                              struct attn_layer_run *run, const char **field) {
     struct attn_arena measure = {0}, arena = {.base = workspace};
@@ -263,7 +263,7 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
     return ATTN_OK;
 }
 
-/* Projected keys and values, and the workspace they take. */
+/* Takes memory for projected keys and values. */
 static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_arena *arena,
                                  float **k, float **v, const char **field) {
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));

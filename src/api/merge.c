@@ -12,7 +12,7 @@ static struct attn_strided strided_part(const attn_merge_args *args, const attn_
                                  .width = args->value_size};
 }
 
-/* Every part's output and log-sum-exp, none of which an output may touch. */
+/* Every part's output and log-sum-exp: no output may overlap them. */
 static attn_status check_parts(const attn_merge_args *args, const struct attn_strided *merged,
                                const struct attn_named_bytes *range, size_t row_bytes, const char **field) {
     const float *lse = args->merged_log_sum_exp;

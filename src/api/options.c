@@ -93,7 +93,7 @@ static attn_status check_inputs(const struct attn_problem *problem, struct attn_
     if (bias->data)
         RETURN_IF_ERROR(attn_check_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride},
                                           problem->kv_len, &inputs[BIAS].bytes, "options.bias", field));
-    if (problem->kv_len == 0) /* their rows lie somewhere, but nothing is read of them */
+    if (problem->kv_len == 0) /* nothing of them is read, so they overlap nothing */
         inputs[MASK].bytes = inputs[BIAS].bytes = 0;
     return ATTN_OK;
 }
@@ -158,7 +158,7 @@ attn_status attn_check_option_data(const struct attn_problem *problem, const str
     return ATTN_OK;
 }
 
-/* ---- What a call is said to be ---- */
+/* ---- Lines of ATTN_VERBOSE=2 ---- */
 
 static void describe_visibility(const attn_options *options, struct attn_line *line) {
     static const char *const kinds[] = {"", " valid per_sequence", " valid per_row"};

@@ -7,20 +7,20 @@
 #include "dispatch.h"
 #include "verbose.h"
 
-/* Angles up to 2^63 * 2^20 lose nothing that their reduction would need. */
+/* Angles up to 2^63 * 2^20 lose nothing that their reduction needs. */
 #define MOST_FREQUENCY 0x1p20
 
 static attn_status check_frequencies(const attn_rotary_config *config, const char **field) {
     const char *name = config->frequencies ? "frequencies" : "base";
     size_t pairs = config->dims / 2, step = config->frequencies || pairs == 1 ? 1 : pairs - 1;
-    /* Powers of a base are largest at one end. */
+    /* The largest power of a base is the first or the last. */
     for (size_t i = 0; i < pairs; i += step)
         if (!(fabs(attn_rotary_frequency(config, i)) <= MOST_FREQUENCY))
             return attn_fail(ATTN_BAD_VALUE, name, field);
     return ATTN_OK;
 }
 
-/* The config with its base resolved, and the object's parts. */
+/* *resolved = the config with its base resolved. Takes the object's parts. */
 static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_config *resolved,
                                  struct attn_arena *arena, struct attn_rotary *rotary, struct attn_rotary **object,
                                  const char **field) {
@@ -31,7 +31,7 @@ static attn_status layout_rotary(const attn_rotary_config *config, attn_rotary_c
     if (config->dims % 2 != 0)
         return attn_fail(ATTN_BAD_SIZE, "dims", field);
     RETURN_IF_ERROR(attn_check_enum((int)config->pairs, ATTN_ROTARY_INTERLEAVED, "pairs", field));
-    if (!isfinite(config->base) || signbit(config->base)) /* nor -0, which is the result of a computation */
+    if (!isfinite(config->base) || signbit(config->base)) /* -0 is the result of a computation, not "unset" */
         return attn_fail(ATTN_BAD_VALUE, "base", field);
     RETURN_IF_ERROR(attn_check_used(config->base != 0, !config->frequencies, "base", field));
     *resolved = *config;

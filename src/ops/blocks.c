@@ -7,7 +7,7 @@ size_t attn_blocks_at_once(const struct attn_tile *tile) {
 
 /* ---- What rows see of a block ---- */
 
-/* What the masks leave of row r's columns. */
+/* Narrows what row r sees to what its masks leave. */
 static void look_at_masks(const struct attn_tile *tile, struct attn_block *block, size_t r) {
     const struct attn_row_masks *masks = &tile->row[r].masks;
     size_t key = block->begin + block->lo[r], n = block->hi[r] - block->lo[r];

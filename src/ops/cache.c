@@ -2,7 +2,7 @@
 
 #include "ops/parallel.h"
 
-/* Nanoseconds of one float of a key or value: it is read and written, keys transposed. */
+/* Nanoseconds for one float of a key or value: it is read, transposed if a key's, and written. */
 #define APPEND_NS 0.25
 
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
@@ -38,8 +38,8 @@ size_t attn_cache_room(const struct attn_cache *cache, size_t b) {
 
 /* ---- What a fork shares ---- */
 
-/* From now on sequence `b` of a fork shares no more than its first `len` keys, all of which are the parent's: those of the last
- * unit, which the fork is to go on writing, are copied. */
+/* From now on sequence `b` of a fork has only its first `len` keys, all of which are the parent's. It shares whole
+ * units of them. The keys of the last, unfinished unit are copied, because the fork will append to that unit. */
 static void share(struct attn_store *store, size_t b, size_t len) {
     store->from[b].count = len - len % store->unit;
     for (size_t head = 0; head < store->kv_heads && len % store->unit != 0; head++)
@@ -77,7 +77,7 @@ static void append_head(const void *arg, size_t item, size_t task) {
     const attn_tensor *k = &args->k, *v = &args->v;
     size_t b = item / cache->config.kv_heads, head = item % cache->config.kv_heads;
     size_t row, count = attn_cache_new_keys(args, b, &row), batch = args->cu.cu ? 0 : b;
-    if (count == 0) /* without rows there need be no pointer to them */
+    if (count == 0) /* then the caller need not have given a pointer to rows */
         return;
     struct attn_key_rows rows = {
         .k = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,

@@ -20,12 +20,12 @@ size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t 
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args);
 
-/* How many keys can be appended to sequence `b` at once. A ring always has room for as many as it holds. A fork's sequence
- * that was truncated below what it shared may have room for fewer keys than its capacity says. */
+/* How many keys can be appended to sequence `b` at once. A ring always has room for as many as it holds. A fork's
+ * sequence that was truncated below what it shared may have room for fewer keys than its capacity says. */
 size_t attn_cache_room(const struct attn_cache *cache, size_t b);
 
-/* Sets the length of sequence `b`: it forgets the keys from `len` on, or has those that its pages hold already. A fork copies
- * the shared keys of the unit that it will append to next, so that it never writes into its parent. */
+/* Sets the length of sequence `b`: it forgets the keys from `len` on, or has those that its pages hold already. A fork
+ * copies the shared keys of the unit that it will append to next, so that it never writes into its parent. */
 void attn_cache_set_length(struct attn_cache *cache, size_t b, size_t len);
 
 /* Gives every sequence of a fork the first config->len keys of its source. The fork's store has its parent already. */

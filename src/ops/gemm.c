@@ -4,8 +4,8 @@
 
 #include "ops/parallel.h"
 
-/* Lines that a set of L1 holds, at least: a tile of so many rows does not miss them at every step. From so many columns on a copy
- * of the rows costs less than it saves. */
+/* A set of L1 has at least WAYS lines: tiles of at most so many rows do not suffer from rows that alias. With fewer
+ * than MANY_COLUMNS columns, copying the rows costs more than it saves. */
 enum { WAYS = 8, MANY_COLUMNS = 512 };
 
 /* Items per thread: enough that a thread which loses its core delays little. */
@@ -81,7 +81,7 @@ static void multiply_band(const void *arg, size_t item, size_t task) {
 /* `total` rows or columns as items of equal numbers of tiles. */
 struct cut {
     size_t band, items;
-    double wait; /* the time until all threads are done, as a multiple of what it would be with equal shares */
+    double wait; /* the time until the last thread is done, as a multiple of the time with equal shares */
 };
 
 static struct cut cut_tiles(size_t total, size_t tile, size_t threads) {
@@ -98,7 +98,7 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
         .w = w, .m = m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride, .by_rows = true, .band = m};
     if (m == 0)
         return;
-    /* In floating point: the product of sizes need not fit in size_t. */
+    /* In floating point, because the product of the sizes may not fit in size_t. */
     size_t threads = attn_threads_for(parallel, (double)m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
     if (threads == 1) {
         multiply_band(&product, 0, 0);

@@ -21,18 +21,19 @@ void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kerne
 /* Packs w, which must have a bias if and only if memory was taken for one. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
-/* Rows so far apart, in floats, fall into the same cache sets, of which a product reads more rows at once than a set holds. */
+/* Rows whose distance is a multiple of ATTN_ALIAS floats (4 KiB) lie in the same sets of L1. A GEMM tile reads more
+ * rows at once than a set has lines, so that they would evict each other. ATTN_LINE: the floats of a cache line. */
 enum { ATTN_ALIAS = 1024, ATTN_LINE = 16 };
 
-/* Floats from one row to the next where we lay them out: a line more where rows would alias. */
+/* Floats from one row to the next in the library's own memory: a cache line more where rows would alias. */
 static inline size_t attn_row_stride(size_t width) {
     return width % ATTN_ALIAS ? width : width + ATTN_LINE;
 }
 
-/* Takes room for rows of so many floats, at that distance. */
+/* Takes memory for rows of `width` floats, attn_row_stride(width) apart. */
 float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width);
 
-/* Whether a product of m rows at that distance is quicker with a copy of them. */
+/* Whether a product of m rows, x_stride apart, is faster on a copy of them whose rows do not alias. */
 bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride);
 
 /* y[m, n] = x[m, k] w + bias. */

@@ -44,7 +44,7 @@ static struct attn_key_rows rows_from(const struct attn_tile *tile, size_t key) 
 
 void attn_keys_pack_head(struct attn_tile *tile) {
     struct attn_interval keys = tile->stored;
-    if (keys.begin == keys.end) /* without keys there need be no pointer to them */
+    if (keys.begin == keys.end) /* then the caller need not have given a pointer to them */
         return;
     struct attn_key_rows rows = rows_from(tile, keys.begin);
     attn_store_append(tile->k.store, tile->k.sequence, tile->k.head, keys.begin, keys.end - keys.begin, &rows);

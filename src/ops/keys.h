@@ -7,7 +7,7 @@
 /* Fills in tile->k, v and stored for the head that the tile has taken. */
 void attn_keys_find(struct attn_tile *tile);
 
-/* Packs what the rows of the head see, for all its tiles. */
+/* Packs the keys and values that rows of the head see, for all tiles of the head. */
 void attn_keys_pack_head(struct attn_tile *tile);
 
 /* Packs keys begin .. end - 1, of one block, for this tile alone. */

@@ -41,7 +41,7 @@ static struct attn_segment locate_in_tensors(const struct attn_store *store, siz
         .key_cols = 1};
 }
 
-/* From key number `slot` of a packed segment on. */
+/* The keys of a packed segment from the one in place `slot` on. */
 static struct attn_segment within_segment(const struct attn_store *store, size_t segment, size_t slot) {
     size_t cols = store->kernel->cols, key_cols = attn_min(cols, store->unit);
     return (struct attn_segment){.keys = store->keys + segment * store->key_floats + slot * store->head_size,
@@ -61,7 +61,7 @@ static struct attn_segment locate_in_ring(const struct attn_store *store, size_t
     return within_segment(store, sequence * store->kv_heads + head, key % store->capacity);
 }
 
-/* Pages of a head are neighbours. */
+/* All pages of one head lie side by side. */
 static struct attn_segment locate_in_pages(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     int32_t page = store->pages[sequence * store->pages_per_sequence + key / store->capacity];
     return within_segment(store, head * store->page_count + (size_t)page, key % store->capacity);
@@ -69,7 +69,7 @@ static struct attn_segment locate_in_pages(const struct attn_store *store, size_
 
 /* The parent may be a fork itself. */
 static struct attn_segment locate_in_fork(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
-    size_t end = SIZE_MAX; /* of what is shared */
+    size_t end = SIZE_MAX; /* of the keys that all forks on the way to the parent share */
     while (key < attn_store_border(store, sequence)) {
         const struct attn_shared_keys *from = &store->from[sequence];
         end = attn_min(end, from->count);

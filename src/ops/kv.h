@@ -1,16 +1,17 @@
-/* Where key number `key` of a head of a sequence lies, and its value: one locate function for each kind of storage.
+/* Where a key of one head of one sequence lies, and its value: one locate function for each kind of storage.
  *
  * Storage is a set of segments, each of which lies in one piece. In tensors keys and values are rows. Elsewhere they
  * are packed as the right-hand sides of the two products of attention: keys are columns of head_size elements, key j in
  * panel j / cols; values are rows, each panel holding `cols` of their columns for every key of a segment. A segment
- * begins and ends with a panel of keys: in pages of an odd number of ATTN_PAGE_UNIT these are narrow. */
+ * holds whole panels of keys. In pages of an odd multiple of ATTN_PAGE_UNIT keys no panel of keys has more columns than
+ * that: such panels are narrow where the kernel's are wider. */
 #ifndef ATTN_OPS_KV_H
 #define ATTN_OPS_KV_H
 
 #include "checked.h"
 #include "kernels.h"
 
-/* Keys of a page are a multiple of this, those of other packed segments of ATTN_MAX_COLS. */
+/* A page has a multiple of this many keys, any other packed segment a multiple of ATTN_MAX_COLS. */
 #define ATTN_PAGE_UNIT ATTN_LANES
 
 enum attn_kv_kind {
@@ -34,9 +35,8 @@ struct attn_kv_tensors {
 
 struct attn_store {
     enum attn_kv_kind kind;
-    size_t
-        unit; /* segments begin and end at multiples of so many keys; 1 in tensors, which have no more than this to say: */
-    const struct attn_kv_tensors *tensors;
+    size_t unit;                           /* segments begin and end at multiples of so many keys; 1 in tensors */
+    const struct attn_kv_tensors *tensors; /* of TENSOR, for which nothing below is set */
 
     const struct attn_gemm_kernel *kernel;
     size_t kv_heads, head_size, value_size;
@@ -54,19 +54,19 @@ struct attn_store {
 /* The caller's tensors as a store. */
 struct attn_store attn_store_of_tensors(const struct attn_kv_tensors *tensors);
 
-/* Sizes of a contiguous store whose segments hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT. False
- * where a product of sizes does not fit. */
+/* Sizes of a contiguous store whose segments hold `keys` keys, rounded up to the unit, ATTN_MAX_COLS or ATTN_PAGE_UNIT.
+ * False where a product of sizes does not fit. */
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
                      size_t value_size, size_t keys, size_t unit);
 
-/* Takes room for `segments` segments of one head each. */
+/* Takes the memory of `segments` segments, each of one head. */
 void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena);
 
 /* Keys that follow each other in one piece. */
 struct attn_segment {
-    const float *keys;               /* the first one's panel, or row */
-    const float *values;             /* the first one's row, in the first panel where there are panels */
-    size_t count;                    /* those from there on; SIZE_MAX in tensors, where a sequence is one segment */
+    const float *keys;   /* the first one's panel, or row */
+    const float *values; /* the first one's row, in the first panel where there are panels */
+    size_t count; /* keys from there to the segment's end; SIZE_MAX in tensors, where a sequence is one segment */
     size_t key_stride, value_stride; /* floats from panel to panel, or from row to row */
     size_t key_cols;                 /* of a panel of keys; 1 in tensors */
     int narrow;                      /* as attn_gemm_args has it: a panel of keys has fewer columns than the kernel's */
@@ -75,7 +75,7 @@ struct attn_segment {
 /* The segment from `key` on, a multiple of the store's unit. */
 struct attn_segment attn_store_locate(const struct attn_store *store, size_t sequence, size_t head, size_t key);
 
-/* The first key of a sequence that lies in the store itself. */
+/* The first key of a sequence that lies in the store's own memory; those before it lie in a fork's parent. */
 static inline size_t attn_store_border(const struct attn_store *store, size_t sequence) {
     return store->kind == ATTN_KV_FORK ? store->from[sequence].count : 0;
 }
@@ -84,7 +84,7 @@ static inline size_t attn_store_border(const struct attn_store *store, size_t se
 struct attn_kv_view {
     const struct attn_store *store;
     size_t sequence, head; /* of the store */
-    size_t first;          /* the key that the store has as its key 0 */
+    size_t first;          /* the key of the sequence that is key 0 of the store */
 };
 
 static inline struct attn_segment attn_kv_locate(const struct attn_kv_view *view, size_t key) {

@@ -4,7 +4,8 @@
 
 /* ---- Rows of sequences, one after the other ---- */
 
-/* [batch, len] rows of a tensor numbered through: row i of sequence b is b * len + i, or cu[b] + i where they are packed. */
+/* The rows of a [batch, len] tensor under one number: row i of sequence b is row b * len + i, or cu[b] + i if
+ * packed. */
 struct rows {
     const float *data;
     size_t batch_stride, row_stride, len;
@@ -20,7 +21,7 @@ static size_t row_offset(const struct rows *x, size_t n) {
     return x->cu ? n * x->row_stride : n / x->len * x->batch_stride + n % x->len * x->row_stride;
 }
 
-/* Whether row `n` follows row n - 1 at one row's distance. */
+/* Whether row n lies row_stride behind row n - 1. */
 static bool row_follows(const struct rows *x, size_t n) {
     return x->cu || n % x->len != 0 || x->batch_stride == x->len * x->row_stride;
 }
@@ -34,7 +35,7 @@ static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struc
     return rows;
 }
 
-/* Heads of rows in the workspace, `width` floats each. */
+/* The heads of rows in the workspace, as a tensor. A row has `width` floats. */
 static attn_tensor split_heads(const float *rows, size_t len, size_t width, size_t head_size) {
     size_t stride = attn_row_stride(width);
     return (attn_tensor){.data = rows, .batch_stride = len * stride, .head_stride = head_size, .row_stride = stride};
@@ -42,15 +43,16 @@ static attn_tensor split_heads(const float *rows, size_t len, size_t width, size
 
 /* ---- Projections ---- */
 
-/* Neighbouring rows, in one product as far as they lie at one distance: begin .. end - 1, which may be none. */
+/* Rows begin .. end - 1, possibly none, that wait to go into one product: each lies row_stride behind the one
+ * before. */
 struct pending {
     size_t begin, end;
 };
 
-/* y row n = x row n times w. */
+/* Row n of y = row n of x times w. */
 static void project_pending(const struct attn_packed *w, const struct rows *x, const struct pending *rows, float *y,
                             const attn_parallel *parallel) {
-    if (rows->begin < rows->end) /* without rows there need be no pointer to them */
+    if (rows->begin < rows->end) /* without rows the caller need not have given a pointer */
         attn_op_gemm(w, rows->end - rows->begin, x->data + row_offset(x, rows->begin), x->row_stride,
                      y + rows->begin * attn_row_stride(w->n), attn_row_stride(w->n), parallel);
 }
@@ -138,7 +140,8 @@ static struct rows layer_rows_of(const attn_rows *x, size_t len, const int64_t *
     return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
 }
 
-/* The used rows of x, copied to where the merged heads will lie if that is large enough and they alias where they are. */
+/* x, or a copy of its used rows if they alias where they are. The copy lies where the merged heads will lie later, if
+ * it fits. */
 static struct rows spread(const struct attn_layer_run *run, const struct rows *x, size_t size,
                           struct attn_interval (*interval)(const void *context, size_t b)) {
     const struct attn_problem *problem = &run->problem;
@@ -162,7 +165,7 @@ static bool same_rows(const struct rows *x, const struct rows *y) {
            x->len == y->len && x->cu == y->cu;
 }
 
-/* y = heads merged, times W_o. */
+/* y = merged heads times W_o. */
 static void project_output(const struct attn_layer_run *run) {
     const struct attn_problem *problem = &run->problem;
     const struct attn_packed *w = &run->layer->w_o;
@@ -189,7 +192,7 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     if (!args->cache) {
         struct rows k = layer_rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
         struct rows v = layer_rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
-        if (!same_rows(&k, &q) || layer->w_k.k != layer->w_q.k) /* else x holds what is used of it, and more */
+        if (!same_rows(&k, &q) || layer->w_k.k != layer->w_q.k) /* else x has all of k's used rows already */
             x = spread(run, &k, layer->w_k.k, visible_keys);
         project(&layer->w_k, &x, args->batch, visible_keys, problem, run->k, parallel);
         if (!same_rows(&v, &k) || layer->w_v.k != layer->w_k.k)

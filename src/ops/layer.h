@@ -17,24 +17,23 @@ struct attn_layer {
 struct attn_layer_run {
     const struct attn_layer *layer;
     const attn_layer_args *args;
-    float *q, *k,
-        *v;   /* projected: [rows][width], rows that would alias a line further apart; k and v NULL with a cache */
-    float *o; /* heads merged: [rows][hidden], likewise */
+    float *q, *k, *v; /* projected: [rows][width], attn_row_stride(width) apart; k and v NULL with a cache */
+    float *o;         /* merged heads: [o_rows][hidden], likewise */
     size_t o_rows;
     void *attention; /* the workspace of attention */
     struct attn_problem problem;
 };
 
-/* Makes the run of a forward, all but its workspace; kv_len is resolved. False where a size does not fit. */
+/* Makes a run that has all but its workspace. The caller has resolved kv_len. False where a size does not fit. */
 bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
                          size_t kv_len, struct attn_longest longest);
 
-/* Lays its workspace out; with a NULL base this measures. */
+/* Takes the parts of its workspace. */
 void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena);
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 
-/* Lays the workspace of an append out: room for projected keys and values. */
+/* Takes the workspace of an append: memory for projected keys and values. */
 void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
                               struct attn_arena *arena);
 

@@ -6,7 +6,7 @@
 #include "checked.h"
 #include "ops/parallel.h"
 
-/* Nanoseconds of one float of a part: with it one of the output is read and written. */
+/* Nanoseconds for one float of a part: it is read, and a float of the output is read and written. */
 #define MERGE_NS 0.25
 
 struct merge {

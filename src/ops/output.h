@@ -4,8 +4,8 @@
 
 #include "ops/tile.h"
 
-/* Logits and weights of keys begin .. end - 1: -inf, before the blocks fill in what rows see. Keys that other sequences have
- * and this one has not are hidden too. */
+/* Sets the caller's logits and weights of keys begin .. end - 1 to -inf; blocks fill in what rows see later. What stays
+ * -inf are hidden keys and those that only a longer sequence has. */
 void attn_output_hide(const struct attn_tile *tile, size_t begin, size_t end);
 
 /* Divides what the tile has accumulated over all spans by its sums, and writes it. */

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* Where a segment of the store's own memory may be written. */
+/* A segment of the store's own memory, to be written. */
 struct place {
     float *keys, *values;
 };
@@ -14,7 +14,7 @@ static struct place place_of(const struct attn_store *store, const struct attn_s
 
 /* ---- Packing ---- */
 
-/* Keys that do not begin a panel: columns written into what is there. */
+/* Writes keys as columns of panels, next to the columns that are there. */
 static void put_columns(const struct attn_store *store, const struct attn_segment *segment, size_t first, size_t count,
                         const float *k, size_t k_stride) {
     float *keys = place_of(store, segment).keys;
@@ -42,7 +42,7 @@ static void put_keys(const struct attn_store *store, const struct attn_segment *
                                                      .narrow = segment->narrow});
 }
 
-/* A unit of keys at a time is rotated next to the packing, in L1. */
+/* Rotates a unit of keys, then packs it while it is in L1, and so on. */
 static void put_rotated(const struct attn_store *store, const struct attn_segment *segment, size_t first, size_t count,
                         const struct attn_key_rows *rows, size_t row) {
     for (size_t done = 0, taken; done < count; done += taken) {

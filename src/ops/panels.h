@@ -19,11 +19,12 @@ struct attn_key_rows {
 void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
                        const struct attn_key_rows *rows);
 
-/* Puts key `first` also in the place of those before it in its unit, which hold no key. Products take whole units: what happens
- * to lie there would be slow where it is denormal, and raise an exception where it is a signalling NaN. */
+/* Copies key `first` into the places before it in its unit, which hold no key. Products read whole units: a denormal
+ * that happened to lie there would make them slow, a signalling NaN would raise an exception. */
 void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_t head, size_t first);
 
-/* Copies `count` keys, less than a unit of them, behind a sequence's border from a fork's parent, as they are packed there. */
+/* Copies `count` packed keys, less than a unit, from a fork's parent to the beginning of the fork's own memory of a
+ * sequence. */
 void attn_store_copy_from_parent(const struct attn_store *store, size_t sequence, size_t head, size_t count);
 
 #endif

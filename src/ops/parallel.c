@@ -19,11 +19,11 @@ void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *ar
 
 /* ---- Items ---- */
 
-/* The ranges lie in the stack frame of the call: more tasks than this share them. */
+/* The ranges lie on the caller's stack, so there are at most this many; more tasks share them. */
 enum { MOST_RANGES = 32 };
 
 struct attn_range {
-    _Alignas(64) atomic_size_t next; /* a line for each: mostly one task takes from it. Ends at `end` plus the tasks */
+    _Alignas(64) atomic_size_t next; /* on its own cache line, because one task mostly writes it; <= end + tasks */
     size_t end;
 };
 
@@ -48,7 +48,8 @@ struct shared_items {
     const void *arg;
 };
 
-/* No order between threads follows from the counters; that the tasks have ended is what `parallel` guarantees. */
+/* The counters order nothing between threads: `parallel` itself guarantees that all tasks have ended when it
+ * returns. */
 static void run_task(void *arg, size_t task) {
     struct shared_items *shared = arg;
     struct attn_items items = {.task = task,
@@ -59,7 +60,7 @@ static void run_task(void *arg, size_t task) {
     shared->run(shared->arg, &items);
 }
 
-/* Out of line: one task needs nothing of this on its stack. */
+/* Not inlined, so that a single task does not have the ranges on its stack. */
 static __attribute__((noinline)) void run_tasks(const attn_parallel *parallel, size_t tasks, size_t items,
                                                 void (*run)(const void *arg, struct attn_items *items),
                                                 const void *arg) {

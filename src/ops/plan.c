@@ -25,7 +25,7 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
            use_if(problem->cache, ATTN_USE_CACHE);
 }
 
-/* What tiles of query rows do wherever their keys are. */
+/* The uses that tiles of query rows support on every path. */
 #define USE_TILES                                                                                                      \
     (ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_STARTS | ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS | ATTN_USE_SINKS |       \
      ATTN_USE_DROPOUT | ATTN_USE_LOG_SUM_EXP | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS)
@@ -57,12 +57,13 @@ static bool supports(enum attn_path path, const struct attn_plan *plan) {
 
 /* ---- Time ---- */
 
-/* Fewer query rows than this wait for keys and values to arrive: they take as long. */
+/* Fewer query rows than this take as long as this many, because they wait for keys and values to arrive. */
 #define LEAST_ROWS 8
 
-/* Tasks wait for each other longer than those of a product: their shares are less equal. The work must be worth so many
- * times as much; twice that where they share what one of them has packed, whose lines come from that one's cache. 1.57
- * and 3.15 million multiply-adds, from two threads on a Zen 5. */
+/* Several threads pay from this many times ATTN_WAKE_NS on. Attention's shares are less equal than a product's, so that
+ * the wait for the last thread is longer: UNEVEN. Where tasks share packed keys and values, these come from the cache
+ * of the core that has packed them: UNEVEN_SHARED. Measured with two threads on a Zen 5: 1.57 and 3.15 million
+ * multiply-adds. */
 #define UNEVEN        3
 #define UNEVEN_SHARED 6
 
@@ -70,7 +71,7 @@ static size_t threads_of(const struct attn_problem *problem) {
     return attn_threads(problem->options->parallel);
 }
 
-/* Nanoseconds of one thread. A ring's length grows without end, what it holds does not. */
+/* Nanoseconds of one thread. A ring's length grows without end, but it holds no more keys than its capacity. */
 static double time_of(const struct attn_problem *problem) {
     size_t keys =
         problem->cache ? attn_min(problem->longest.keys, problem->cache->config.capacity) : problem->longest.keys;
@@ -85,7 +86,7 @@ static size_t tasks_for(const struct attn_problem *problem, size_t items) {
 
 /* ---- Few keys ---- */
 
-/* A row or two over more keys than a register takes leave most of it idle. */
+/* Over more than ATTN_LANES keys a call of fewer than four rows would leave most of a register idle. */
 static bool fills_registers(const struct attn_problem *problem) {
     return problem->longest.rows >= 4 || problem->longest.keys <= ATTN_LANES;
 }
@@ -109,18 +110,18 @@ static bool plan_small(const struct attn_problem *problem, struct attn_plan *pla
 
 /* ---- Tiles and spans ---- */
 
-/* The spans of a tile are shared out where there are fewer tiles than this per thread. */
+/* Threads share out the spans of a tile if there are fewer tiles than this per thread. */
 #define TILES_PER_THREAD 4
 
-/* The most query rows of a tile: as many of the product's as there is room for. Keys and values are read once for all of them,
- * the second product's rows find them in L1; the scores, 30 KiB, stay there too. */
+/* The most query rows of a tile: as many GEMM tiles as fit into ATTN_MAX_ROWS. Keys and values are read once for all of
+ * them. The scores, 30 KiB, stay in L1. */
 static size_t most_tile_rows(const struct attn_problem *problem) {
     size_t rows = attn_table_gemm(problem->table)->rows;
     return ATTN_MAX_ROWS / rows * rows;
 }
 
-/* Few tiles over many keys: each of their spans is an item. Room for them is taken in any case, so that what serves a large
- * batch serves a smaller one. */
+/* If there are few tiles over many keys, each span of a tile is an item. A workspace has room for their results even if
+ * there are many tiles, because it must also serve a smaller batch. */
 static bool plan_spans(const struct attn_problem *problem, struct attn_plan *plan, size_t tiles) {
     size_t spans = problem->longest.keys / ATTN_SPAN + (problem->longest.keys % ATTN_SPAN != 0), few;
     plan->spans = 1;
@@ -137,15 +138,18 @@ static bool plan_spans(const struct attn_problem *problem, struct attn_plan *pla
 
 /* ---- The path ---- */
 
-/* Up to so many tiles of the product packing keys and values costs more than reading them as they lie for each. */
+/* For up to this many GEMM tiles of query rows it takes less time to read keys and values in place, once per tile, than
+ * to pack them. */
 #define MOST_IN_PLACE 3
 
-/* A thread takes whole heads, for it packs what it reads and nobody waits in between, where there are so many per thread, or
- * where they come out even and all of them together take less than 2 ms: then it costs not much when one thread is late. */
+/* A thread that takes whole heads packs what it reads, and no thread waits for another between packing and the tiles.
+ * Threads do so if each gets at least HEADS_PER_THREAD heads, or if each gets the same number and the whole call takes
+ * less than 2 ms, so that a late thread costs little. */
 #define HEADS_PER_THREAD 4
 #define MOST_EVEN_NS     (1u << 21)
 
-/* Of keys and values of so many bytes a cache does not hold all, or little: others have a share in it. */
+/* Of so many bytes of keys and values the last-level cache, which other programs share, does not hold all, or holds
+ * little. */
 #define PARTLY_DISTANT_BYTES (16u << 20)
 #define DISTANT_BYTES        (32u << 20)
 
@@ -163,8 +167,8 @@ static bool shares_heads(const struct attn_problem *problem, const struct attn_p
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
     plan->values_in_place = problem->value_size <= attn_table_gemm(problem->table)->dense_cols &&
                             problem->v.row_stride == problem->value_size;
-    /* One head for each task would do where tasks take whole heads, and one where one task takes all: what serves a large batch
-     * serves a smaller one. */
+    /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
+     * serve a smaller batch, whose tasks may share heads. */
     plan->packed_heads = plan->tasks == 1                 ? 1
                          : has_many_heads(problem, heads) ? threads_of(problem) * HEADS_PER_THREAD
                                                           : heads;
@@ -203,7 +207,8 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
     if (plan->tasks == 1)
         plan->spans = 1;
     plan_path(problem, plan, heads);
-    plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS; /* there is room to pack one */
+    /* Scratch memory has room for one packed block. */
+    plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS;
     double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
                    sizeof(float);
     plan->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
@@ -218,7 +223,7 @@ bool attn_plan_make(struct attn_problem *problem) {
     size_t bytes = 0;
     *plan = (struct attn_plan){.uses = uses};
     bool small = is_small(problem, plan);
-    /* Above 16 keys fewer rows may not be small: what serves more rows serves them. */
+    /* Above ATTN_LANES keys a call with fewer rows is not small: the workspace must serve its tiles too. */
     if (!small || problem->longest.keys > ATTN_LANES) {
         if (!plan_tiles(problem, plan) || !attn_workspace_measure(problem, plan))
             return false;

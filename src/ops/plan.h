@@ -1,5 +1,5 @@
-/* Every decision about a call of attention, made once from its sizes, its options and the threads it may use. The plan is const
- * while the call runs; making one reads no data and runs nothing. */
+/* Every decision about a call of attention, made once from its sizes, its options and the threads it may use. The plan
+ * is const while the call runs; making one reads no data and runs nothing. */
 #ifndef ATTN_OPS_PLAN_H
 #define ATTN_OPS_PLAN_H
 
@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a call uses beyond plain attention over tensors: a bit for every option that changes how it is computed, and for every
- * other way of giving rows and keys. */
+/* What a call uses beyond plain attention over tensors: a bit for every option that changes how it is computed, and for
+ * every other way of giving rows and keys. */
 enum {
     ATTN_USE_VALID_PER_SEQUENCE = 1 << 0,
     ATTN_USE_VALID_PER_ROW = 1 << 1,
@@ -57,8 +57,8 @@ enum attn_path {
 /* As ATTN_VERBOSE prints it. */
 const char *attn_path_name(enum attn_path path);
 
-/* The uses that a path was written for: a call with another takes one of the general paths, which are ATTN_PATH_CACHED with a
- * cache, ATTN_PATH_PACK_HEAD and ATTN_PATH_PACK_ALL without. */
+/* The uses that a path was written for: a call with another takes one of the general paths, which are ATTN_PATH_CACHED
+ * with a cache, ATTN_PATH_PACK_HEAD and ATTN_PATH_PACK_ALL without. */
 uint32_t attn_path_supports(enum attn_path path);
 
 /* The most blocks of keys whose scores a tile of few rows holds at the same time. */
@@ -67,20 +67,20 @@ enum { ATTN_MOST_BLOCKS = 8 };
 struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
     enum attn_path path;
-    bool values_in_place; /* where heads are packed: keys only, for values lie like panels as the caller has them */
-    int distant;          /* how far from the core keys and values are, as attn_gemm_args has it */
+    bool values_in_place; /* where heads are packed: only their keys are, because the values lie like panels already */
+    int distant;          /* prefetch hint for keys and values, see attn_gemm_args */
     size_t tile_rows;     /* of a tile of query rows, at most; 0 without tiles */
     size_t tiles;         /* of the longest sequence, for each kv head */
     size_t spans;         /* items that a tile is cut into, ATTN_SPAN keys each; 1 where it is not cut */
     size_t tasks;
-    size_t blocks;        /* of keys that few query rows take in one go, at most ATTN_MOST_BLOCKS */
+    size_t blocks;        /* of keys that few query rows take at once, at most ATTN_MOST_BLOCKS */
     size_t output_stride; /* floats from one row of output in the workspace to the next */
 
-    /* The workspace, see ops/workspace.h. What serves a call serves one with fewer sequences, rows and keys, whatever path that
-     * takes: there may be room for more than this plan uses. */
+    /* The workspace, see ops/workspace.h. It must also serve a call with fewer sequences, rows or keys, whatever path
+     * that one takes, and so may be larger than this plan needs. */
     size_t partials;        /* tiles' spans that wait to be merged */
     size_t packed_heads;    /* heads whose keys and values are packed at the same time */
-    size_t scratches;       /* tasks that have scratch memory */
+    size_t scratches;       /* how many tasks have scratch memory */
     size_t scratch_bytes;   /* of one of them */
     size_t workspace_bytes; /* all of it */
 };
@@ -95,7 +95,8 @@ struct attn_problem;
 /* The bits of what a problem uses. */
 uint32_t attn_uses_of(const struct attn_problem *problem);
 
-/* Fills problem->plan from the rest of the problem, whose tensors need have no data yet. False where a size does not fit. */
+/* Fills problem->plan from the rest of the problem, whose tensors need have no data yet. False where a size does not
+ * fit. */
 bool attn_plan_make(struct attn_problem *problem);
 
 #endif

@@ -47,8 +47,8 @@ static struct attn_double2 divide(struct attn_double2 a, struct attn_double2 b) 
     return two_sum(q, rest.hi / b.hi);
 }
 
-/* x = 2^e m with m in [1/sqrt2, sqrt2): log(x) = e ln2 + 2 artanh(z), z = (m - 1) / (m + 1), abs(z) < 0.1716, a series of
- * whose terms z^(2j + 1) / (2j + 1) the 22nd is below 2^-115. */
+/* x = 2^e m with m in [1/sqrt2, sqrt2): log(x) = e ln2 + 2 artanh(z), z = (m - 1) / (m + 1), abs(z) < 0.1716. The 22nd
+ * term z^(2j + 1) / (2j + 1) of the series is below 2^-115. */
 static struct attn_double2 logarithm(double x) {
     int e;
     double m = frexp(x, &e);

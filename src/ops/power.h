@@ -1,5 +1,5 @@
-/* Powers of a rotary embedding's base, and the exact products that these and its angles rest on. The C library's pow would do
- * but for its bits, which differ between libraries and, in glibc, between processors. */
+/* Powers of a rotary embedding's base, and exact products, which powers and angles need. The C library's pow is not
+ * used because its bits differ between libraries and, in glibc, between processors. */
 #ifndef ATTN_OPS_POWER_H
 #define ATTN_OPS_POWER_H
 
@@ -15,8 +15,8 @@ struct attn_double2 {
 /* a * b exactly (Dekker): abs(a) and abs(b) below 2^996, neither so small that their product's last bit is lost. */
 struct attn_double2 attn_product(double a, double b);
 
-/* The double nearest to base^(-n / d) for a finite base above 0 and 0 <= n <= d < 2^53. To about 100 bits, so that only a power
- * that lies within 2^-40 of a unit of the middle of two doubles could go to the wrong one. */
+/* The double nearest to base^(-n / d) for a finite base above 0 and 0 <= n <= d < 2^53. It is computed to about 100
+ * bits: only a power within 2^-40 units of the middle between two doubles could be rounded to the wrong one. */
 double attn_power(double base, size_t n, size_t d);
 
 #endif

@@ -9,19 +9,19 @@ double attn_rotary_frequency(const attn_rotary_config *config, size_t i) {
     return config->frequencies ? config->frequencies[i] : attn_power(config->base, 2 * i, config->dims);
 }
 
-/* The angle less whole turns, 2 pi in two words: a float of it is exact to half a unit, where the angle itself as a float
- * would have lost a radian's thousandth at position 32768. */
+/* The angle minus its whole turns, with 2 pi in two words. A float holds that exactly to half a unit in the last place;
+ * the angle itself as a float would be off by a thousandth of a radian at position 32768. */
 static float reduced(double angle) {
     double turns = rint(angle * 0x1.45f306dc9c883p-3);
     struct attn_double2 whole = attn_product(turns, 0x1.921fb54442d18p+2);
     return (float)(((angle - whole.hi) - whole.lo) - turns * 0x1.1a62633145c07p-52);
 }
 
-/* Cosines and sines of one position: pair i's, then spread to its two elements. */
+/* Cosines and sines of one position: first one of each per pair, then copied to both elements of the pair. */
 static void fill_position(const struct attn_elementary_kernel *kernel, const struct attn_rotary *rotary,
                           size_t position, float *cosines, float *sines) {
     size_t half = rotary->dims / 2;
-    float *angles = cosines + half, *sine = sines + half; /* the upper halves, until then */
+    float *angles = cosines + half, *sine = sines + half; /* in the upper halves, until these are filled */
     for (size_t i = 0; i < half; i++)
         angles[i] = reduced((double)position * rotary->frequencies[i]);
     kernel->sin(angles, sine, half);
@@ -32,12 +32,12 @@ static void fill_position(const struct attn_elementary_kernel *kernel, const str
             sines[i] = -sine[i];
         return;
     }
-    for (size_t i = 0; i < half; i++) { /* upwards: what is read lies above what is written */
+    for (size_t i = 0; i < half; i++) { /* upwards: each sine is read before its place is written */
         float s = sine[i];
         sines[2 * i] = -s;
         sines[2 * i + 1] = s;
     }
-    for (size_t i = half; i-- > 0;) { /* downwards: below */
+    for (size_t i = half; i-- > 0;) { /* downwards: so is each cosine */
         float c = cosines[i];
         cosines[2 * i] = cosines[2 * i + 1] = c;
     }

@@ -25,7 +25,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     row->keys = (struct attn_interval){tile->sequence.oldest, tile->sequence.kv_len};
 }
 
-/* Makes the tile's keys enclose what a row may see, and that enclose what is common. */
+/* Adds a row that may see `keys`: tile->keys encloses what any row may see, tile->common is what every row may see. */
 static void enclose(struct attn_tile *tile, struct attn_interval keys) {
     tile->common.begin = attn_max(tile->common.begin, keys.begin);
     tile->common.end = attn_min(tile->common.end, keys.end);
@@ -52,7 +52,7 @@ static bool tiles_see_the_same_keys(const struct attn_tile *tile) {
 
 /* ---- Which rows ---- */
 
-/* Tiles of nearly equal height, so that the last is not a sliver; the first are the tallest. */
+/* Tiles of nearly equal height, so that the last is not a sliver. The first ones may have a row more. */
 static size_t tile_rows_of(const struct attn_tile *tile, size_t index) {
     size_t total = tile->sequence.q_len * tile->problem->group;
     return total / tile->tiles + (index < total % tile->tiles);
@@ -100,7 +100,7 @@ static const float *query_at(const struct attn_tile *tile, size_t head, size_t r
            (tile->sequence.q_row + row) * q->row_stride;
 }
 
-/* The queries of the next tile of one head, which would be waited for line by line. */
+/* Prefetches the queries of the head's next tile: the processor would wait for them line by line. */
 static void fetch_next_queries(const struct attn_tile *tile) {
     enum { LINE = 16 }; /* floats */
     const struct attn_problem *problem = tile->problem;
@@ -111,7 +111,7 @@ static void fetch_next_queries(const struct attn_tile *tile) {
     for (size_t r = attn_min(left, tile->rows); r > 0; r--, x += problem->q.row_stride)
         for (size_t j = 0; j < problem->head_size; j += LINE)
             __builtin_prefetch(x + j);
-    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+    __asm__ volatile(""); /* or gcc removes calls of a function that only prefetches */
 }
 
 static void scale_queries(const struct attn_tile *tile) {

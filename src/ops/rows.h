@@ -4,7 +4,7 @@
 
 #include "ops/tile.h"
 
-/* Takes up kv head number `head` of all sequences: where its keys are. */
+/* Takes up kv head number `head`, counted over all sequences, and finds its keys. */
 void attn_rows_take_head(struct attn_tile *tile, size_t head);
 
 /* Takes up tile number `index` of that head. */

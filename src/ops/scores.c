@@ -7,8 +7,8 @@
 
 /* ---- The product ---- */
 
-/* Panels that one product can take, from key `begin` on: those of a segment, of segments that follow each other in memory, or
- * of two pages of one panel each, whose distance then is the panel stride. */
+/* How many keys from `begin` on one product can take: those of a segment, of segments that follow each other in memory,
+ * or of two pages of one panel each, for which the panel stride becomes the distance of the pages. */
 static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_segment *segment) {
     size_t n = segment->count;
     while (n < end - begin) {
@@ -32,7 +32,7 @@ static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys, unit * tile->problem->head_size);
 }
 
-/* Keys that are rows are multiplied by no more query rows than a product takes at once. */
+/* run_columns takes no more rows of queries than a GEMM tile has. */
 static void multiply_key_rows(const struct attn_tile *tile, struct attn_gemm_args args) {
     for (size_t rows = args.m; rows > 0; rows -= args.m) {
         args.m = attn_min(rows, tile->gemm->rows);
@@ -42,7 +42,7 @@ static void multiply_key_rows(const struct attn_tile *tile, struct attn_gemm_arg
     }
 }
 
-/* The products of a part's rows with keys begin .. end - 1, from a multiple of the store's unit on. */
+/* The products of a part's rows with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
 static void multiply_keys(const struct attn_tile *tile, const struct attn_part *part, size_t begin, size_t end,
                           float *scores, size_t score_stride) {
     const struct attn_problem *problem = tile->problem;
@@ -69,7 +69,7 @@ static void multiply_keys(const struct attn_tile *tile, const struct attn_part *
     }
 }
 
-/* Joined blocks' columns, as far as rows of a part see them. */
+/* For each part the columns of the joined blocks that its rows see. */
 static void multiply_parts(const struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     struct attn_part part;
     for (size_t row = 0; row < tile->rows; row += part.rows) {
@@ -84,8 +84,8 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
 
 /* ---- Logits ---- */
 
-/* Logits of keys that rows see, to dense [batch, heads, q_len, kv_len]; -inf stays for the others. Rows that take the mean see
- * none, but have weights. */
+/* Copies the logits of visible keys to dense [batch, heads, q_len, kv_len], where hidden keys keep their -inf. Rows
+ * that take the mean see no key: they have weights (of_means), but no logits. */
 static void copy_scores(const struct attn_tile *tile, const struct attn_block *block, float *to, bool of_means) {
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
@@ -102,7 +102,7 @@ static void copy_stage(const struct attn_tile *tile, const struct attn_block *bl
         copy_scores(tile, block, options->scores, false);
 }
 
-/* Columns that no row of a part sees hold no product. */
+/* Row by row its own columns only: columns that no row of a part sees hold no product. */
 static void cap_logits(const struct attn_tile *tile, const struct attn_block *block) {
     float most = tile->problem->options->soft_cap;
     for (size_t r = 0; r < tile->rows; r++)
@@ -110,7 +110,7 @@ static void cap_logits(const struct attn_tile *tile, const struct attn_block *bl
                                   1.0f / most);
 }
 
-/* ALiBi at distances that the kernel's integers do not hold: for rows far from all keys. */
+/* ALiBi for a distance that does not fit into the kernel's int32: the row is far from all keys. */
 static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double distance) {
     for (size_t c = lo; c < hi; c++)
         x[c] = attn_fmaf(-slope, fabsf((float)(distance + (double)c)), x[c]);

@@ -4,8 +4,8 @@
 
 #include "ops/blocks.h"
 
-/* Fills the scores of `joined` blocks: of each row's columns, with the logits that the softmax is to see; other columns
- * may hold anything. Copies logits to the caller where asked for. */
+/* Fills the scores of `joined` blocks with the logits that the softmax takes: of each row's visible columns; other
+ * columns may hold anything. Copies logits to the caller where asked for. */
 void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined);
 
 #endif

@@ -7,7 +7,7 @@
 /* Query rows whose visible keys are counted at a time. */
 #define ROWS 64
 
-/* Heads are shared out where there are fewer pieces of ROWS rows than this per task. */
+/* Tasks share out heads too if there are fewer pieces of ROWS rows than this per task. */
 #define ITEMS_PER_TASK 4
 
 /* How many keys each row sees; the most and the least of them. */
@@ -41,7 +41,7 @@ struct piece {
     size_t row, rows;
 };
 
-/* In line in both callers: for the smallest problems a call is a hundredth of their time. */
+/* Inlined into both callers: for the smallest problems a call would be a hundredth of their time. */
 static inline __attribute__((always_inline)) void run_piece(const struct attn_problem *problem,
                                                             const struct attn_sequence *sequence,
                                                             const struct piece *piece, void *scratch) {
@@ -53,7 +53,7 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
     float *out = o->data + q_batch * o->batch_stride + query_head * o->head_stride + row * o->row_stride;
     struct visible visible;
     count_visible(problem, sequence, piece->b, piece->row, piece->rows, &visible);
-    if (visible.most == 0) { /* without keys there need be no pointer to them */
+    if (visible.most == 0) { /* then the caller need not have given a pointer to keys */
         clear_rows(problem, out, heads, piece->rows);
         return;
     }
@@ -121,7 +121,7 @@ size_t attn_small_items(const struct attn_problem *problem) {
 void attn_op_small(const struct attn_problem *problem, char *memory) {
     struct small small = {.problem = problem, .memory = memory, .chunks = chunks_of(problem)};
     size_t tasks = problem->plan.tasks;
-    if (tasks > 1) { /* then all can be counted */
+    if (tasks > 1) { /* then attn_small_items has seen that the products below fit */
         size_t pieces = problem->batch * small.chunks;
         small.parts = pieces / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
         attn_for_each(problem->options->parallel, tasks, pieces * small.parts, run_part, &small);

@@ -4,7 +4,7 @@
 
 #include "ops/problem.h"
 
-/* The most items that it can be cut into; 1 where they cannot be counted. */
+/* The most items that the call can be cut into; 1 if that number does not fit in size_t. */
 size_t attn_small_items(const struct attn_problem *problem);
 
 /* Computes a problem whose path is ATTN_PATH_SMALL, in [plan.scratches][plan.scratch_bytes] of memory. */

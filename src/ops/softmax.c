@@ -3,7 +3,7 @@
 #include "ops/parallel.h"
 #include "ops/visible.h"
 
-/* Nanoseconds of one element. */
+/* Nanoseconds for one element. */
 #define SOFTMAX_NS            0.25
 #define SOFTMAX_ROWS_PER_ITEM 16
 

@@ -12,7 +12,7 @@
 
 /* ---- A span ---- */
 
-/* Blocks that go through each product as one. */
+/* Blocks that each product takes together. */
 static void run_joined(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     if (tile->problem->plan.path == ATTN_PATH_STREAMED)
         attn_keys_pack_block(tile, block->begin + block->first, block->begin + block->last);
@@ -21,7 +21,7 @@ static void run_joined(struct attn_tile *tile, const struct attn_block *block, s
     attn_values_accumulate(tile, block, joined);
 }
 
-/* Keys begin .. end - 1, at most as many as the tile takes in one go; `begin` is a multiple of ATTN_BLOCK. */
+/* Keys begin .. end - 1, at most attn_blocks_at_once blocks. `begin` is a multiple of ATTN_BLOCK. */
 static void run_blocks(struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_block blocks[ATTN_MOST_BLOCKS];
     struct attn_block_rows rows;
@@ -32,7 +32,7 @@ static void run_blocks(struct attn_tile *tile, size_t begin, size_t end) {
     }
 }
 
-/* Span number `span` from nothing: into span_max, span_sum and span_output. */
+/* Computes span number `span`: into span_max, span_sum and span_output. */
 static void run_span(struct attn_tile *tile, size_t span) {
     struct attn_scratch *scratch = &tile->scratch;
     size_t begin = attn_max(span * ATTN_SPAN, tile->keys.begin / ATTN_BLOCK * ATTN_BLOCK);
@@ -60,7 +60,7 @@ static void take_span(struct attn_tile *tile, bool first, const struct attn_part
     }
     memcpy(tile->max, partial->max, tile->rows * sizeof(float));
     memcpy(tile->sum, partial->sum, tile->rows * sizeof(float));
-    if (partial->output == scratch->span_output) { /* the two change places */
+    if (partial->output == scratch->span_output) { /* swap the two instead of copying */
         scratch->span_output = scratch->output;
         scratch->output = partial->output;
     } else {
@@ -82,7 +82,7 @@ void attn_spans_run(struct attn_tile *tile) {
 
 void attn_spans_run_one(struct attn_tile *tile, size_t span, size_t index) {
     struct attn_partial partial = attn_partial_at(tile->problem, tile->workspace, index);
-    bool last = span + 1 == tile->problem->plan.spans; /* takes what lies behind the longest sequence as well */
+    bool last = span + 1 == tile->problem->plan.spans; /* also hides the keys behind the longest sequence */
     attn_rows_take_queries(tile);
     attn_output_hide(tile, span * ATTN_SPAN, last ? tile->problem->kv_len : (span + 1) * ATTN_SPAN);
     float *own = tile->scratch.span_output;

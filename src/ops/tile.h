@@ -1,11 +1,11 @@
 /* A tile: query rows that pass over the keys and values of one kv head together. Its state, which the phases share:
  *
  *   rows.c              takes up a head and some of its rows, and what they may see; takes queries
- *   blocks.c            what the rows see of some blocks of keys
+ *   blocks.c            describes what the rows see of some blocks of keys
  *   scores.c            the first product, and logits from it
- *   online_softmax.c    probabilities, and what earlier values are rescaled by
+ *   online_softmax.c    probabilities, and the factors that rescale earlier values
  *   values.c            the second product, added to what the span has so far
- *   output.c            what a tile leaves
+ *   output.c            normalizes and writes what a tile has computed
  *   spans.c             takes these in this order, block by block and span by span */
 #ifndef ATTN_OPS_TILE_H
 #define ATTN_OPS_TILE_H
@@ -24,7 +24,7 @@ struct attn_tile_row {
 /* Which blocks of a head's values were found finite. */
 struct attn_finite {
     size_t head;
-    uint64_t known, finite; /* of block i, bit i; blocks from 64 on are looked at each time */
+    uint64_t known, finite; /* bit i is block i; later blocks than 63 are looked at each time */
 };
 
 struct attn_tile {
@@ -40,9 +40,9 @@ struct attn_tile {
     size_t b, kv_head;
     struct attn_sequence sequence;
     size_t tiles;                   /* that the sequence's rows make */
-    struct attn_interval every_row; /* what each row may see, where all may see the same */
+    struct attn_interval every_row; /* what each row may see, if all rows may see the same */
     struct attn_kv_view k, v;       /* where its keys and values are found */
-    struct attn_interval stored;    /* keys whose values all tiles of the head find packed; else none */
+    struct attn_interval stored;    /* keys whose values lie packed for all tiles of the head; may be empty */
     struct attn_finite finite;
 
     /* The rows: */
@@ -67,7 +67,8 @@ static inline size_t attn_tile_dense_row(const struct attn_tile *tile, size_t r)
     return (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
 }
 
-/* How many rows from r on lie at one distance in a tensor: those of one head, or the heads of one query. */
+/* How many rows from r on lie at one distance from each other in a tensor: those of one head, or the heads of one
+ * query. */
 static inline size_t attn_tile_rows_at_one_distance(const struct attn_tile *tile, size_t r, size_t head_stride,
                                                     size_t row_stride, size_t *distance) {
     bool one_head = tile->problem->group == 1;

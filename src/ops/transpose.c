@@ -4,10 +4,12 @@
 #include "ops/gemm.h"
 #include "ops/parallel.h"
 
-/* Nanoseconds of one element: it is read and written. */
+/* Nanoseconds for one element: it is read and written. */
+
 #define TRANSPOSE_NS 0.125
-/* Rows copied at a time: the heads of so many rows lie close together in the merged side. Fewer where its rows compete for the
- * same cache sets, unless there are so many elements that memory is what is waited for: it likes long stretches. */
+/* Rows of a head that are copied before those of the next head, which lies beside it in the merged side. Fewer rows
+ * where the merged side's rows alias, because their lines would leave the cache before the next head needs them; but
+ * not with more than ALIASED_WORK elements, which come from memory, and memory is faster at long runs. */
 #define TRANSPOSE_ROWS_PER_ITEM         128
 #define TRANSPOSE_ALIASED_ROWS_PER_ITEM 8
 #define ALIASED_WORK                    (3u << 19)

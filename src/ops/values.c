@@ -6,8 +6,8 @@
 
 /* ---- The product ---- */
 
-/* What a product is added to: nothing, or the span's output so far, multiplied row by row unless `rescale` is NULL. Joined
- * blocks' factors follow each other. */
+/* What a product is added to: nothing, or the span's output so far. Each of its rows is multiplied by its factor first,
+ * unless `rescale` is NULL. The factors of joined blocks follow each other. */
 struct so_far {
     bool exists;
     const float *rescale;
@@ -19,7 +19,7 @@ static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->v, key + ahead).values, n * tile->problem->value_size);
 }
 
-/* Values that are rows are multiplied by no more rows of probabilities than a product takes at once. */
+/* run_rows takes no more rows of probabilities than a GEMM tile has. */
 static void multiply_value_rows(const struct attn_tile *tile, struct attn_gemm_args args) {
     for (size_t rows = args.m; rows > 0; rows -= args.m) {
         args.m = attn_min(rows, tile->gemm->rows);
@@ -30,8 +30,8 @@ static void multiply_value_rows(const struct attn_tile *tile, struct attn_gemm_a
     }
 }
 
-/* For `rows` rows from row `first` on: output = what it is so far + probabilities of columns begin .. end - 1 times
- * values. Columns of several blocks begin at 0. */
+/* For `rows` rows from row `first` on: output = output so far + probabilities of columns begin .. end - 1 times their
+ * values. If the columns are those of several blocks, `begin` is 0. */
 static void multiply_values(const struct attn_tile *tile, const struct attn_block *block, size_t first, size_t rows,
                             size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
@@ -69,7 +69,7 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_segment rows = attn_kv_locate(&tile->v, begin);
     size_t n = end - begin, size = tile->problem->value_size;
-    if (rows.value_stride == size) /* one row of all */
+    if (rows.value_stride == size) /* the rows are contiguous: one call for all */
         return tile->attention->all_finite(rows.values, n * size);
     for (size_t i = 0; i < n; i++)
         if (!tile->attention->all_finite(rows.values + i * rows.value_stride, size))
@@ -95,7 +95,8 @@ static bool are_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     return attn_kv_is_packed(&tile->v) ? panels_finite(tile, begin, end) : rows_finite(tile, begin, end);
 }
 
-/* Whether the values of a block's columns are finite: tiles of a head that share them look once, at all that are stored. */
+/* Whether the values of a block's columns are finite. If the tiles of a head share packed values, the first one that
+ * asks checks all of the block's that are stored, and the others find the answer. */
 static bool values_finite(struct attn_tile *tile, const struct attn_block *block) {
     struct attn_finite *found = &tile->finite;
     size_t index = block->begin / ATTN_BLOCK;
@@ -125,7 +126,7 @@ static void accumulate_parts(const struct attn_tile *tile, const struct attn_blo
     }
 }
 
-/* One row, piece after piece of the values that it sees. */
+/* One row: a product for each run of consecutive keys that it sees. */
 static void accumulate_seen(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     const struct attn_tile_row *row = &tile->row[r];
     float *output = tile->scratch.span_output + r * tile->problem->plan.output_stride;
@@ -144,11 +145,12 @@ void attn_values_zero_if_none(struct attn_tile *tile) {
     tile->span_has_values = true;
 }
 
-/* Where rows see different keys, the others' zero probabilities would carry an infinity or NaN in a value to rows that do not
- * see it; finite values they leave alone, but for the sign of a zero, which `normalize` makes +0. */
+/* A key that a row does not see has probability 0 in it. Times a finite value that changes at most the sign of a zero,
+ * which `normalize` makes +0; times an infinity or NaN it would be NaN. So if a value is not finite, rows that see
+ * different keys take one by one the values that they see. */
 static void accumulate_together(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     if (block->rows_differ)
-        attn_values_zero_if_none(tile); /* a row may see nothing of the block */
+        attn_values_zero_if_none(tile); /* the products do not write a row that sees nothing of the block */
     if (!block->rows_differ || values_finite(tile, block))
         accumulate_parts(tile, block, joined);
     else

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* a + b, or the end of the type that it lies beyond. */
+/* a + b, saturated. */
 static int64_t sum(int64_t a, int64_t b) {
     int64_t result;
     if (__builtin_add_overflow(a, b, &result))
@@ -58,7 +58,7 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
     }
     if (options->causal != ATTN_CAUSAL_NONE)
         end = clamped(sum(position, 1), end);
-    if (options->window_left > 0) { /* the row comes last: it moves no sum back from beyond the end of the type */
+    if (options->window_left > 0) { /* i is added last: position + i may saturate, and the window would be misplaced */
         size_t left =
             clamped(sum(sum(sequence->position, 1 - (int64_t)options->window_left), (int64_t)i), sequence->kv_len);
         begin = left > begin ? left : begin;
@@ -84,7 +84,8 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
         return (struct attn_interval){sequence->oldest, sequence->kv_len};
     if (sequence->q_len == 0)
         return all;
-    /* Without a window all rows begin at the same key, and the last one sees the most, unless each has its own length. */
+    /* Without a window to the left all rows begin at the same key; unless each has its own length, the last row sees
+     * the most. */
     bool last = options->valid.kind != ATTN_VALID_PER_ROW && options->window_left == 0;
     for (size_t i = last ? sequence->q_len - 1 : 0; i < sequence->q_len; i++)
         all = enclosing(all, attn_row_interval(problem, sequence, b, i));
@@ -147,7 +148,7 @@ static uint64_t zero_bytes(uint64_t word) {
     return (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
 }
 
-/* Eight keys a step: a row's block is looked at before each of its products. */
+/* Eight keys a step, because this runs for each row of each block. */
 enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n) {
     uint64_t any = 0, none = 0, word;
     size_t c = 0;
@@ -163,7 +164,7 @@ enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n) {
     return !any ? ATTN_SEES_NONE : none ? ATTN_SEES_SOME : ATTN_SEES_ALL;
 }
 
-/* Reads no further than the first key that it leaves. */
+/* Reads up to the first key that the mask leaves visible. */
 bool attn_bias_hides_all(const float *bias, size_t n) {
     size_t c = 0;
     while (c < n && bias[c] == -INFINITY)

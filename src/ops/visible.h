@@ -1,4 +1,5 @@
-/* Which keys a query row sees: what is known as an interval bounds the loops, so that hidden keys are not touched. */
+/* Which keys a query row sees. All but masks makes an interval, which bounds the loops: keys outside are not
+ * touched. */
 #ifndef ATTN_OPS_VISIBLE_H
 #define ATTN_OPS_VISIBLE_H
 
@@ -6,23 +7,23 @@
 
 /* One sequence of a problem. */
 struct attn_sequence {
-    size_t q_row, q_len; /* its rows, the first in tensors of packed sequences */
+    size_t q_row, q_len; /* its rows; q_row is the first one's index where sequences are packed, else 0 */
     size_t kv_row, kv_len;
     size_t oldest;    /* the oldest key that there still is: a ring wrote over those before */
-    int64_t position; /* of its first query row among its keys */
+    int64_t position; /* of its first query row among the keys */
 };
 
-/* Keys begin .. end - 1; empty ones are 0 .. -1. */
+/* Keys begin .. end - 1. The functions here return {0, 0} for an empty interval. */
 struct attn_interval {
     size_t begin, end;
 };
 
-/* How many of its first keys query row `i` of sequence `b` sees by its valid length; `rows` have one each. */
+/* The valid length of query row `i` of sequence `b`, at most `keys`. `rows` is how many rows a sequence has. */
 size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys);
 
 struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b);
 
-/* The keys that row `i` may see, as far as they are an interval. */
+/* The keys that row `i` may see, masks aside. */
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                        size_t b, size_t i);
 
@@ -30,11 +31,12 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
 struct attn_interval attn_sequence_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                             size_t b);
 
-/* Whether the rotary table has the positions of all query rows that see keys and, where keys come as tensors, of those keys. */
+/* Whether the rotary table has the positions of all query rows that see keys and, where keys come as tensors, of those
+ * keys. */
 bool attn_positions_exist(const struct attn_problem *problem);
 
-/* Whether the ring that is attended to still has the keys that query rows see: of a row with a window to the left all, of any
- * other one at least. A row that has lost them would be like one that sees none, and nobody would know. */
+/* Whether the ring still has the keys that query rows see: all of them for rows with a window to the left, at least one
+ * for other rows. A row that has lost its keys would silently give the result of a row that sees none. */
 bool attn_ring_holds(const struct attn_problem *problem);
 
 /* The masks of one query row, from key 0 on; NULL for none. */
@@ -47,13 +49,13 @@ struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size
 
 enum attn_seen { ATTN_SEES_NONE, ATTN_SEES_SOME, ATTN_SEES_ALL };
 
-/* How much of n keys a boolean mask leaves. */
+/* How many of n keys a boolean mask leaves visible. */
 enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n);
 
 /* Whether an additive mask is -inf for all n keys. */
 bool attn_bias_hides_all(const float *bias, size_t n);
 
-/* Whether the masks of a row leave key `key`. */
+/* Whether the masks of a row leave key `key` visible. */
 static inline bool attn_masks_leave(const struct attn_row_masks *masks, size_t key) {
     return (!masks->mask || masks->mask[key]) && (!masks->bias || masks->bias[key] != -__builtin_inff());
 }

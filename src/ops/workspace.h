@@ -1,4 +1,4 @@
-/* The working memory of a call that takes tiles, laid out as its plan says. */
+/* The workspace of a call that takes tiles. Its plan says how large the parts are. */
 #ifndef ATTN_OPS_WORKSPACE_H
 #define ATTN_OPS_WORKSPACE_H
 
@@ -14,18 +14,19 @@ struct attn_scratch {
     struct attn_store block;     /* of one block of keys, where streamed */
 };
 
-/* Floats of a row of scores: a block and a cache line, so that rows do not share cache sets. */
+/* Floats of a row of scores: a block and a cache line, so that the same column of all rows lies in different cache
+ * sets. */
 #define ATTN_SCORE_STRIDE (ATTN_BLOCK + 16)
 
 struct attn_workspace {
     float *partials;           /* [plan.partials], see attn_partial_at */
     struct attn_store packed;  /* heads that this call packs before their tiles */
     struct attn_store tensors; /* the caller's */
-    struct attn_kv_tensors kv; /* that these are */
+    struct attn_kv_tensors kv; /* what `tensors` points to */
     char *scratches;           /* [plan.scratches][plan.scratch_bytes] */
 };
 
-/* A tile's state after one span of keys, where spans are shared out among tasks. */
+/* A tile's state after one span of keys, if tasks share out its spans. */
 struct attn_partial {
     float *max, *sum; /* [rows] */
     float *output;    /* [rows][output_stride] */

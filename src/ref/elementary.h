@@ -1,6 +1,6 @@
 /* Elementary functions of the reference: the operation sequences of SLEEF 3.5's Sleef_finz_expf1_u10purecfma and its
- * likes for log, tanh, sin and cos (1.0 ULP), step by step, so that every machine gives their bits. Of the C library only
- * functions whose result is exact are called: rintf, lrintf. */
+ * likes for log, tanh, sin and cos (1.0 ULP), step by step, so that every machine gives their bits. Of the C library
+ * only functions whose result is exact are called: rintf, lrintf. */
 #ifndef ATTN_REF_ELEMENTARY_H
 #define ATTN_REF_ELEMENTARY_H
 
@@ -27,8 +27,8 @@ static inline float ref_pow2(int e) {
     return ref_float((uint32_t)(e + 127) << 23);
 }
 
-/* x = q ln2 + s, ln2 in two words; exp(s) by a polynomial of degree 6; times 2^q in two steps, so that a denormal result is
- * rounded once. */
+/* x = q ln2 + s, ln2 in two words; exp(s) by a polynomial of degree 6; times 2^q in two steps, so that a denormal
+ * result is rounded once. */
 static inline float ref_exp(float x) {
     if (isnan(x))
         return x;
@@ -87,7 +87,8 @@ static inline struct ref_pair ref_divide(struct ref_pair n, struct ref_pair d) {
     return (struct ref_pair){s, attn_fmaf(s, v, attn_fmaf(n.lo, t, u))};
 }
 
-/* x = 2^e m with m in [0.75, 1.5); log(m) = 2 artanh((m - 1) / (m + 1)) as an odd polynomial of a double-float quotient. */
+/* x = 2^e m with m in [0.75, 1.5); log(m) = 2 artanh((m - 1) / (m + 1)) as an odd polynomial of a double-float
+ * quotient. */
 static inline float ref_log(float x) {
     if (isnan(x) || x < 0.0f)
         return NAN;

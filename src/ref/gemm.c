@@ -13,7 +13,8 @@ static float start(const struct attn_gemm_args *args, size_t i, size_t j) {
     return args->bias ? args->bias[j] : 0.0f;
 }
 
-/* So many chains go on in step: without an instruction for the multiply-add one alone would wait for most of the time. */
+/* Chains computed side by side: on processors without the instruction one chain alone would mostly wait for its
+ * emulated fma. */
 enum { CHAINS = 8 };
 
 static void run_chains(const struct attn_gemm_args *args, size_t i, size_t j, size_t n, size_t k_stride,

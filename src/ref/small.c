@@ -9,7 +9,7 @@ static float logit(const float *q, const float *k, size_t size, float scale) {
     return acc;
 }
 
-/* Logits of n keys become probabilities that are yet to be divided by their sum, which is returned. */
+/* Replaces n logits by exp(logit - maximum) and returns the sum of these. */
 static float softmax(float *p, size_t n) {
     float m = -INFINITY, lanes[ATTN_LANES] = {0};
     for (size_t c = 0; c < n; c++)

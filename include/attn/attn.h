@@ -1,6 +1,7 @@
 /* libattn: multi-head attention for CPUs.
  *
- * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32, at three levels, each usable alone:
+ * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32, at three
+ * levels, each usable alone:
  *
  *   kernels    attn_gemm_*, attn_masked_softmax, attn_transpose_qkv, attn_transpose_output
  *   attention  attn_attention over strided queries, keys and values, or over an attn_cache
@@ -8,26 +9,36 @@
  *
  * Rules that hold for every function:
  *
- * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the batch.
- * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is contiguous.
- * - float data needs no more than a float's own alignment. Object memory and workspaces need ATTN_ALIGNMENT bytes.
- * - The caller owns all memory. A *_size or *_workspace function says how many bytes; nothing is allocated, locked or
- *   printed (but under ATTN_VERBOSE=2) while computing. An object lives in the memory it was given and needs no destructor: when nothing uses it
- *   any more, free the memory.
- * - Objects are read-only after their creation, except attn_cache: any number of threads may share them. Each concurrent
- *   call needs its own workspace. Appending to a cache excludes every other use of that cache.
- * - Arguments are checked before the first write. A failure returns a status other than ATTN_OK and, where `field` is not
- *   NULL, stores in *field the static name of the argument that is wrong; on success *field is untouched.
- * - A pointer must not be NULL unless its description says so, and must cover the elements described; neither pointers nor
- *   extents can be checked. Outputs must not overlap inputs unless the function says so (ATTN_OVERLAP where that is seen).
- *   They may lie beside them in one buffer, in columns of their own: q, k, v and o as the four parts
- *   of [batch, len, 4, heads, head_size], say.
- * - Sizes above PTRDIFF_MAX are refused (ATTN_BAD_SIZE): they are negative numbers that were converted.
- * - Arithmetic runs in the caller's floating-point environment, which must be the default: round to nearest, denormals kept.
- *   The sign and payload of a NaN result are not specified. Control bits (rounding, flushing of
- *   denormals) are left alone. A library compiled by gcc raises no FE_INVALID, FE_DIVBYZERO or
- *   FE_OVERFLOW for ordinary numbers and masks: a program may trap them. Clang does not keep to that.
- * - A call takes at most 16 KiB of the calling thread's stack; so does a task of its own thread's.
+ * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the
+ *   batch.
+ * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is
+ *   contiguous.
+ * - float data needs no more than a float's own alignment. Object memory and workspaces need
+ *   ATTN_ALIGNMENT bytes.
+ * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
+ *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives in
+ *   the memory it was given and needs no destructor: when nothing uses it any more, free the
+ *   memory.
+ * - Objects are read-only after their creation, except attn_cache: any number of threads may share
+ *   them. Each concurrent call needs its own workspace. Appending to a cache excludes every other
+ *   use of that cache.
+ * - Arguments are checked before the first write. A failure returns a status other than ATTN_OK
+ *   and, where `field` is not NULL, stores the name of the wrong argument, a static string, in
+ *   *field; on success *field is untouched.
+ * - A pointer must not be NULL unless its description says so, and must cover the elements
+ *   described; the library can check neither pointers nor extents. Outputs must not overlap inputs
+ *   unless the function says so (ATTN_OVERLAP where the library sees it). Outputs and inputs may be
+ *   different columns of one buffer: q, k, v and o as the four parts of [batch, len, 4, heads,
+ *   head_size], say.
+ * - Sizes above PTRDIFF_MAX are refused (ATTN_BAD_SIZE): they are negative numbers that were
+ *   converted.
+ * - Arithmetic runs in the caller's floating-point environment, which must be the default: round to
+ *   nearest, denormals kept. The sign and payload of a NaN result are not specified. Control bits
+ *   (rounding, flushing of denormals) are left alone. A library compiled by gcc raises no
+ *   FE_INVALID, FE_DIVBYZERO or FE_OVERFLOW for ordinary numbers and masks: a program may trap
+ *   them. Clang does not keep to that.
+ * - A call takes at most 16 KiB of stack in the calling thread, and each task as much in the thread
+ *   that runs it.
  */
 #ifndef ATTN_ATTN_H
 #define ATTN_ATTN_H
@@ -39,7 +50,7 @@
 #define ATTN_VERSION_MINOR 1
 #define ATTN_VERSION_PATCH 0
 
-/* On Windows define ATTN_STATIC before this header where the static library is linked. */
+/* On Windows define ATTN_STATIC before including this header if you link the static library. */
 #if defined(_WIN32) && defined(ATTN_BUILDING)
 #define ATTN_API __declspec(dllexport)
 #elif defined(_WIN32) && !defined(ATTN_STATIC)
@@ -57,12 +68,12 @@ extern "C" {
 /* Alignment in bytes of object memory and workspaces. */
 #define ATTN_ALIGNMENT 64
 
-/* ---- Statuses ---------------------------------------------------------------------------------------------------- */
+/* ---- Statuses -------------------------------------------------------------------------------- */
 
 typedef enum attn_status {
     ATTN_OK = 0,
     ATTN_NULL_POINTER,    /* a pointer that must be given is NULL */
-    ATTN_BAD_SIZE,        /* a size that is zero or too large for what it counts, or does not divide as it must */
+    ATTN_BAD_SIZE,        /* a size that is 0, too large, or does not divide as it must */
     ATTN_BAD_VALUE,       /* NaN, infinite, out of range, not one of the enumeration's values, or
                              given without what uses it */
     ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place, or strides
@@ -70,9 +81,9 @@ typedef enum attn_status {
     ATTN_OVERLAP,         /* an output overlaps an input */
     ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
     ATTN_MISALIGNED,      /* memory that is not aligned to ATTN_ALIGNMENT */
-    ATTN_TOO_SMALL,       /* memory with fewer bytes than the size query said, a full cache, or a ring
-                             that has lost what is asked for */
-    ATTN_UNKNOWN_ISA,     /* no ISA of that name or number, or one that this library was built without */
+    ATTN_TOO_SMALL,       /* memory with fewer bytes than needed, a full cache, or a ring that
+                             has lost what is asked for */
+    ATTN_UNKNOWN_ISA,     /* no such ISA, or one that this library was built without */
     ATTN_UNSUPPORTED_ISA, /* this processor or its operating system lacks that ISA */
     ATTN_MISMATCH         /* two objects that do not belong together: other ISA, heads or sizes */
 } attn_status;
@@ -80,13 +91,13 @@ typedef enum attn_status {
 /* A static English sentence for `status`; never NULL, also for values that are no status. */
 ATTN_API const char *attn_status_string(attn_status status);
 
-/* ---- Version and instruction sets -------------------------------------------------------------------------------- */
+/* ---- Version and instruction sets ------------------------------------------------------------ */
 
 /* "MAJOR.MINOR.PATCH" of the library that is loaded (the macros above are those of this header). */
 ATTN_API const char *attn_version(void);
 
 typedef enum attn_isa {
-    ATTN_ISA_BEST = 0, /* the best one that this processor and its operating system support; see ATTN_MAX_ISA */
+    ATTN_ISA_BEST = 0, /* the best that processor and operating system support; see ATTN_MAX_ISA */
     ATTN_ISA_SCALAR,   /* portable C: the reference, obvious and slow */
     ATTN_ISA_AVX2,     /* AVX2 and FMA */
     ATTN_ISA_AVX512,   /* AVX-512 F, BW, DQ and VL */
@@ -96,41 +107,45 @@ typedef enum attn_isa {
 
 /* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, in any case) lowers what
  * ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and ignored.
- * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one where
- * the calling thread takes denormal numbers for 0, which changes results; 2, also a line per call, with
- * its sizes, the options in use, the microseconds it took, and any size of 0 that makes it do nothing. */
+ * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one
+ * where the calling thread takes denormal numbers for 0, which changes results; 2, also a line per
+ * call, with its sizes, the options in use, the microseconds it took, and any size of 0 that makes
+ * it do nothing. */
 
 /* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
 ATTN_API const char *attn_isa_name(attn_isa isa);
-/* ATTN_NULL_POINTER; ATTN_UNKNOWN_ISA for a name that is none of the above, *isa then untouched. */
+/* The ISA of such a name. ATTN_NULL_POINTER; ATTN_UNKNOWN_ISA for any other name: *isa is then
+ * untouched. */
 ATTN_API attn_status attn_isa_from_name(const char *name, attn_isa *isa);
-/* 1 where the library holds kernels for `isa`, else 0. */
+/* 1 if the library was built with kernels for `isa`, else 0. */
 ATTN_API int attn_isa_built(attn_isa isa);
-/* 1 where they are built and this processor and its operating system can run them, else 0. */
+/* 1 if, moreover, this processor and its operating system can run them, else 0. */
 ATTN_API int attn_isa_supported(attn_isa isa);
 /* What ATTN_ISA_BEST stands for in this process. */
 ATTN_API attn_isa attn_isa_chosen(void);
 
-/* ---- Threads ----------------------------------------------------------------------------------------------------- */
+/* ---- Threads --------------------------------------------------------------------------------- */
 
-/* The library starts no thread. `run` must call task(arg, i) once for each i < count, in any order, on any threads, and
- * return when all calls have returned. `threads` is into how many tasks work is cut at most (0 counts as 1); with 1 `run`
- * is not called. NULL in place of an attn_parallel means: everything in the calling thread.
- * attn/openmp.h and attn/pthreadpool.h fill this in for the two usual pools. */
+/* The library starts no thread. `run` must call task(arg, i) once for each i < count, in any order,
+ * on any threads, and return when all calls have returned. The library cuts work into at most
+ * `threads` tasks (0 counts as 1); with 1 it does not call `run`. NULL in place of an attn_parallel
+ * means: everything in the calling thread. attn/openmp.h and attn/pthreadpool.h fill this in for
+ * the two usual pools. */
 typedef struct attn_parallel {
     void (*run)(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count);
     void *context;
     size_t threads;
 } attn_parallel;
 
-/* ---- Kernel level: GEMM with packed weights ---------------------------------------------------------------------- */
+/* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
-/* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]: for each element one chain of fused multiply-adds over ascending k that
- * starts at the bias (or +0). */
+/* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
+ * multiply-adds over ascending k that starts at the bias (or +0). */
 typedef struct attn_gemm attn_gemm;
 
-/* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out size, out_stride = 1;
- * PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in size. */
+/* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
+ * size, out_stride = 1; PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in
+ * size. */
 typedef struct attn_linear {
     const float *weight;
     size_t in_stride, out_stride;
@@ -145,30 +160,36 @@ typedef struct attn_gemm_config {
 
 /* Bytes that attn_gemm_create needs for this config; the pointers in it are not looked at.
  * NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes, const char **field);
+ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes,
+                                    const char **field);
 /* Packs weights and bias into `memory`; they are not needed afterwards.
  * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
-ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes, attn_gemm **gemm,
-                                      const char **field);
-/* Bytes of workspace with which m rows of x, x_stride apart, are quicker: often 0. Rows a multiple of 4 KiB apart compete for the
- * same sets of a cache; with a workspace they are copied into it first. NULL_POINTER, BAD_SIZE, OVERFLOW. */
-ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride, size_t *bytes,
-                                         const char **field);
-/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. workspace may be NULL, parallel too: the
- * result is the same. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y,
-                                   size_t y_stride, void *workspace, size_t bytes, const attn_parallel *parallel,
-                                   const char **field);
+ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
+                                      attn_gemm **gemm, const char **field);
+/* Bytes of workspace that make the product of m rows of x, x_stride apart, faster; often 0. Rows a
+ * multiple of 4 KiB apart compete for the same cache sets; attn_gemm_run copies them into the
+ * workspace first. NULL_POINTER, BAD_SIZE, OVERFLOW. */
+ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride,
+                                         size_t *bytes, const char **field);
+/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. workspace
+ * and parallel may be NULL: the result is the same. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW,
+ * OVERLAP, MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride,
+                                   float *y, size_t y_stride, void *workspace, size_t bytes,
+                                   const attn_parallel *parallel, const char **field);
 
-/* ---- Kernel level: masked softmax -------------------------------------------------------------------------------- */
+/* ---- Kernel level: masked softmax ------------------------------------------------------------ */
 
 /* What a row without visible keys yields. */
 typedef enum attn_empty_rows {
     ATTN_EMPTY_ZERO = 0, /* +0, log-sum-exp -inf (ONNX, PyTorch) */
-    ATTN_EMPTY_MEAN /* d2l's answer, whose mask is a finite -1e6: every key counts alike; log-sum-exp log(kv_len) */
+    /* d2l's answer, whose mask is a finite -1e6: every key has the same weight; log-sum-exp
+     * log(kv_len) */
+    ATTN_EMPTY_MEAN
 } attn_empty_rows;
 
-/* Visible keys: keys below a length. A length above the number of keys counts as that number, a negative one as 0. */
+/* Visible keys: keys below a length. A length above the number of keys counts as that number, a
+ * negative one as 0. */
 typedef enum attn_valid_kind {
     ATTN_VALID_ALL = 0,      /* every key is visible; `lens` must be NULL */
     ATTN_VALID_PER_SEQUENCE, /* lens[batch] */
@@ -180,46 +201,53 @@ typedef struct attn_valid_lens {
     const int64_t *lens;
 } attn_valid_lens;
 
-/* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not read. */
+/* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not
+ * read. */
 typedef struct attn_softmax_args {
     attn_isa isa;
-    size_t batch, rows, cols;            /* x and y are [batch, rows, cols]; each may be 0 */
-    const float *x;                      /* not looked at where a size is 0 */
-    size_t x_batch_stride, x_row_stride; /* x_row_stride >= cols; x_batch_stride may be 0 (broadcast) */
-    float *y;                            /* may be x itself with the same strides; no other overlap */
+    size_t batch, rows, cols; /* x and y are [batch, rows, cols]; each may be 0 */
+    const float *x;           /* not read where a size is 0 */
+    /* x_row_stride >= cols; x_batch_stride may be 0 (broadcast). */
+    size_t x_batch_stride, x_row_stride;
+    float *y; /* may be x itself with the same strides; no other overlap */
     size_t y_batch_stride, y_row_stride;
     attn_valid_lens valid;
     attn_empty_rows empty;
     const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_softmax_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field);
 
-/* ---- Kernel level: splitting and merging heads -------------------------------------------------------------------- */
+/* ---- Kernel level: splitting and merging heads ----------------------------------------------- */
 
-/* One side is [batch, len, heads * head_size] (merged), the other [batch * heads, len, head_size] (split). */
+/* One side is [batch, len, heads * head_size] (merged), the other [batch * heads, len, head_size]
+ * (split). */
 typedef struct attn_transpose_args {
     attn_isa isa;
     size_t batch, len, heads, head_size; /* head_size at least 1; each other may be 0 */
-    const float *x;                      /* not looked at where a size is 0 */
+    const float *x;                      /* not read where a size is 0 */
     float *y;                            /* no overlap with x */
-    size_t merged_batch_stride;          /* of the merged side; >= len * merged_row_stride, split is dense */
-    size_t merged_row_stride;            /* >= heads * head_size */
+    /* Of the merged side: >= len * merged_row_stride, and >= heads * head_size. The split side is
+     * dense. */
+    size_t merged_batch_stride, merged_row_stride;
     const attn_parallel *parallel;
 } attn_transpose_args;
 
-/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field);
 /* Merge: x split, y merged. Same errors. */
 ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, const char **field);
 
-/* ---- Attention level ----------------------------------------------------------------------------------------------- */
+/* ---- Attention level ------------------------------------------------------------------------- */
 
-/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride + c]. Inputs may
- * broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides.
- * All three strides 0 in q or k of more than one row (over batch, heads and length) are refused:
- * they were forgotten. Where one row for all is meant, a dimension of size 1 can have any stride. */
+/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
+ * + c]. Inputs may broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are
+ * all just strides. A q or k of more than one row (over batch, heads and length) whose three
+ * strides are all 0 is refused: the strides were forgotten. To give one row for all, set the stride
+ * of a dimension of size 1 to anything else. */
 typedef struct attn_tensor {
     const float *data;
     size_t batch_stride, head_stride, row_stride;
@@ -230,8 +258,8 @@ typedef struct attn_tensor_out {
     size_t batch_stride, head_stride, row_stride;
 } attn_tensor_out;
 
-/* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides count bytes and may be 0
- * (broadcast); the keys of a row are contiguous. Read in place. */
+/* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides
+ * count bytes and may be 0 (broadcast); the keys of a row are contiguous. Read in place. */
 typedef struct attn_mask {
     const uint8_t *data; /* NULL: no mask */
     size_t batch_stride, head_stride, row_stride;
@@ -241,8 +269,8 @@ typedef struct attn_mask {
  *   at i + n - q           the last row at the last key (decode, cache)
  *   at i                   ATTN_CAUSAL_TOP_LEFT
  *   at i + causal_offset   ATTN_CAUSAL_OFFSET
- * Causal rows see the keys up to their position. Window, ALiBi and rotary embedding count from it too; valid lengths do not
- * change it. */
+ * Causal rows see the keys up to their position. Window, ALiBi and rotary embedding count from it
+ * too; valid lengths do not change it. */
 typedef enum attn_causal {
     ATTN_CAUSAL_NONE = 0, /* no limit; positions are those of ATTN_CAUSAL_BOTTOM_RIGHT */
     ATTN_CAUSAL_BOTTOM_RIGHT,
@@ -250,7 +278,7 @@ typedef enum attn_causal {
     ATTN_CAUSAL_OFFSET
 } attn_causal;
 
-/* Logits on request, after which step: each adds to the one before. */
+/* After which step logits are copied out. Each step includes those before it. */
 typedef enum attn_score_stage {
     ATTN_SCORE_RAW = 0, /* q k^T * scale */
     ATTN_SCORE_CAPPED,  /* after the soft-cap */
@@ -259,42 +287,53 @@ typedef enum attn_score_stage {
 
 typedef struct attn_rotary attn_rotary;
 
-/* Which keys a query row sees, what is done to its logits, what else comes out, and who computes it: shared by attention and
- * layer. All zero is plain attention in the calling thread. A key must be visible by everything that is given. */
+/* Options that attention and layer share: which keys a query row sees, how its logits change,
+ * further outputs, and threads. All zero is plain attention in the calling thread. A row sees a key
+ * only if nothing that is given hides the key. */
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
     const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
     attn_causal causal;
     int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else 0 */
-    size_t window_left,
-        window_right;   /* n keys on that side, the row's own counted: position - n < key, key < position + n;
-                                         0: no limit */
-    attn_mask mask;     /* keys hidden by it alone may be read, but have no effect */
-    float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); 0: none; else finite, above 0 */
-    const float *alibi; /* NULL, or slopes [heads]: logit -= slope * abs(position - key); finite */
-    attn_tensor bias;   /* data NULL, or an additive mask [batch, heads, q_len, kv_len], added last. Strides may
-                                         be 0. -inf hides the key, as `mask` does */
-    const float *sinks; /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that
-                                         sees no key is then +0 and its log-sum-exp the sink, whatever `empty` says */
+    /* Keys on each side of the row's position, its own included: position - window_left < key and
+     * key < position + window_right. 0: no limit. */
+    size_t window_left, window_right;
+    attn_mask mask;     /* keys that only `mask` hides may be read, but have no effect */
+    float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); finite, above 0; 0: none */
+    const float *alibi; /* NULL, or slopes [heads], finite: logit -= slope * abs(position - key) */
+    /* data NULL, or an additive mask [batch, heads, q_len, kv_len], added last. Strides may be 0.
+     * -inf hides the key, as `mask` does. */
+    attn_tensor bias;
+    /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that sees no
+     * key is then +0 and its log-sum-exp the sink, whatever `empty` says. */
+    const float *sinks;
     attn_empty_rows empty;
-    const attn_rotary
-        *rotary; /* NULL, or rotates queries at their position, and keys that come as tensors at theirs, which
-                                      is their index; those of a cache were rotated when they were appended */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions by which `rotary` rotates */
-    float dropout;         /* training: probability in [0, 1) that a weight becomes 0; the others grow by 1 / (1 - p) */
-    uint64_t dropout_seed; /* the mask depends on it and on (batch, head, row, key) alone; see docs/semantics.md */
-    float *weights;        /* NULL, or softmax weights out (before dropout): dense [batch, heads, q_len, kv_len];
-                              +0 for keys that are hidden or that a shorter sequence has not */
-    float *scores;         /* NULL, or logits out, likewise dense; -inf for such keys */
+    /* NULL, or rotates each query by its position, and each key of a tensor by its index. A cache's
+     * keys were rotated when they were appended. */
+    const attn_rotary *rotary;
+    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions of `rotary` */
+    /* Training: the probability p in [0, 1) that a weight becomes 0; the others grow by 1 / (1 -
+     * p). */
+    float dropout;
+    /* The weights that become 0 depend on it and on (batch, head, row, key) alone:
+     * docs/semantics.md. */
+    uint64_t dropout_seed;
+    /* NULL, or an output: softmax weights before dropout, dense [batch, heads, q_len, kv_len]. +0
+     * for hidden keys and for those that a shorter sequence lacks. */
+    float *weights;
+    float *scores; /* NULL, or an output: logits, likewise dense; -inf for such keys */
     attn_score_stage score_stage;
-    float *log_sum_exp; /* NULL, or log of the sum of exp of a row's logits out: dense [batch, heads, q_len] */
+    /* NULL, or an output: the log of the sum of exp of each row's logits, dense [batch, heads,
+     * q_len]. */
+    float *log_sum_exp;
     const attn_parallel *parallel;
 } attn_options;
 
-/* Sequences of different lengths packed one after the other without padding: sequence b is rows cu[b] .. cu[b + 1] - 1 of a
- * tensor whose batch stride is not looked at. Checked before anything is read: 0 <= cu[b] <= cu[b + 1] <= total.
- * A bound such as q_len may be loose: no time is spent on it, nor workspace beyond what `total`
- * rows need (a query for a workspace looks at `total`, but not into cu). */
+/* Sequences of different lengths packed one after the other without padding: sequence b is rows
+ * cu[b] .. cu[b + 1] - 1 of a tensor, whose batch stride is ignored. Before anything else is read
+ * the library checks 0 <= cu[b] <= cu[b + 1] <= total. A bound such as q_len may be larger than any
+ * sequence: that costs no time, and no workspace beyond what `total` rows need (a workspace query
+ * reads `total`, but not cu). */
 typedef struct attn_cu_lens {
     const int64_t *cu; /* NULL: not packed; else [batch + 1] */
     size_t total;      /* rows that the tensor holds; 0 without `cu` */
@@ -306,11 +345,13 @@ typedef struct attn_cache attn_cache;
 typedef struct attn_attention_args {
     attn_isa isa; /* with a cache: ATTN_ISA_BEST stands for the cache's */
     size_t batch, heads;
-    size_t kv_heads; /* 0 stands for heads; else divides heads: query heads g*heads/kv_heads.. share kv head g */
-    size_t q_len,
-        kv_len;         /* with a cache, kv_len is the longest sequence's length there, and this one 0 or equal to it */
-    attn_cu_lens q_cu;  /* of q and o: sequences of at most q_len rows each */
-    attn_cu_lens kv_cu; /* of k and v: sequences of at most kv_len keys each; without a cache only */
+    /* 0 stands for heads, else it divides heads: each kv head serves heads / kv_heads query heads
+     * in a row. */
+    size_t kv_heads;
+    size_t q_len;
+    size_t kv_len;      /* with a cache 0, or the length of its longest sequence */
+    attn_cu_lens q_cu;  /* of q and o: at most q_len rows for each sequence */
+    attn_cu_lens kv_cu; /* of k and v: at most kv_len keys for each sequence; not with a cache */
     size_t head_size;   /* of query and key, at least 1 */
     size_t value_size;  /* of value and output; 0 stands for head_size */
     float scale;        /* +0 stands for 1 / sqrt(head_size); -0 is an error */
@@ -322,23 +363,28 @@ typedef struct attn_attention_args {
     attn_options options;
 } attn_attention_args;
 
-/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
- * is not looked at. What serves these sizes serves smaller batches and lengths too, down to 0.
- * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA, MISMATCH. */
-ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes, const char **field);
-/* batch, heads, q_len of 0: nothing is touched. Where packed sequences differ in length, outputs beyond a
- * sequence's own rows are not touched. As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes, const char **field);
+/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
+ * its capacity. Tensor data is not read. The workspace also serves smaller batches and lengths,
+ * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA,
+ * MISMATCH. */
+ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes,
+                                              const char **field);
+/* If batch, heads or q_len is 0, nothing is touched. Where packed sequences differ in length,
+ * outputs beyond a sequence's own rows are not touched. As above, and BAD_STRIDE, OVERLAP,
+ * MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes,
+                                    const char **field);
 
-/* Attention over a set of keys from attention over its parts: o = sum of o_p exp(lse_p) / sum of exp(lse_p), parts taken in
- * ascending order. What caches split over machines or memories need. */
+/* Attention over a set of keys, from attention over its parts: o = sum of o_p exp(lse_p) / sum of
+ * exp(lse_p), in ascending order of parts. For caches that are split over machines or memories. */
 typedef struct attn_merge_args {
     attn_isa isa;
     size_t parts; /* at least 1 */
     size_t batch, heads, q_len, value_size;
     const attn_tensor *o; /* [parts] outputs, each [batch, heads, q_len, value_size] */
-    const float *const
-        *log_sum_exp;          /* [parts] arrays, each dense [batch, heads, q_len]; -inf: the part is not looked at */
+    /* [parts] arrays, each dense [batch, heads, q_len]. Where one is -inf the part's output is not
+     * read. */
+    const float *const *log_sum_exp;
     attn_tensor_out merged;    /* apart from all inputs */
     float *merged_log_sum_exp; /* NULL, or dense [batch, heads, q_len] */
     const attn_parallel *parallel;
@@ -347,10 +393,10 @@ typedef struct attn_merge_args {
 /* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_merge(const attn_merge_args *args, const char **field);
 
-/* ---- Rotary embedding ---------------------------------------------------------------------------------------------- */
+/* ---- Rotary embedding ------------------------------------------------------------------------ */
 
-/* Pairs of elements of a head rotated by position * frequency (Su et al., "RoFormer", 2021). The angle is reduced in double
- * precision; sine and cosine are SLEEF's, tabulated once. */
+/* Pairs of elements of a head rotated by position * frequency (Su et al., "RoFormer", 2021). The
+ * angle is reduced in double precision; sine and cosine are SLEEF's, tabulated once. */
 typedef enum attn_rotary_pairs {
     ATTN_ROTARY_HALVES = 0, /* elements i and i + dims / 2 (GPT-NeoX, Llama in PyTorch) */
     ATTN_ROTARY_INTERLEAVED /* elements 2 i and 2 i + 1 (GPT-J, the paper) */
@@ -358,29 +404,34 @@ typedef enum attn_rotary_pairs {
 
 typedef struct attn_rotary_config {
     size_t positions; /* 0 .. positions - 1; at least 1 */
-    size_t dims;      /* the first so many elements of a head are rotated: even, at least 2 */
+    size_t dims;      /* the first `dims` elements of a head are rotated: even, at least 2 */
     attn_rotary_pairs pairs;
-    double base;               /* pair i has frequency base^(-2 i / dims); 0 stands for 10000, else finite, above 0 */
+    /* Pair i has frequency base^(-2 i / dims). Finite, above 0; 0 stands for 10000. */
+    double base;
     const double *frequencies; /* NULL, or [dims / 2] finite frequencies; `base` is then 0 */
 } attn_rotary_config;
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
-ATTN_API attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes, const char **field);
+ATTN_API attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes,
+                                      const char **field);
 /* As above, and MISALIGNED, TOO_SMALL. One table serves every ISA. */
-ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *memory, size_t bytes,
-                                        attn_rotary **rotary, const char **field);
+ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *memory,
+                                        size_t bytes, attn_rotary **rotary, const char **field);
 
-/* ---- Key/value cache ----------------------------------------------------------------------------------------------- */
+/* ---- Key/value cache ------------------------------------------------------------------------- */
 
-/* Keys and values of `batch` sequences, packed for the kernels when they are appended, read once per step. */
+/* Keys and values of `batch` sequences, packed for the kernels when they are appended, read once
+ * per step. */
 typedef struct attn_cache_config {
     attn_isa isa;
-    size_t batch, kv_heads, head_size, value_size; /* each at least 1; value_size 0 stands for head_size */
-    size_t capacity;                               /* keys per sequence, at least 1; of pages a multiple of page_size */
+    size_t batch, kv_heads, head_size; /* each at least 1 */
+    size_t value_size;                 /* 0 stands for head_size */
+    size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
     /* Not 0: each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as
-     * hidden, also from the mean of ATTN_EMPTY_MEAN, but a row with a window to the left must find all of
-     * it, any other row one key of those that it sees: attention is ATTN_TOO_SMALL otherwise. Chunks of n
-     * rows with a window of w keys take a capacity of n + w - 1. */
+     * hidden, also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window
+     * to the left sees, and one key at least that any other row sees; otherwise attention fails
+     * with ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w -
+     * 1. */
     int ring;
     size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
     size_t pages;     /* of all sequences together, 1 .. INT32_MAX; 0 without a page_size */
@@ -391,81 +442,90 @@ typedef struct attn_cache_config {
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, const char **field);
+ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes,
+                                     const char **field);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
-ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
-                                       const char **field);
+ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes,
+                                       attn_cache **cache, const char **field);
 
 typedef struct attn_cache_append_args {
-    size_t len;                    /* keys for each sequence; may be 0 */
-    const int64_t *lens;           /* NULL, or [batch]: so many for each, 0 .. len; not with cu */
-    attn_cu_lens cu;               /* of k and v: at most len keys for each sequence */
-    attn_tensor k;                 /* [batch, kv_heads, len, head_size] */
-    attn_tensor v;                 /* [batch, kv_heads, len, value_size] */
-    const attn_rotary *rotary;     /* NULL, or rotates the keys at their index in the sequence */
+    size_t len;                /* keys for each sequence; may be 0 */
+    const int64_t *lens;       /* NULL, or [batch]: keys for each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu;           /* of k and v: at most len keys for each sequence */
+    attn_tensor k;             /* [batch, kv_heads, len, head_size] */
+    attn_tensor v;             /* [batch, kv_heads, len, value_size] */
+    const attn_rotary *rotary; /* NULL, or rotates the keys at their index in the sequence */
     const int64_t *rotary_offsets; /* NULL, or [batch]: added to the index, with `rotary` only */
     const attn_parallel *parallel;
 } attn_cache_append_args;
 
-/* Appends to every sequence. NULL_POINTER, BAD_SIZE, BAD_VALUE (lens, cu, a position that the rotary table lacks, a page that
- * is not set), BAD_STRIDE, OVERFLOW, MISMATCH (rotary dims), TOO_SMALL (more than the capacity left, or
- * than a ring holds). On failure nothing is appended. */
-ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args, const char **field);
-/* Keys that the sequence has been given, with ATTN_ALL_SEQUENCES those of the longest; 0 for NULL or no such sequence. */
+/* Appends to every sequence. NULL_POINTER, BAD_SIZE, BAD_VALUE (lens, cu, a position that the
+ * rotary table lacks, a page that is not set), BAD_STRIDE, OVERFLOW, MISMATCH (rotary dims),
+ * TOO_SMALL (more than the capacity left, or than a ring holds). On failure nothing is appended. */
+ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args,
+                                       const char **field);
+/* How many keys the sequence has been given, with ATTN_ALL_SEQUENCES the longest one; 0 for NULL or
+ * if there is no such sequence. */
 ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
-/* Forgets the keys from `len` on, of one sequence or all (shorter ones stay as they are). NULL_POINTER; BAD_SIZE: no such
- * sequence, len above its length, or of a ring below what it still holds the keys for. */
-ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len, const char **field);
+/* Forgets the keys from `len` on, of one sequence or all (shorter ones stay as they are).
+ * NULL_POINTER; BAD_SIZE: no such sequence, len above its length, or of a ring below what it still
+ * holds the keys for. */
+ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len,
+                                         const char **field);
 
-/* Pages first .. first + count - 1 of a sequence are pages[0 .. count - 1]. Sequences may share full pages, as long as none
- * appends to them. Until they are set a sequence has no pages.
- * NULL_POINTER, BAD_SIZE (sequence, first, count, or a cache without pages), BAD_VALUE (a page that does not exist). */
-ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first, size_t count,
-                                          const int32_t *pages, const char **field);
+/* Pages first .. first + count - 1 of a sequence are pages[0 .. count - 1]. Sequences may share
+ * full pages as long as none appends to them. A sequence has no pages until they are set.
+ * NULL_POINTER, BAD_SIZE (sequence, first, count, or a cache without pages), BAD_VALUE (a page that
+ * does not exist). */
+ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first,
+                                          size_t count, const int32_t *pages, const char **field);
 /* The first `len` keys of the sequence are in its pages already: another sequence has written them.
- * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is not set). */
-ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len, const char **field);
+ * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is
+ * not set). */
+ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len,
+                                      const char **field);
 
-/* A cache that continues from the first `len` keys of a parent's sequences without a copy of
- * them, but for up to 31 of each. Whatever is done with a fork, it writes to its own memory alone.
- * The parent must outlive it and keep those keys; while a parent is truncated, no fork of it may
- * be in use.
- * Memory: a fork has room of its own for capacity - len keys of each sequence, and up to 62 more.
- * A sequence that is truncated below `len` shares fewer keys from then on (up to 31 are copied).
- * There is room for at least capacity - len new keys after those that it keeps, but not always up
- * to `capacity` (TOO_SMALL): who means to replace n shared keys adds n to the capacity. */
+/* A cache that continues from the first `len` keys of a parent's sequences. It copies at most 31
+ * keys of each and shares the others. A fork never writes to memory that is not its own. The parent
+ * must outlive it and keep those keys; while a parent is truncated, no fork of it may be in use.
+ * Memory: a fork has room of its own for capacity - len keys of each sequence, and up to 62 more. A
+ * sequence that is truncated below `len` shares fewer keys from then on (up to 31 are copied). It
+ * then has room for at least capacity - len new keys, but not always up to `capacity` (TOO_SMALL):
+ * to replace n shared keys, add n to the capacity. */
 typedef struct attn_cache_fork_config {
     const attn_cache *parent; /* neither a ring nor of pages; may itself be a fork */
     size_t batch;             /* at least 1 */
-    const size_t *sources;    /* [batch] sequences of the parent; NULL: sequence b continues the parent's sequence b */
-    size_t len;               /* keys that are shared, at most the length of each source */
-    size_t capacity;          /* keys per sequence, the shared ones counted; at least 1 and at least len */
+    const size_t *sources; /* [batch] sequences of the parent; NULL: b continues the parent's b */
+    size_t len;            /* keys that are shared, at most the length of each source */
+    size_t capacity;       /* keys per sequence with the shared ones; at least 1 and at least len */
 } attn_cache_fork_config;
 
 /* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a parent that cannot be forked). */
-ATTN_API attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, const char **field);
+ATTN_API attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes,
+                                          const char **field);
 /* As above, and MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory, size_t bytes,
-                                     attn_cache **cache, const char **field);
+ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory,
+                                     size_t bytes, attn_cache **cache, const char **field);
 
-/* ---- Layer level ------------------------------------------------------------------------------------------------------ */
+/* ---- Layer level ----------------------------------------------------------------------------- */
 
 /* y = attention(q W_q, k W_k, v W_v) W_o, heads split and merged in between. */
 typedef struct attn_layer attn_layer;
 
-/* Weights are given where they lie; packing is the only copy. Of nn.Linear's [out, in] weights:
+/* Weights are read where they lie; packing is the only copy. With nn.Linear's [out, in] weights:
  *
- *   d2l's MultiHeadAttention            w_q = { W_q.weight, 1, query_size, NULL }, w_k with key_size, w_v with value_size,
- *                                       w_o = { W_o.weight, 1, hidden, NULL }
- *   nn.MultiheadAttention(E, heads)     w_q = { in_proj_weight,             1, E, in_proj_bias }
- *                                       w_k = { in_proj_weight +     E * E, 1, E, in_proj_bias + E }
- *                                       w_v = { in_proj_weight + 2 * E * E, 1, E, in_proj_bias + 2 * E }
- *                                       w_o = { out_proj.weight,            1, E, out_proj.bias }
- *                                       with all widths and hidden = E */
+ *   d2l's MultiHeadAttention:
+ *     w_q = { W_q.weight, 1, query_size, NULL }, w_k with key_size, w_v with value_size,
+ *     w_o = { W_o.weight, 1, hidden, NULL }
+ *   nn.MultiheadAttention(E, heads), with all widths and hidden = E:
+ *     w_q = { in_proj_weight,             1, E, in_proj_bias }
+ *     w_k = { in_proj_weight +     E * E, 1, E, in_proj_bias + E }
+ *     w_v = { in_proj_weight + 2 * E * E, 1, E, in_proj_bias + 2 * E }
+ *     w_o = { out_proj.weight,            1, E, out_proj.bias } */
 typedef struct attn_layer_config {
     attn_isa isa;
     size_t query_size, key_size, value_size; /* widths of q, k and v; each at least 1 */
-    size_t hidden;                           /* width of the projected queries and of y; a multiple of heads */
+    size_t hidden; /* width of the projected queries and of y; a multiple of heads */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */
     float scale;     /* +0 stands for 1 / sqrt(hidden / heads); -0 is an error */
@@ -475,16 +535,19 @@ typedef struct attn_layer_config {
     attn_linear w_o; /* [hidden, hidden] */
 } attn_layer_config;
 
-/* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field);
-/* Packs the weights into `memory`; they are not needed afterwards. As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
-                                       const char **field);
+/* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes,
+                                     const char **field);
+/* Packs the weights into `memory`; they are not needed afterwards. As above, and BAD_STRIDE,
+ * MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
+                                       attn_layer **layer, const char **field);
 
-/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at
- * data + b * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at
- * least the width. batch_stride 0 gives every sequence the same rows; one row each and both strides 0
- * are refused as forgotten. */
+/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b *
+ * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at least the
+ * width. batch_stride 0 gives every sequence the same rows. If each sequence has one row and both
+ * strides are 0, they were forgotten: BAD_STRIDE. */
 typedef struct attn_rows {
     const float *data;
     size_t batch_stride, row_stride;
@@ -497,33 +560,35 @@ typedef struct attn_rows_out {
 
 typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
-    attn_cu_lens q_cu;       /* of q and y: sequences of at most q_len rows each */
-    attn_cu_lens kv_cu;      /* of k and v: sequences of at most kv_len rows each; without a cache only */
-    attn_rows q;             /* [batch, q_len, query_size] */
-    attn_rows k;             /* [batch, kv_len, key_size]; not looked at with a cache */
-    attn_rows v;             /* [batch, kv_len, value_size]; likewise */
-    const attn_cache *cache; /* NULL, or keys and values projected by attn_layer_append; kv_len then 0 or its longest */
-    attn_rows_out y;         /* [batch, q_len, hidden] */
+    attn_cu_lens q_cu;  /* of q and y: at most q_len rows for each sequence */
+    attn_cu_lens kv_cu; /* of k and v: at most kv_len rows for each; not with a cache */
+    attn_rows q;        /* [batch, q_len, query_size] */
+    attn_rows k;        /* [batch, kv_len, key_size]; not looked at with a cache */
+    attn_rows v;        /* [batch, kv_len, value_size]; likewise */
+    /* NULL, or keys and values projected by attn_layer_append; kv_len is then 0 or the length of
+     * the longest sequence. */
+    const attn_cache *cache;
+    attn_rows_out y; /* [batch, q_len, hidden] */
     attn_options options;
 } attn_layer_args;
 
-/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to its capacity; tensor data
- * is not looked at. What serves these sizes serves smaller batches and lengths too, down to 0.
- * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
-ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
-                                          const char **field);
+/* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
+ * its capacity. Tensor data is not read. The workspace also serves smaller batches and lengths,
+ * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
+ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args,
+                                          size_t *bytes, const char **field);
 /* As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace,
-                                        size_t bytes, const char **field);
+ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args,
+                                        void *workspace, size_t bytes, const char **field);
 
 /* A cache config that fits the layer. NULL_POINTER. */
 ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity,
                                              attn_cache_config *config, const char **field);
 
-/* Projects keys and values and appends them to the cache, to be attended to many times. */
+/* Keys and values to be projected and appended to a cache. */
 typedef struct attn_layer_append_args {
     size_t len;          /* rows per sequence; may be 0 */
-    const int64_t *lens; /* NULL, or [batch]: so many rows of each sequence, 0 .. len; not with cu */
+    const int64_t *lens; /* NULL, or [batch]: rows of each sequence, 0 .. len; not with cu */
     attn_cu_lens cu;     /* of k and v: at most len rows for each sequence */
     attn_rows k, v;      /* [cache's batch, len, key_size or value_size] */
     attn_cache *cache;
@@ -532,16 +597,18 @@ typedef struct attn_layer_append_args {
     const attn_parallel *parallel;
 } attn_layer_append_args;
 
-/* What serves these sizes serves smaller ones too.
+/* Bytes of workspace for these sizes and any smaller ones.
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
-ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args,
-                                                 size_t *bytes, const char **field);
+ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer,
+                                                 const attn_layer_append_args *args, size_t *bytes,
+                                                 const char **field);
 /* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */
-ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
-                                       size_t bytes, const char **field);
+ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args,
+                                       void *workspace, size_t bytes, const char **field);
 
-/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with a final zero, at most
- * `size` bytes, to `text`. Returns the length of the whole text without the zero, as snprintf does; 0 for a NULL layer. */
+/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with
+ * a final zero, at most `size` bytes, to `text`. Returns the length of the whole text without the
+ * zero, as snprintf does; 0 for a NULL layer. */
 ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
 
 #ifdef __cplusplus

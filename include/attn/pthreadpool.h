@@ -1,15 +1,16 @@
-/* An attn_parallel that runs on a pthreadpool (https://github.com/Maratyszcza/pthreadpool, also inside XNNPACK and
- * PyTorch).
+/* An attn_parallel that runs on a pthreadpool (https://github.com/Maratyszcza/pthreadpool, also
+ * inside XNNPACK and PyTorch).
  *
  *     pthreadpool_t pool = pthreadpool_create(4);
  *     attn_parallel parallel = attn_parallel_pthreadpool(pool);
  *     options.parallel = &parallel;
  *
- * The attn_parallel borrows the pool: destroy the pool after the last call that uses it. Calls from several threads
- * on one pool wait for each other inside pthreadpool. A call from inside a task of the same pool deadlocks: give
- * that call NULL for its attn_parallel, or another pool. Waiting threads spin: a pool of more threads than there are
- * free cores is slow, and where other processes want the cores a call now and then takes several milliseconds. There
- * attn/openmp.h with OMP_WAIT_POLICY=passive is the better choice. */
+ * The attn_parallel borrows the pool: destroy the pool after the last call that uses it. Calls from
+ * several threads on one pool wait for each other inside pthreadpool. A call from inside a task of
+ * the same pool deadlocks: give that call NULL for its attn_parallel, or another pool. Waiting
+ * threads spin: a pool of more threads than there are free cores is slow, and where other processes
+ * want the cores a call now and then takes several milliseconds. There attn/openmp.h with
+ * OMP_WAIT_POLICY=passive is the better choice. */
 #ifndef ATTN_PTHREADPOOL_H
 #define ATTN_PTHREADPOOL_H
 
@@ -21,7 +22,8 @@
 extern "C" {
 #endif
 
-static inline void attn_pthreadpool_run(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+static inline void attn_pthreadpool_run(void *context, void (*task)(void *arg, size_t index),
+                                        void *arg, size_t count) {
     /* No flags: denormals stay as they are, workers go on spinning for the next call. */
     pthreadpool_parallelize_1d((pthreadpool_t)context, task, arg, count, 0);
 }

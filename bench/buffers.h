@@ -12,7 +12,8 @@
 
 namespace bench {
 
-/* Of all buffers so far, whether or not they still are: differences say how large something was that was made between. */
+/* Of all buffers so far, whether or not they still are: differences say how large something was that was made
+ * between. */
 inline std::size_t &allocated_bytes() {
     static std::size_t bytes = 0;
     return bytes;

@@ -1,5 +1,5 @@
-/* attn-compare: times subjects one slice at a time, so that whoever drives it (tools/bench) can interleave slices of ours
- * and of peers, in this process and in others, and clock drift meets all of them alike.
+/* attn-compare: times subjects one slice at a time, so that whoever drives it (tools/bench) can interleave slices of
+ * ours and of peers, in this process and in others, and clock drift meets all of them alike.
  *
  * Each line of standard input is a request, each line of standard output its answer, a JSON object:
  *
@@ -12,9 +12,9 @@
  *                               many MiB together, have been called in between
  *   forget                      {}: frees what was made for these
  *
- * or {"error": "..."}. A subject is made by the first request that names it; "first_us" is how long its first call took.
- * "share" is the part of the slice in which this process had the core.
- * The peers run on the ISA that ATTN_MAX_ISA allows. */
+ * or {"error": "..."}. A subject is made by the first request that names it; "first_us" is how long its first call
+ * took. "share" is the part of the slice in which this process had the core. The peers run on the ISA that ATTN_MAX_ISA
+ * allows. */
 #include "ceiling.h"
 #include "shapes.h"
 #include "subject.h"
@@ -83,8 +83,8 @@ template <class Sample> slice sample_for(double seconds, Sample sample) {
     return slice;
 }
 
-/* Data in the caches as far as it fits. A sample is one call, or the mean of as many as take 5 us, of which the clock is
- * a small part. */
+/* Data in the caches as far as it fits. A sample is one call, or the mean of as many as take 5 us, of which the clock
+ * is a small part. */
 slice time_warm(const subject &subject, double seconds) {
     const double start = now_us(), warm_up = std::min(0.1 * seconds, 0.02) * 1e6;
     double shortest = time_calls(subject, 1);

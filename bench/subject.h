@@ -1,5 +1,5 @@
-/* What is timed. One operation is one body and a list of shapes; attn-bench times it with Google Benchmark, attn-compare
- * beside its peers. */
+/* What is timed. One operation is one body and a list of shapes; attn-bench times it with Google Benchmark,
+ * attn-compare beside its peers. */
 #ifndef ATTN_BENCH_SUBJECT_H
 #define ATTN_BENCH_SUBJECT_H
 

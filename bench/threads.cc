@@ -1,14 +1,14 @@
-/* attn-threads: attention and layers with one thread, with several, and as independent calls of as many threads, in turns on
- * free cores; then with several threads while another process spins on one of the cores.
+/* attn-threads: attention and layers with one thread, with several, and as independent calls of as many threads, in
+ * turns on free cores; then with several threads while another process spins on one of the cores.
  *
  *   attn-threads [PATTERN] [THREADS] [POOL]
  *
- * PATTERN is a regular expression over operation/shape, THREADS is 2 by default, POOL is pthreadpool, whose threads spin while
- * they wait, or openmp, where OMP_WAIT_POLICY says whether they do.
+ * PATTERN is a regular expression over operation/shape, THREADS is 2 by default, POOL is pthreadpool, whose threads
+ * spin while they wait, or openmp, where OMP_WAIT_POLICY says whether they do.
  *
  * Prints, for each shape: microseconds with one thread; how many times faster several are; how many times more calls
- * independent threads complete than one, which is what the cores had to give at that time; and p50 and p99 / p50 with several
- * threads while a neighbour spins. */
+ * independent threads complete than one, which is what the cores had to give at that time; and p50 and p99 / p50 with
+ * several threads while a neighbour spins. */
 #include "subject.h"
 #include <algorithm>
 #include <atomic>
@@ -47,8 +47,8 @@ double quantile(std::vector<double> samples, double part) {
     return samples[std::min(samples.size() - 1, static_cast<std::size_t>(part * static_cast<double>(samples.size())))];
 }
 
-/* A process that wants the last core for itself while it is not stopped. It begins before there are buffers: what a process
- * shares with its child is copied, page by page, when it writes to it. */
+/* A process that wants the last core for itself while it is not stopped. It begins before there are buffers: what a
+ * process shares with its child is copied, page by page, when it writes to it. */
 class neighbour {
   public:
     neighbour() : child(fork()) {

@@ -1,6 +1,6 @@
-/* Grouped-query decoding with a cache that grows: each token appends a key and a value and attends to all of them. At 1024,
- * 2048, 4096, ... keys prints how many tokens a second that makes and how fast keys and values were read for them, with one
- * thread and, where pthreadpool was found, with several, whose output must have the same bits.
+/* Grouped-query decoding with a cache that grows: each token appends a key and a value and attends to all of them. At
+ * 1024, 2048, 4096, ... keys prints how many tokens a second that makes and how fast keys and values were read for
+ * them, with one thread and, where pthreadpool was found, with several, whose output must have the same bits.
  *
  *     decode [--heads 32] [--kv-heads 8] [--head-size 128] [--keys 32768] [--threads 0]
  *

@@ -1,6 +1,6 @@
 /* A layer of multi-head attention whose answer can be worked out by hand. All projections are the identity and the two
- * visible keys are equal, so each weighs 1/2 and y is the mean of their values: (1 + 3) / 2. The third key, and its value
- * of 99, is behind the valid length. */
+ * visible keys are equal, so each weighs 1/2 and y is the mean of their values: (1 + 3) / 2. The third key, and its
+ * value of 99, is behind the valid length. */
 #include <attn/attn.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -469,23 +469,24 @@ void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count
  *     normal inputs 8 units hold in practice up to head size 64 (7.4 seen in 40 seeds), not at 72 (9.2) and 128 (11.8).
  *     The score's magnitude, sum |q * k| * scale, scales it: 2.1 units of 1 + that are the most that was seen.
  *   - Values are added in a chain over up to ATTN_SPAN keys. After a first key that outweighs the others every addition
- *     rounds at that key's last place: a random walk of sqrt(keys) steps of 0.29 units at most in the mean (14.7 units seen
- *     with 513 keys in 120000 problems, 2.2 of its standard deviations; 4 to 5 are granted).
+ *     rounds at that key's last place: a random walk of sqrt(keys) steps of 0.29 units at most in the mean (14.7 units
+ *     seen with 513 keys in 120000 problems, 2.2 of its standard deviations; 4 to 5 are granted).
  * Weights bear the error of the row's sum in the same way, in ATTN_LANES chains, and so does log-sum-exp, to which the
- * logarithm's own rounding comes: 1 ULP of at most log(keys + 1). Sums of a few values over and over may round the same way each
- * time (16 units seen with 4396 keys of size 2, of 44).
+ * logarithm's own rounding comes: 1 ULP of at most log(keys + 1). Sums of a few values over and over may round the same
+ * way each time (16 units seen with 4396 keys of size 2, of 44).
  *
  * What is done to a score counts into its magnitude, of which an error of up to 3 units is granted:
- *   - soft-cap: tanh is nowhere steeper than 1, so the score's own error does not grow. Division, tanh (1 ULP) and product
- *     add at most 0.5 + 1 + 0.5 units of the capped score, whose absolute value the magnitude therefore counts once more.
- *   - ALiBi and bias: slope * distance is rounded, and so are both sums: 0.5 units of the product, and 0.5 each of sums no
- *     larger than the terms' absolute values together.
+ *   - soft-cap: tanh is nowhere steeper than 1, so the score's own error does not grow. Division, tanh (1 ULP) and
+ *     product add at most 0.5 + 1 + 0.5 units of the capped score, whose absolute value the magnitude therefore counts
+ *     once more.
+ *   - ALiBi and bias: slope * distance is rounded, and so are both sums: 0.5 units of the product, and 0.5 each of sums
+ *     no larger than the terms' absolute values together.
  *   - rotary: sine and cosine are within 1 ULP, or 1 unit of the larger element of a pair; two roundings more. Either
  *     element may be off by that in proportion to both, so both count as the sum of their absolute values.
  * A weight bears the error of its own key's score, however light the key, and that of the row's heavy keys in its sum.
  *
- * Scores on request are many, and the worst of many chains is worse: a random walk of head_size steps of up to half a unit
- * (3.2 units seen with head size 64). */
+ * Scores on request are many, and the worst of many chains is worse: a random walk of head_size steps of up to half a
+ * unit (3.2 units seen with head size 64). */
 
 struct error_units {
     double output, weight, log_sum_exp, score;

@@ -5,7 +5,7 @@
 
 #include "problem.h"
 
-/* What decides over keys and logits, to be combined. */
+/* Kinds of options that decide which keys rows see and how logits change. A problem may have several. */
 enum kind {
     KIND_VALID_SEQUENCE,
     KIND_VALID_ROW,
@@ -26,20 +26,20 @@ enum kind {
 };
 
 #define KIND(name) (1u << KIND_##name)
-/* Those that are an interval of keys for each row. */
+/* With only these a row sees an interval of keys. */
 #define KINDS_OF_INTERVALS                                                                                             \
     (KIND(VALID_SEQUENCE) | KIND(VALID_ROW) | KIND(STARTS) | KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET) |      \
      KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT))
 #define KINDS_OF_CAUSALITY (KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET))
-/* Those that a query row's position matters to. */
+/* Those whose effect depends on a query row's position. */
 #define KINDS_OF_POSITIONS (KINDS_OF_CAUSALITY | KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT) | KIND(ALIBI) | KIND(ROTARY))
 
-/* 0 where two kinds exclude each other: of lengths, and of causality, there is one at most. */
+/* 1 if these kinds can be combined, else 0: there is at most one kind of lengths and one of causality. */
 int kinds_agree(unsigned kinds);
-/* Each of `among` as often as not, less what does not agree. */
+/* Each of `among` with probability 1/2, without those that cannot be combined. */
 unsigned random_kinds(struct test_random *random, unsigned among);
 
-/* Arguments with what they point to. */
+/* Arguments, and the memory that they point to. */
 struct problem {
     attn_attention_args args;
     struct tensor q, k, v;
@@ -64,13 +64,14 @@ enum flush random_flush(struct test_random *random);
 
 /* Inputs for `args`, in layouts at random. */
 struct problem problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args);
-/* The same with these kinds of options, broadcast or not at random, and no others. `values` are also those of the bias. */
+/* The same with these kinds of options, broadcast or not at random, and no others. `values` are also those of the
+ * bias. */
 struct problem masked_problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args,
                                   unsigned kinds);
 void problem_free(struct problem *p);
 
-/* A boolean mask or an additive one with gaps after its rows; bit 0 of `broadcast` makes the batch stride 0, bit 1 that of
- * heads, bit 2 that of rows. */
+/* A boolean mask or an additive one with gaps after its rows; bit 0 of `broadcast` makes the batch stride 0, bit 1 that
+ * of heads, bit 2 that of rows. */
 attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
 struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush);
 
@@ -83,11 +84,11 @@ void describe(const attn_attention_args *a);
 attn_attention_args one_sequence(const attn_attention_args *args, size_t b);
 /* Query head `head` of the only sequence by itself. */
 attn_attention_args one_head(const attn_attention_args *args, size_t head);
-/* Query rows [begin, end) of the only sequence, at the positions that they have. Where positions matter there must be
- * causality: a chunk says its position by ATTN_CAUSAL_OFFSET. */
+/* Query rows [begin, end) of the only sequence, at their own positions. If positions matter, the arguments must be
+ * causal: a chunk gives its position by ATTN_CAUSAL_OFFSET. */
 attn_attention_args some_rows(const attn_attention_args *args, size_t begin, size_t end);
 
-/* Result of dense tensors, one sequence and one head at a time, by the scalar reference. */
+/* What the scalar reference gives for dense tensors, one sequence and one head at a time. */
 struct attention_result reference_run(const struct problem *p);
 
 /* Query rows from `begin` on of a head of sequence `b` of a result. */
@@ -97,14 +98,14 @@ struct rows_of {
     size_t b, head, begin;
 };
 
-/* `count` rows are the same in everything, as far as the first `keys` keys go. */
+/* `count` rows are the same: outputs, and what there is for the first `keys` keys. */
 #define assert_same_rows(expected, actual, count, keys)                                                                \
     test_same_rows(expected, actual, count, keys, __FILE__, __LINE__)
 void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count, size_t keys, const char *file,
                     int line);
 
-/* How far an output of attention may be from the oracle's, in units of FLT_EPSILON * sum |p * v|, and log-sum-exp, in units
- * of FLT_EPSILON. `score` is the magnitude that the row's scores' errors are proportional to, 0 where no score rounds. */
+/* How far an output of attention may be from the oracle's, in units of FLT_EPSILON * sum |p * v|, and log-sum-exp in
+ * units of FLT_EPSILON. Errors of the row's scores are proportional to `score`, which is 0 if no score rounds. */
 double output_units(size_t kv_len, double score);
 double log_sum_exp_units(size_t kv_len, double score, double log_sum_exp);
 

@@ -375,7 +375,8 @@ static struct part part_of(const struct model *model, const struct question *que
                          .most_keys = model_longest(model)};
 }
 
-/* Whether a row of the sequence would, but for masks, see keys that are gone: any with a window to the left, else no others. */
+/* Whether a row of the sequence would, but for masks, see keys that are gone: any with a window to the left, else no
+ * others. */
 static int asks_for_what_is_gone(const struct model *model, const struct question *question, size_t b) {
     struct part part = part_of(model, question, b);
     attn_attention_args args = part_args(model, &question->args, &question->q, &part);

@@ -1,5 +1,6 @@
-/* What a cache should hold, as plain tensors, and the check that attention over the cache is attention over these, bit by
- * bit: every sequence alone, with its own length. Link with cache_model.c and random_options.c. */
+/* A model of a cache: plain tensors with the keys that it should hold. Attention over the cache is compared with
+ * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c and
+ * random_options.c. */
 #ifndef ATTN_TESTS_CACHE_MODEL_H
 #define ATTN_TESTS_CACHE_MODEL_H
 
@@ -11,8 +12,8 @@ struct model {
     size_t batch, heads, kv_heads, head_size, value_size;
     size_t most;   /* keys that a sequence has room for here */
     size_t shared; /* keys that it began with, as a fork */
-    size_t room
-        [MODEL_BATCH]; /* keys that it surely has room for in the cache: fewer than `most` after it gave up shared ones */
+    /* Keys for which the sequence surely has room in the cache: fewer than `most` after it gave up shared ones. */
+    size_t room[MODEL_BATCH];
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
     size_t lens[MODEL_BATCH];  /* as attn_cache_length says */
     size_t gone[MODEL_BATCH];  /* keys below are hidden: a ring has overwritten them */
@@ -23,33 +24,34 @@ struct model {
 
 /* Sizes at random. Rotary embedding now and then, with offsets that keep every position positive. */
 struct model model_new(struct test_random *random, size_t batch, size_t most);
-/* With room for `most` keys again, sequence b as sources[b] of the other up to `len`; NULL: as sequence b. */
+/* A model with room for `most` keys, whose sequence b begins with the first `len` keys of the parent's sequence
+ * sources[b]; NULL stands for b. */
 struct model model_continue(const struct model *parent, size_t batch, const size_t *sources, size_t len, size_t most);
 void model_free(struct model *model);
 
 /* A config of these sizes. */
 attn_cache_config model_config(const struct model *model, size_t capacity);
 
-/* Appends lens[b] new rows to each sequence, in the cache and here: all alike, as `lens` or packed. The rows are drawn from
- * `values`. */
+/* Appends lens[b] new rows to each sequence of the cache and of the model: as one length, as `lens`, or packed. The
+ * rows are drawn from `values`. */
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
                   const size_t *lens);
-/* The same with 0 to `most` rows for each sequence, as far as there surely is room. */
+/* The same with 0 to `most` rows for each sequence, but no more than there surely is room for. */
 void model_append_some(struct test_random *random, struct model *model, attn_cache *cache, size_t most);
-/* Forgets from `len` on, of one sequence or ATTN_ALL_SEQUENCES. */
+/* Forgets the keys from `len` on, of one sequence or of ATTN_ALL_SEQUENCES. */
 void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len);
 /* Hides what a ring of that capacity has overwritten. */
 void model_forget(struct model *model, size_t capacity);
 
 size_t model_longest(const struct model *model);
 
-/* Random queries, packed or not, under random options. */
+/* Compares attention of random queries, packed or not, under random options. */
 void model_compare(struct test_random *random, const struct model *model, const attn_cache *cache);
 
 /* ---- Families ----
  *
- * A plain cache, its forks and their forks, at addresses above and below each other. While something is done with one of them the
- * memory of all others can only be read, and none can be written while they are compared with their models. */
+ * A plain cache, its forks and their forks, at addresses above and below each other. While something is done with one
+ * of them the memory of all others is read-only; while they are compared with their models all memory is. */
 
 enum { FAMILY = 5 };
 
@@ -70,13 +72,14 @@ struct family {
 
 /* The cache at the root, of 1 to 3 sequences with room for `most` keys. */
 struct family family_new(struct test_random *random, size_t most);
-/* One more member: a fork of any sequences of member `parent`, from any length that these have in common. Returns its index. */
+/* One more member: a fork of any sequences of member `parent`, from any length that these have in common. Returns its
+ * index. */
 size_t family_fork(struct test_random *random, struct family *family, size_t parent);
-/* As of a single cache, with a comparison of the whole family after each. */
+/* As for a single cache; then the whole family is compared. */
 void family_append(struct test_random *random, struct family *family, size_t member, enum test_values values,
                    const size_t *lens);
 void family_append_some(struct test_random *random, struct family *family, size_t member, size_t most);
-/* To any length that forks of the member leave it, mostly near the border of a panel. */
+/* To any length that the member's forks allow, mostly near the border of a panel. */
 void family_truncate_some(struct test_random *random, struct family *family, size_t member);
 void family_truncate(struct test_random *random, struct family *family, size_t member, size_t sequence, size_t len);
 void family_compare(struct test_random *random, const struct family *family);

@@ -1,8 +1,8 @@
 /* One fault at a time: valid arguments for every function of the library, a spoiled copy of them, and the check that
  * the function refuses it with the right status and name and writes nothing.
  *
- * The processor is made up, in faults.c: whatever this runs on, it lacks the best ISA that is built, and no other. Calls that
- * compute use scalar. */
+ * faults.c simulates the processor: whatever the test runs on, it lacks the best ISA that is built, and no other. Calls
+ * that compute use scalar. */
 #ifndef ATTN_TESTS_FAULTS_H
 #define ATTN_TESTS_FAULTS_H
 
@@ -13,7 +13,7 @@
 
 /* The best ISA that is built, which the processor lacks; ATTN_ISA_BEST where there is scalar only. */
 attn_isa unsupported_isa(void);
-/* One that is not built; every architecture has some. */
+/* An ISA that is not built: on every architecture there is one. */
 attn_isa missing_isa(void);
 
 #define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
@@ -160,7 +160,7 @@ function gemm_size, gemm_create, gemm_workspace, gemm_run, masked_softmax, trans
 
 extern unsigned provoked; /* a bit per status */
 
-/* A name that says which of several factors is wrong is a matter of taste. */
+/* Accepts any name: where a product of sizes overflows, no one size is wrong. */
 extern const char *const any_name;
 
 /* `call` fails with `expected` and names the field `name`, with and without a pointer to put the name in, and leaves

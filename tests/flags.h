@@ -1,9 +1,9 @@
-/* Floating-point exceptions: no kernel raises one that the reference does not. Left out are inexact, underflow and denormal, which
- * follow from how powers of two are multiplied by.
+/* Floating-point exceptions: no kernel raises one that the reference does not. Left out are inexact, underflow and
+ * denormal, which follow from how powers of two are multiplied by.
  *
- * Of a library that clang has compiled none are compared, which test_flags reports as skipped: clang assumes that nobody looks at
- * them, divides before it knows whether the quotient is wanted and computes all lanes under a mask. With
- * -ffp-exception-behavior=maytrap it still does the latter, and a GEMM tile takes up to 124 instructions more. */
+ * Of a library that clang has compiled none are compared, which test_flags reports as skipped: clang assumes that
+ * nobody looks at them, divides before it knows whether the quotient is wanted and computes all lanes under a mask.
+ * With -ffp-exception-behavior=maytrap it still does the latter, and a GEMM tile takes up to 124 instructions more. */
 #ifndef ATTN_TESTS_FLAGS_H
 #define ATTN_TESTS_FLAGS_H
 
@@ -42,7 +42,8 @@ static inline int flags_of_factor(float factor) {
     return isinf(factor) ? FE_INVALID : 0;
 }
 
-/* Evaluates the second expression, a call of a kernel, which may raise `more` and what the first one, the reference's, raises. */
+/* Evaluates the second expression, a call of a kernel, which may raise `more` and what the first one, the reference's,
+ * raises. */
 #define assert_same_flags(more, reference, kernel)                                                                     \
     do {                                                                                                               \
         flags_clear();                                                                                                 \

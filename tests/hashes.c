@@ -1,11 +1,12 @@
-/* A hash of the result bits of each of some hundred calls: shapes for every path through the library, with each option. The list
- * is the same on every platform, byte order and ISA, and tests/hashes.txt holds it: where a line differs, bits have changed.
+/* A hash of the result bits of each of some hundred calls: shapes for every path through the library, with each option.
+ * The list is the same on every platform, byte order and ISA, and tests/hashes.txt holds it: where a line differs, bits
+ * have changed.
  *
  *   hashes [--isa NAME] [--check FILE]
  *
- * Prints the list, or compares it with the file and prints the first difference. Exits with 77 for an ISA that cannot run here.
- * Inputs come from integers by exact operations alone. Stands by itself, without cmocka and without the library's insides, so
- * that it runs wherever a C compiler is. */
+ * Prints the list, or compares it with the file and prints the first difference. Exits with 77 for an ISA that cannot
+ * run here. Inputs come from integers by exact operations alone. Stands by itself, without cmocka and without the
+ * library's insides, so that it runs wherever a C compiler is. */
 #include <attn/attn.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -424,9 +425,9 @@ static void add_outputs(const struct problem *p) {
 
 /* ---- Attention over tensors ---- */
 
-/* Sizes after the path that plain attention takes there: few and small by one kernel, up to 16 and up to 32 keys; in place by the
- * product, a block and more; keys and values packed by each task, and by all before the first tile; spans of 4096 keys, each
- * an item. */
+/* Sizes after the path that plain attention takes there: few and small by one kernel, up to 16 and up to 32 keys; in
+ * place by the product, a block and more; keys and values packed by each task, and by all before the first tile; spans
+ * of 4096 keys, each an item. */
 static const struct shape {
     const char *name;
     size_t batch, heads, kv_heads, q_len, kv_len, head_size, value_size;

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sums of positions, windows and sizes, which are of 64 bits or as large as memory. Where that is 32 bits, a double is exact as
- * far as keys reach. */
+/* Sums of positions, windows and sizes, which are of 64 bits or as large as memory. Where that is 32 bits, a double is
+ * exact as far as keys reach. */
 #ifdef __SIZEOF_INT128__
 __extension__ typedef __int128 wide;
 #else

@@ -5,8 +5,8 @@
 
 #include <attn/attn.h>
 
-/* Dense arrays, also of packed sequences: what is beyond a sequence's own rows and keys is 0, but scores of its rows beyond its
- * keys are -inf. Free with oracle_free. The magnitudes are what rounding errors are proportional to. */
+/* Dense arrays, also of packed sequences: what is beyond a sequence's own rows and keys is 0, but scores of its rows
+ * beyond its keys are -inf. Free with oracle_free. Rounding errors are proportional to the magnitudes. */
 struct oracle {
     double *output;           /* attention: [batch, heads, q_len, value_size]; layer: [batch, q_len, hidden] */
     double *magnitude;        /* shaped as output: the same sums with every product replaced by its absolute value */
@@ -18,8 +18,8 @@ struct oracle {
     double *score_magnitude;  /* [batch, heads, q_len]: the largest logit_magnitude of keys that count in the output */
 };
 
-/* Neither caches nor dropout: give keys and values as tensors. `rotary` is what options.rotary was made of, or NULL. A key
- * and a value have no effect on rows that do not see them. */
+/* Neither caches nor dropout: give keys and values as tensors. `rotary` is what options.rotary was made of, or NULL. A
+ * key and a value have no effect on rows that do not see them. */
 void oracle_attention(const attn_attention_args *args, const attn_rotary_config *rotary, struct oracle *result);
 
 /* The config must still have its weights. */

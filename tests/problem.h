@@ -76,7 +76,7 @@ PROBLEM_API struct tensor tensor_random(struct test_random *random, enum test_va
     return t;
 }
 
-/* The same elements elsewhere. */
+/* A copy of the elements, in a layout of its own. */
 PROBLEM_API struct tensor tensor_copy(const struct tensor *t, enum layout layout, enum flush flush) {
     struct tensor copy = tensor_new(layout, t->batch, t->heads, t->len, t->size, flush);
     for (size_t b = 0; b < t->batch; b++)
@@ -145,8 +145,8 @@ struct attention_result {
     size_t rows, kv_len;
 };
 
-/* Room for it. The layout must be one for outputs. Sizes are those of `args`, with a cache its length; packed sequences
- * make a tensor of one sequence. */
+/* Memory for it. The layout must be one for outputs. Sizes are those of `args`, with a cache its length; packed
+ * sequences make a tensor of one sequence. */
 PROBLEM_API struct attention_result attention_result_new(const attn_attention_args *args, enum layout layout,
                                                          enum flush flush) {
     struct attention_result r = {.rows = args->batch * args->heads * args->q_len,
@@ -206,7 +206,7 @@ PROBLEM_API void test_same_result(const struct attention_result *expected, const
     test_same_bits(expected->scores, actual->scores, expected->rows * expected->kv_len, file, line);
 }
 
-/* What a sequence's own rows get for `count` keys that it has not: weights of +0, scores of -inf. */
+/* A sequence's own rows have weights of +0 and scores of -inf for `count` keys that only longer sequences have. */
 PROBLEM_API void check_no_keys(const float *weights, const float *scores, size_t count) {
     for (size_t i = 0; i < count; i++) {
         assert_same_bits(&(float){0}, weights + i, 1);
@@ -250,7 +250,7 @@ PROBLEM_API attn_valid_lens valid_lens(attn_valid_kind kind, const int64_t *lens
 
 enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_O, LAYER_WEIGHTS };
 
-/* A config together with its weights, whose products with normal inputs are about normal. */
+/* A config and its weights, scaled so that products with standard normal inputs are about standard normal. */
 struct layer_weights {
     attn_layer_config config;
     float *weight[LAYER_WEIGHTS], *bias[LAYER_WEIGHTS];

@@ -26,8 +26,8 @@ attn_options options_without_intervals(const attn_options *options);
 /* For test_case; valid until the next call. */
 const char *options_text(const attn_options *options);
 
-/* A rotary table for positions below `positions` and heads of `head_size`; NULL where a head is too small for a pair. Free
- * *memory. */
+/* A rotary table for positions below `positions` and heads of `head_size`; NULL where a head is too small for a pair.
+ * Free *memory. */
 attn_rotary *draw_rotary(struct test_random *random, size_t positions, size_t head_size, void **memory);
 
 #endif

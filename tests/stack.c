@@ -75,8 +75,8 @@ static void set_unusual_bits(void) {
 /* Not painted: what lies below a frame may be in use by a leaf function, on x86-64 128 bytes. */
 enum { RED_ZONE = 256, WORDS = (PAINTED_BYTES - RED_ZONE) / sizeof(uint64_t) };
 
-/* Below the frame of this function, where the frame of the call that comes next will be; downwards, as a stack grows. Returns
- * where the paint ends. */
+/* Below the frame of this function, where the frame of the call that comes next will be; downwards, as a stack grows.
+ * Returns where the paint ends. */
 static __attribute__((noinline)) const volatile uint64_t *paint(void) {
     char *frame = __builtin_frame_address(0);
     volatile uint64_t *end = (volatile uint64_t *)(void *)(frame - PAINTED_BYTES);

@@ -355,8 +355,8 @@ struct block {
     size_t bytes;
 };
 
-/* Blocks in use and, for the next allocation of their page count, unused ones: a sweep allocates the same few sizes again
- * and again, and mapping pages is what would cost time. */
+/* Blocks in use and, for the next allocation of their page count, unused ones: a sweep allocates the same few sizes
+ * again and again, and mapping pages is what would cost time. */
 static struct block *blocks;
 
 /* A page full of canary. */

@@ -1,7 +1,7 @@
 /* What every test shares: options, random numbers, memory between guard pages, comparison bit by bit.
  *
- * A test program is `test_NAME [--isa ISA] [--seed N] [--filter PATTERN]` and tests one ISA, the best by default. It exits
- * with 77, which meson counts as skipped, where this build or this machine lacks that ISA. Its main is
+ * A test program is `test_NAME [--isa ISA] [--seed N] [--filter PATTERN]` and tests one ISA, the best by default. It
+ * exits with 77, which meson counts as skipped, where this build or this machine lacks that ISA. Its main is
  *
  *     int main(int argc, char **argv) {
  *         test_init(argc, argv, NULL);
@@ -28,8 +28,9 @@
 
 #define TEST_EXIT_SKIP 77
 
-/* Reads the options and prints the seed. `options` are the names of the program's own options, each of which takes a value
- * ("step" for --step N), up to a NULL; may be NULL itself. Exits with 77 for an ISA that cannot run here, 2 for misuse. */
+/* Reads the options and prints the seed. `options` are the names of the program's own options, each of which takes a
+ * value ("step" for --step N), up to a NULL; may be NULL itself. Exits with 77 for an ISA that cannot run here, 2 for
+ * misuse. */
 void test_init(int argc, char **argv, const char *const *options);
 /* The value given for one of the program's own options, or NULL. */
 const char *test_option(const char *name);
@@ -48,7 +49,8 @@ bool test_exhaustive(void);
 #define test_run(tests) cmocka_run_group_tests_name(test_group(), tests, NULL, NULL)
 const char *test_group(void);
 
-/* Says what is being computed from now on in this test ("m=3 n=17"); printed when a comparison fails or memory faults. */
+/* Says what is being computed from now on in this test ("m=3 n=17"); printed when a comparison fails or memory
+ * faults. */
 void test_case(const char *format, ...) ATTN_PRINTF(1, 2);
 
 /* ---- Random numbers ---- */
@@ -57,8 +59,8 @@ struct test_random {
     uint64_t state[4];
 };
 
-/* A generator that depends on the seed and on `name` alone, so that a test gives the same numbers when it runs by itself;
- * use test_random(__func__). */
+/* A generator that depends on the seed and on `name` alone, so that a test gives the same numbers when it runs by
+ * itself; use test_random(__func__). */
 struct test_random test_random(const char *name);
 uint64_t random_bits(struct test_random *random);
 /* Uniform in [0, bound), 0 for a bound of 0. */
@@ -81,8 +83,8 @@ void random_fill(struct test_random *random, enum test_values values, float *x, 
 
 /* ---- Memory between guard pages ----
  *
- * Every byte starts as part of a canary, a quiet NaN. What is left of the first and last page keeps it, and guarded_free fails
- * the test where that was written to. */
+ * Every byte starts as part of a canary, a quiet NaN. What is left of the first and last page keeps the canary, and
+ * guarded_free fails the test if it was overwritten. */
 
 enum flush {
     FLUSH_END,  /* one byte after the last faults, alignment permitting */
@@ -99,14 +101,14 @@ float *guarded_aligned_floats(size_t count, enum flush flush);
 void guarded_free(void *memory);
 /* Copies with every other bit pattern intact, into memory of its own. */
 float *guarded_copy(const float *x, size_t count, enum flush flush);
-/* Whether x[0] is the canary still. */
+/* Whether x[0] is still the canary. */
 bool is_untouched(const float *x);
-/* Poison for what has no effect: each float the canary, which a maximum passes over, or +inf, which it does not. Where one
- * call puts the one, the next puts the other. */
+/* Fills floats that must have no effect with poison: each with the canary, which a maximum ignores, or with +inf, which
+ * it does not. Successive calls swap the two. */
 void fill_poison(float *x, size_t n);
-/* Memory for an object or a workspace, full of it. */
+/* Memory for an object or a workspace, full of poison. */
 void *poisoned_alloc(size_t bytes, enum flush flush);
-/* Lets it be compared whole: until it is written to it is undefined, which valgrind reports where something depends on it. */
+/* Lets valgrind accept that such memory is compared whole, unwritten parts included. */
 void make_defined(const void *memory, size_t bytes);
 
 /* rows x cols with `stride` floats from row to row. Gaps hold the canary; the last row has no gap after it. */

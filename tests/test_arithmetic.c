@@ -1,5 +1,5 @@
-/* The arithmetic that every bit rests on: attn_fmaf and its emulation against cases worked out by hand, against the machine's
- * instruction where it has one, and against hashes of that instruction's results where it has none. */
+/* The arithmetic that every bit rests on: attn_fmaf and its emulation against cases worked out by hand, against the
+ * machine's instruction where it has one, and against hashes of that instruction's results where it has none. */
 #include "support.h"
 
 #include "arithmetic.h"

@@ -655,7 +655,8 @@ static void normalize_equals_reference(void **state) {
         }
 }
 
-/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo another, or both are poison. */
+/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo another, or both are
+ * poison. */
 static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse) {
     float *expected = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
     size_t count = lo < hi ? hi - lo : 0;

@@ -1,5 +1,5 @@
-/* Bad input at the functions of caches, of the layer's too: the status, the name of the argument that is wrong, and not a
- * byte written. */
+/* Bad input at the functions of caches, of the layer's too: the status, the name of the argument that is wrong, and not
+ * a byte written. */
 #include "faults.h"
 
 /* A cache of another ISA, whose panels another kernel reads. */

@@ -1,5 +1,5 @@
-/* Caches whose sequences have lengths of their own, rings, pages and forks: attention over each is attention over the keys
- * that it should hold, given as tensors, bit by bit. */
+/* Caches whose sequences have lengths of their own, rings, pages and forks: attention over each is attention over the
+ * keys that it should hold, given as tensors, bit by bit. */
 #include "cache_model.h"
 
 static size_t sweep(size_t full, size_t quick) {
@@ -15,8 +15,8 @@ static size_t random_total(struct test_random *random, size_t index) {
     return index % 5 == 4 ? random_between(random, 240, 530) : random_between(random, 1, 90);
 }
 
-/* Few rows take several blocks of values in one product, which rescales its sums at every border of a block. Logits that grow
- * from key to key make every factor count; segments end at such borders, or elsewhere. */
+/* Few rows take several blocks of values in one product, which rescales its sums at every border of a block. Logits
+ * that grow from key to key make every factor count; segments end at such borders, or elsewhere. */
 static void check_growing_logits(struct test_random *random, size_t page_size, int ring, size_t rows) {
     enum { KEYS = 720, SIZE = 8 };
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
@@ -389,9 +389,9 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
     }
 }
 
-/* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their parent does,
- * some more; behind what it shares each has keys of its own. A fork's shared keys end where the first of its ancestors has
- * keys of its own, wherever the ancestors lie. */
+/* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their parent
+ * does, some more; behind what it shares each has keys of its own. A fork's shared keys end where the first of its
+ * ancestors has keys of its own, wherever the ancestors lie. */
 static void check_chain(struct test_random *random, int downwards) {
     enum { CHAIN = 5, KEYS = 160 };
     static const size_t shared[CHAIN] = {0, 40, 100, 70, 33};
@@ -437,8 +437,8 @@ static void test_chain_of_forks(void **state) {
         check_chain(&random, (int)(i % 2));
 }
 
-/* A fork and another one of the same parent: truncated below the border to any length, the first takes as many new keys as it was
- * made for, which go past the old border, twice. */
+/* A fork and another one of the same parent: truncated below the border to any length, the first takes as many new keys
+ * as it was made for, which go past the old border, twice. */
 static void test_fork_truncated_to_every_length(void **state) {
     (void)state;
     enum { LEN = 70, CAPACITY = LEN + 45 };
@@ -665,8 +665,8 @@ static void test_steps_as_one_shot(void **state) {
                           page_sizes[i % PAGE_SIZES]);
 }
 
-/* What an empty cache says of its workspace holds for whatever is appended, also to a ring that has been given many times
- * what it holds. */
+/* What an empty cache says of its workspace holds for whatever is appended, also to a ring that has been given many
+ * times what it holds. */
 static void compare_workspaces(struct test_random *random, enum kind kind, size_t threads) {
     size_t total = 2 * 4096 + 500, most = kind == RING ? RING_CAPACITY : total, needed = 0, bytes = 0;
     struct model m = model_new(random, 1, total);

@@ -1,5 +1,5 @@
-/* The example's files and model: every way in which a file can lie is refused with a sentence that names the culprit, the
- * real file rewrites dates, with the same bits on every ISA that this machine has. */
+/* The example's files and model: every way in which a file can lie is refused with a sentence that names the culprit,
+ * the real file rewrites dates, with the same bits on every ISA that this machine has. */
 #define _GNU_SOURCE 1 /* mkdtemp, P_tmpdir */
 #include "support.h"
 
@@ -51,7 +51,8 @@ static size_t header_length(const struct bytes *file) {
     return length;
 }
 
-/* A file of this header, padded with spaces to a multiple of 4, and data. It ends at a guard page: reading beyond faults. */
+/* A file of this header, padded with spaces to a multiple of 4, and data. It ends at a guard page: reading beyond
+ * faults. */
 static struct bytes build(const char *header, size_t length, const void *data, size_t size) {
     const size_t padded = (length + 3) / 4 * 4;
     struct bytes file = {guarded_alloc(8 + padded + size, 4, FLUSH_END), 8 + padded + size};

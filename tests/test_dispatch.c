@@ -16,9 +16,9 @@
 
 /* ---- Fresh processes ----
  *
- * The library reads ATTN_MAX_ISA once. Each value needs a process that has not called it yet: main forks them before its
- * own first call, which works under an emulator too, where executing the program again may leave the emulator. Windows
- * cannot fork: there the program runs itself with --answer. */
+ * The library reads ATTN_MAX_ISA once. Each value needs a process that has not called it yet: main forks them before
+ * its own first call, which works under an emulator too, where executing the program again may leave the emulator.
+ * Windows cannot fork: there the program runs itself with --answer. */
 
 struct observation {
     const char *max_isa; /* value of ATTN_MAX_ISA, NULL for none */

@@ -1,8 +1,8 @@
 /* Elementary functions of one ISA, bit for bit: the library's kernels, the vector code of simd/body/elementary.h, the
  * reference and, in a build with SLEEF, SLEEF's functions, all of which have the same bits on every input.
  *
- * The sweeps take every N-th input: all 2^32 with ATTN_TEST_LONG=1, or what --step N says. The first one follows from the
- * seed. */
+ * The sweeps take every N-th input: all 2^32 with ATTN_TEST_LONG=1, or what --step N says. The first one follows from
+ * the seed. */
 #include "flags.h"
 
 #include <float.h>
@@ -100,7 +100,8 @@ static const struct attn_elementary_kernel *sleef(void) {
     }
 }
 
-/* The vector code that this build of the library leaves out: simd/body/elementary.c compiled once more, without SLEEF. */
+/* The vector code that this build of the library leaves out: simd/body/elementary.c compiled once more, without
+ * SLEEF. */
 extern const struct attn_elementary_kernel test_avx2_elementary, test_avx512_elementary, test_neon_elementary;
 
 static const struct attn_elementary_kernel *without_sleef(void) {

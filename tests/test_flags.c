@@ -46,7 +46,8 @@ static void check_problem(const struct problem *p, int mode) {
     attention_free(&r);
 }
 
-/* Ordinary numbers, masked in any way, raise nothing and give no NaN; under other rounding modes the same, whatever the bits. */
+/* Ordinary numbers, masked in any way, raise nothing and give no NaN; under other rounding modes the same, whatever the
+ * bits. */
 static void attention_of_numbers_is_quiet(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -120,8 +121,8 @@ static void softmax_of_numbers_is_quiet(void **state) {
     }
 }
 
-/* Where the first key that is seen lies inside a unit of packed keys, nothing that happens to lie before it is looked at: a
- * workspace full of signalling NaNs. Keys that are packed a head, or a block at a time; or not at all. */
+/* Where the first key that is seen lies inside a unit of packed keys, nothing that happens to lie before it is looked
+ * at: a workspace full of signalling NaNs. Keys that are packed a head, or a block at a time; or not at all. */
 static void workspaces_are_not_read(void **state) {
     (void)state;
     enum { KEYS = 100, SIZE = 16, MOST = 40 };

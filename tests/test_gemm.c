@@ -239,8 +239,8 @@ static void run_side(struct attn_gemm_args *args, const struct right *right, enu
     }
 }
 
-/* What the reference raises over the top left m x n, and over the last of these columns from a start of +0: it fills up panels.
- * Infinities in a are multiplied by zeros where rows in place end within a register. */
+/* What the reference raises over the top left m x n, and over the last of these columns from a start of +0: it fills up
+ * panels. Infinities in a are multiplied by zeros where rows in place end within a register. */
 static int reference_flags(const struct problem *problem, const struct run_case *run, enum side side) {
     struct problem part = *problem;
     int infinite = 0;
@@ -737,8 +737,8 @@ static void public_functions_equal_reference(void **state) {
     }
 }
 
-/* More rows than a tile has, in distances of 4 KiB, times enough columns: with a workspace the same bits. Where none is wanted a
- * small one does. */
+/* More rows than a tile has, in distances of 4 KiB, times enough columns: with a workspace the same bits. Where none is
+ * wanted a small one does. */
 static void takes_a_workspace(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -162,8 +162,8 @@ static void test_pages(void **state) {
     }
 }
 
-/* Sequence s of a fork shares what sequence 1 - s of the parent has of its first keys, and goes on behind them; a fork of that
- * shares keys of both, or fewer than the first does. */
+/* Sequence s of a fork shares what sequence 1 - s of the parent has of its first keys, and goes on behind them; a fork
+ * of that shares keys of both, or fewer than the first does. */
 static void test_fork(void **state) {
     (void)state;
     enum { LESS = 32, SHARED = 64, FURTHER = 128 };

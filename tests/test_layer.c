@@ -256,7 +256,8 @@ static struct tensor first_columns(const struct tensor *x, size_t size) {
     return dense;
 }
 
-/* Queries, keys and values in one place with batch strides of their own: what all sequences share is none's own rows. */
+/* Queries, keys and values in one place with batch strides of their own: what all sequences share is none's own
+ * rows. */
 static void test_batch_strides_alone_differ(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -288,8 +289,8 @@ static void test_batch_strides_alone_differ(void **state) {
     }
 }
 
-/* Rows 4 KiB apart, which are copied before they are multiplied: one tensor for all, of which each reads other columns, or
- * three. Of keys there may be more than there is room for a copy. */
+/* Rows 4 KiB apart, which are copied before they are multiplied: one tensor for all, of which each reads other columns,
+ * or three. Of keys there may be more than there is room for a copy. */
 static void test_rows_that_alias(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

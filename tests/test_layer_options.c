@@ -1,5 +1,5 @@
-/* Everything that attention can do, through the layer: its bits are those of the parts put together by hand, projections
- * with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache. */
+/* Everything that attention can do, through the layer: its bits are those of the parts put together by hand,
+ * projections with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache. */
 #include "random_options.h"
 
 enum { MOST_SEQUENCES = 3, MOST_ROWS = 24, PAGE = 16 };
@@ -205,8 +205,8 @@ static void append_both(struct problem *p, size_t begin, size_t len, const int64
     tensor_free(&v);
 }
 
-/* Two pieces, the second one of a length of its own for each sequence. A ring holds no more than half of the keys, a fork
- * shares the first piece. */
+/* Two pieces, the second one of a length of its own for each sequence. A ring holds no more than half of the keys, a
+ * fork shares the first piece. */
 static void fill_caches(struct test_random *random, struct problem *p) {
     size_t total = p->args.kv_len, first = total / 2, capacity = p->source == RING_CACHE ? total - first : total;
     int64_t lens[MOST_SEQUENCES];
@@ -398,8 +398,8 @@ static void test_packed_append(void **state) {
 
 /* ---- nn.MultiheadAttention ---- */
 
-/* PyTorch keeps the three input projections in one in_proj_weight [3 * hidden, hidden] and one in_proj_bias [3 * hidden]:
- * pointers into them and strides make the layer of the weights kept apart. */
+/* PyTorch keeps the three input projections in one in_proj_weight [3 * hidden, hidden] and one in_proj_bias [3 *
+ * hidden]: pointers into them and strides make the layer of the weights kept apart. */
 static void test_packed_in_projection(void **state) {
     (void)state;
     enum { HIDDEN = 48, LEN = 19 };

@@ -1,5 +1,5 @@
-/* Everything that decides which keys a query row sees and what is done to its logits, alone and in every combination: against
- * the oracle, against the scalar reference bit by bit, and against other ways to say the same. */
+/* Everything that decides which keys a query row sees and what is done to its logits, alone and in every combination:
+ * against the oracle, against the scalar reference bit by bit, and against other ways to say the same. */
 
 #include "attention_problem.h"
 
@@ -194,8 +194,8 @@ static void test_windows_as_lengths(void **state) {
     }
 }
 
-/* Offsets and windows whose sums no integer type holds: row i stands at INT64_MAX + i and sees the keys above i, or none
- * where a window is of 32 bits. */
+/* Offsets and windows whose sums no integer type holds: row i stands at INT64_MAX + i and sees the keys above i, or
+ * none where a window is of 32 bits. */
 static void test_ends_of_the_type(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -227,8 +227,8 @@ static void test_ends_of_the_type(void **state) {
     problem_free(&p);
 }
 
-/* ALiBi where distances outgrow 32 bits, from the first key on or from some key on: logits and log-sum-exp, which is off by
- * no more than the logits are. Differences between such logits are rounding error, and so are weights. */
+/* ALiBi where distances outgrow 32 bits, from the first key on or from some key on: logits and log-sum-exp, which is
+ * off by no more than the logits are. Differences between such logits are rounding error, and so are weights. */
 static void test_alibi_far_from_all_keys(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -320,7 +320,8 @@ struct range {
     size_t bytes;
 };
 
-/* The range ends with a page or starts with one. Before and after it there are as many pages as the other keys would need. */
+/* The range ends with a page or starts with one. Before and after it there are as many pages as the other keys would
+ * need. */
 static struct range range_copy(const struct tensor *t, size_t lo, size_t hi, enum flush flush) {
     struct tensor dense = tensor_copy(t, LAYOUT_BSHD, FLUSH_END);
     size_t row = dense.row_stride * sizeof(float), open = whole_pages((hi - lo) * row);
@@ -423,8 +424,8 @@ static void check_poisoned_row(const attn_attention_args *args, const struct att
             assert_true(r->weights[row * args->kv_len + j] == 0);
 }
 
-/* NaN in the key, or in one column of the value, of one key of one head; or +inf, of which anything may come where it is
- * seen. */
+/* NaN in the key, or in one column of the value, of one key of one head; or +inf, of which anything may come where it
+ * is seen. */
 static void check_poison(struct test_random *random, struct problem *p, int in_value, float poison) {
     const attn_attention_args *args = &p->args;
     struct tensor *t = in_value ? &p->v : &p->k;

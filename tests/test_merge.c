@@ -112,8 +112,8 @@ static struct parts random_parts(struct test_random *random, enum test_values va
     return parts;
 }
 
-/* Each factor exp(lse - largest) is 1 ULP off, and by half a unit of the difference; every part rounds twice more, and so does
- * the division at the end. Factors so light that they vanish are not looked at. */
+/* Each factor exp(lse - largest) is 1 ULP off, and by half a unit of the difference; every part rounds twice more, and
+ * so does the division at the end. Factors so light that they vanish are not looked at. */
 static void check_formula_row(const struct parts *parts, size_t row, const float *o, float log_sum_exp) {
     const struct tensor *t = &parts->o[0];
     double max = -INFINITY, sum = 0, farthest = 0;
@@ -280,9 +280,9 @@ static struct parts attend_in_parts(const struct problem *p, size_t count, const
     return parts;
 }
 
-/* The parts' outputs are within the bounds of check_against_oracle, and their log-sum-exps, whose absolute errors are relative
- * errors of the factors, within theirs; merging adds what check_formula_row grants, where two parts' log-sum-exps that both
- * carry weight are no farther apart than the logits are large. */
+/* The parts' outputs are within the bounds of check_against_oracle, and their log-sum-exps, whose absolute errors are
+ * relative errors of the factors, within theirs; merging adds what check_formula_row grants, where two parts'
+ * log-sum-exps that both carry weight are no farther apart than the logits are large. */
 static void check_split(const struct problem *p, const struct parts *parts, const struct merged *merged) {
     const attn_attention_args *args = &p->args;
     struct oracle oracle;

@@ -1,5 +1,5 @@
-/* Outputs beside their inputs in one buffer: taken where no byte is shared, with the bits of an output elsewhere; refused wherever
- * one is. */
+/* Outputs beside their inputs in one buffer: taken where no byte is shared, with the bits of an output elsewhere;
+ * refused wherever one is. */
 #include "problem.h"
 
 #include "api/check.h"
@@ -88,8 +88,8 @@ static void test_never_takes_an_overlap(void **state) {
     assert_in_range(overlaps, sweep(400000, 40000) / 10, SIZE_MAX);
 }
 
-/* Parts of the rows of one buffer, of which no two have the same column, or some do: taken exactly where they have none. A batch's
- * or a head's stride may be any multiple of the row's, or within it. */
+/* Parts of the rows of one buffer, of which no two have the same column, or some do: taken exactly where they have
+ * none. A batch's or a head's stride may be any multiple of the row's, or within it. */
 static void test_takes_columns(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

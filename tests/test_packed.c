@@ -1,5 +1,5 @@
-/* Sequences packed one after the other without padding: each has the bits that it has by itself, nothing beyond its own rows and
- * keys is read, and beyond its rows nothing is written. */
+/* Sequences packed one after the other without padding: each has the bits that it has by itself, nothing beyond its own
+ * rows and keys is read, and beyond its rows nothing is written. */
 #include "attention_problem.h"
 
 #include <math.h>
@@ -7,8 +7,8 @@
 /* Which tensors are packed. */
 enum { PACKED_Q = 1, PACKED_KV = 2 };
 
-/* Borders of sequences of 0 to `longest` rows, at least one of each; `slack` rows before the first and after the last belong
- * to none. */
+/* Borders of sequences of 0 to `longest` rows, at least one of each; `slack` rows before the first and after the last
+ * belong to none. */
 static attn_cu_lens random_cu(struct test_random *random, size_t batch, size_t longest, size_t slack) {
     int64_t *cu = guarded_alloc((batch + 1) * sizeof *cu, sizeof *cu, random_flush(random));
     size_t full = random_below(random, batch), empty = random_below(random, batch);

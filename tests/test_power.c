@@ -1,4 +1,5 @@
-/* Powers of a base, for rotary embedding, against what arbitrary precision rounds to (mpmath with 300 bits), on any machine. */
+/* Powers of a base, for rotary embedding, against what arbitrary precision rounds to (mpmath with 300 bits), on any
+ * machine. */
 #include "support.h"
 
 #include "ops/power.h"

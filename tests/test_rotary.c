@@ -1,5 +1,5 @@
-/* The rotary embedding: rotated queries and keys against the formula in double precision, and attention with it as attention
- * over queries and keys that were rotated before, bit by bit. */
+/* The rotary embedding: rotated queries and keys against the formula in double precision, and attention with it as
+ * attention over queries and keys that were rotated before, bit by bit. */
 #include "attention_problem.h"
 #include "ops/rotary.h"
 
@@ -63,7 +63,8 @@ static size_t second_of_pair(const attn_rotary_config *config, size_t pair) {
 
 /* ---- Rotated elements, read off as scores ---- */
 
-/* Head c of `head_size` is the unit vector c: its product with a vector is element c, as all else is multiplied by 0. */
+/* Head c of `head_size` is the unit vector c: its product with a vector is element c, as all else is multiplied by
+ * 0. */
 static float *unit_vectors(size_t head_size) {
     float *units = guarded_floats(head_size * head_size, FLUSH_END);
     for (size_t i = 0; i < head_size * head_size; i++)
@@ -88,7 +89,8 @@ static float *run_scores(attn_attention_args args) {
     return scores;
 }
 
-/* rotated[i][c]: element c of the query x at position first + i. The one key is at position 0, and not rotated thereby. */
+/* rotated[i][c]: element c of the query x at position first + i. The one key is at position 0, and not rotated
+ * thereby. */
 static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float *x, size_t head_size, size_t first,
                            size_t rows, float *rotated) {
     float *units = unit_vectors(head_size);
@@ -105,7 +107,8 @@ static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float 
     guarded_free(units);
 }
 
-/* rotated[j][c]: element c of the key x at index j. Of as many rows as keys the first is at position 0, and sees all. */
+/* rotated[j][c]: element c of the key x at index j. Of as many rows as keys the first is at position 0, and sees
+ * all. */
 static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x, size_t head_size, size_t keys,
                         float *rotated) {
     float *units = unit_vectors(head_size);
@@ -122,9 +125,9 @@ static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x,
 
 /* ---- The formula ----
  *
- * Sine and cosine are within 1 ULP of a reduced angle that is rounded to a float: 0.75 units of FLT_EPSILON. The element's
- * product and fused sum round twice more, by half a unit of |x| + |partner| at most. The angle in double precision is off by
- * some units of its own last place, and that much are sine and cosine. */
+ * Sine and cosine are within 1 ULP of a reduced angle that is rounded to a float: 0.75 units of FLT_EPSILON. The
+ * element's product and fused sum round twice more, by half a unit of |x| + |partner| at most. The angle in double
+ * precision is off by some units of its own last place, and that much are sine and cosine. */
 static void check_formula(const struct table *t, const float *x, size_t head_size, size_t first, size_t rows,
                           const float *rotated) {
     for (size_t i = 0; i < rows; i++) {
@@ -340,8 +343,8 @@ static void test_offsets_that_cancel(void **state) {
     table_free(&t);
 }
 
-/* Keys that no row sees, but a row without keys takes the mean of, may lie before the table's first position and from its
- * end on, behind which no page is. A larger table changes nothing. */
+/* Keys that no row sees, but a row without keys takes the mean of, may lie before the table's first position and from
+ * its end on, behind which no page is. A larger table changes nothing. */
 static void check_unseen_keys(struct test_random *random, size_t index, size_t q_len) {
     enum { SIZE = 8, BEFORE = 2, BEHIND = 3 };
     size_t positions = q_len + 5, bytes = 0;

@@ -377,8 +377,8 @@ static void test_nan_or_infinity_in_value(void **state) {
 
 enum hidden_by { BY_MASK, BY_BIAS, BY_CAUSALITY, HIDDEN_BYS };
 
-/* A value of the last block is NaN, and the last row alone sees it. Masks hide a key of the first block from the same rows.
- * Values lie dense, or as some columns of a wider tensor of finite numbers. */
+/* A value of the last block is NaN, and the last row alone sees it. Masks hide a key of the first block from the same
+ * rows. Values lie dense, or as some columns of a wider tensor of finite numbers. */
 static void check_nan_for_last_row(struct test_random *random, size_t rows, size_t kv_len, enum hidden_by by) {
     enum { SIZE = 3 };
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .kv_heads = 1, .q_len = rows};
@@ -509,8 +509,8 @@ static void test_largest_logits(void **state) {
     }
 }
 
-/* A product of finite numbers that overflows to +inf, in a first or later block or of a few keys, makes its row NaN; the row
- * beside it stays as it is. Soft-capped it is the cap. */
+/* A product of finite numbers that overflows to +inf, in a first or later block or of a few keys, makes its row NaN;
+ * the row beside it stays as it is. Soft-capped it is the cap. */
 static void test_logits_that_overflow(void **state) {
     (void)state;
     enum { ROWS = 2, MOST = 300 };

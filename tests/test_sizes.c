@@ -541,8 +541,9 @@ static void no_key_needs_no_workspace(void **state) {
 
 #define LOOSE ((SIZE_MAX >> (sizeof(size_t) > 4 ? 24 : 12)) + 1)
 
-/* Loops that follow bounds of 2^40 (2^20 where sizes have 32 bits) would not end, or not in memory: there are sequences of 4 and 0
- * rows. The tensors may be said to hold as many rows: queries and keys are one row each, and the output lies behind them. */
+/* Loops that follow bounds of 2^40 (2^20 where sizes have 32 bits) would not end, or not in memory: there are sequences
+ * of 4 and 0 rows. The tensors may be said to hold as many rows: queries and keys are one row each, and the output lies
+ * behind them. */
 static void run_loosely(struct test_random *random, size_t threads, int loose_totals, size_t kv_len, int plain) {
     enum { ROWS = 4, HEADS = 6, SIZE = 40, WIDTH = HEADS * SIZE };
     static const int64_t q_cu[] = {0, ROWS, ROWS};
@@ -625,7 +626,8 @@ static void loose_bounds_cost_nothing(void **state) {
 
 /* ---- No keys ---- */
 
-/* Strides of masks without columns lead to no byte that is read, but they are multiplied: refused as those of others are. */
+/* Strides of masks without columns lead to no byte that is read, but they are multiplied: refused as those of others
+ * are. */
 static void masks_without_keys_are_checked(void **state) {
     (void)state;
     static const uint8_t byte;

@@ -118,7 +118,8 @@ static void expect_row(const struct problem *p, size_t h, size_t row, float *o) 
 
 /* ---- The check ---- */
 
-/* What the reference raises, and what it would if every row saw every key: logits that a row does not see may be computed. */
+/* What the reference raises, and what it would if every row saw every key: logits that a row does not see may be
+ * computed. */
 static int reference_flags(const struct problem *p, const struct attn_small_args *args) {
     const struct attn_small_kernel *reference = attn_table_small(&attn_kernels_scalar);
     struct tensor o = new_tensor(&p->shape, p->shape.heads, p->shape.rows, p->shape.value_size);
@@ -309,7 +310,8 @@ static void negative_outputs_that_underflow(void **state) {
         }
 }
 
-/* What a row does not see may be NaN or +inf: no bit of it changes. What nobody sees may lie on a page that is not there. */
+/* What a row does not see may be NaN or +inf: no bit of it changes. What nobody sees may lie on a page that is not
+ * there. */
 static void hidden_keys_reach_no_row(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -126,8 +126,8 @@ static void obeys_its_contract(void **state) {
 
 /* ---- Against double precision ---- */
 
-/* exp is off by at most 1 ULP (2^-23), the difference in its argument by half an ULP of |x - max|, each of two roundings and
- * the sum of n terms by 2^-24 for each step; 16 lanes take n / 16 + 5 steps. */
+/* exp is off by at most 1 ULP (2^-23), the difference in its argument by half an ULP of |x - max|, each of two
+ * roundings and the sum of n terms by 2^-24 for each step; 16 lanes take n / 16 + 5 steps. */
 static double bound_of(size_t n, double distance, double probability) {
     double steps = (double)n / 16 + 5;
     return probability * (0x1p-23 * 2 + 0x1p-24 * (steps + 4 + distance)) + 0x1p-148;

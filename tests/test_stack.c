@@ -1,5 +1,5 @@
-/* Every function of the library, on every path, takes at most 16 KiB of the stack of the thread that calls it, the tasks that
- * it runs there included; and leaves the control bits of the floating-point environment as it found them. */
+/* Every function of the library, on every path, takes at most 16 KiB of the stack of the thread that calls it, the
+ * tasks that it runs there included; and leaves the control bits of the floating-point environment as it found them. */
 #include "attention_problem.h"
 #include "ops/attention.h"
 #include "random_options.h"
@@ -364,8 +364,8 @@ static void measure_kinds(struct test_random *random, const attn_attention_args 
     problem_free(&p);
 }
 
-/* One shape with no options, with rotary embedding alone, and with some of all. Values lie dense, as some ISAs read them in
- * place, then not. */
+/* One shape with no options, with rotary embedding alone, and with some of all. Values lie dense, as some ISAs read
+ * them in place, then not. */
 static void measure_shape(struct test_random *random, size_t heads, size_t kv_heads, size_t q_len, size_t kv_len,
                           size_t head_size) {
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = heads, .kv_heads = kv_heads};
@@ -728,7 +728,8 @@ static void measure_forwards(const struct layer_problem *problem, const attn_par
     guarded_free(cache.memory.data);
 }
 
-/* The layer of p->config, for rows of `width` that lie one after the other or so far apart that a copy of them is quicker. */
+/* The layer of p->config, for rows of `width` that lie one after the other or so far apart that a copy of them is
+ * quicker. */
 static void measure_layer(struct test_random *random, struct layer_problem *p, size_t width) {
     attn_layer_args *args = &p->args;
     size_t between = random_below(random, 2) ? 1 : 4096 / sizeof(float) / width;

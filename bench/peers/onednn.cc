@@ -1,12 +1,13 @@
-/* oneDNN on one thread, everything prepared that can be known ahead: primitives are created, and layouts chosen by oneDNN
- * where they are not given by the problem. A call executes primitives and nothing else.
+/* oneDNN on one thread, everything prepared that can be known ahead: primitives are created, and layouts chosen by
+ * oneDNN where they are not given by the problem. A call executes primitives and nothing else.
  *
  *   gemm/onednn             weights reordered ahead
  *   attention/onednn        product, softmax, product, batched over all heads; keys and values as they come
  *   attention_cache/onednn  the same with keys and values reordered ahead, as our cache has them
  *   softmax/onednn          over all columns
  *
- * Neither causality nor valid lengths are known to oneDNN's products: it computes every score, and no mask is added on top. */
+ * Neither causality nor valid lengths are known to oneDNN's products: it computes every score, and no mask is added on
+ * top. */
 #include "inputs.h"
 #include "subject.h"
 #include <cmath>

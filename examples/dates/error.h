@@ -10,8 +10,8 @@ struct error {
     char text[256];
 };
 
-/* Stores the sentence and returns false, so that a check can end in `return refuse(error, ...)`. Names come from untrusted
- * files: control characters, which could steer a terminal, become question marks. */
+/* Stores the sentence and returns false, so that a check can end in `return refuse(error, ...)`. Names come from
+ * untrusted files: control characters, which could steer a terminal, become question marks. */
 __attribute__((format(printf, 2, 3))) static inline bool refuse(struct error *error, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

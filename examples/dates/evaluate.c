@@ -105,8 +105,8 @@ static bool read_batch(const struct model *model, struct expectation *expected, 
     return true;
 }
 
-/* The largest difference in `rows` rows of `cols`; row i belongs to a sequence with lengths[i / rows_each]. What is padding is
- * not compared: rows from that length on where pad_rows, else columns. */
+/* The largest difference in `rows` rows of `cols`; row i belongs to a sequence with lengths[i / rows_each]. What is
+ * padding is not compared: rows from that length on where pad_rows, else columns. */
 struct comparison {
     const char *name;
     const float *have, *want;

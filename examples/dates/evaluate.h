@@ -10,7 +10,8 @@ struct model;
 int evaluate_check(struct model *model, const char *path);
 /* Compares the model's insides with those in a safetensors file. 1 where one differs by more than 1e-3. */
 int evaluate_expected(struct model *model, const char *path);
-/* Times each date alone, on `isa` or, where that is ATTN_ISA_BEST, on every ISA of this machine; 0 dates: some of its own. */
+/* Times each date alone, on `isa` or, where that is ATTN_ISA_BEST, on every ISA of this machine; 0 dates: some of its
+ * own. */
 int evaluate_bench(const char *model_path, attn_isa isa, size_t count, char *const *dates);
 
 #endif

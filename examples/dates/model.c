@@ -251,8 +251,8 @@ static bool reserve_append(struct model *model, const attn_layer *layer, size_t 
            buffer_grow(&model->workspace, bytes, error);
 }
 
-/* Workspace of everything that a date of the most characters calls: what serves that serves shorter ones. Layers of a kind
- * are of one size. */
+/* Workspace of everything that a date of the most characters calls: what serves that serves shorter ones. Layers of a
+ * kind are of one size. */
 bool model_plan(struct model *model, struct error *error) {
     const struct decoder_layer *decoder = &model->decoder[0];
     const int64_t source_length = (int64_t)model->positions;

@@ -1,5 +1,6 @@
-/* The encoder-decoder Transformer that rewrites dates, on libattn: its attention layers, caches and matrix products are the
- * library's, embedding, layer norm and greedy choice are here. All that one date needs is allocated by model_load. */
+/* The encoder-decoder Transformer that rewrites dates, on libattn: its attention layers, caches and matrix products are
+ * the library's, embedding, layer norm and greedy choice are here. All that one date needs is allocated by
+ * model_load. */
 #ifndef DATES_MODEL_H
 #define DATES_MODEL_H
 

@@ -1,5 +1,6 @@
-/* Reader of safetensors files: 8 bytes of header length (little endian), a JSON header, then the tensors' bytes. The file is
- * not trusted: whatever it holds, the answer is a file whose tensors lie inside it or an error that names what is wrong. */
+/* Reader of safetensors files: 8 bytes of header length (little endian), a JSON header, then the tensors' bytes. The
+ * file is not trusted: whatever it holds, the answer is a file whose tensors lie inside it or an error that names what
+ * is wrong. */
 #ifndef DATES_SAFETENSORS_H
 #define DATES_SAFETENSORS_H
 

@@ -312,10 +312,10 @@ typedef struct attn_options {
      * keys were rotated when they were appended. */
     const attn_rotary *rotary;
     const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions of `rotary` */
-    /* Training: the probability p in [0, 1) that a weight becomes 0; the others grow by 1 / (1 -
-     * p). */
+    /* Training: the probability p in [0, 1) that a weight becomes 0; the others are multiplied by
+     * 1 / (1 - p). */
     float dropout;
-    /* The weights that become 0 depend on it and on (batch, head, row, key) alone:
+    /* Which weights become 0 depends on it and on (batch, head, row, key) alone, see
      * docs/semantics.md. */
     uint64_t dropout_seed;
     /* NULL, or an output: softmax weights before dropout, dense [batch, heads, q_len, kv_len]. +0
@@ -323,8 +323,8 @@ typedef struct attn_options {
     float *weights;
     float *scores; /* NULL, or an output: logits, likewise dense; -inf for such keys */
     attn_score_stage score_stage;
-    /* NULL, or an output: the log of the sum of exp of each row's logits, dense [batch, heads,
-     * q_len]. */
+    /* NULL, or an output: the log of the sum of exp of each row's logits, dense
+     * [batch, heads, q_len]. */
     float *log_sum_exp;
     const attn_parallel *parallel;
 } attn_options;
@@ -468,8 +468,8 @@ ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_appen
  * if there is no such sequence. */
 ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
 /* Forgets the keys from `len` on, of one sequence or all (shorter ones stay as they are).
- * NULL_POINTER; BAD_SIZE: no such sequence, len above its length, or of a ring below what it still
- * holds the keys for. */
+ * NULL_POINTER; BAD_SIZE: no such sequence, len above its length, or below the oldest key that a
+ * ring still has. */
 ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len,
                                          const char **field);
 

@@ -29,7 +29,7 @@ static void run_head(struct attn_tile *tile, size_t item) {
     }
 }
 
-/* Tiles of a head follow each other, and spans of a tile. */
+/* Items are in order of heads, in a head of tiles, in a tile of spans. */
 static void run_item(struct attn_tile *tile, enum item what, size_t item) {
     size_t spans = tile->problem->plan.spans;
     switch (what) {

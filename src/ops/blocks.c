@@ -84,7 +84,7 @@ size_t attn_blocks_describe(const struct attn_tile *tile, size_t begin, size_t e
     return count;
 }
 
-/* ---- What goes through a product together ---- */
+/* ---- What one product takes ---- */
 
 size_t attn_blocks_joined(const struct attn_block *block, size_t count) {
     size_t n = 1;

@@ -15,7 +15,7 @@ struct attn_cache {
     float *rotated;  /* [batch * kv_heads][ATTN_MAX_COLS][head_size] */
 };
 
-/* Keys that `args` brings for sequence `b`, and where the first one's row is. */
+/* How many keys `args` has for sequence `b`. *row is the row of the first one. */
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row);
 
 void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args *args);

@@ -47,7 +47,7 @@ bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride
     return x_stride % ATTN_ALIAS == 0 && w->kernel->rows > WAYS && m > w->kernel->rows && w->n >= MANY_COLUMNS;
 }
 
-/* The product cut into items: bands of rows, or bands of columns where rows are few. */
+/* A product cut into items: bands of rows, or bands of columns. */
 struct product {
     const struct attn_packed *w;
     size_t m;
@@ -78,7 +78,7 @@ static void multiply_band(const void *arg, size_t item, size_t task) {
                                             .c_stride = product->y_stride});
 }
 
-/* `total` rows or columns as items of equal numbers of tiles. */
+/* `total` rows or columns, cut into items of the same number of GEMM tiles. */
 struct cut {
     size_t band, items;
     double wait; /* the time until the last thread is done, as a multiple of the time with equal shares */

@@ -22,7 +22,7 @@ enum attn_kv_kind {
     ATTN_KV_FORK        /* contiguous behind the first keys of each sequence, which lie in the parent */
 };
 
-/* What a fork's sequence shares with one of the parent's. */
+/* The keys that a sequence of a fork shares with a sequence of the parent. */
 struct attn_shared_keys {
     size_t sequence; /* of the parent */
     size_t count;    /* keys 0 .. count - 1 lie there; a multiple of the store's unit */

@@ -48,7 +48,7 @@ enum attn_path {
     ATTN_PATH_SMALL,     /* a kernel of its own for few keys does all of it: see ops/small.h */
     ATTN_PATH_CACHED,    /* they were packed when they were appended */
     ATTN_PATH_IN_PLACE,  /* they are read as the caller has them, by few tiles of query rows */
-    ATTN_PATH_STREAMED,  /* they are packed a block at a time under the one tile of query rows that reads them */
+    ATTN_PATH_STREAMED,  /* they are packed a block at a time, just before the one tile that reads them */
     ATTN_PATH_PACK_HEAD, /* each task packs the head that it takes before it takes the head's tiles */
     ATTN_PATH_PACK_ALL,  /* tasks pack all heads, then share out the tiles */
     ATTN_PATHS
@@ -57,7 +57,7 @@ enum attn_path {
 /* As ATTN_VERBOSE prints it. */
 const char *attn_path_name(enum attn_path path);
 
-/* The uses that a path was written for: a call with another takes one of the general paths, which are ATTN_PATH_CACHED
+/* The uses that a path was written for. A call with another use takes a general path: ATTN_PATH_CACHED
  * with a cache, ATTN_PATH_PACK_HEAD and ATTN_PATH_PACK_ALL without. */
 uint32_t attn_path_supports(enum attn_path path);
 
@@ -71,7 +71,7 @@ struct attn_plan {
     int distant;          /* prefetch hint for keys and values, see attn_gemm_args */
     size_t tile_rows;     /* of a tile of query rows, at most; 0 without tiles */
     size_t tiles;         /* of the longest sequence, for each kv head */
-    size_t spans;         /* items that a tile is cut into, ATTN_SPAN keys each; 1 where it is not cut */
+    size_t spans;         /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */
     size_t tasks;
     size_t blocks;        /* of keys that few query rows take at once, at most ATTN_MOST_BLOCKS */
     size_t output_stride; /* floats from one row of output in the workspace to the next */

@@ -1,10 +1,9 @@
 #include "dispatch.h"
 #include "cpu.h"
-#include "isa.h"
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What is compiled: the build defines ATTN_BUILT_NAME as 1 or 0 for each line of isa.def but scalar's. */
 #define ATTN_BUILT_SCALAR     1
@@ -14,6 +13,13 @@
 #define TABLE(built, name)    TABLE_(built, name)
 #define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = TABLE(ATTN_BUILT_##NAME, name),
 static const struct attn_kernels *const tables[ATTN_ISA_COUNT] = {
+#include "isa.def"
+};
+#undef ISA
+
+#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = #name,
+const char *const attn_isa_names[ATTN_ISA_COUNT] = {
+    [ATTN_ISA_BEST] = "best",
 #include "isa.def"
 };
 #undef ISA
@@ -35,6 +41,15 @@ static const char *encode(struct selected s) {
 static struct selected decode(const char *entry) {
     size_t index = (size_t)(entry - selections);
     return (struct selected){tables[index / ATTN_ISA_COUNT], tables[index % ATTN_ISA_COUNT]};
+}
+
+bool attn_isa_find(const char *name, attn_isa *isa) {
+    for (int i = 0; i < ATTN_ISA_COUNT; i++)
+        if (strcmp(name, attn_isa_names[i]) == 0) {
+            *isa = (attn_isa)i;
+            return true;
+        }
+    return false;
 }
 
 const struct attn_kernels *attn_table(attn_isa isa) {

@@ -1,8 +1,16 @@
-/* Which table of kernels a call uses. */
+/* The names of the instruction sets, and which table of kernels a call uses. */
 #ifndef ATTN_DISPATCH_H
 #define ATTN_DISPATCH_H
 
+#include <stdbool.h>
+
 #include "kernels.h"
+
+/* [attn_isa] names: "best", then those in isa.def. */
+extern const char *const attn_isa_names[ATTN_ISA_COUNT];
+
+/* Finds the ISA of that name. False where none has it; *isa is then untouched. */
+bool attn_isa_find(const char *name, attn_isa *isa);
 
 /* The table of `isa`, whether or not this processor can run it. NULL for ATTN_ISA_BEST, for values that are no ISA,
  * and for ISAs that this library was built without. */

@@ -1,4 +1,3 @@
-#include "../isa.h"
 #include "../dispatch.h"
 
 const char *attn_isa_name(attn_isa isa) {

@@ -84,7 +84,8 @@ INLINE void quad_inverse(vec x, float inverse[ROWS]) {
 /* acc += x * lane i, a literal, of each quad of k. */
 #define quad_fma(acc, x, k, i) (acc = vec_fma(x, _mm256_permute_ps(k, (i)*0x55), acc))
 
-/* acc += x * p[i], i a literal below 4. */
-#define quad_fma_row(acc, x, p, i) (acc = vec_fma(vec_set((p)[i]), x, acc))
+/* acc += x * p[i], i a literal below 4; `row` is quad_row(p, i). */
+#define quad_row(p, i)               vec_set((p)[i])
+#define quad_fma_row(acc, x, row, i) (acc = vec_fma(row, x, acc))
 
 #endif

@@ -209,12 +209,15 @@ INLINE vec value_at(const float *v, struct column last, size_t tail, int w, cons
     return TAILS_ARE_COPIED ? vec_load(last.v) : vec_load_first(tail, v + w * VEC_LANES);
 }
 
-/* Rows i of strip q. */
+/* Row i of strip q. */
 #define ROW(i)                                                                                                         \
-    UNROLL for (int w = 0; w < width; w++) {                                                                           \
-        quad_fma_row(acc[(q * ROWS + i) * width + w], vv[w], p + q * SCORE_FLOATS, i);                                 \
-        if (width == VALUE_VECS) /* no register is left */                                                             \
-            vec_settle(acc[(q * ROWS + i) * width + w]);                                                               \
+    {                                                                                                                  \
+        vec row = quad_row(p + q * SCORE_FLOATS, i);                                                                   \
+        UNROLL for (int w = 0; w < width; w++) {                                                                       \
+            quad_fma_row(acc[(q * ROWS + i) * width + w], vv[w], row, i);                                              \
+            if (width == VALUE_VECS) /* no register is left */                                                         \
+                vec_settle(acc[(q * ROWS + i) * width + w]);                                                           \
+        }                                                                                                              \
     }
 
 /* Strips s .. s + strips - 1, of one head, times registers of value columns from j on, `last` the last of them, of which

@@ -78,7 +78,8 @@ INLINE void quad_inverse(vec x, float inverse[ROWS]) {
 /* acc += x * lane i, a literal, of each quad of k. */
 #define quad_fma(acc, x, k, i) vec_fma_lane(acc, x, k, i)
 
-/* acc += x * p[i], i a literal below 4. */
-#define quad_fma_row(acc, x, p, i) vec_fma_lane(acc, x, vec_load(p), i)
+/* acc += x * p[i], i a literal below 4; `row` is quad_row(p, i). */
+#define quad_row(p, i)               vec_load(p)
+#define quad_fma_row(acc, x, row, i) vec_fma_lane(acc, x, row, i)
 
 #endif

@@ -52,14 +52,14 @@ static void lay_out_workspace(const struct attn_problem *problem, const struct a
 }
 
 bool attn_workspace_measure(const struct attn_problem *problem, struct attn_plan *plan) {
-    struct attn_arena one = {0}, all = {0};
+    struct attn_arena task = {0}, all = {0};
     struct attn_scratch scratch;
     struct attn_workspace workspace;
-    lay_out_scratch(problem, plan, &scratch, &one);
-    plan->scratch_bytes = one.used;
+    lay_out_scratch(problem, plan, &scratch, &task);
+    plan->scratch_bytes = task.used;
     lay_out_workspace(problem, plan, &workspace, &all);
     plan->workspace_bytes = all.used;
-    return !one.overflow && !all.overflow;
+    return !task.overflow && !all.overflow;
 }
 
 void attn_workspace_lay_out(const struct attn_problem *problem, void *memory, struct attn_workspace *workspace) {

@@ -31,16 +31,6 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return _mm256_permute2f128_ps(vec_load_first(n, p[0] + d), vec_load_first(n, p[1] + d), 0x20);
 }
 
-/* Lane j of quad i of register r becomes lane r of quad i of register j. */
-INLINE void quad_transpose(vec r[4]) {
-    vec t0 = _mm256_unpacklo_ps(r[0], r[1]), t1 = _mm256_unpackhi_ps(r[0], r[1]);
-    vec t2 = _mm256_unpacklo_ps(r[2], r[3]), t3 = _mm256_unpackhi_ps(r[2], r[3]);
-    r[0] = _mm256_shuffle_ps(t0, t2, 0x44);
-    r[1] = _mm256_shuffle_ps(t0, t2, 0xee);
-    r[2] = _mm256_shuffle_ps(t1, t3, 0x44);
-    r[3] = _mm256_shuffle_ps(t1, t3, 0xee);
-}
-
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     _mm_storeu_ps(p + n * ROWS, _mm_set1_ps(-INFINITY));

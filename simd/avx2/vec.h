@@ -275,19 +275,21 @@ INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return _mm256_cmpgt_epi32(a, b);
 }
 
+/* Lane j of quad i of register r becomes lane r of quad i of register j. */
+INLINE void vec_transpose_quads(vec r[4]) {
+    vec t0 = _mm256_unpacklo_ps(r[0], r[1]), t1 = _mm256_unpackhi_ps(r[0], r[1]);
+    vec t2 = _mm256_unpacklo_ps(r[2], r[3]), t3 = _mm256_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm256_shuffle_ps(t0, t2, 0x44);
+    r[1] = _mm256_shuffle_ps(t0, t2, 0xee);
+    r[2] = _mm256_shuffle_ps(t1, t3, 0x44);
+    r[3] = _mm256_shuffle_ps(t1, t3, 0xee);
+}
+
 /* Row i of the 8 x 8 matrix becomes column i. */
 INLINE void vec_transpose(vec r[VEC_LANES]) {
     vec t[VEC_LANES];
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
+    vec_transpose_quads(r);
+    vec_transpose_quads(r + 4);
     UNROLL for (int i = 0; i < 4; i++) {
         t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
         t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
@@ -297,15 +299,9 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
 
 /* Four floats from each of 8 columns: element l of all of them in register l. */
 INLINE void vec_load_columns(const float *p, size_t stride, vec r[4]) {
-    vec t[4];
-    UNROLL for (size_t i = 0; i < 4; i++) t[i] =
+    UNROLL for (size_t i = 0; i < 4; i++) r[i] =
         _mm256_set_m128(_mm_loadu_ps(p + (i + 4) * stride), _mm_loadu_ps(p + i * stride));
-    vec t0 = _mm256_unpacklo_ps(t[0], t[1]), t1 = _mm256_unpackhi_ps(t[0], t[1]);
-    vec t2 = _mm256_unpacklo_ps(t[2], t[3]), t3 = _mm256_unpackhi_ps(t[2], t[3]);
-    r[0] = _mm256_shuffle_ps(t0, t2, 0x44);
-    r[1] = _mm256_shuffle_ps(t0, t2, 0xee);
-    r[2] = _mm256_shuffle_ps(t1, t3, 0x44);
-    r[3] = _mm256_shuffle_ps(t1, t3, 0xee);
+    vec_transpose_quads(r);
 }
 
 #endif

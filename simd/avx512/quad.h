@@ -37,16 +37,6 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return _mm512_insertf32x4(x, _mm_maskz_loadu_ps(mask, p[3] + d), 3);
 }
 
-/* Lane j of quad i of register r becomes lane r of quad i of register j. */
-INLINE void quad_transpose(vec r[4]) {
-    vec t0 = _mm512_unpacklo_ps(r[0], r[1]), t1 = _mm512_unpackhi_ps(r[0], r[1]);
-    vec t2 = _mm512_unpacklo_ps(r[2], r[3]), t3 = _mm512_unpackhi_ps(r[2], r[3]);
-    r[0] = _mm512_shuffle_ps(t0, t2, 0x44);
-    r[1] = _mm512_shuffle_ps(t0, t2, 0xee);
-    r[2] = _mm512_shuffle_ps(t1, t3, 0x44);
-    r[3] = _mm512_shuffle_ps(t1, t3, 0xee);
-}
-
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     vec_store_mask(vec_lanes(n * ROWS, VEC_LANES), p, vec_set(-INFINITY));

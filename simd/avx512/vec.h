@@ -253,6 +253,16 @@ INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return _mm512_cmpgt_epi32_mask(a, b);
 }
 
+/* Lane j of quad i of register r becomes lane r of quad i of register j. */
+INLINE void vec_transpose_quads(vec r[4]) {
+    vec t0 = _mm512_unpacklo_ps(r[0], r[1]), t1 = _mm512_unpackhi_ps(r[0], r[1]);
+    vec t2 = _mm512_unpacklo_ps(r[2], r[3]), t3 = _mm512_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm512_shuffle_ps(t0, t2, 0x44);
+    r[1] = _mm512_shuffle_ps(t0, t2, 0xee);
+    r[2] = _mm512_shuffle_ps(t1, t3, 0x44);
+    r[3] = _mm512_shuffle_ps(t1, t3, 0xee);
+}
+
 /* Row i of the 16 x 16 matrix becomes column i. */
 INLINE void vec_transpose(vec r[VEC_LANES]) {
     vec t[VEC_LANES];
@@ -291,16 +301,8 @@ INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
         __m256 high = _mm256_loadu_ps(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride);
         r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
     }
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
-        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
+    vec_transpose_quads(r);
+    vec_transpose_quads(r + 4);
     UNROLL for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);

@@ -1,18 +1,10 @@
-/* Steps of the attention loop. The scores of a tile lie in L1, in rows of ATTN_BLOCK floats: a pass of loads finds a row's maximum,
- * a second one replaces logits by probabilities. */
+/* Steps of the attention loop. The scores of a tile lie in L1, in rows of ATTN_BLOCK floats: a pass of loads finds a
+ * row's maximum, a second one replaces logits by probabilities. */
 #include <math.h>
 
 #include "body/elementary.h"
 #include "body/objects.h"
 #include "body/online_softmax.h"
-
-INLINE void scale_row(const float *x, vec f, float *y, size_t n) {
-    size_t j = 0;
-    for (; j + VEC_LANES <= n; j += VEC_LANES)
-        vec_store(y + j, vec_mul(vec_load(x + j), f));
-    if (j < n)
-        vec_store_first(n - j, y + j, vec_mul(vec_load_first(n - j, x + j), f));
-}
 
 static void ISA_FN(scale)(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y,
                           size_t y_stride) {

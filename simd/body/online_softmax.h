@@ -3,19 +3,8 @@
 #ifndef ATTN_BODY_ONLINE_SOFTMAX_H
 #define ATTN_BODY_ONLINE_SOFTMAX_H
 
-#include <math.h>
-
-#include "exp.h"
+#include "body/rows.h"
 #include "kernels.h"
-#include "vec.h"
-
-/* Registers whose exp are computed in step. */
-enum { EXP_VECS = 4 };
-
-/* +0 for -inf. */
-INLINE vec shifts_of(vec max) {
-    return vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
-}
 
 /* Lanes of the register at column c that lie in [lo, hi). */
 INLINE vec_mask visible_lanes(size_t c, size_t lo, size_t hi) {
@@ -25,11 +14,6 @@ INLINE vec_mask visible_lanes(size_t c, size_t lo, size_t hi) {
 
 INLINE vec visible_logits(const float *p, size_t c, size_t lo, size_t hi) {
     return vec_select(visible_lanes(c, lo, hi), vec_load(p + c), vec_set(-INFINITY));
-}
-
-INLINE void clear_columns(float *p, size_t begin, size_t end) {
-    for (size_t c = begin; c < end; c += VEC_LANES)
-        vec_store_first(end - c, p + c, vec_zero());
 }
 
 /* ---- Maximum ---- */
@@ -54,22 +38,7 @@ static vec ISA_FN(row_maxima)(const float *p, size_t lo, size_t hi) {
 
 /* ---- Probabilities ---- */
 
-/* n registers of probabilities, the first one's columns those of the lanes' first: stored, and added to the lanes. */
-INLINE void take_probabilities(vec *e, float *y, vec lanes[SUM_VECS], const int n) {
-    vec_exp_low_each(e, n);
-    UNROLL for (int i = 0; i < n; i++) vec_store(y + i * VEC_LANES, e[i]);
-    UNROLL for (int i = 0; i < n; i++) lanes[i % SUM_VECS] = vec_add(lanes[i % SUM_VECS], e[i]);
-    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_pin(lanes[i]);
-}
-
-/* y = exp(x - shift) of n registers. */
-INLINE void exp_columns(const float *x, vec shift, float *y, vec lanes[SUM_VECS], const int n) {
-    vec e[EXP_VECS];
-    UNROLL for (int i = 0; i < n; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
-    take_probabilities(e, y, lanes, n);
-}
-
-/* The same of the 16 columns at c, of which some are invisible. */
+/* Of the 16 columns at c, of which some are invisible. */
 INLINE void exp_visible(float *p, size_t c, size_t lo, size_t hi, vec shift, vec lanes[SUM_VECS]) {
     vec e[SUM_VECS];
     UNROLL for (size_t i = 0; i < SUM_VECS; i++) e[i] = vec_sub(visible_logits(p, c + i * VEC_LANES, lo, hi), shift);
@@ -169,7 +138,7 @@ static void ISA_FN(online_softmax_blocks)(const struct attn_online_softmax_block
     vec_store(rescale, rescales);
     *args->max = vec_lane_max(max);
     vec lanes[SUM_VECS];
-    load_lanes(args->lanes, vec_set(1.0f), lanes);
+    UNROLL for (int v = 0; v < SUM_VECS; v++) lanes[v] = vec_load(args->lanes + v * VEC_LANES);
     for (size_t i = 0; i < blocks; i++) {
         UNROLL for (int v = 0; v < SUM_VECS; v++) lanes[v] = vec_mul(lanes[v], vec_set(rescale[i]));
         exp_row(args->scores + i * ATTN_BLOCK, 0, columns_of(args, i), vec_set(shift[i]), lanes);

@@ -10,7 +10,7 @@
 #include <math.h>
 
 #include "body/objects.h"
-#include "exp.h"
+#include "body/rows.h"
 #include "quad.h"
 
 enum { STRIPS = 4, MAX_ROWS = STRIPS * ROWS, BATCH = 8 };
@@ -20,11 +20,6 @@ enum { LANE_VECS = ATTN_LANES / KEYS };
 
 /* Of a strip. */
 enum { QUERY_FLOATS = ROWS * ATTN_SMALL_SIZE, SCORE_FLOATS = ROWS * ATTN_SMALL_KEYS };
-
-/* +0 instead of -inf. */
-INLINE vec shift_of(vec max) {
-    return vec_select(vec_equal(max, vec_set(-INFINITY)), vec_zero(), max);
-}
 
 /* `n` rows from p on, of which there are to be `count`: the last one stands in for those that are absent. */
 INLINE void rows_from(const float *p, size_t stride, size_t n, const float *row[], size_t count) {
@@ -47,7 +42,7 @@ static void ISA_FN(small_pack_keys)(const float *k, size_t stride, size_t keys, 
     }
 }
 
-/* Scaled; element d of a strip's rows is a quad, in the order in which quad_transpose leaves them. */
+/* Scaled; element d of a strip's rows is a quad, in the order in which vec_transpose_quads leaves them. */
 static void ISA_FN(small_pack_queries)(const float *q, size_t stride, size_t rows, size_t size, float scale,
                                        float *packed) {
     const float *row[ROWS];
@@ -56,13 +51,13 @@ static void ISA_FN(small_pack_queries)(const float *q, size_t stride, size_t row
     vec r[ROWS], factor = vec_set(scale);
     for (size_t d = 0; d < whole; d += VEC_LANES, packed += ROWS * VEC_LANES) {
         UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(vec_load(row[i] + d), factor);
-        quad_transpose(r);
+        vec_transpose_quads(r);
         UNROLL for (size_t i = 0; i < ROWS; i++) vec_store(packed + i * VEC_LANES, r[i]);
     }
     if (whole < size) {
         size_t tail = size - whole;
         UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(vec_load_first(tail, row[i] + whole), factor);
-        quad_transpose(r);
+        vec_transpose_quads(r);
         UNROLL for (size_t i = 0; i < ROWS; i++) vec_store(packed + i * VEC_LANES, r[i]);
     }
 }
@@ -178,7 +173,7 @@ static void ISA_FN(small_softmax)(struct batch *batch) {
         const struct strip *strip = &batch->strip[s];
         const uint32_t *hi = args->hi ? args->hi + strip->row : NULL;
         vec max = hide(batch->scores + s * SCORE_FLOATS, keys, hi, strip->rows);
-        vec_store(batch->shift + s * VEC_LANES, shift_of(max));
+        vec_store(batch->shift + s * VEC_LANES, shifts_of(max));
     }
     for (size_t s = 0; s < batch->count; s++) {
         vec sum = exponentials(batch->scores + s * SCORE_FLOATS, vecs, vec_load(batch->shift + s * VEC_LANES));

@@ -2,21 +2,20 @@
 #include <math.h>
 
 #include "body/objects.h"
-#include "exp.h"
+#include "body/rows.h"
 
-enum { STEP_VECS = 4 };
-
-/* Floats ahead of what is read: a row or two. While exp takes the processor's time, its own prefetching ends at each page. */
+/* Floats ahead of what is read: a row or two. While exp takes the processor's time, its own prefetching ends at each
+ * page. */
 enum { AHEAD = 1024, LINE = 16 };
 
 INLINE float row_max(const float *x, size_t n) {
     size_t c = 0;
     vec max = vec_set(-INFINITY);
-    if (n >= STEP_VECS * VEC_LANES) {
-        vec m[STEP_VECS];
-        UNROLL for (int i = 0; i < STEP_VECS; i++) m[i] = max;
-        for (; c + STEP_VECS * VEC_LANES <= n; c += STEP_VECS * VEC_LANES)
-            UNROLL for (int i = 0; i < STEP_VECS; i++) m[i] = vec_max(m[i], vec_load(x + c + i * VEC_LANES));
+    if (n >= EXP_VECS * VEC_LANES) {
+        vec m[EXP_VECS];
+        UNROLL for (int i = 0; i < EXP_VECS; i++) m[i] = max;
+        for (; c + EXP_VECS * VEC_LANES <= n; c += EXP_VECS * VEC_LANES)
+            UNROLL for (int i = 0; i < EXP_VECS; i++) m[i] = vec_max(m[i], vec_load(x + c + i * VEC_LANES));
         max = vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
     }
     for (; c < n; c += VEC_LANES)
@@ -24,25 +23,14 @@ INLINE float row_max(const float *x, size_t n) {
     return vec_lane_max(max);
 }
 
-INLINE void exp_step(const float *x, vec shift, float *y, vec lanes[SUM_VECS]) {
-    vec e[STEP_VECS];
-    UNROLL for (int i = 0; i < STEP_VECS; i++) e[i] = vec_sub(vec_load(x + i * VEC_LANES), shift);
-    vec_exp_low_each(e, STEP_VECS);
-    UNROLL for (int i = 0; i < STEP_VECS; i++) {
-        vec_store(y + i * VEC_LANES, e[i]);
-        lanes[i % SUM_VECS] = vec_add(lanes[i % SUM_VECS], e[i]);
-    }
-    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_pin(lanes[i]);
-}
-
 /* y = exp(x - shift); returns the sum. */
 INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
     vec lanes[SUM_VECS];
     UNROLL for (int i = 0; i < SUM_VECS; i++) lanes[i] = vec_zero();
     size_t c = 0;
-    for (; c + STEP_VECS * VEC_LANES <= n; c += STEP_VECS * VEC_LANES) {
-        UNROLL for (size_t i = 0; i < STEP_VECS * VEC_LANES; i += LINE) vec_prefetch(x + c, AHEAD + i);
-        exp_step(x + c, shift, y + c, lanes);
+    for (; c + EXP_VECS * VEC_LANES <= n; c += EXP_VECS * VEC_LANES) {
+        UNROLL for (size_t i = 0; i < EXP_VECS * VEC_LANES; i += LINE) vec_prefetch(x + c, AHEAD + i);
+        exp_columns(x + c, shift, y + c, lanes, EXP_VECS);
     }
     for (; c < n; c += VEC_LANES) {
         vec p = vec_exp_low(vec_sub(vec_load_logits(n - c, x + c), shift));
@@ -54,20 +42,11 @@ INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
     return vec_lane_sum(lanes);
 }
 
-INLINE void scale(float *y, size_t n, vec factor) {
-    size_t c = 0;
-    for (; c + VEC_LANES <= n; c += VEC_LANES)
-        vec_store(y + c, vec_mul(vec_load(y + c), factor));
-    if (c < n)
-        vec_store_first(n - c, y + c, vec_mul(vec_load_first(n - c, y + c), factor));
-}
-
 static void ISA_FN(softmax_row)(const float *x, size_t valid, size_t cols, float *y) {
     float max = row_max(x, valid);
     float sum = row_exp(x, valid, vec_set(max == -INFINITY ? 0.0f : max), y);
-    scale(y, valid, vec_set(sum == 0.0f ? 0.0f : 1.0f / sum));
-    for (size_t c = valid; c < cols; c += VEC_LANES)
-        vec_store_first(cols - c, y + c, vec_zero());
+    scale_row(y, vec_set(sum == 0.0f ? 0.0f : 1.0f / sum), y, valid);
+    clear_columns(y, valid, cols);
 }
 
 const struct attn_softmax_kernel ISA_OBJECT(softmax) = {.name = ISA_NAME, .row = ISA_FN(softmax_row)};

@@ -50,11 +50,6 @@ INLINE quad_count quad_visible(const uint32_t *hi, size_t n) {
     return counts;
 }
 
-/* Lane j of register r becomes lane r of register j. */
-INLINE void quad_transpose(vec r[4]) {
-    vec_transpose(r);
-}
-
 /* No quad of a register is absent. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     (void)p, (void)n;

@@ -262,6 +262,11 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
     r[3] = vreinterpretq_f32_f64(vtrn2q_f64(t1, t3));
 }
 
+/* The same: a register is one quad. */
+INLINE void vec_transpose_quads(vec r[4]) {
+    vec_transpose(r);
+}
+
 /* Four floats from each of 4 columns: element l of all of them in register l. */
 INLINE void vec_load_columns(const float *p, size_t stride, vec r[4]) {
     UNROLL for (size_t i = 0; i < 4; i++) r[i] = vec_load(p + i * stride);

@@ -32,16 +32,6 @@ static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys, unit * tile->problem->head_size);
 }
 
-/* run_columns takes no more rows of queries than a GEMM tile has. */
-static void multiply_key_rows(const struct attn_tile *tile, struct attn_gemm_args args) {
-    for (size_t rows = args.m; rows > 0; rows -= args.m) {
-        args.m = attn_min(rows, tile->gemm->rows);
-        tile->gemm->run_columns(&args);
-        args.a += args.m * args.a_stride;
-        args.c += args.m * args.c_stride;
-    }
-}
-
 /* The products of a part's rows with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
 static void multiply_keys(const struct attn_tile *tile, const struct attn_part *part, size_t begin, size_t end,
                           float *scores, size_t score_stride) {
@@ -65,7 +55,7 @@ static void multiply_keys(const struct attn_tile *tile, const struct attn_part *
         if (packed)
             tile->gemm->run(&args);
         else
-            multiply_key_rows(tile, args);
+            attn_tile_multiply_in_place(tile, tile->gemm->run_columns, args);
     }
 }
 

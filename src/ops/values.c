@@ -19,17 +19,6 @@ static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->v, key + ahead).values, n * tile->problem->value_size);
 }
 
-/* run_rows takes no more rows of probabilities than a GEMM tile has. */
-static void multiply_value_rows(const struct attn_tile *tile, struct attn_gemm_args args) {
-    for (size_t rows = args.m; rows > 0; rows -= args.m) {
-        args.m = attn_min(rows, tile->gemm->rows);
-        tile->gemm->run_rows(&args);
-        args.a += args.m * args.a_stride;
-        args.c += args.m * args.c_stride;
-        args.scale = args.scale ? args.scale + args.m : NULL;
-    }
-}
-
 /* For `rows` rows from row `first` on: output = output so far + probabilities of columns begin .. end - 1 times their
  * values. If the columns are those of several blocks, `begin` is 0. */
 static void multiply_values(const struct attn_tile *tile, const struct attn_block *block, size_t first, size_t rows,
@@ -60,7 +49,7 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
         if (packed)
             tile->gemm->run(&args);
         else
-            multiply_value_rows(tile, args);
+            attn_tile_multiply_in_place(tile, tile->gemm->run_rows, args);
     }
 }
 

@@ -95,10 +95,10 @@ class Spills(unittest.TestCase):
         return loop
 
     def test_counts(self):
-        loop = self.one(x86(avx2_gemm={"tile_1_1_2": TILE}))
+        loop = self.one(x86(body_gemm={"avx2_tile_1_1_2": TILE}))
         self.assertEqual((len(loop.body), loop.fmas, loop.loads, loop.stores), (7, 2, 3, 0))
         self.assertEqual((loop.moves, loop.spills, loop.scalar), (0, 0, 0))
-        loop = self.one(arm(neon_gemm={"tile_1_1_2": ARM_TILE}))
+        loop = self.one(arm(body_gemm={"neon_tile_1_1_2": ARM_TILE}))
         self.assertEqual((len(loop.body), loop.fmas, loop.loads, loop.spills), (6, 2, 2, 0))
 
     def test_x86_stack(self):
@@ -167,21 +167,21 @@ class Check(unittest.TestCase):
         body_softmax={"softmax_row": EXP}, body_small={"small_output": EXP}, body_elementary={"exp_array": EXP}
     )
 
-    def listing(self, tile=TILE, name="tile_1_1_2", exp=EXP):
-        return x86(avx2_gemm={name: tile}, body_attention={"avx2_online_softmax": exp}, **self.OTHERS)
+    def listing(self, tile=TILE, name="avx2_tile_1_1_2", exp=EXP):
+        return x86(body_gemm={name: tile}, body_attention={"avx2_online_softmax": exp}, **self.OTHERS)
 
     def test_good(self):
         self.assertEqual(problems("avx2", self.listing()), [])
 
     def test_spill_in_tile(self):
         (problem,) = problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)")))
-        self.assertIn("tile_1_1_2", problem)
+        self.assertIn("avx2_tile_1_1_2", problem)
         self.assertIn("1 vector registers to or from the stack, 0 allowed", problem)
-        text = arm(neon_gemm={"tile_1_1_2.constprop.0": inside(ARM_TILE, "str q3, [sp, #80]")})
+        text = arm(body_gemm={"neon_tile_1_1_2.constprop.0": inside(ARM_TILE, "str q3, [sp, #80]")})
         self.assertTrue(any("1 vector registers" in problem for problem in problems("neon", text)))
 
     def test_other_tiles(self):
-        for name in ("tile_rows_1_2", "tile_columns_1_1_2", "tile_far_1_2"):
+        for name in ("avx2_tile_rows_1_2", "avx2_tile_columns_1_1_2", "avx2_tile_far_1_2"):
             self.assertEqual(problems("avx2", self.listing(name=name)), [])
             self.assertEqual(len(problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)"), name))), 1)
 
@@ -202,13 +202,13 @@ class Check(unittest.TestCase):
         self.assertIn("FAIL: no GEMM tile found", problems("avx2", self.listing(name="other")))
         self.assertEqual(len(problems("avx2", self.listing(exp=["ret"]))), 1)
         self.assertEqual(len(problems("avx2", "")), 1 + len(loops.BODIES))
-        (problem,) = problems("avx2", x86(avx2_gemm={"tile_1_1_2": TILE}, **self.OTHERS))
+        (problem,) = problems("avx2", x86(body_gemm={"avx2_tile_1_1_2": TILE}, **self.OTHERS))
         self.assertIn("body_attention.c.o: no loop", problem)
         straight = [line for line in TILE if "jne" not in line]
         self.assertTrue(any("no loop with a multiply-add" in p for p in problems("avx2", self.listing(straight))))
 
     def test_wrong_number_of_multiply_adds(self):
-        (problem,) = problems("avx2", self.listing(name="tile_2_1_2"))
+        (problem,) = problems("avx2", self.listing(name="avx2_tile_2_1_2"))
         self.assertIn("2 multiply-adds, which is no multiple of the tile's 4", problem)
 
     def test_indirect_jump(self):

@@ -111,6 +111,19 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
     if (n & 1)
         _mm_store_ss(p + n - 1, rest);
 }
+/* Where a row ends in its last register, for loads and stores of the first lanes: their number, VEC_LANES in WHOLE. */
+typedef size_t vec_tail;
+#define VEC_WHOLE VEC_LANES
+
+INLINE vec_tail vec_tail_of(size_t n) {
+    return n;
+}
+INLINE vec vec_load_tail(vec_tail tail, const float *p) {
+    return vec_load_first(tail, p);
+}
+INLINE void vec_store_tail(vec_tail tail, float *p, vec x) {
+    vec_store_first(tail, p, x);
+}
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(mask));

@@ -97,6 +97,19 @@ INLINE vec vec_load_first(size_t n, const float *p) {
 INLINE void vec_store_first(size_t n, float *p, vec x) {
     vec_store_mask(below(0, n), p, x);
 }
+/* Where a row ends in its last register, for loads and stores of the first lanes: their mask, which a loop keeps for itself. */
+typedef vec_mask vec_tail;
+#define VEC_WHOLE ((vec_mask)-1)
+
+INLINE vec_tail vec_tail_of(size_t n) {
+    return vec_lanes(0, n);
+}
+INLINE vec vec_load_tail(vec_tail tail, const float *p) {
+    return vec_load_mask(tail, p);
+}
+INLINE void vec_store_tail(vec_tail tail, float *p, vec x) {
+    vec_store_mask(tail, p, x);
+}
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {
     return _mm512_mask_mov_ps(other, mask, x);

@@ -45,6 +45,10 @@ INLINE void vec_store(float *p, vec x) {
 INLINE void vec_prefetch(const float *p, size_t offset) {
     __builtin_prefetch(p + offset);
 }
+/* Fetches the line of p, which need not exist, no nearer than L2. */
+INLINE void vec_prefetch_l2(const float *p) {
+    __builtin_prefetch(p, 0, 2);
+}
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return vfmaq_f32(c, a, b);
 }
@@ -104,6 +108,19 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
         vst1q_lane_f32(p + 2, x, 2);
     if (n == 1)
         vst1q_lane_f32(p, x, 0);
+}
+/* Where a row ends in its last register, for loads and stores of the first lanes: their number, VEC_LANES in WHOLE. */
+typedef size_t vec_tail;
+#define VEC_WHOLE VEC_LANES
+
+INLINE vec_tail vec_tail_of(size_t n) {
+    return n;
+}
+INLINE vec vec_load_tail(vec_tail tail, const float *p) {
+    return vec_load_first(tail, p);
+}
+INLINE void vec_store_tail(vec_tail tail, float *p, vec x) {
+    vec_store_first(tail, p, x);
 }
 /* x in the mask, other outside. */
 INLINE vec vec_select(vec_mask mask, vec x, vec other) {

@@ -1,0 +1,214 @@
+/* GEMM for AVX2.
+ *
+ * Tile 6 x 16: 12 accumulators, two registers of B, one broadcast of A, 15 of 16 registers. Per step of k two loads of B and
+ * 6 broadcasts feed 12 multiply-adds: 8 loads in the 6 cycles that two multiply-add pipes need, 12 for both load ports. Each
+ * accumulator is used again after 6 cycles, above the latency of 4 or 5. The loop over k is unrolled by four: with its own
+ * counting each step would take every slot of a processor that issues four operations a cycle. Fewer rows take more registers
+ * of B at once, across panels, so that eight chains or more are in flight: 1 x 112, 2 x 48, 3 x 32, 4 x 24. */
+#ifndef ATTN_AVX2_TILE_H
+#define ATTN_AVX2_TILE_H
+
+#include <stdint.h>
+
+#include "vec.h"
+
+#define GEMM_NAME "avx2_6x16"
+
+enum { ROWS = 6, COLS = 16, MAX_WIDTH = 14, POINTERS = 2 };
+
+/* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. Longer
+ * blocks are level where L2 is large. */
+enum { K_BLOCK = 256, K_STEP = 1, ROW_BLOCK = 144 };
+
+/* Rows or columns in place that are fetched ahead, as many as memory takes to answer: the processor does not foresee them where
+ * they lie far apart. Rows that tiles side by side take turns at. */
+enum { PREFETCH = 32, TURN = 16 };
+
+/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are; of how
+ * few the chains are scaled on the way. */
+enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32, CHAINED_ROWS = 2 };
+
+/* Elements of columns in place that are transposed at a time; registers of columns that one row takes at a time. */
+enum { DEPTH = 4, ROW_WIDTH = 4 };
+
+/* Rows fetched ahead of what is packed. */
+enum { PACK_PREFETCH = 8 };
+
+/* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles. */
+enum { WHOLE_PANELS = 1, TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS, FORWARDED_ROWS = 0, DENSE_COLS = 0 };
+
+#include "body/gemm.h"
+
+/* Register j of a step of B. */
+INLINE vec load_b(const float *const b[POINTERS], size_t b_stride, const int j, const enum source source) {
+    if (source == IN_PLACE)
+        return vec_load(b[0] + j * VEC_LANES);
+    return vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * b_stride + j % VECS * VEC_LANES);
+}
+
+/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
+ * place. The smaller side of the outer product stays in registers while the larger passes by. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
+    const int in_place = source == IN_PLACE;
+    const int full = rows > 1 && rows * width + (rows < width ? rows : width) + 1 == 16; /* no register is left */
+    vec acc[14];
+    tile_begin(t, acc, rows, width, in_place);
+    const float *b[POINTERS], *a[POINTERS];
+    size_t k = t->k, stride = t->a_stride, b_stride = t->layout.panel, step = in_place ? t->layout.step : COLS,
+           fetch = t->fetch;
+    pointers(a, POINTERS, t->a, stride, rows);
+    pointers(b, POINTERS, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
+    const float *ahead = t->ahead;
+    size_t ahead_step = t->ahead_step, border = t->block - 1;
+    const float *again = t->again;
+    _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
+        if (in_place)
+            UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
+        if (source == FAR_PANELS) {
+            vec_prefetch_l2(ahead);
+            ahead += ahead_step;
+        }
+        if (source == FETCHED_PANELS)
+            UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
+                vec_prefetch(b[j / 4], (size_t)(j % 4) * b_stride + fetch);
+        if (rows < width) {
+            vec av[ROWS];
+            UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
+            UNROLL for (int j = 0; j < width; j++) {
+                vec bv = load_b(b, b_stride, j, source);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+                    if (full)
+                        vec_settle(acc[i * width + j]);
+                }
+            }
+        } else {
+            vec bv[MAX_WIDTH];
+            UNROLL for (int j = 0; j < width; j++) bv[j] = load_b(b, b_stride, j, source);
+            UNROLL for (int i = 0; i < rows; i++) {
+                vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
+                UNROLL for (int j = 0; j < width; j++) {
+                    acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+                    if (full)
+                        vec_settle(acc[i * width + j]);
+                }
+            }
+        }
+        UNROLL for (int q = 0; q < POINTERS; q++) {
+            a[q]++;
+            b[q] += step;
+        }
+        if (rows <= CHAINED_ROWS && source != FAR_PANELS && __builtin_expect(p == border, 0)) {
+            tile_rescale(acc, again, rows, width);
+            again += t->again_stride;
+            border = k - 1 - border > t->block ? border + t->block : SIZE_MAX;
+        }
+        __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
+    }
+    tile_end(t, acc, rows, width, in_place);
+}
+
+/* Of panels, whether or not there is something to fetch: a loop for either, not a branch in each step. */
+INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
+    if (rows > 1 && t->fetch)
+        tile_run(t, rows, width, FETCHED_PANELS);
+    else
+        tile_run(t, rows, width, PANELS);
+}
+
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
+ * while the rows of A pass by. That takes 8 loads and 8 shuffles a register next to 4 multiply-adds a row; loads are what it waits
+ * for, so that of one row what is read of A is kept. Meanwhile a line of some columns further on is fetched, so that in 16
+ * elements it is the turn of each; where columns follow each other (`dense`), those that the next tile reads, in the order in
+ * which they lie. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
+    vec acc[6];
+    tile_begin(t, acc, rows, width, 1);
+    const float *b = t->b, *a[POINTERS];
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    const float *next = b + (size_t)width * VEC_LANES * k;
+    pointers(a, POINTERS, t->a, stride, rows);
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH, next += (size_t)width * VEC_LANES * DEPTH) {
+        fetch_columns(b, b_stride, next, p, width, dense);
+        vec av[DEPTH];
+        UNROLL for (int l = 0; l < DEPTH; l++) av[l] = vec_set(a[0][l]);
+        __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv[DEPTH];
+            vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
+            UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) {
+                vec *sum = &acc[i * width + j];
+                *sum =
+                    vec_fma(rows == 1 ? av[l] : vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
+                __asm__ volatile("" : "+x"(*sum) : : "memory"); /* or more is begun than there are registers for */
+            }
+        }
+        UNROLL for (int q = 0; q < POINTERS; q++) a[q] += DEPTH;
+    }
+    tile_end(t, acc, rows, width, 1);
+}
+
+/* Each width up to the widest whose accumulators, smaller side and one more register fit in 16; registers of columns in place. */
+#define EACH_ROW_COUNT(X)         X(1, 14, 2) X(2, 6, 2) X(3, 4, 2) X(4, 3, 1) X(5, 2, 1) X(6, 2, 1)
+#define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
+#define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
+
+static void COLUMNS_TILE(1, 4)(const struct tile *t) {
+    tile_columns_run(t, 1, ROW_WIDTH, 0);
+}
+
+static void ISA_FN(tile_columns_dense_1_4_4)(const struct tile *t) {
+    tile_columns_run(t, 1, ROW_WIDTH, 1);
+}
+
+/* As many columns at a time as one row takes. More rows do not wait for the order in which lines come; from memory as many
+ * streams as there are columns come sooner. */
+INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *cols) {
+    bool dense = args->b_stride == args->k && k == args->k && !args->distant;
+    *cols = ROW_WIDTH * VEC_LANES;
+    if (args->m > 1 || n < *cols)
+        return NULL;
+    return dense ? ISA_FN(tile_columns_dense_1_4_4) : COLUMNS_TILE(1, 4);
+}
+
+/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
+ * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels. */
+static size_t fetch_distance(const struct tile *t, size_t panels) {
+    if (t->k > SHORT)
+        return 0;
+    return t->layout.panel == t->k * COLS ? panels * t->layout.panel : FETCH_ROWS * COLS;
+}
+
+/* One row waits for memory alone, and a fetch in each step delays it: the beginnings of the next short panels start the
+ * processor's own prefetching, which ends with each panel. */
+static void fetch_beginnings(const struct tile *t, size_t panels) {
+    enum { LEAST = 4, LINES = 4 };
+    if (t->k > SHORT || t->layout.panel != t->k * COLS || panels < LEAST)
+        return;
+    for (size_t v = panels; v < 2 * panels; v++)
+        for (size_t l = 0; l < LINES; l++)
+            vec_prefetch_l2(t->b + v * t->layout.panel + l * LINE);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+    (void)args;
+    t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
+    if (rows == 1 && !in_place)
+        fetch_beginnings(t, vecs / VECS);
+}
+
+/* From many rows on each tile fetches its share of the next panel; below, the first one what it reads itself. */
+INLINE bool is_far(const struct tile *t, size_t m) {
+    (void)t;
+    return m > MANY;
+}
+
+INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
+    (void)count, (void)n, (void)vecs;
+    return i == 0 && m <= MANY ? fetch_distance(t, 1) : 0;
+}
+
+#include "body/gemm_plain.h"
+
+#endif

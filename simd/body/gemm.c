@@ -1,0 +1,423 @@
+/* GEMM around the tiles of tile.h: packing, and which tile takes which part of the product.
+ *
+ * A tile.h has tile_run and tile_columns_run, the list of tiles EACH_ROW_COUNT, and what it wants fetched ahead, to which it gives
+ * these answers; gemm_plain.h has those of an ISA that wants nothing:
+ *
+ *     tile_run_panels  how a tile over panels runs, that is, whether it fetches while it reads
+ *     fetch_block      before a block of k, what comes first
+ *     strip            columns that few rows take before their tiles: returns the first that is left
+ *     widest_of        registers that a tile of few rows takes at once
+ *     fetch_few        before a tile of few rows, what it reads or what follows: sets fetch
+ *     is_far           whether tiles of many rows bring the next panel to L2
+ *     fetch_tile       the `fetch` of tile i of the `count` that read a panel
+ *     wide_columns     a tile for more columns in place than the usual one, or NULL */
+#include <stdint.h>
+
+#include "tile.h"
+
+/* Elements of columns in place that do not fill a transposition, in a panel. */
+enum { PANEL_DEPTH = 64 };
+
+/* Rows of A that lie a multiple of so many floats apart compete for the lines of one cache set. */
+enum { ALIAS = 4096 / sizeof(float) };
+
+/* ---- The tiles ---- */
+
+/* A tile for each number of rows and each width up to the widest; one for far panels, one for columns in place. */
+#define TILE(rows, width)                                                                                              \
+    static void ISA_FN(tile_##rows##_##width)(const struct tile *t) {                                                  \
+        tile_run_panels(t, rows, width);                                                                               \
+    }                                                                                                                  \
+    static void ISA_FN(tile_rows_##rows##_##width)(const struct tile *t) {                                             \
+        tile_run(t, rows, width, IN_PLACE);                                                                            \
+    }
+#define TILE_COLUMNS(rows, width)                                                                                      \
+    static void COLUMNS_TILE(rows, width)(const struct tile *t) {                                                      \
+        tile_columns_run(t, rows, width, 0);                                                                           \
+    }
+#ifdef FAR_TILE
+#define TILE_FAR(rows)                                                                                                 \
+    static void FAR_TILE(rows)(const struct tile *t) {                                                                 \
+        tile_run(t, rows, VECS, FAR_PANELS);                                                                           \
+    }
+#else
+#define TILE_FAR(rows)
+#define FAR_TILE(rows) NULL
+#endif
+#define ENTRY(rows, width)           ISA_FN(tile_##rows##_##width),
+#define ROWS_ENTRY(rows, width)      ISA_FN(tile_rows_##rows##_##width),
+#define UP_TO_2(X, rows)             X(rows, 1) X(rows, 2)
+#define UP_TO_3(X, rows)             UP_TO_2(X, rows) X(rows, 3)
+#define UP_TO_4(X, rows)             UP_TO_3(X, rows) X(rows, 4)
+#define UP_TO_5(X, rows)             UP_TO_4(X, rows) X(rows, 5)
+#define UP_TO_6(X, rows)             UP_TO_5(X, rows) X(rows, 6)
+#define UP_TO_8(X, rows)             UP_TO_6(X, rows) X(rows, 7) X(rows, 8)
+#define UP_TO_9(X, rows)             UP_TO_8(X, rows) X(rows, 9)
+#define UP_TO_14(X, rows)            UP_TO_9(X, rows) X(rows, 10) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
+#define UP_TO_16(X, rows)            UP_TO_14(X, rows) X(rows, 15) X(rows, 16)
+
+#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
+#define ENTRIES(rows, widest, columns)                                                                                 \
+    {widest,         {UP_TO_##widest(ENTRY, rows)}, {UP_TO_##widest(ROWS_ENTRY, rows)},                                \
+     FAR_TILE(rows), columns * VEC_LANES,           COLUMNS_TILE(rows, columns)},
+EACH_ROW_COUNT(TILES)
+static const struct {
+    size_t widest;
+    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far;
+    size_t columns;
+    tile_function *run_columns;
+} tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
+
+/* ---- Packed ---- */
+
+/* Where nothing is to be scaled. */
+static const float ones[ATTN_MAX_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                          1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+/* Of a tile from row i on, whose chains go on at p. */
+INLINE const float *first_scale(const struct attn_gemm_args *args, size_t i, size_t p) {
+    if (p > 0 && args->block && p % args->block == 0)
+        return args->scale + p / args->block * args->scale_stride + i;
+    if (p > 0)
+        return ones;
+    return !args->accumulate ? NULL : args->scale ? args->scale + i : ones;
+}
+
+/* Of the tile `rows` further on. */
+INLINE const float *next_scale(const float *scale, size_t rows) {
+    return scale && scale != ones ? scale + rows : scale;
+}
+
+/* How many steps from p on go together: at most so many, and none of the next block. */
+INLINE size_t steps(const struct attn_gemm_args *args, size_t p, size_t most) {
+    size_t left = args->block ? args->block - p % args->block : most, k = args->k - p;
+    most = left < most ? left : most;
+    return k < most ? k : most;
+}
+
+/* Where few rows' chains are scaled on the way. */
+INLINE void chain(struct tile *t, const struct attn_gemm_args *args) {
+    bool several = args->block && args->block < args->k;
+    t->block = several ? args->block : 0;
+    t->again = several ? args->scale + args->scale_stride : NULL;
+    t->again_stride = args->scale_stride;
+}
+
+/* How many of the columns left a tile of few rows takes: as many registers as fit, in nearly equal parts. Where a tile begins with
+ * a panel it takes whole ones but for the last, and the last two tiles share what is left, or one of them may have too few chains. */
+INLINE size_t part(size_t left, size_t widest) {
+    size_t vecs = (left + VEC_LANES - 1) / VEC_LANES, panels = widest / VECS * COLS;
+    if (vecs <= widest)
+        return left;
+    if (WHOLE_PANELS)
+        return left < 2 * panels ? (left / COLS + 1) / 2 * COLS : panels;
+    size_t parts = (vecs + widest - 1) / widest;
+    return (vecs + parts - 1) / parts * VEC_LANES;
+}
+
+/* The layout as seen from register v on. Where a tile may begin with an odd one, a panel has two: it is a panel's second, and the
+ * next one the next panel's first. */
+INLINE struct layout layout_from(struct layout layout, size_t v) {
+    if (!WHOLE_PANELS && v % VECS)
+        layout.next = layout.panel - layout.next;
+    return layout;
+}
+
+/* One row tile over columns j .. n - 1. */
+INLINE void few_rows(struct tile *t, size_t rows, size_t j, size_t n, const struct attn_gemm_args *args,
+                     const int in_place) {
+    tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
+    size_t widest = tiles[rows - 1].widest;
+    if (!in_place)
+        widest = widest_of(widest, rows, t->k, args);
+    struct layout layout = t->layout;
+    const float *b = t->b;
+    float *c = t->c;
+    for (size_t cols; j < n; j += cols) {
+        cols = part(n - j, widest);
+        if (cols > n - j)
+            cols = n - j;
+        size_t first = j / VEC_LANES, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+        t->b = b + place(layout, first);
+        t->layout = layout_from(layout, first);
+        t->bias = args->bias ? args->bias + j : NULL;
+        t->c = c + j;
+        t->tail = vec_tail_of(cols - (vecs - 1) * VEC_LANES);
+        fetch_few(t, rows, vecs, args, in_place);
+        run[vecs - 1](t);
+    }
+}
+
+/* Rows in tiles of nearly equal height, the first of them one row taller. */
+struct tiling {
+    size_t count, height, taller;
+};
+
+INLINE struct tiling tiling_of(size_t m, size_t a_stride) {
+    size_t most = a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most;
+    return (struct tiling){count, m / count, m % count};
+}
+
+/* Up to a panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the next tile
+ * starts from. */
+static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size_t m, size_t n, size_t cols) {
+    size_t count = tiling->count, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
+    bool far = vecs == VECS && is_far(t, m);
+    t->tail = vec_tail_of(cols - (vecs - 1) * VEC_LANES);
+    t->ahead = t->b + t->layout.panel;
+    t->ahead_step = far ? (COLS + count - 1) / count : 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t rows = tiling->height + (i < tiling->taller);
+        t->fetch = fetch_tile(t, i, count, m, n, vecs);
+        for (size_t r = rows; far && t->scale && r < 2 * rows; r++)
+            UNROLL for (size_t v = 0; v < COLS; v += LINE) vec_prefetch_l2(t->c + r * t->c_stride + v);
+        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
+        t->a += rows * t->a_stride;
+        t->c += rows * t->c_stride;
+        t->scale = next_scale(t->scale, rows);
+        t->ahead += t->ahead_step * t->k;
+    }
+}
+
+static void ISA_FN(gemm_block)(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
+    struct tile t = {.k = k,
+                     .a = args->a + i * args->a_stride + p,
+                     .a_stride = args->a_stride,
+                     .layout = layout_of(args->panel_stride, args->narrow),
+                     .scale = first_scale(args, i, p),
+                     .c = args->c + i * args->c_stride,
+                     .c_stride = args->c_stride};
+    chain(&t, args);
+    t.b = args->b + p * t.layout.step;
+    fetch_block(&t, args);
+    if (m <= ROWS) {
+        few_rows(&t, m, strip(&t, m, args), args->n, args, 0);
+        return;
+    }
+    const float *b = t.b;
+    struct tiling tiling = tiling_of(m, t.a_stride);
+    for (size_t j = 0; j < args->n; j += COLS) {
+        t.a = args->a + i * args->a_stride + p;
+        t.b = b + j / COLS * t.layout.panel;
+        t.bias = args->bias ? args->bias + j : NULL;
+        t.scale = first_scale(args, i, p);
+        t.c = args->c + i * args->c_stride + j;
+        ISA_FN(gemm_panel)(&t, &tiling, m, args->n, args->n - j < COLS ? args->n - j : COLS);
+    }
+}
+
+/* The part of `total` that each pass takes: nearly equal ones of at most `most`; at least 1. */
+INLINE size_t share(size_t total, size_t most) {
+    if (total <= most) /* as it mostly is: two divisions less */
+        return total ? total : 1;
+    size_t parts = (total + most - 1) / most;
+    return (total + parts - 1) / parts;
+}
+
+static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {
+    size_t rows = share(args->m, ROW_BLOCK), depth = args->k;
+    if (args->m > ROWS)
+        depth = (share(args->k, K_BLOCK) + K_STEP - 1) / K_STEP * K_STEP;
+    for (size_t i = 0; i < args->m; i += rows) {
+        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
+        do {
+            size_t k = args->k - p < depth ? args->k - p : depth;
+            ISA_FN(gemm_block)(args, i, m, p, k);
+            p += k;
+        } while (p < args->k);
+    }
+}
+
+/* ---- Packing ---- */
+
+/* `cols` columns of a row, then the last one again. */
+INLINE vec columns_from(const float *b, size_t cols) {
+    if (cols >= VEC_LANES)
+        return vec_load(b);
+    return vec_select(vec_lanes(0, cols), vec_load_first(cols, b), vec_set(b[cols - 1]));
+}
+
+/* k rows of b that lie contiguous: compile-time registers at a time, the last of `cols` columns. */
+INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols, const int vecs) {
+    const float *b = args->b + j;
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    const size_t width = (size_t)vecs * VEC_LANES;
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, packed += layout.step) {
+        if (PACK_PREFETCH)
+            UNROLL for (size_t i = 0; i < width; i += LINE) vec_prefetch(b, PACK_PREFETCH * args->k_stride + i);
+        UNROLL for (int v = 0; v < vecs; v++) vec_store(
+            packed + place(layout, (size_t)v), columns_from(b + v * VEC_LANES, v == vecs - 1 ? cols : VEC_LANES));
+    }
+}
+
+/* A register's worth of columns of which there is none: the last one. */
+static void ISA_FN(gemm_pack_last)(const struct attn_pack_args *args, struct layout layout, size_t j) {
+    const float *b = args->b + (args->n - 1) * args->n_stride;
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    for (size_t p = 0; p < args->k; p++)
+        vec_store(packed + p * layout.step, vec_set(b[p * args->k_stride]));
+}
+
+/* A register's columns that lie contiguous, DEPTH elements of each at a time, and of those that come 16 columns later a line each
+ * in 16 elements. Returns how many elements are done. */
+static size_t ISA_FN(gemm_pack_whole_columns)(const struct attn_pack_args *args, const float *b, float *packed,
+                                              size_t step) {
+    const size_t turns = VEC_LANES * DEPTH / LINE;
+    size_t p = 0;
+    for (; p + DEPTH <= args->k; p += DEPTH) {
+        vec r[DEPTH];
+        if (PACK_PREFETCH)
+            UNROLL for (size_t i = 0; i < turns; i++)
+                vec_prefetch(b + p, (LINE + p % LINE / DEPTH * turns + i) * args->n_stride);
+        vec_load_columns(b + p, args->n_stride, r);
+        UNROLL for (size_t i = 0; i < DEPTH; i++) vec_store(packed + (p + i) * step, r[i]);
+    }
+    return p;
+}
+
+/* The same where there may be fewer columns or elements: VEC_LANES of each transposed at a time. */
+static void ISA_FN(gemm_pack_columns)(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
+    const float *b = args->b + j * args->n_stride;
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    size_t p = cols == VEC_LANES ? ISA_FN(gemm_pack_whole_columns)(args, b, packed, layout.step) : 0;
+    for (; p < args->k; p += VEC_LANES) {
+        size_t depth = args->k - p < VEC_LANES ? args->k - p : VEC_LANES;
+        vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) r[i] =
+            vec_load_first(depth, b + (i < cols ? i : cols - 1) * args->n_stride + p);
+        vec_transpose(r);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) if (i < depth) vec_store(packed + (p + i) * layout.step, r[i]);
+    }
+}
+
+static void ISA_FN(gemm_pack_any)(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
+    float *packed = args->packed + place(layout, j / VEC_LANES);
+    for (size_t p = 0; p < args->k; p++)
+        for (size_t i = 0; i < VEC_LANES; i++)
+            packed[p * layout.step + i] =
+                args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
+}
+
+static void ISA_FN(gemm_pack)(const struct attn_pack_args *args) {
+    struct layout layout = layout_of(args->panel_stride, args->narrow);
+    size_t j = 0;
+    for (; args->n_stride == 1 && j + 8 * VEC_LANES <= args->n; j += 8 * VEC_LANES)
+        pack_rows(args, layout, j, VEC_LANES, 8);
+    for (; args->n_stride == 1 && j + 4 * VEC_LANES <= args->n; j += 4 * VEC_LANES)
+        pack_rows(args, layout, j, VEC_LANES, 4);
+    for (; args->n_stride == 1 && j + 2 * VEC_LANES <= args->n; j += 2 * VEC_LANES)
+        pack_rows(args, layout, j, VEC_LANES, 2);
+    for (; j < args->n; j += VEC_LANES) {
+        size_t cols = args->n - j < VEC_LANES ? args->n - j : VEC_LANES;
+        if (args->n_stride == 1)
+            pack_rows(args, layout, j, cols, 1);
+        else if (args->k_stride == 1)
+            ISA_FN(gemm_pack_columns)(args, layout, j, cols);
+        else
+            ISA_FN(gemm_pack_any)(args, layout, j, cols);
+    }
+    for (; j % layout.step; j += VEC_LANES) /* what the last panel has beyond */
+        ISA_FN(gemm_pack_last)(args, layout, j);
+}
+
+/* ---- In place ---- */
+
+INLINE struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
+    return (struct tile){.k = k,
+                         .a = args->a,
+                         .a_stride = args->a_stride,
+                         .b = args->b,
+                         .layout = layout_in_place(args->b_stride),
+                         .b_stride = args->b_stride,
+                         .scale = first_scale(args, 0, 0),
+                         .c = args->c,
+                         .c_stride = args->c_stride,
+                         .tail = VEC_WHOLE};
+}
+
+/* n columns from j on, at most a narrow panel's, their elements from p on, which lie k_stride apart: what does not fill registers.
+ * Out of line, or the panels of several calls of it are on the stack at once. */
+static __attribute__((noinline)) void ISA_FN(gemm_run_through_panel)(const struct attn_gemm_args *args, size_t j,
+                                                                     size_t n, size_t p, size_t k_stride,
+                                                                     size_t n_stride) {
+    float panel[PANEL_DEPTH * ATTN_LANES];
+    do {
+        size_t k = steps(args, p, PANEL_DEPTH);
+        ISA_FN(gemm_pack)
+        (&(struct attn_pack_args){.k = k,
+                                  .n = n,
+                                  .b = args->b + p * k_stride + j * n_stride,
+                                  .k_stride = k_stride,
+                                  .n_stride = n_stride,
+                                  .packed = panel,
+                                  .panel_stride = PANEL_DEPTH * ATTN_LANES,
+                                  .narrow = 1});
+        ISA_FN(gemm_run)
+        (&(struct attn_gemm_args){.m = args->m,
+                                  .n = n,
+                                  .k = k,
+                                  .a = args->a + p,
+                                  .a_stride = args->a_stride,
+                                  .b = panel,
+                                  .panel_stride = PANEL_DEPTH * ATTN_LANES,
+                                  .narrow = 1,
+                                  .bias = args->bias ? args->bias + j : NULL,
+                                  .accumulate = args->accumulate || p > 0,
+                                  .scale = first_scale(args, 0, p),
+                                  .c = args->c + j,
+                                  .c_stride = args->c_stride});
+        p += k;
+    } while (p < args->k);
+}
+
+/* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next tile. */
+static void ISA_FN(gemm_run_rows)(const struct attn_gemm_args *args) {
+    size_t n = TAILS_IN_PLACE ? args->n : args->n / VEC_LANES * VEC_LANES, p = 0;
+    if (args->m == 0)
+        return;
+    bool turns = TURN && n > tiles[args->m - 1].widest * VEC_LANES;
+    do {
+        struct tile t = tile_in_place(args, turns ? steps(args, p, TURN) : args->k);
+        if (!turns)
+            chain(&t, args);
+        t.a += p;
+        t.b += p * args->b_stride;
+        t.scale = first_scale(args, 0, p);
+        few_rows(&t, args->m, 0, n, args, 1);
+        p += t.k;
+    } while (p < args->k);
+    if (n < args->n)
+        ISA_FN(gemm_run_through_panel)(args, n, args->n - n, 0, args->b_stride, 1);
+}
+
+static void ISA_FN(gemm_run_columns)(const struct attn_gemm_args *args) {
+    size_t k = args->k / DEPTH * DEPTH, j = 0, cols;
+    struct tile t = tile_in_place(args, k);
+    if (args->m == 0)
+        return;
+    size_t least = tiles[args->m - 1].columns;
+    for (; args->n - j >= least; j += cols) {
+        size_t wide;
+        tile_function *run = wide_columns(args, k, args->n - j, &wide);
+        cols = run ? wide : least;
+        t.b = args->b + j * args->b_stride;
+        t.bias = args->bias ? args->bias + j : NULL;
+        t.c = args->c + j;
+        if (k > 0 || args->k == 0)
+            (run ? run : tiles[args->m - 1].run_columns)(&t);
+        for (size_t i = 0; k < args->k && i < cols; i += least)
+            ISA_FN(gemm_run_through_panel)(args, j + i, least, k, 1, args->b_stride);
+    }
+    if (j < args->n)
+        ISA_FN(gemm_run_through_panel)(args, j, args->n - j, 0, 1, args->b_stride);
+}
+
+const struct attn_gemm_kernel ISA_OBJECT(gemm) = {.name = GEMM_NAME,
+                                                  .rows = ROWS,
+                                                  .cols = COLS,
+                                                  .pack = ISA_FN(gemm_pack),
+                                                  .run = ISA_FN(gemm_run),
+                                                  .run_rows = ISA_FN(gemm_run_rows),
+                                                  .run_columns = ISA_FN(gemm_run_columns),
+                                                  .dense_cols = DENSE_COLS,
+                                                  .chained_rows = CHAINED_ROWS};

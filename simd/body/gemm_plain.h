@@ -1,0 +1,49 @@
+/* Answers for a tile.h that has none of its own: few rows take panels as more do; and, where there are no far panels, nothing of a
+ * panel is fetched ahead. */
+#ifndef ATTN_BODY_GEMM_PLAIN_H
+#define ATTN_BODY_GEMM_PLAIN_H
+
+#include "body/gemm.h"
+
+INLINE void fetch_block(const struct tile *t, const struct attn_gemm_args *args) {
+    (void)t, (void)args;
+}
+
+INLINE size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
+    (void)t, (void)rows, (void)args;
+    return 0;
+}
+
+INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct attn_gemm_args *args) {
+    (void)rows, (void)k, (void)args;
+    return widest;
+}
+
+#ifndef FAR_TILE
+
+INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
+    tile_run(t, rows, width, PANELS);
+}
+
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+    (void)t, (void)rows, (void)vecs, (void)args, (void)in_place;
+}
+
+INLINE bool is_far(const struct tile *t, size_t m) {
+    (void)t, (void)m;
+    return false;
+}
+
+INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
+    (void)t, (void)i, (void)count, (void)m, (void)n, (void)vecs;
+    return 0;
+}
+
+INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *vecs) {
+    (void)args, (void)k, (void)n, (void)vecs;
+    return NULL;
+}
+
+#endif
+
+#endif

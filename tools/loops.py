@@ -372,7 +372,7 @@ def loops_of(function, machine):
 
 def tile_size(function):
     """Multiply-adds per step of k of a function ISA_tile_ROWS_... or ISA_tile_rows_ROWS_..., or None."""
-    match = re.match(r"(?:[a-z0-9]+_)?tile(?:_rows|_columns(?:_dense)?|_far)?((?:_\d+)+)", function.name)
+    match = re.match(r"[a-z0-9]+_tile(?:_rows|_columns(?:_dense)?|_far)?((?:_\d+)+)", function.name)
     return math.prod(map(int, match[1].split("_")[1:])) if match else None
 
 

@@ -1,0 +1,307 @@
+/* GEMM for AVX-512.
+ *
+ * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
+ * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
+ * again after 14 cycles, far above the latency of 4. Fewer rows take more registers of B at once, across panels, so that there
+ * are more chains: 1 x 64, 6 x 64, 8 x 48. A panel is as wide as the tile: few rows wait for memory, which answers soonest where
+ * what is read follows each other. */
+#ifndef ATTN_AVX512_TILE_H
+#define ATTN_AVX512_TILE_H
+
+#include <stdint.h>
+
+#include "vec.h"
+
+#define GEMM_NAME "avx512_14x32"
+
+enum { ROWS = 14, COLS = 32, MAX_WIDTH = 8, POINTERS = 4 };
+
+/* Rows that pass over a panel of B, and how long panels may be: one, 512 KiB, and the next one that is fetched meanwhile stay
+ * in an L2 of 1 MiB. A comes from L3 where it is that long, in time, since each row is read in one go; blocks of k that would keep
+ * it in L2 cost more, a round trip of C each. */
+enum { K_BLOCK = 4096, K_STEP = 1, ROW_BLOCK = 128 };
+
+/* Rows of A that lie a multiple of 4 KiB apart compete for the 12 lines of one cache set, B with them: fewer rows then share a
+ * tile. */
+enum { ALIASED_ROWS = 10 };
+
+/* From so many rows on a panel's successor is worth fetching. */
+enum { FAR = 384 };
+
+/* So few floats are at home in L1. The first lines of their 12 pages are fetched at once, as many as fit in the one set to which
+ * they belong: from memory the processor itself fetches ahead within a page only. */
+enum { HOME_PAGES = 12 * 1024 };
+
+/* Floats of a panel that are fetched ahead, 1 KiB, or 4 where not all are in a cache: also of the next one, which mostly follows.
+ * In place as many rows or columns as memory takes to answer, which the processor does not foresee where they lie far apart; of
+ * rows for a strip that a cache holds, fewer. */
+enum { NEAR = 256, FURTHER = 1024, PREFETCH = 32, PREFETCH_NEAR = 8 };
+
+/* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
+ * so few floats that L1 surely holds them, and of long panels only where L2 does not. */
+enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1 << 18 };
+
+/* Elements of columns in place that are transposed at a time. */
+enum { DEPTH = 8 };
+
+/* Rows fetched ahead of what is packed. */
+enum { PACK_PREFETCH = 8 };
+
+/* Tiles of half the height, of which products of 15 to 18 rows are made: their loop is unrolled by four, so that where k is short
+ * the processor foresees its end. Tiles of more or fewer rows are slower for it. */
+enum { HALF_LEAST = 7, HALF_MOST = 9 };
+
+/* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
+ * in L1. */
+enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
+
+/* So few rows wait for B alone, and their chains are scaled on the way; they soon go on from what they store, and a masked store is
+ * not forwarded. Panels of at most so many rows are short. */
+enum { STRIP_ROWS = 2, CHAINED_ROWS = STRIP_ROWS, FORWARDED_ROWS = STRIP_ROWS, STRIP_WIDTH = 4, SHORT = 256 };
+
+/* A tile begins with any register, and its last one may have a tail in place, so that a row is read in one go. */
+enum { WHOLE_PANELS = 0, TAILS_IN_PLACE = 1, TURN = 0, DENSE_COLS = 8 * VEC_LANES };
+
+#include "body/gemm.h"
+
+/* Where a tile has come to in k. */
+struct walk {
+    const float *a[POINTERS], *b, *ahead;
+    size_t step, border;
+    const float *again;
+};
+
+INLINE struct walk walk_begin(const struct tile *t, const int rows) {
+    struct walk w = {.b = t->b, .ahead = t->ahead, .border = t->block - 1, .again = t->again};
+    pointers(w.a, POINTERS, t->a, t->a_stride, rows);
+    return w;
+}
+
+/* What a step fetches for later ones. */
+INLINE void tile_fetch(const struct tile *t, struct layout layout, struct walk *w, const int rows, const int width,
+                       const enum source source) {
+    if (source == IN_PLACE || source == FETCHED_PANELS)
+        UNROLL for (int j = 0; j < width; j++) {
+            const float *next = w->b + t->fetch + place(layout, (size_t)j);
+            if (source == IN_PLACE || rows <= STRIP_ROWS)
+                vec_prefetch(next, 0);
+            else
+                vec_prefetch_l2(next);
+        }
+    if (source == FAR_PANELS) {
+        vec_prefetch_l2(w->ahead);
+        w->ahead += t->ahead_step;
+    }
+}
+
+/* One step of k: compile-time rows and registers of B, which may come from several panels or follow each other in a row of B in
+ * place. The smaller side of the outer product stays in registers while the larger passes by. */
+INLINE void tile_step(const struct tile *t, struct layout layout, struct walk *w, vec *acc, const int rows,
+                      const int width, const enum source source) {
+    vec_tail tail = source == IN_PLACE ? t->tail : VEC_WHOLE; /* panels are full */
+    size_t stride = t->a_stride;
+    if (rows < width) {
+        vec av[ROWS];
+        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(w->a[i / 4][(size_t)(i % 4) * stride]);
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv = vec_load_tail(j == width - 1 ? tail : VEC_WHOLE, w->b + place(layout, (size_t)j));
+            UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+        }
+    } else {
+        vec bv[MAX_WIDTH];
+        UNROLL for (int j = 0; j < width; j++) bv[j] =
+            vec_load_tail(j == width - 1 ? tail : VEC_WHOLE, w->b + place(layout, (size_t)j));
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec av = vec_set(w->a[i / 4][(size_t)(i % 4) * stride]);
+            UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_fma(av, bv[j], acc[i * width + j]);
+        }
+    }
+    tile_fetch(t, layout, w, rows, width, source);
+    UNROLL for (int q = 0; q < POINTERS; q++) w->a[q]++;
+    w->b += layout.step;
+    if (rows <= STRIP_ROWS && source != FAR_PANELS && __builtin_expect(w->step == w->border, 0)) {
+        tile_rescale(acc, w->again, rows, width);
+        w->again += t->again_stride;
+        w->border = t->k - 1 - w->border > t->block ? w->border + t->block : SIZE_MAX;
+    }
+    w->step++;
+}
+
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
+    vec acc[28];
+    tile_begin(t, acc, rows, width, 0);
+    struct walk w = walk_begin(t, rows);
+    struct layout layout = source == IN_PLACE     ? layout_in_place(t->layout.step)
+                           : source == FAR_PANELS ? layout_of(0, 0)
+                                                  : t->layout;
+    size_t k = t->k;
+    if (source == PANELS && width == VECS && rows >= HALF_LEAST && rows <= HALF_MOST) {
+        _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) tile_step(t, layout, &w, acc, rows, width, source);
+    } else {
+        for (size_t p = 0; p < k; p++)
+            tile_step(t, layout, &w, acc, rows, width, source);
+    }
+    tile_end(t, acc, rows, width, 0);
+}
+
+/* Of panels, whether or not there is something to fetch: a loop for either, not a branch in each step. */
+INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
+    if (t->fetch)
+        tile_run(t, rows, width, FETCHED_PANELS);
+    else
+        tile_run(t, rows, width, PANELS);
+}
+
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
+ * the rows of A pass by. That takes 24 shuffles next to 8 multiply-adds a row, which wait for each other: two registers have
+ * twice as many chains. Meanwhile a line of some columns further on is fetched, so that in 16 elements it is the turn of each;
+ * where columns follow each other (`dense`), those that the next tile reads, in the order in which they lie. */
+INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
+    vec acc[2 * ROWS];
+    tile_begin(t, acc, rows, width, 0);
+    const float *b = t->b, *a[POINTERS];
+    size_t k = t->k, stride = t->a_stride, b_stride = t->b_stride;
+    const float *next = b + (size_t)width * VEC_LANES * k;
+    pointers(a, POINTERS, t->a, stride, rows);
+    for (size_t p = 0; p < k; p += DEPTH, b += DEPTH, next += (size_t)width * VEC_LANES * DEPTH) {
+        fetch_columns(b, b_stride, next, p, width, dense);
+        UNROLL for (int j = 0; j < width; j++) {
+            vec bv[DEPTH];
+            vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
+            __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+            UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
+                vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], acc[i * width + j]);
+            if (rows > 1 && width > 1) /* or what is read of A is kept for the next register, on the stack */
+                __asm__ volatile("" : : : "memory");
+        }
+        UNROLL for (int q = 0; q < POINTERS; q++) a[q] += DEPTH;
+    }
+    tile_end(t, acc, rows, width, 0);
+}
+
+/* Each width up to the widest whose accumulators, smaller side and one more register fit in 32; registers of columns in place. */
+#define UP_TO_7_ROWS(X) X(1, 8, 1) X(2, 8, 1) X(3, 8, 1) X(4, 6, 1) X(5, 5, 1) X(6, 4, 1) X(7, 3, 1)
+#define EACH_ROW_COUNT(X)                                                                                              \
+    UP_TO_7_ROWS(X) X(8, 3, 1) X(9, 3, 1) X(10, 2, 1) X(11, 2, 1) X(12, 2, 1) X(13, 2, 1) X(14, 2, 1)
+#define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
+#define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_8)
+
+static void COLUMNS_TILE(1, 2)(const struct tile *t) {
+    tile_columns_run(t, 1, 2, 0);
+}
+
+static void COLUMNS_TILE(2, 2)(const struct tile *t) {
+    tile_columns_run(t, 2, 2, 0);
+}
+
+static void ISA_FN(tile_columns_dense_1_2_8)(const struct tile *t) {
+    tile_columns_run(t, 1, 2, 1);
+}
+
+/* Two registers of columns at a time. More rows than one do not wait for the order in which lines come; from memory as many
+ * streams as there are columns come sooner. */
+INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *cols) {
+    bool dense = args->b_stride == args->k && k == args->k && !args->distant;
+    *cols = 2 * VEC_LANES;
+    if (args->m > PAIR_ROWS || k > PAIR_DEPTH || n < *cols)
+        return NULL;
+    return args->m == 2 ? COLUMNS_TILE(2, 2) : dense ? ISA_FN(tile_columns_dense_1_2_8) : COLUMNS_TILE(1, 2);
+}
+
+/* The first lines of the pages of n floats that are needed soon: the processor's own prefetching ends with each. */
+INLINE void fetch_pages(const float *b, size_t n) {
+    enum { PAGE = 1024 };
+    for (size_t i = 0; i < n; i += PAGE)
+        vec_prefetch(b, i);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
+}
+
+/* Tiles side by side over columns 0 .. n - 1, whole panels. */
+INLINE void strip_run(struct tile t, size_t n, bool from_memory, const int rows) {
+    for (size_t j = 0; j < n; j += COLS) {
+        if (from_memory)
+            fetch_pages(t.b + t.layout.panel, t.layout.panel);
+        tile_run(&t, rows, VECS, FETCHED_PANELS);
+        t.b += t.layout.panel;
+        t.bias = t.bias ? t.bias + COLS : NULL;
+        t.c += COLS;
+    }
+}
+
+/* One or two rows wait for B alone, from L2 on. */
+INLINE bool waits(size_t rows, size_t n, size_t k) {
+    return rows <= STRIP_ROWS && n * k > HOME_PAGES;
+}
+
+/* How far ahead of them, in floats. */
+INLINE size_t wait_distance(const struct attn_gemm_args *args) {
+    return args->distant ? FURTHER : NEAR;
+}
+
+/* Short panels that follow each other they then read one after the other, in the order in which they lie. Returns the first
+ * column that is not done. Out of line, or its loops keep registers on the stack. */
+static __attribute__((noinline)) size_t ISA_FN(gemm_strip)(struct tile *t, size_t rows,
+                                                           const struct attn_gemm_args *args) {
+    size_t n = args->n / COLS * COLS;
+    bool in_order = t->k <= SHORT && !args->narrow && t->layout.panel == t->k * COLS;
+    if (!waits(rows, n, t->k) || !in_order || n <= STRIP_WIDTH * VEC_LANES)
+        return 0;
+    t->bias = args->bias;
+    t->tail = VEC_WHOLE;
+    t->fetch = wait_distance(args);
+    if (rows == 1)
+        strip_run(*t, n, args->distant > 1, 1);
+    else
+        strip_run(*t, n, args->distant > 1, 2);
+    return n;
+}
+
+INLINE size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
+    return ISA_FN(gemm_strip)(t, rows, args);
+}
+
+/* Floats from a row of a panel to what rows that do not wait for B alone fetch meanwhile: nothing where there are few; of keys,
+ * panels that follow each other, the same row of those that are read next; of values, and of weights that may come from memory,
+ * rows further on. The processor's own prefetching is level or better for other long panels. */
+INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t vecs) {
+    if (rows <= STRIP_ROWS)
+        return 0;
+    if (t->k > SHORT)
+        return n * t->k >= LARGE ? FETCH_LONG * t->layout.step : 0;
+    if (n * t->k <= HOME)
+        return 0;
+    return t->layout.panel == t->k * COLS ? vecs * VEC_LANES * t->k : FETCH_ROWS * t->layout.step;
+}
+
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+    if (in_place) {
+        t->fetch = (rows <= STRIP_ROWS && !args->distant ? PREFETCH_NEAR : PREFETCH) * t->layout.step;
+        return;
+    }
+    t->fetch = waits(rows, args->n, t->k) ? wait_distance(args) : fetch_distance(t, rows, args->n, vecs);
+    if (rows <= STRIP_ROWS && args->distant > 1)
+        for (size_t v = 0; v < vecs; v += VECS)
+            fetch_pages(t->b + place(t->layout, v) + COLS * t->k, COLS * t->k);
+}
+
+/* Rows that wait for B alone take two panels at a time. */
+INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct attn_gemm_args *args) {
+    return waits(rows, args->n, k) ? STRIP_WIDTH : widest;
+}
+
+INLINE void fetch_block(const struct tile *t, const struct attn_gemm_args *args) {
+    if (args->n * t->k <= HOME_PAGES)
+        fetch_pages(t->b, (args->n + COLS - 1) / COLS * t->layout.panel);
+}
+
+INLINE bool is_far(const struct tile *t, size_t m) {
+    (void)m;
+    return t->k >= FAR && t->layout.step == COLS;
+}
+
+INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
+    (void)i, (void)m;
+    return count <= 2 ? fetch_distance(t, ROWS, n, vecs) : FETCH_TALL * t->layout.step;
+}
+
+#endif

@@ -375,7 +375,7 @@ static void ISA_FN(gemm_run_rows)(const struct attn_gemm_args *args) {
     size_t n = TAILS_IN_PLACE ? args->n : args->n / VEC_LANES * VEC_LANES, p = 0;
     if (args->m == 0)
         return;
-    bool turns = TURN && n > tiles[args->m - 1].widest * VEC_LANES;
+    bool turns = TURN > 0 && n > tiles[args->m - 1].widest * VEC_LANES;
     do {
         struct tile t = tile_in_place(args, turns ? steps(args, p, TURN) : args->k);
         if (!turns)

@@ -21,6 +21,12 @@
 #define AVX512VL BIT(31)
 #define AVX512   (AVX512F | AVX512DQ | AVX512BW | AVX512VL)
 
+/* CPUID leaf 7, ecx */
+#define AVX512_VNNI BIT(11)
+
+/* CPUID leaf 7, subleaf 1, eax */
+#define AVX512_BF16 BIT(5)
+
 /* XCR0: the registers that the operating system saves */
 #define XMM_YMM   (BIT(1) | BIT(2))
 #define MASKS_ZMM (BIT(5) | BIT(6) | BIT(7)) /* k0-7, upper halves of zmm0-15, zmm16-31 */
@@ -60,6 +66,17 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return false;
 }
 
+uint32_t attn_cpu_features(const struct attn_cpu_registers *registers) {
+    uint32_t features = 0;
+    if (!supports_avx512(registers))
+        return features;
+    if (all_set(registers->leaf7_1_eax, AVX512_BF16))
+        features |= ATTN_CPU_AVX512_BF16;
+    if (all_set(registers->leaf7_ecx, AVX512_VNNI))
+        features |= ATTN_CPU_AVX512_VNNI;
+    return features;
+}
+
 #if defined(__x86_64__)
 /* In assembly, because the intrinsic needs -mxsave. */
 static uint64_t read_xcr0(void) {
@@ -70,9 +87,11 @@ static uint64_t read_xcr0(void) {
 
 void attn_cpu_read(struct attn_cpu_registers *registers) {
     struct attn_cpu_registers r = {.max_leaf = __get_cpuid_max(0, NULL)};
-    uint32_t eax, ebx;
+    uint32_t eax, ebx, ecx, edx, subleaves;
     __cpuid(1, eax, ebx, r.leaf1_ecx, r.leaf1_edx);
-    __cpuid_count(7, 0, eax, r.leaf7_ebx, r.leaf7_ecx, r.leaf7_edx);
+    __cpuid_count(7, 0, subleaves, r.leaf7_ebx, r.leaf7_ecx, r.leaf7_edx);
+    if (r.max_leaf >= 7 && subleaves >= 1)
+        __cpuid_count(7, 1, r.leaf7_1_eax, ebx, ecx, edx);
     if (all_set(r.leaf1_ecx, OSXSAVE))
         r.xcr0 = read_xcr0();
     *registers = r;

@@ -30,6 +30,9 @@ const char *const attn_isa_names[ATTN_ISA_COUNT] = {
 static const char selections[ATTN_ISA_COUNT * ATTN_ISA_COUNT] = {0};
 static _Atomic(const char *) selection;
 
+/* attn_cpu_features: stored before `selection` is. */
+static _Atomic(uint32_t) cpu_features;
+
 struct selected {
     const struct attn_kernels *best, *chosen;
 };
@@ -66,6 +69,7 @@ static const struct attn_kernels *lowered(const struct attn_kernels *from, attn_
 static const struct attn_kernels *best_supported(void) {
     struct attn_cpu_registers registers;
     attn_cpu_read(&registers);
+    atomic_store_explicit(&cpu_features, attn_cpu_features(&registers), memory_order_relaxed);
     const struct attn_kernels *best = tables[ATTN_ISA_SCALAR];
     for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
         if (tables[isa] && lowered(tables[isa], best->isa) && attn_cpu_supports(&registers, (attn_isa)isa))
@@ -106,7 +110,7 @@ static const struct attn_kernels *cap(const struct attn_kernels *best, const cha
 }
 
 static struct selected select_tables(void) {
-    const char *entry = atomic_load_explicit(&selection, memory_order_relaxed); /* it points to constants only */
+    const char *entry = atomic_load_explicit(&selection, memory_order_acquire);
     if (entry)
         return decode(entry);
 
@@ -116,8 +120,8 @@ static struct selected select_tables(void) {
     s.chosen = name && *name ? cap(s.best, name, &understood) : s.best;
 
     /* Threads that come here at once all find the same; the one whose store succeeds reports. */
-    bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_relaxed,
-                                                         memory_order_relaxed);
+    bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_release,
+                                                         memory_order_acquire);
     if (first && !understood)
         report_unknown(name);
     return first ? s : decode(entry);
@@ -132,4 +136,17 @@ attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
         return ATTN_UNSUPPORTED_ISA;
     *table = found;
     return ATTN_OK;
+}
+
+const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic,
+                                              uint32_t features) {
+    for (; table; table = table->lower)
+        for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
+            if ((*kernel)->arithmetic == arithmetic && ((*kernel)->features & ~features) == 0)
+                return *kernel;
+    return NULL;
+}
+
+const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table, enum attn_class arithmetic) {
+    return attn_gemm_find(table, arithmetic, atomic_load_explicit(&cpu_features, memory_order_relaxed));
 }

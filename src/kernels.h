@@ -49,50 +49,81 @@
 
 /* ---- GEMM ---- */
 
-/* Packs b[k][n], element [p][j] at b[p * k_stride + j * n_stride], into panels of `cols` columns: column j is in panel
- * j / cols at packed + (j / cols) * panel_stride, its element p at [p * cols + j % cols]. Copies of column n - 1 fill
- * up the last panel: a product with them raises no exception of its own. k_stride and n_stride may be anything; a 1 in
- * either is the fast case. `narrow`: a panel has at most ATTN_LANES columns, whatever `cols` is. */
-struct attn_pack_args {
-    size_t k, n;
-    const float *b;
-    size_t k_stride, n_stride;
-    float *packed;
-    size_t panel_stride; /* floats; at least k * cols */
-    int narrow;
+/* The order of a product's operations. Kernels of one class return the same bits: those of the class' reference, which
+ * is a kernel of src/ref. */
+enum attn_class {
+    ATTN_CLASS_F32 /* one chain acc = fma(a, b, acc) an element, over ascending k */
 };
 
-/* c[i][j] = start + sum over ascending p of a[i][p] * b[p][j], one fma chain per element. */
+/* How the elements of a packed matrix lie. */
+struct attn_format {
+    attn_type type;
+    size_t cols;   /* of a panel; a divisor of ATTN_MAX_COLS */
+    size_t k_unit; /* rows whose elements lie side by side; a panel holds a multiple of so many */
+};
+
+/* A packed matrix B[k][n], or some panels of one. What lies in a panel only the kernel knows that has packed it. */
+struct attn_panels {
+    void *data;
+    size_t cols;   /* of a panel: the format's, or ATTN_LANES where that is less */
+    size_t stride; /* bytes from panel to panel */
+};
+
+/* Packs b[k][n], element [p][j] at b + p * k_stride + j * n_stride (bytes), as rows from `row` and columns from
+ * `column` on. Strides may be anything; those of neighbours in either are the fast case. Copies of column n - 1 fill up
+ * the last of the panels that begin here: a product with them raises no exception of its own. A panel that has columns
+ * before these keeps its others. */
+struct attn_pack_args {
+    size_t k, n;
+    const void *b;
+    size_t k_stride, n_stride;
+    struct attn_panels packed;
+    size_t row, column;
+};
+
+/* Where the chain of c[i][j] starts. */
+enum attn_start {
+    ATTN_START_ZERO, /* +0 */
+    ATTN_START_BIAS, /* factors[j] */
+    ATTN_START_C,    /* c[i][j] */
+    ATTN_START_SCALE /* c[i][j] * factors[i] */
+};
+
+/* c[i][j] = start + sum over ascending p of a[i][p] * b[p][j]. Strides are bytes. */
 struct attn_gemm_args {
     size_t m, n, k; /* each may be 0; with k == 0 the start is stored */
-    const float *a;
-    size_t a_stride; /* >= k, or any where m <= 1 */
-    const float *b;  /* packed; a multiple of `cols` columns from the first of a panel */
-    size_t panel_stride;
-    int narrow;      /* as packed */
-    int distant;     /* prefetch hint: 0 if a cache holds all of b, 1 if it holds part of it, 2 if it holds little */
-    size_t b_stride; /* of run_rows and run_columns, in place of panel_stride */
-    /* The start of c[i][j]'s chain. accumulate 0: bias[j], or +0 without a bias. accumulate 1: c[i][j], times scale[i]
-     * unless scale is NULL. */
-    const float *bias;
-    int accumulate;
-    const float *scale; /* [m], or NULL */
+    const void *a;
+    size_t a_stride; /* at least a row, or any where m <= 1 */
+    /* Packed: the product begins with this row and column of it, the first of a panel. In place (run_rows,
+     * run_columns): data and stride alone. */
+    struct attn_panels b;
+    size_t row, column;
+    int distant; /* prefetch hint: 0 if a cache holds all of b, 1 if it holds part of it, 2 if it holds little */
+    enum attn_start start;
+    const float *factors; /* as the start needs */
     /* 0, or at most chained_rows rows go through several blocks of k in one call: before its n-th block, n = 1, 2, ...,
-     * a chain is multiplied by scale[n * scale_stride + i]. With accumulate 0 the factors of n = 0 are not read. */
+     * a chain is multiplied by factors[n * scale_stride + i]. Unless the start is SCALE those of n = 0 are not read. */
     size_t block, scale_stride;
-    float *c;
-    size_t c_stride; /* >= n */
+    void *c;
+    size_t c_stride; /* at least a row */
 };
 
 /* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
 struct attn_gemm_kernel {
     const char *name;
-    size_t rows; /* of the largest tile; <= ATTN_MAX_ROWS */
-    size_t cols; /* likewise, and of a panel; a divisor of ATTN_MAX_COLS */
+    enum attn_class arithmetic;
+    attn_type a, c;       /* of the elements of A, after pack_a, and of C */
+    struct attn_format b; /* of B once it is packed; its source has the same type */
+    uint32_t features;    /* ATTN_CPU_ bits that it needs beyond its table's ISA */
+    size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     void (*pack)(const struct attn_pack_args *args);
+    /* Rows of f32 as `run` wants them, at least m * k elements of A's type; NULL: as they are. */
+    void (*pack_a)(size_t m, size_t k, const float *x, size_t x_stride, void *a, size_t a_stride);
+    /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. */
+    int (*finite)(const struct attn_panels *b, size_t row, size_t k, size_t n);
     void (*run)(const struct attn_gemm_args *args);
-    /* The same for m <= rows and b as the caller has it: element [p][j] at b[p * b_stride + j] (run_rows), or at
-     * b[j * b_stride + p] (run_columns). */
+    /* The same for b as the caller has it: element [p][j] at b + p * stride + j * (its size) (run_rows), or at b + j *
+     * stride + p * (its size) (run_columns). */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
     /* run_rows is as fast as run where b's rows follow each other without a gap and have at most so many columns. */
@@ -247,8 +278,8 @@ struct attn_copy_kernel {
 /* A group that is NULL is the next lower ISA's; attn_table_* follow that. */
 struct attn_kernels {
     attn_isa isa;
-    const struct attn_kernels *lower; /* NULL for scalar */
-    const struct attn_gemm_kernel *gemm;
+    const struct attn_kernels *lower;           /* NULL for scalar */
+    const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;
@@ -266,7 +297,6 @@ struct attn_kernels {
             table = table->lower;                                                                                      \
         return table->group;                                                                                           \
     }
-ATTN_TABLE_GROUP(gemm)
 ATTN_TABLE_GROUP(softmax)
 ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)

@@ -28,6 +28,11 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return isa != unsupported_isa();
 }
 
+uint32_t attn_cpu_features(const struct attn_cpu_registers *registers) {
+    (void)registers;
+    return 0;
+}
+
 /* ---- Valid arguments ---- */
 
 struct arena arena, before;

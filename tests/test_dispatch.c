@@ -324,7 +324,7 @@ static void tables_are_complete(void **state) {
         test_case("%s", attn_isa_name((attn_isa)isa));
         assert_int_equal(table->isa, isa);
         assert_true(at_or_below(ATTN_ISA_SCALAR, (attn_isa)isa));
-        assert_non_null(attn_table_gemm(table)->name);
+        assert_non_null(attn_gemm_for(table, ATTN_CLASS_F32)->name);
         assert_non_null(attn_table_softmax(table)->name);
         assert_non_null(attn_table_elementary(table)->name);
         assert_non_null(attn_table_attention(table)->name);
@@ -351,6 +351,24 @@ static void table_for_checks_the_isa(void **state) {
         assert_status(expected, attn_table_for(isa, &table));
         assert_ptr_equal(table, expected == ATTN_OK ? attn_table(isa) : NULL);
     }
+}
+
+/* The first of the class whose features are there, in the table's own list before the lower one's. */
+static void finds_the_first_gemm_kernel(void **state) {
+    (void)state;
+    const enum attn_class other = (enum attn_class)(ATTN_CLASS_F32 + 1);
+    const struct attn_gemm_kernel with_both = {.features = 3}, with_one = {.features = 1}, plain = {0},
+                                  of_other = {.arithmetic = other};
+    const struct attn_gemm_kernel *const list[] = {&with_both, &with_one, NULL}, *const low[] = {&plain, &of_other,
+                                                                                                 NULL};
+    const struct attn_kernels lower = {.gemm = low}, table = {.gemm = list, .lower = &lower},
+                              inherits = {.lower = &lower};
+    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 7), &with_both);
+    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 1), &with_one);
+    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 2), &plain);
+    assert_ptr_equal(attn_gemm_find(&inherits, ATTN_CLASS_F32, 7), &plain);
+    assert_ptr_equal(attn_gemm_find(&table, other, 7), &of_other);
+    assert_null(attn_gemm_find(&table, (enum attn_class)(other + 1), 7));
 }
 
 static void version_is_the_header_s(void **state) {
@@ -382,6 +400,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(supported_is_built),
         cmocka_unit_test(tables_are_complete),
         cmocka_unit_test(table_for_checks_the_isa),
+        cmocka_unit_test(finds_the_first_gemm_kernel),
         cmocka_unit_test(version_is_the_header_s),
     };
     return test_run(tests);

@@ -1,13 +1,15 @@
 /* GEMM: packer and kernel of one ISA against the reference, and the public functions around them. */
+#include "cpu.h"
 #include "flags.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "arithmetic.h"
+#include "dispatch.h"
 
-enum start { START_ZERO, START_BIAS, START_C, START_SCALED_C, START_COUNT };
+#define START_COUNT (ATTN_START_SCALE + 1)
 
 /* How b lies in memory before it is packed. */
 enum layout { LAYOUT_N_UNIT, LAYOUT_K_UNIT, LAYOUT_GENERAL, LAYOUT_COUNT };
@@ -15,11 +17,20 @@ enum layout { LAYOUT_N_UNIT, LAYOUT_K_UNIT, LAYOUT_GENERAL, LAYOUT_COUNT };
 static const char *const start_names[] = {"zero", "bias", "c", "scaled c"};
 static const char *const layout_names[] = {"n_stride=1", "k_stride=1", "general strides"};
 
+/* The kernel under test; main goes through the ISA's list. */
+static const struct attn_gemm_kernel *kernel_of_run;
+
 static const struct attn_gemm_kernel *kernel(void) {
-    return attn_table_gemm(test_table());
+    return kernel_of_run;
 }
+/* Of the kernel's class. */
 static const struct attn_gemm_kernel *reference(void) {
-    return attn_table_gemm(&attn_kernels_scalar);
+    return attn_gemm_find(&attn_kernels_scalar, kernel()->arithmetic, 0);
+}
+
+/* Floats as bytes. */
+static size_t bytes_of(size_t floats) {
+    return floats * sizeof(float);
 }
 
 static float *new_floats(size_t n) {
@@ -44,25 +55,25 @@ struct problem {
 };
 
 /* The reference's first `cols` columns of c for keys [k0, k1), k0 < k1 or both 0. */
-static void run_reference(const struct problem *problem, size_t cols, size_t k0, size_t k1, enum start start,
+static void run_reference(const struct problem *problem, size_t cols, size_t k0, size_t k1, enum attn_start start,
                           float *c) {
     size_t k = problem->k, n = problem->n;
     float *packed = new_floats(k * n);
+    struct attn_panels panels = {packed, 1, bytes_of(k)};
     reference()->pack(&(struct attn_pack_args){
-        .k = k, .n = n, .b = problem->b, .k_stride = n, .n_stride = 1, .packed = packed, .panel_stride = k});
+        .k = k, .n = n, .b = problem->b, .k_stride = bytes_of(n), .n_stride = bytes_of(1), .packed = panels});
     memcpy(c, problem->c, problem->m * n * sizeof *c);
     reference()->run(&(struct attn_gemm_args){.m = problem->m,
                                               .n = cols,
                                               .k = k1 - k0,
                                               .a = problem->a + k0,
-                                              .a_stride = k,
-                                              .b = packed + k0 * reference()->cols,
-                                              .panel_stride = k,
-                                              .bias = start == START_BIAS ? problem->bias : NULL,
-                                              .accumulate = start >= START_C,
-                                              .scale = start == START_SCALED_C ? problem->scale : NULL,
+                                              .a_stride = bytes_of(k),
+                                              .b = panels,
+                                              .row = k0,
+                                              .start = start,
+                                              .factors = start == ATTN_START_BIAS ? problem->bias : problem->scale,
                                               .c = c,
-                                              .c_stride = n});
+                                              .c_stride = bytes_of(n)});
     free(packed);
 }
 
@@ -73,9 +84,9 @@ static struct problem new_problem(struct test_random *random, enum test_values v
     problem.bias = new_random(random, values, n);
     problem.c = new_random(random, values, m * n);
     problem.scale = new_random(random, values, m);
-    for (enum start start = 0; start < START_COUNT; start++) {
+    for (int start = 0; start < START_COUNT; start++) {
         problem.expected[start] = new_floats(m * n);
-        run_reference(&problem, n, 0, k, start, problem.expected[start]);
+        run_reference(&problem, n, 0, k, (enum attn_start)start, problem.expected[start]);
     }
     return problem;
 }
@@ -86,7 +97,7 @@ static void free_problem(struct problem *problem) {
     free(problem->bias);
     free(problem->c);
     free(problem->scale);
-    for (enum start start = 0; start < START_COUNT; start++)
+    for (int start = 0; start < START_COUNT; start++)
         free(problem->expected[start]);
 }
 
@@ -103,16 +114,19 @@ static struct test_matrix corner(const float *dense, size_t dense_cols, size_t r
 
 struct packed {
     float *data;
-    size_t cols, count, panel_stride;
-    int narrow;
+    size_t cols, count, panel_stride; /* in floats */
 };
+
+static struct attn_panels panels_of(const struct packed *packed) {
+    return (struct attn_panels){packed->data, packed->cols, bytes_of(packed->panel_stride)};
+}
 
 static size_t panel_count(const struct packed *packed, size_t n) {
     return (n + packed->cols - 1) / packed->cols;
 }
 
 static size_t panel_cols(int narrow) {
-    return narrow && kernel()->cols > ATTN_LANES ? ATTN_LANES : kernel()->cols;
+    return narrow && kernel()->b.cols > ATTN_LANES ? ATTN_LANES : kernel()->b.cols;
 }
 
 /* Packs the first n columns of the problem's b from guarded memory in the given layout into guarded memory. */
@@ -127,17 +141,15 @@ static struct packed pack(const struct problem *problem, size_t n, enum layout l
         for (size_t j = 0; j < n; j++)
             b.data[p * k_stride + j * n_stride] = problem->b[p * problem->n + j];
 
-    struct packed packed = {.cols = cols, .panel_stride = k * cols + gap, .narrow = narrow};
+    struct packed packed = {.cols = cols, .panel_stride = k * cols + gap};
     packed.count = n == 0 ? 0 : (panel_count(&packed, n) - 1) * packed.panel_stride + k * cols;
     packed.data = guarded_aligned_floats(packed.count, flush);
     kernel()->pack(&(struct attn_pack_args){.k = k,
                                             .n = n,
                                             .b = b.data,
-                                            .k_stride = k_stride,
-                                            .n_stride = n_stride,
-                                            .packed = packed.data,
-                                            .panel_stride = packed.panel_stride,
-                                            .narrow = narrow});
+                                            .k_stride = bytes_of(k_stride),
+                                            .n_stride = bytes_of(n_stride),
+                                            .packed = panels_of(&packed)});
     test_matrix_free(&b);
     return packed;
 }
@@ -164,7 +176,7 @@ static void packs_every_tail(void **state) {
     const size_t ks[] = {0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70};
     size_t gaps[] = {0, 16, 5};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
-        struct problem problem = new_problem(&random, TEST_WILD, 0, 2 * kernel()->cols + 1, ks[i]);
+        struct problem problem = new_problem(&random, TEST_WILD, 0, 2 * kernel()->b.cols + 1, ks[i]);
         for (size_t n = 0; n <= problem.n; n += test_quick() ? random_between(&random, 1, 5) : 1)
             for (enum layout layout = 0; layout < LAYOUT_COUNT; layout++) {
                 size_t gap = gaps[(n + i) % 3];
@@ -180,11 +192,73 @@ static void packs_every_tail(void **state) {
     }
 }
 
+/* Rows row .. row + k - 1 and columns column .. column + n - 1 of the problem's b to their places. */
+static void pack_piece(const struct problem *problem, const struct packed *packed, size_t row, size_t k, size_t column,
+                       size_t n) {
+    kernel()->pack(&(struct attn_pack_args){.k = k,
+                                            .n = n,
+                                            .b = problem->b + row * problem->n + column,
+                                            .k_stride = bytes_of(problem->n),
+                                            .n_stride = bytes_of(1),
+                                            .packed = panels_of(packed),
+                                            .row = row,
+                                            .column = column});
+}
+
+/* Columns that are appended, as keys are, and rows, as values are. */
+static void packs_in_pieces(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 100 : 1000); i++) {
+        struct problem problem = new_problem(&random, TEST_WILD, 0, random_between(&random, 1, 3 * ATTN_MAX_COLS),
+                                             random_between(&random, 1, 40));
+        bool columns = i % 2;
+        struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, i % 3, FLUSH_END, i % 4 < 2);
+        size_t total = columns ? problem.n : problem.k;
+        memset(packed.data, 0xff, packed.count * sizeof *packed.data);
+        test_case("pack k=%zu n=%zu in pieces of %s", problem.k, problem.n, columns ? "columns" : "rows");
+        for (size_t done = 0, taken; done < total; done += taken) {
+            taken = random_between(&random, 1, total - done);
+            if (columns)
+                pack_piece(&problem, &packed, 0, problem.k, done, taken);
+            else
+                pack_piece(&problem, &packed, done, taken, 0, problem.n);
+        }
+        for (size_t p = 0; p < problem.k; p++)
+            for (size_t j = 0; j < problem.n; j++)
+                assert_same_bits(
+                    &problem.b[p * problem.n + j],
+                    packed.data + j / packed.cols * packed.panel_stride + p * packed.cols + j % packed.cols, 1);
+        guarded_free(packed.data);
+        free_problem(&problem);
+    }
+}
+
+/* One element that is not finite, among the rows that are asked for or not. */
+static void finds_what_is_not_finite(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float values[] = {INFINITY, -INFINITY, NAN};
+    for (size_t i = 0; i < (test_quick() ? 200 : 2000); i++) {
+        struct problem problem = new_problem(&random, TEST_NORMAL, 0, random_between(&random, 1, 3 * ATTN_MAX_COLS),
+                                             random_between(&random, 1, 40));
+        size_t bad_row = random_below(&random, problem.k), bad_column = random_below(&random, problem.n);
+        size_t row = random_below(&random, problem.k), k = random_between(&random, 1, problem.k - row);
+        problem.b[bad_row * problem.n + bad_column] = values[i % 3];
+        struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
+        struct attn_panels panels = panels_of(&packed);
+        test_case("rows %zu .. %zu, %g in row %zu", row, row + k - 1, (double)values[i % 3], bad_row);
+        assert_int_equal(kernel()->finite(&panels, row, k, problem.n), bad_row < row || bad_row >= row + k);
+        guarded_free(packed.data);
+        free_problem(&problem);
+    }
+}
+
 /* ---- Running ---- */
 
 struct run_case {
     size_t m, n;
-    enum start start;
+    enum attn_start start;
     size_t gap; /* floats between rows and between panels */
     enum flush flush;
 };
@@ -222,19 +296,15 @@ static void free_right(struct right *right) {
 static void run_side(struct attn_gemm_args *args, const struct right *right, enum side side) {
     if (side == SIDE_PACKED || side == SIDE_NARROW) {
         const struct packed *packed = side == SIDE_PACKED ? &right->packed : &right->narrow;
-        args->b = packed->data;
-        args->panel_stride = packed->panel_stride;
-        args->narrow = packed->narrow;
-        args->distant = 2 * packed->narrow;
+        args->b = panels_of(packed);
+        args->distant = side == SIDE_NARROW ? 2 : 0;
         kernel()->run(args);
     } else if (side == SIDE_ROWS) {
-        args->b = right->rows.data;
-        args->b_stride = right->rows.stride;
+        args->b = (struct attn_panels){.data = right->rows.data, .stride = bytes_of(right->rows.stride)};
         args->distant = 1;
         kernel()->run_rows(args);
     } else {
-        args->b = right->columns.data;
-        args->b_stride = right->columns.stride;
+        args->b = (struct attn_panels){.data = right->columns.data, .stride = bytes_of(right->columns.stride)};
         kernel()->run_columns(args);
     }
 }
@@ -248,11 +318,11 @@ static int reference_flags(const struct problem *problem, const struct run_case 
     part.m = run->m;
     flags_clear();
     run_reference(&part, run->n, 0, part.k, run->start, c);
-    run_reference(&part, run->n, 0, part.k, START_ZERO, c);
+    run_reference(&part, run->n, 0, part.k, ATTN_START_ZERO, c);
     int flags = flags_raised();
     for (size_t i = 0; i < run->m * part.k; i++)
         infinite |= flags_of_factor(part.a[i]);
-    for (size_t i = 0; i < run->m && run->start == START_SCALED_C; i++)
+    for (size_t i = 0; i < run->m && run->start == ATTN_START_SCALE; i++)
         flags |= flags_of_factor(part.scale[i]);
     free(c);
     return flags | (side == SIDE_ROWS ? infinite : 0);
@@ -266,21 +336,21 @@ static void check_side(const struct problem *problem, const struct run_case *run
     struct test_matrix a = corner(problem->a, problem->k, run->m, problem->k, run->gap, run->flush);
     struct test_matrix expected =
         corner(problem->expected[run->start], problem->n, run->m, run->n, run->gap, run->flush);
-    struct test_matrix c = run->start >= START_C ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
-                                                 : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
-    float *scale = run->start == START_SCALED_C ? guarded_copy(problem->scale, run->m, run->flush) : NULL;
-    float *bias = run->start == START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
+    struct test_matrix c = run->start >= ATTN_START_C
+                               ? corner(problem->c, problem->n, run->m, run->n, run->gap, run->flush)
+                               : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
+    float *scale = run->start == ATTN_START_SCALE ? guarded_copy(problem->scale, run->m, run->flush) : NULL;
+    float *bias = run->start == ATTN_START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
     flags_clear();
     run_side(&(struct attn_gemm_args){.m = run->m,
                                       .n = run->n,
                                       .k = problem->k,
                                       .a = a.data,
-                                      .a_stride = a.stride,
-                                      .bias = bias,
-                                      .accumulate = run->start >= START_C,
-                                      .scale = scale,
+                                      .a_stride = bytes_of(a.stride),
+                                      .start = run->start,
+                                      .factors = bias ? bias : scale,
                                       .c = c.data,
-                                      .c_stride = c.stride},
+                                      .c_stride = bytes_of(c.stride)},
              right, side);
     int raised = flags_raised();
     if (raised)
@@ -293,18 +363,16 @@ static void check_side(const struct problem *problem, const struct run_case *run
     test_matrix_free(&a);
 }
 
-/* In place for few rows only. */
 static void check_run(const struct problem *problem, const struct run_case *run, const struct right *right) {
     for (enum side side = 0; side < SIDE_COUNT; side++)
-        if (side <= SIDE_NARROW || run->m <= kernel()->rows)
-            check_side(problem, run, right, side);
+        check_side(problem, run, right, side);
 }
 
 static size_t max_m(void) {
     return 2 * kernel()->rows + 1;
 }
 static size_t max_n(void) {
-    return 2 * kernel()->cols + 1;
+    return 2 * kernel()->b.cols + 1;
 }
 
 /* Every m x n up to the problem's with every start, gap and side; of these, one at random for each n in quick runs. */
@@ -315,7 +383,7 @@ static void check_all_tails(struct test_random *random, const struct problem *pr
         for (size_t i = 0; i < (test_quick() ? 1 : ROUNDS); i++) {
             size_t round = test_quick() ? random_below(random, ROUNDS) : i;
             struct run_case run = {.n = n,
-                                   .start = (enum start)(round % START_COUNT),
+                                   .start = (enum attn_start)(round % START_COUNT),
                                    .gap = gaps[round / START_COUNT % GAPS],
                                    .flush = round >= ROUNDS / 2 ? FLUSH_START : FLUSH_END};
             struct right right = new_right(problem, n, (enum layout)(n % LAYOUT_COUNT), run.gap, run.flush);
@@ -329,7 +397,7 @@ static void check_some_tails(struct test_random *random, const struct problem *p
     for (size_t i = 0; i < count; i++) {
         struct run_case run = {.m = random_below(random, problem->m + 1),
                                .n = random_below(random, problem->n + 1),
-                               .start = (enum start)random_below(random, START_COUNT),
+                               .start = (enum attn_start)random_below(random, START_COUNT),
                                .gap = random_below(random, 20),
                                .flush = i % 2 ? FLUSH_START : FLUSH_END};
         if (i == 0)
@@ -398,8 +466,8 @@ static void infinite_rows_raise_nothing(void **state) {
             problem.a[i] = INFINITY;
         for (size_t i = 0; i < k * problem.n; i++)
             problem.b[i] = fabsf(problem.b[i]) + 1.0f;
-        for (enum start start = 0; start < START_COUNT; start++)
-            run_reference(&problem, problem.n, 0, k, start, problem.expected[start]);
+        for (int start = 0; start < START_COUNT; start++)
+            run_reference(&problem, problem.n, 0, k, (enum attn_start)start, problem.expected[start]);
         check_some_tails(&random, &problem, 20);
         free_problem(&problem);
     }
@@ -417,8 +485,8 @@ static void keeps_signs_of_zero(void **state) {
             problem.bias[i] = i % 2 ? -0.0f : 0.0f;
         for (size_t i = 0; i < problem.m * problem.n; i++)
             problem.c[i] = i % 2 ? 0.0f : -0.0f;
-        for (enum start start = 0; start < START_COUNT; start++)
-            run_reference(&problem, problem.n, 0, k, start, problem.expected[start]);
+        for (int start = 0; start < START_COUNT; start++)
+            run_reference(&problem, problem.n, 0, k, (enum attn_start)start, problem.expected[start]);
         check_some_tails(&random, &problem, 30);
         free_problem(&problem);
     }
@@ -438,12 +506,11 @@ static void ignores_the_stride_of_one_row(void **state) {
                                                .n = problem.n,
                                                .k = problem.k,
                                                .a = a,
-                                               .a_stride = strides[i],
-                                               .b = packed.data,
-                                               .panel_stride = packed.panel_stride,
+                                               .a_stride = bytes_of(strides[i]),
+                                               .b = panels_of(&packed),
                                                .c = c,
-                                               .c_stride = problem.n});
-        assert_same_bits(problem.expected[START_ZERO], c, problem.n);
+                                               .c_stride = bytes_of(problem.n)});
+        assert_same_bits(problem.expected[ATTN_START_ZERO], c, problem.n);
         guarded_free(a);
         guarded_free(c);
     }
@@ -455,7 +522,7 @@ static void ignores_the_stride_of_one_row(void **state) {
 static void check_k_range(const struct problem *problem, const struct packed *packed, size_t k0, size_t k1) {
     size_t m = problem->m, n = problem->n, k = k1 - k0;
     float *expected = new_floats(m * n);
-    run_reference(problem, n, k0, k1, START_ZERO, expected);
+    run_reference(problem, n, k0, k1, ATTN_START_ZERO, expected);
     struct test_matrix a = test_matrix(m, k, problem->k, FLUSH_END);
     for (size_t i = 0; i < m; i++)
         memcpy(a.data + i * a.stride, problem->a + i * problem->k + k0, k * sizeof(float));
@@ -464,11 +531,11 @@ static void check_k_range(const struct problem *problem, const struct packed *pa
                                            .n = n,
                                            .k = k,
                                            .a = a.data,
-                                           .a_stride = a.stride,
-                                           .b = packed->data + k0 * kernel()->cols,
-                                           .panel_stride = packed->panel_stride,
+                                           .a_stride = bytes_of(a.stride),
+                                           .b = panels_of(packed),
+                                           .row = k0,
                                            .c = c,
-                                           .c_stride = n});
+                                           .c_stride = bytes_of(n)});
     assert_same_bits(expected, c, m * n);
     guarded_free(c);
     test_matrix_free(&a);
@@ -503,14 +570,14 @@ static void continues_a_chain(void **state) {
                                                .n = problem.n,
                                                .k = cuts[i + 1] - cuts[i],
                                                .a = problem.a + cuts[i],
-                                               .a_stride = problem.k,
-                                               .b = packed.data + cuts[i] * kernel()->cols,
-                                               .panel_stride = packed.panel_stride,
-                                               .bias = i == 0 ? problem.bias : NULL,
-                                               .accumulate = i > 0,
+                                               .a_stride = bytes_of(problem.k),
+                                               .b = panels_of(&packed),
+                                               .row = cuts[i],
+                                               .start = i == 0 ? ATTN_START_BIAS : ATTN_START_C,
+                                               .factors = i == 0 ? problem.bias : NULL,
                                                .c = c,
-                                               .c_stride = problem.n});
-    assert_same_bits(problem.expected[START_BIAS], c, problem.m * problem.n);
+                                               .c_stride = bytes_of(problem.n)});
+    assert_same_bits(problem.expected[ATTN_START_BIAS], c, problem.m * problem.n);
     guarded_free(c);
     guarded_free(packed.data);
     free_problem(&problem);
@@ -547,13 +614,13 @@ static void check_chained(struct test_random *random, const struct problem *prob
                                       .n = n,
                                       .k = problem->k,
                                       .a = a.data,
-                                      .a_stride = a.stride,
-                                      .accumulate = scaled,
-                                      .scale = scale,
+                                      .a_stride = bytes_of(a.stride),
+                                      .start = scaled ? ATTN_START_SCALE : ATTN_START_ZERO,
+                                      .factors = scale,
                                       .block = block,
                                       .scale_stride = stride,
                                       .c = c,
-                                      .c_stride = n},
+                                      .c_stride = bytes_of(n)},
              right, side);
     assert_same_bits(expected, c, m * n);
     guarded_free(c);
@@ -573,7 +640,7 @@ static void scales_chains_between_blocks(void **state) {
                                              random_between(&random, 1, 300));
         struct right right = new_right(&problem, problem.n, LAYOUT_N_UNIT, i % 2 * 3, FLUSH_END);
         for (enum side side = SIDE_PACKED; side <= SIDE_ROWS; side++)
-            if (side != SIDE_ROWS || m <= kernel()->rows)
+            if (true)
                 check_chained(&random, &problem, &right, side);
         free_right(&right);
         free_problem(&problem);
@@ -584,24 +651,25 @@ static void scales_chains_between_blocks(void **state) {
 static void runs_on_a_range_of_panels(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    size_t cols = kernel()->cols, n = 2 * cols + 1;
+    size_t cols = kernel()->b.cols, n = 2 * cols + 1;
     struct problem problem = new_problem(&random, TEST_NORMAL, max_m(), n, 19);
     struct packed packed = pack(&problem, n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
     for (size_t first = 0; first < n; first += cols) {
         test_case("columns from %zu", first);
         struct test_matrix expected =
-            corner(problem.expected[START_BIAS] + first, n, problem.m, n - first, 2, FLUSH_END);
+            corner(problem.expected[ATTN_START_BIAS] + first, n, problem.m, n - first, 2, FLUSH_END);
         struct test_matrix c = test_matrix(problem.m, n - first, n - first + 2, FLUSH_END);
         kernel()->run(&(struct attn_gemm_args){.m = problem.m,
                                                .n = n - first,
                                                .k = problem.k,
                                                .a = problem.a,
-                                               .a_stride = problem.k,
-                                               .b = packed.data + first / cols * packed.panel_stride,
-                                               .panel_stride = packed.panel_stride,
-                                               .bias = problem.bias + first,
+                                               .a_stride = bytes_of(problem.k),
+                                               .b = panels_of(&packed),
+                                               .column = first,
+                                               .start = ATTN_START_BIAS,
+                                               .factors = problem.bias + first,
                                                .c = c.data,
-                                               .c_stride = c.stride});
+                                               .c_stride = bytes_of(c.stride)});
         assert_same_matrix(&expected, &c);
         test_matrix_free(&c);
         test_matrix_free(&expected);
@@ -614,7 +682,7 @@ static void describes_its_tile(void **state) {
     (void)state;
     assert_non_null(kernel()->name);
     assert_in_range(kernel()->rows, 1, ATTN_MAX_ROWS);
-    assert_true(kernel()->cols >= 1 && ATTN_BLOCK % kernel()->cols == 0);
+    assert_true(kernel()->b.cols >= 1 && ATTN_BLOCK % kernel()->b.cols == 0);
 }
 
 /* ---- Independent of the reference ---- */
@@ -651,12 +719,12 @@ static void is_the_naive_chain(void **state) {
                                                .n = problem.n,
                                                .k = problem.k,
                                                .a = problem.a,
-                                               .a_stride = problem.k,
-                                               .b = packed.data,
-                                               .panel_stride = packed.panel_stride,
-                                               .bias = problem.bias,
+                                               .a_stride = bytes_of(problem.k),
+                                               .b = panels_of(&packed),
+                                               .start = ATTN_START_BIAS,
+                                               .factors = problem.bias,
                                                .c = c,
-                                               .c_stride = problem.n});
+                                               .c_stride = bytes_of(problem.n)});
         for (size_t e = 0; e < problem.m * problem.n; e++) {
             float chain = naive_chain(&problem, e / problem.n, e % problem.n);
             double magnitude, sum = double_sum(&problem, e / problem.n, e % problem.n, &magnitude);
@@ -709,8 +777,8 @@ static void check_public(struct test_random *random, const struct problem *probl
     for (size_t m = 0; m <= problem->m; m += problem->m > 4 ? problem->m : 1) {
         struct test_matrix x = corner(problem->a, problem->k, m, problem->k, gap, FLUSH_END);
         struct test_matrix y = test_matrix(m, problem->n, problem->n + gap, FLUSH_END);
-        struct test_matrix expected =
-            corner(problem->expected[with_bias ? START_BIAS : START_ZERO], problem->n, m, problem->n, gap, FLUSH_END);
+        struct test_matrix expected = corner(problem->expected[with_bias ? ATTN_START_BIAS : ATTN_START_ZERO],
+                                             problem->n, m, problem->n, gap, FLUSH_END);
         assert_ok(attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, NULL, 0, NULL, &field));
         assert_null(field);
         assert_same_matrix(&expected, &y);
@@ -756,7 +824,7 @@ static void takes_a_workspace(void **state) {
 
     struct test_matrix x = corner(problem.a, problem.k, m, problem.k, 0, FLUSH_END);
     struct test_matrix y = test_matrix(m, problem.n, problem.n, FLUSH_END);
-    struct test_matrix expected = corner(problem.expected[START_BIAS], problem.n, m, problem.n, 0, FLUSH_END);
+    struct test_matrix expected = corner(problem.expected[ATTN_START_BIAS], problem.n, m, problem.n, 0, FLUSH_END);
     char *workspace = poisoned_alloc(wanted > 0 ? wanted : 1, FLUSH_END);
     if (wanted > 0) {
         assert_int_equal(
@@ -784,6 +852,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(describes_its_tile),
         cmocka_unit_test(packs_every_tail),
+        cmocka_unit_test(packs_in_pieces),
+        cmocka_unit_test(finds_what_is_not_finite),
         cmocka_unit_test(equals_reference_on_every_tail),
         cmocka_unit_test(equals_reference_on_every_k),
         cmocka_unit_test(equals_reference_on_large_sizes),
@@ -799,5 +869,16 @@ int main(int argc, char **argv) {
         cmocka_unit_test(public_functions_equal_reference),
         cmocka_unit_test(takes_a_workspace),
     };
-    return test_run(tests);
+    /* Once for each of the ISA's kernels whose features this processor has. */
+    struct attn_cpu_registers registers;
+    attn_cpu_read(&registers);
+    int failed = 0;
+    for (const struct attn_gemm_kernel *const *kernel = test_table()->gemm; *kernel; kernel++) {
+        kernel_of_run = *kernel;
+        if (kernel_of_run->features & ~attn_cpu_features(&registers))
+            printf("SKIPPED: this processor cannot run %s\n", kernel_of_run->name);
+        else
+            failed += test_run(tests);
+    }
+    return failed;
 }

@@ -1,4 +1,5 @@
 /* Where keys and values lie in each kind of storage: what was appended is found again, key by key. */
+#include "dispatch.h"
 #include "ops/panels.h"
 #include "support.h"
 
@@ -30,10 +31,10 @@ static void append(const struct attn_store *store, size_t sequence, size_t as, s
     for (size_t head = 0; head < HEADS; head++) {
         give(&given, as, head, first, count);
         attn_store_append(store, sequence, head, first, count,
-                          &(struct attn_key_rows){.k = given.k[0],
-                                                  .v = given.v[0],
-                                                  .k_stride = KEY_SIZE,
-                                                  .v_stride = VALUE_SIZE,
+                          &(struct attn_key_rows){.k = (const char *)given.k,
+                                                  .v = (const char *)given.v,
+                                                  .k_stride = sizeof given.k[0],
+                                                  .v_stride = sizeof given.v[0],
                                                   .kernel = attn_table_attention(test_table())});
     }
 }
@@ -50,16 +51,18 @@ static void append_pieces(struct test_random *random, const struct attn_store *s
 
 /* ---- What is found ---- */
 
-/* Key number `i` of a segment, whose first is at its beginning. */
-static void check_packed_key(const struct attn_store *store, const struct attn_segment *segment, size_t i, size_t as,
-                             size_t head, size_t key) {
-    const float *column = segment->keys + i / segment->key_cols * segment->key_stride + i % segment->key_cols;
-    size_t cols = store->kernel->cols;
+/* Element [p][j] of packed floats. */
+static float packed_element(const struct attn_panels *panels, size_t p, size_t j) {
+    const char *panel = (const char *)panels->data + j / panels->cols * panels->stride;
+    return ((const float *)panel)[p * panels->cols + j % panels->cols];
+}
+
+/* Key number `i` of a segment. */
+static void check_packed_key(const struct attn_segment *segment, size_t i, size_t as, size_t head, size_t key) {
     for (size_t d = 0; d < KEY_SIZE; d++)
-        assert_true(column[d * segment->key_cols] == element(as, head, key, d));
+        assert_true(packed_element(&segment->keys, d, segment->first + i) == element(as, head, key, d));
     for (size_t d = 0; d < VALUE_SIZE; d++)
-        assert_true(segment->values[d / cols * segment->value_stride + i * cols + d % cols] ==
-                    element(as, head, key, KEY_SIZE + d));
+        assert_true(packed_element(&segment->values, segment->first + i, d) == element(as, head, key, KEY_SIZE + d));
 }
 
 /* As which sequence keys up to `end` were appended. */
@@ -81,9 +84,9 @@ static void check_origins(const struct attn_store *store, size_t sequence, const
             struct attn_segment segment = attn_store_locate(store, sequence, head, key);
             test_case("sequence %zu, head %zu, from key %zu on: %zu keys", sequence, head, key, segment.count);
             assert_true(segment.count > 0 && segment.count % store->unit == 0);
-            assert_int_equal(segment.key_cols < store->kernel->cols, segment.narrow);
+            assert_int_equal(segment.keys.cols, attn_min(store->kernel->b.cols, store->unit));
             for (size_t i = key < begin ? begin - key : 0; i < segment.count && key + i < end; i++)
-                check_packed_key(store, &segment, i, as_of(origins, key + i), head, key + i);
+                check_packed_key(&segment, i, as_of(origins, key + i), head, key + i);
         }
 }
 
@@ -97,7 +100,8 @@ static void check_keys(const struct attn_store *store, size_t sequence, size_t b
 static struct attn_store new_store(size_t keys, size_t unit, size_t segments, void **memory) {
     struct attn_store store;
     struct attn_arena measure = {0};
-    assert_true(attn_store_init(&store, attn_table_gemm(test_table()), HEADS, KEY_SIZE, VALUE_SIZE, keys, unit));
+    assert_true(
+        attn_store_init(&store, attn_gemm_for(test_table(), ATTN_CLASS_F32), HEADS, KEY_SIZE, VALUE_SIZE, keys, unit));
     attn_store_take(&store, segments * HEADS, &measure);
     assert_false(measure.overflow);
     *memory = poisoned_alloc(measure.used, FLUSH_END);
@@ -223,13 +227,13 @@ static void test_tensors(void **state) {
     struct attn_store store = attn_store_of_tensors(&tensors);
     struct attn_segment segment = attn_store_locate(&store, 1, 2, 7);
     assert_int_equal(1, store.unit);
-    assert_ptr_equal(data + 700 + 2 * 50 + 7 * 5, segment.keys);
-    assert_ptr_equal(data + 1 + 800 + 2 * 60 + 7 * 6, segment.values);
-    assert_true(segment.count == SIZE_MAX && segment.key_stride == 5 && segment.value_stride == 6);
+    assert_ptr_equal(data + 700 + 2 * 50 + 7 * 5, segment.keys.data);
+    assert_ptr_equal(data + 1 + 800 + 2 * 60 + 7 * 6, segment.values.data);
+    assert_true(segment.count == SIZE_MAX && segment.keys.stride == 20 && segment.values.stride == 24);
     tensors.cu = cu;
     segment = attn_store_locate(&store, 1, 2, 7);
-    assert_ptr_equal(data + 2 * 50 + 17 * 5, segment.keys);
-    assert_ptr_equal(data + 1 + 2 * 60 + 17 * 6, segment.values);
+    assert_ptr_equal(data + 2 * 50 + 17 * 5, segment.keys.data);
+    assert_ptr_equal(data + 1 + 2 * 60 + 17 * 6, segment.values.data);
 }
 
 int main(int argc, char **argv) {

@@ -106,7 +106,7 @@ struct shape {
 };
 
 static size_t rows_at_once(const struct attn_kernels *table) {
-    return attn_table_gemm(table)->rows;
+    return attn_gemm_for(table, ATTN_CLASS_F32)->rows;
 }
 
 /* Values' rows do not follow each other. */
@@ -280,7 +280,7 @@ static void test_ring(void **state) {
 
 static void check_values_in_place(const struct attn_kernels *table) {
     struct planned p;
-    size_t dense = attn_table_gemm(table)->dense_cols;
+    size_t dense = attn_gemm_for(table, ATTN_CLASS_F32)->dense_cols;
     begin(&p, table, &(struct shape){1, 4, 1, 3, 1, 1000, 128, 1});
     p.problem.v.row_stride = p.problem.value_size;
     assert_true(attn_plan_make(&p.problem));

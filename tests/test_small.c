@@ -1,4 +1,5 @@
 /* Attention over few keys: one ISA against the reference kernels that the general path is made of. */
+#include "dispatch.h"
 #include "flags.h"
 
 #include <float.h>
@@ -80,13 +81,13 @@ static size_t visible(const struct problem *p, size_t row) {
 /* out[n] = a[k] times element [p][j] of b at p * k_stride + j * n_stride. */
 static void reference_product(size_t n, size_t k, const float *a, const float *b, size_t k_stride, size_t n_stride,
                               float *out) {
-    const struct attn_gemm_kernel *gemm = attn_table_gemm(&attn_kernels_scalar);
+    const struct attn_gemm_kernel *gemm = attn_gemm_find(&attn_kernels_scalar, ATTN_CLASS_F32, 0);
     float *packed = malloc((n * k + 1) * sizeof *packed);
     assert_non_null(packed);
+    struct attn_panels panels = {packed, 1, k * sizeof *packed};
     gemm->pack(&(struct attn_pack_args){
-        .k = k, .n = n, .b = b, .k_stride = k_stride, .n_stride = n_stride, .packed = packed, .panel_stride = k});
-    gemm->run(&(struct attn_gemm_args){
-        .m = 1, .n = n, .k = k, .a = a, .a_stride = k, .b = packed, .panel_stride = k, .c = out, .c_stride = n});
+        .k = k, .n = n, .b = b, .k_stride = k_stride * sizeof *b, .n_stride = n_stride * sizeof *b, .packed = panels});
+    gemm->run(&(struct attn_gemm_args){.m = 1, .n = n, .k = k, .a = a, .b = panels, .c = out});
     free(packed);
 }
 

@@ -1,5 +1,6 @@
 /* Every function of the library, on every path, takes at most 16 KiB of the stack of the thread that calls it, the
  * tasks that it runs there included; and leaves the control bits of the floating-point environment as it found them. */
+#include "dispatch.h"
 #include "attention_problem.h"
 #include "ops/attention.h"
 #include "random_options.h"
@@ -399,7 +400,7 @@ static void attention_of_tensors(void **state) {
     measure_shape(&random, 1, 1, 4, ATTN_SPAN + 300, 49);
     measure_shape(&random, 1, 1, 240, 240, 64);
     for (enum path path = SMALL; path < CACHED; path++)
-        if (!path_seen[path] && (path != PACKED_KEYS || attn_table_gemm(test_table())->dense_cols > 0))
+        if (!path_seen[path] && (path != PACKED_KEYS || attn_gemm_for(test_table(), ATTN_CLASS_F32)->dense_cols > 0))
             test_fail("no problem of the path \"%s\"", path_names[path]);
 }
 

@@ -124,6 +124,14 @@ ATTN_API int attn_isa_supported(attn_isa isa);
 /* What ATTN_ISA_BEST stands for in this process. */
 ATTN_API attn_isa attn_isa_chosen(void);
 
+/* ---- Element types --------------------------------------------------------------------------- */
+
+typedef enum attn_type {
+    ATTN_F32 = 0,
+    /* A byte: 0 is false, anything else true. */
+    ATTN_BOOL
+} attn_type;
+
 /* ---- Threads --------------------------------------------------------------------------------- */
 
 /* The library starts no thread. `run` must call task(arg, i) once for each i < count, in any order,

@@ -163,7 +163,7 @@ static void ISA_FN(tile_columns_dense_1_4_4)(const struct tile *t) {
 
 /* As many columns at a time as one row takes. More rows do not wait for the order in which lines come; from memory as many
  * streams as there are columns come sooner. */
-INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *cols) {
+INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *cols) {
     bool dense = args->b_stride == args->k && k == args->k && !args->distant;
     *cols = ROW_WIDTH * VEC_LANES;
     if (args->m > 1 || n < *cols)
@@ -191,7 +191,7 @@ static void fetch_beginnings(const struct tile *t, size_t panels) {
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
     (void)args;
     t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
     if (rows == 1 && !in_place)

@@ -200,7 +200,7 @@ static void ISA_FN(tile_columns_dense_1_2_8)(const struct tile *t) {
 
 /* Two registers of columns at a time. More rows than one do not wait for the order in which lines come; from memory as many
  * streams as there are columns come sooner. */
-INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *cols) {
+INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *cols) {
     bool dense = args->b_stride == args->k && k == args->k && !args->distant;
     *cols = 2 * VEC_LANES;
     if (args->m > PAIR_ROWS || k > PAIR_DEPTH || n < *cols)
@@ -234,14 +234,13 @@ INLINE bool waits(size_t rows, size_t n, size_t k) {
 }
 
 /* How far ahead of them, in floats. */
-INLINE size_t wait_distance(const struct attn_gemm_args *args) {
+INLINE size_t wait_distance(const struct product *args) {
     return args->distant ? FURTHER : NEAR;
 }
 
 /* Short panels that follow each other they then read one after the other, in the order in which they lie. Returns the first
  * column that is not done. Out of line, or its loops keep registers on the stack. */
-static __attribute__((noinline)) size_t ISA_FN(gemm_strip)(struct tile *t, size_t rows,
-                                                           const struct attn_gemm_args *args) {
+static __attribute__((noinline)) size_t ISA_FN(gemm_strip)(struct tile *t, size_t rows, const struct product *args) {
     size_t n = args->n / COLS * COLS;
     bool in_order = t->k <= SHORT && !args->narrow && t->layout.panel == t->k * COLS;
     if (!waits(rows, n, t->k) || !in_order || n <= STRIP_WIDTH * VEC_LANES)
@@ -256,7 +255,7 @@ static __attribute__((noinline)) size_t ISA_FN(gemm_strip)(struct tile *t, size_
     return n;
 }
 
-INLINE size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
+INLINE size_t strip(struct tile *t, size_t rows, const struct product *args) {
     return ISA_FN(gemm_strip)(t, rows, args);
 }
 
@@ -273,7 +272,7 @@ INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t
     return t->layout.panel == t->k * COLS ? vecs * VEC_LANES * t->k : FETCH_ROWS * t->layout.step;
 }
 
-INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
     if (in_place) {
         t->fetch = (rows <= STRIP_ROWS && !args->distant ? PREFETCH_NEAR : PREFETCH) * t->layout.step;
         return;
@@ -285,11 +284,11 @@ INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct att
 }
 
 /* Rows that wait for B alone take two panels at a time. */
-INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct attn_gemm_args *args) {
+INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
     return waits(rows, args->n, k) ? STRIP_WIDTH : widest;
 }
 
-INLINE void fetch_block(const struct tile *t, const struct attn_gemm_args *args) {
+INLINE void fetch_block(const struct tile *t, const struct product *args) {
     if (args->n * t->k <= HOME_PAGES)
         fetch_pages(t->b, (args->n + COLS - 1) / COLS * t->layout.panel);
 }

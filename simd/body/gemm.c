@@ -75,7 +75,7 @@ static const float ones[ATTN_MAX_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                           1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 /* Of a tile from row i on, whose chains go on at p. */
-INLINE const float *first_scale(const struct attn_gemm_args *args, size_t i, size_t p) {
+INLINE const float *first_scale(const struct product *args, size_t i, size_t p) {
     if (p > 0 && args->block && p % args->block == 0)
         return args->scale + p / args->block * args->scale_stride + i;
     if (p > 0)
@@ -89,14 +89,14 @@ INLINE const float *next_scale(const float *scale, size_t rows) {
 }
 
 /* How many steps from p on go together: at most so many, and none of the next block. */
-INLINE size_t steps(const struct attn_gemm_args *args, size_t p, size_t most) {
+INLINE size_t steps(const struct product *args, size_t p, size_t most) {
     size_t left = args->block ? args->block - p % args->block : most, k = args->k - p;
     most = left < most ? left : most;
     return k < most ? k : most;
 }
 
 /* Where few rows' chains are scaled on the way. */
-INLINE void chain(struct tile *t, const struct attn_gemm_args *args) {
+INLINE void chain(struct tile *t, const struct product *args) {
     bool several = args->block && args->block < args->k;
     t->block = several ? args->block : 0;
     t->again = several ? args->scale + args->scale_stride : NULL;
@@ -124,8 +124,7 @@ INLINE struct layout layout_from(struct layout layout, size_t v) {
 }
 
 /* One row tile over columns j .. n - 1. */
-INLINE void few_rows(struct tile *t, size_t rows, size_t j, size_t n, const struct attn_gemm_args *args,
-                     const int in_place) {
+INLINE void few_rows(struct tile *t, size_t rows, size_t j, size_t n, const struct product *args, const int in_place) {
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
     size_t widest = tiles[rows - 1].widest;
     if (!in_place)
@@ -179,7 +178,7 @@ static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size
     }
 }
 
-static void ISA_FN(gemm_block)(const struct attn_gemm_args *args, size_t i, size_t m, size_t p, size_t k) {
+static void ISA_FN(gemm_block)(const struct product *args, size_t i, size_t m, size_t p, size_t k) {
     struct tile t = {.k = k,
                      .a = args->a + i * args->a_stride + p,
                      .a_stride = args->a_stride,
@@ -214,7 +213,7 @@ INLINE size_t share(size_t total, size_t most) {
     return (total + parts - 1) / parts;
 }
 
-static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {
+static void ISA_FN(gemm_multiply)(const struct product *args) {
     size_t rows = share(args->m, ROW_BLOCK), depth = args->k;
     if (args->m > ROWS)
         depth = (share(args->k, K_BLOCK) + K_STEP - 1) / K_STEP * K_STEP;
@@ -238,7 +237,7 @@ INLINE vec columns_from(const float *b, size_t cols) {
 }
 
 /* k rows of b that lie contiguous: compile-time registers at a time, the last of `cols` columns. */
-INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols, const int vecs) {
+INLINE void pack_rows(const struct packing *args, struct layout layout, size_t j, size_t cols, const int vecs) {
     const float *b = args->b + j;
     float *packed = args->packed + place(layout, j / VEC_LANES);
     const size_t width = (size_t)vecs * VEC_LANES;
@@ -251,7 +250,7 @@ INLINE void pack_rows(const struct attn_pack_args *args, struct layout layout, s
 }
 
 /* A register's worth of columns of which there is none: the last one. */
-static void ISA_FN(gemm_pack_last)(const struct attn_pack_args *args, struct layout layout, size_t j) {
+static void ISA_FN(gemm_pack_last)(const struct packing *args, struct layout layout, size_t j) {
     const float *b = args->b + (args->n - 1) * args->n_stride;
     float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++)
@@ -260,8 +259,7 @@ static void ISA_FN(gemm_pack_last)(const struct attn_pack_args *args, struct lay
 
 /* A register's columns that lie contiguous, DEPTH elements of each at a time, and of those that come 16 columns later a line each
  * in 16 elements. Returns how many elements are done. */
-static size_t ISA_FN(gemm_pack_whole_columns)(const struct attn_pack_args *args, const float *b, float *packed,
-                                              size_t step) {
+static size_t ISA_FN(gemm_pack_whole_columns)(const struct packing *args, const float *b, float *packed, size_t step) {
     const size_t turns = VEC_LANES * DEPTH / LINE;
     size_t p = 0;
     for (; p + DEPTH <= args->k; p += DEPTH) {
@@ -276,7 +274,7 @@ static size_t ISA_FN(gemm_pack_whole_columns)(const struct attn_pack_args *args,
 }
 
 /* The same where there may be fewer columns or elements: VEC_LANES of each transposed at a time. */
-static void ISA_FN(gemm_pack_columns)(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
+static void ISA_FN(gemm_pack_columns)(const struct packing *args, struct layout layout, size_t j, size_t cols) {
     const float *b = args->b + j * args->n_stride;
     float *packed = args->packed + place(layout, j / VEC_LANES);
     size_t p = cols == VEC_LANES ? ISA_FN(gemm_pack_whole_columns)(args, b, packed, layout.step) : 0;
@@ -290,7 +288,7 @@ static void ISA_FN(gemm_pack_columns)(const struct attn_pack_args *args, struct 
     }
 }
 
-static void ISA_FN(gemm_pack_any)(const struct attn_pack_args *args, struct layout layout, size_t j, size_t cols) {
+static void ISA_FN(gemm_pack_any)(const struct packing *args, struct layout layout, size_t j, size_t cols) {
     float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++)
         for (size_t i = 0; i < VEC_LANES; i++)
@@ -298,7 +296,7 @@ static void ISA_FN(gemm_pack_any)(const struct attn_pack_args *args, struct layo
                 args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
 }
 
-static void ISA_FN(gemm_pack)(const struct attn_pack_args *args) {
+static void ISA_FN(gemm_pack_panels)(const struct packing *args) {
     struct layout layout = layout_of(args->panel_stride, args->narrow);
     size_t j = 0;
     for (; args->n_stride == 1 && j + 8 * VEC_LANES <= args->n; j += 8 * VEC_LANES)
@@ -322,7 +320,7 @@ static void ISA_FN(gemm_pack)(const struct attn_pack_args *args) {
 
 /* ---- In place ---- */
 
-INLINE struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
+INLINE struct tile tile_in_place(const struct product *args, size_t k) {
     return (struct tile){.k = k,
                          .a = args->a,
                          .a_stride = args->a_stride,
@@ -337,41 +335,41 @@ INLINE struct tile tile_in_place(const struct attn_gemm_args *args, size_t k) {
 
 /* n columns from j on, at most a narrow panel's, their elements from p on, which lie k_stride apart: what does not fill registers.
  * Out of line, or the panels of several calls of it are on the stack at once. */
-static __attribute__((noinline)) void ISA_FN(gemm_run_through_panel)(const struct attn_gemm_args *args, size_t j,
-                                                                     size_t n, size_t p, size_t k_stride,
-                                                                     size_t n_stride) {
+static __attribute__((noinline)) void ISA_FN(gemm_multiply_through_panel)(const struct product *args, size_t j,
+                                                                          size_t n, size_t p, size_t k_stride,
+                                                                          size_t n_stride) {
     float panel[PANEL_DEPTH * ATTN_LANES];
     do {
         size_t k = steps(args, p, PANEL_DEPTH);
-        ISA_FN(gemm_pack)
-        (&(struct attn_pack_args){.k = k,
-                                  .n = n,
-                                  .b = args->b + p * k_stride + j * n_stride,
-                                  .k_stride = k_stride,
-                                  .n_stride = n_stride,
-                                  .packed = panel,
-                                  .panel_stride = PANEL_DEPTH * ATTN_LANES,
-                                  .narrow = 1});
-        ISA_FN(gemm_run)
-        (&(struct attn_gemm_args){.m = args->m,
-                                  .n = n,
-                                  .k = k,
-                                  .a = args->a + p,
-                                  .a_stride = args->a_stride,
-                                  .b = panel,
-                                  .panel_stride = PANEL_DEPTH * ATTN_LANES,
-                                  .narrow = 1,
-                                  .bias = args->bias ? args->bias + j : NULL,
-                                  .accumulate = args->accumulate || p > 0,
-                                  .scale = first_scale(args, 0, p),
-                                  .c = args->c + j,
-                                  .c_stride = args->c_stride});
+        ISA_FN(gemm_pack_panels)
+        (&(struct packing){.k = k,
+                           .n = n,
+                           .b = args->b + p * k_stride + j * n_stride,
+                           .k_stride = k_stride,
+                           .n_stride = n_stride,
+                           .packed = panel,
+                           .panel_stride = PANEL_DEPTH * ATTN_LANES,
+                           .narrow = 1});
+        ISA_FN(gemm_multiply)
+        (&(struct product){.m = args->m,
+                           .n = n,
+                           .k = k,
+                           .a = args->a + p,
+                           .a_stride = args->a_stride,
+                           .b = panel,
+                           .panel_stride = PANEL_DEPTH * ATTN_LANES,
+                           .narrow = 1,
+                           .bias = args->bias ? args->bias + j : NULL,
+                           .accumulate = args->accumulate || p > 0,
+                           .scale = first_scale(args, 0, p),
+                           .c = args->c + j,
+                           .c_stride = args->c_stride});
         p += k;
     } while (p < args->k);
 }
 
 /* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next tile. */
-static void ISA_FN(gemm_run_rows)(const struct attn_gemm_args *args) {
+static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
     size_t n = TAILS_IN_PLACE ? args->n : args->n / VEC_LANES * VEC_LANES, p = 0;
     if (args->m == 0)
         return;
@@ -387,10 +385,10 @@ static void ISA_FN(gemm_run_rows)(const struct attn_gemm_args *args) {
         p += t.k;
     } while (p < args->k);
     if (n < args->n)
-        ISA_FN(gemm_run_through_panel)(args, n, args->n - n, 0, args->b_stride, 1);
+        ISA_FN(gemm_multiply_through_panel)(args, n, args->n - n, 0, args->b_stride, 1);
 }
 
-static void ISA_FN(gemm_run_columns)(const struct attn_gemm_args *args) {
+static void ISA_FN(gemm_multiply_columns)(const struct product *args) {
     size_t k = args->k / DEPTH * DEPTH, j = 0, cols;
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
@@ -406,18 +404,108 @@ static void ISA_FN(gemm_run_columns)(const struct attn_gemm_args *args) {
         if (k > 0 || args->k == 0)
             (run ? run : tiles[args->m - 1].run_columns)(&t);
         for (size_t i = 0; k < args->k && i < cols; i += least)
-            ISA_FN(gemm_run_through_panel)(args, j + i, least, k, 1, args->b_stride);
+            ISA_FN(gemm_multiply_through_panel)(args, j + i, least, k, 1, args->b_stride);
     }
     if (j < args->n)
-        ISA_FN(gemm_run_through_panel)(args, j, args->n - j, 0, 1, args->b_stride);
+        ISA_FN(gemm_multiply_through_panel)(args, j, args->n - j, 0, 1, args->b_stride);
 }
 
-const struct attn_gemm_kernel ISA_OBJECT(gemm) = {.name = GEMM_NAME,
-                                                  .rows = ROWS,
-                                                  .cols = COLS,
-                                                  .pack = ISA_FN(gemm_pack),
-                                                  .run = ISA_FN(gemm_run),
-                                                  .run_rows = ISA_FN(gemm_run_rows),
-                                                  .run_columns = ISA_FN(gemm_run_columns),
-                                                  .dense_cols = DENSE_COLS,
-                                                  .chained_rows = CHAINED_ROWS};
+/* ---- The kernel ---- */
+
+INLINE struct product product_of(const struct attn_gemm_args *args) {
+    return (struct product){.m = args->m,
+                            .n = args->n,
+                            .k = args->k,
+                            .a = args->a,
+                            .a_stride = args->a_stride / sizeof(float),
+                            .distant = args->distant,
+                            .bias = args->start == ATTN_START_BIAS ? args->factors : NULL,
+                            .accumulate = args->start == ATTN_START_C || args->start == ATTN_START_SCALE,
+                            .scale = args->start == ATTN_START_SCALE || args->block ? args->factors : NULL,
+                            .block = args->block,
+                            .scale_stride = args->scale_stride,
+                            .c = args->c,
+                            .c_stride = args->c_stride / sizeof(float)};
+}
+
+/* Where row `row` and column `column`, the first of a panel, lie. */
+INLINE float *panel_at(const struct attn_panels *panels, size_t row, size_t column) {
+    return (float *)panels->data + column / panels->cols * (panels->stride / sizeof(float)) + row * panels->cols;
+}
+static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {
+    struct product product = product_of(args);
+    product.b = panel_at(&args->b, args->row, args->column);
+    product.panel_stride = args->b.stride / sizeof(float);
+    product.narrow = args->b.cols < COLS;
+    ISA_FN(gemm_multiply)(&product);
+}
+
+/* In place tiles take all rows of a product at once. */
+INLINE void each_tile(const struct attn_gemm_args *args, void (*multiply)(const struct product *)) {
+    struct product product = product_of(args);
+    product.b = args->b.data;
+    product.b_stride = args->b.stride / sizeof(float);
+    for (size_t rows = args->m; rows > 0; rows -= product.m) {
+        product.m = rows < ROWS ? rows : ROWS;
+        multiply(&product);
+        product.a += product.m * product.a_stride;
+        product.c += product.m * product.c_stride;
+        product.scale = product.scale ? product.scale + product.m : NULL;
+    }
+}
+
+static void ISA_FN(gemm_run_rows)(const struct attn_gemm_args *args) {
+    each_tile(args, ISA_FN(gemm_multiply_rows));
+}
+
+static void ISA_FN(gemm_run_columns)(const struct attn_gemm_args *args) {
+    each_tile(args, ISA_FN(gemm_multiply_columns));
+}
+
+/* Up to the end of the panel to which `column` belongs. Returns how many columns are done. */
+static size_t ISA_FN(gemm_pack_beside)(const struct attn_pack_args *args) {
+    const struct attn_panels *packed = &args->packed;
+    size_t first = args->column % packed->cols, left = packed->cols - first, n = args->n < left ? args->n : left;
+    float *panel = panel_at(packed, args->row, args->column) + first;
+    const float *b = args->b;
+    for (size_t j = 0; j < n; j++)
+        for (size_t p = 0; p < args->k; p++)
+            panel[p * packed->cols + j] = b[(p * args->k_stride + j * args->n_stride) / sizeof(float)];
+    return n;
+}
+
+static void ISA_FN(gemm_pack)(const struct attn_pack_args *args) {
+    size_t done = args->column % args->packed.cols ? ISA_FN(gemm_pack_beside)(args) : 0;
+    if (done == args->n)
+        return;
+    ISA_FN(gemm_pack_panels)
+    (&(struct packing){.k = args->k,
+                       .n = args->n - done,
+                       .b = (const float *)args->b + done * args->n_stride / sizeof(float),
+                       .k_stride = args->k_stride / sizeof(float),
+                       .n_stride = args->n_stride / sizeof(float),
+                       .packed = panel_at(&args->packed, args->row, args->column + done),
+                       .panel_stride = args->packed.stride / sizeof(float),
+                       .narrow = args->packed.cols < COLS});
+}
+
+static int ISA_FN(gemm_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
+    for (size_t j = 0; j < n; j += b->cols)
+        if (!ISA_OBJECT(attention).all_finite(panel_at(b, row, j), k * b->cols))
+            return 0;
+    return 1;
+}
+
+static const struct attn_gemm_kernel ISA_FN(gemm_f32) = {.name = GEMM_NAME,
+                                                         .arithmetic = ATTN_CLASS_F32,
+                                                         .b = {.cols = COLS, .k_unit = 1},
+                                                         .rows = ROWS,
+                                                         .pack = ISA_FN(gemm_pack),
+                                                         .finite = ISA_FN(gemm_finite),
+                                                         .run = ISA_FN(gemm_run),
+                                                         .run_rows = ISA_FN(gemm_run_rows),
+                                                         .run_columns = ISA_FN(gemm_run_columns),
+                                                         .dense_cols = DENSE_COLS,
+                                                         .chained_rows = CHAINED_ROWS};
+
+const struct attn_gemm_kernel *const ISA_OBJECT(gemm)[] = {&ISA_FN(gemm_f32), NULL};

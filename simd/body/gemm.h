@@ -8,6 +8,34 @@
 
 enum { VECS = COLS / VEC_LANES, LINE = 16 }; /* registers of a panel; floats of a cache line */
 
+/* attn_gemm_args of f32, strides and addresses in floats. */
+struct product {
+    size_t m, n, k;
+    const float *a;
+    size_t a_stride;
+    const float *b; /* packed, where the product begins; or in place */
+    size_t panel_stride;
+    int narrow; /* panels have ATTN_LANES columns, where the kernel's have more */
+    int distant;
+    size_t b_stride;   /* in place, instead of panel_stride */
+    const float *bias; /* NULL for none */
+    int accumulate;    /* chains start from c, multiplied by scale[i] unless that is NULL */
+    const float *scale;
+    size_t block, scale_stride;
+    float *c;
+    size_t c_stride;
+};
+
+/* The part of attn_pack_args that begins with a panel. */
+struct packing {
+    size_t k, n;
+    const float *b;
+    size_t k_stride, n_stride;
+    float *packed;
+    size_t panel_stride;
+    int narrow;
+};
+
 /* How the columns of B lie, a register each: floats from one step of k to the next, from a register to the next one of the same
  * panel, and from a panel to the next. */
 struct layout {

@@ -5,16 +5,16 @@
 
 #include "body/gemm.h"
 
-INLINE void fetch_block(const struct tile *t, const struct attn_gemm_args *args) {
+INLINE void fetch_block(const struct tile *t, const struct product *args) {
     (void)t, (void)args;
 }
 
-INLINE size_t strip(struct tile *t, size_t rows, const struct attn_gemm_args *args) {
+INLINE size_t strip(struct tile *t, size_t rows, const struct product *args) {
     (void)t, (void)rows, (void)args;
     return 0;
 }
 
-INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct attn_gemm_args *args) {
+INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
     (void)rows, (void)k, (void)args;
     return widest;
 }
@@ -25,7 +25,7 @@ INLINE void tile_run_panels(const struct tile *t, const int rows, const int widt
     tile_run(t, rows, width, PANELS);
 }
 
-INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct attn_gemm_args *args, const int in_place) {
+INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
     (void)t, (void)rows, (void)vecs, (void)args, (void)in_place;
 }
 
@@ -39,7 +39,7 @@ INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m,
     return 0;
 }
 
-INLINE tile_function *wide_columns(const struct attn_gemm_args *args, size_t k, size_t n, size_t *vecs) {
+INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *vecs) {
     (void)args, (void)k, (void)n, (void)vecs;
     return NULL;
 }

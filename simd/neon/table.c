@@ -3,7 +3,7 @@
 
 const struct attn_kernels attn_kernels_neon = {.isa = ATTN_ISA_NEON,
                                                .lower = &attn_kernels_scalar,
-                                               .gemm = &ISA_OBJECT(gemm),
+                                               .gemm = ISA_OBJECT(gemm),
                                                .softmax = &ISA_OBJECT(softmax),
                                                .elementary = &ISA_OBJECT(elementary),
                                                .attention = &ISA_OBJECT(attention),

@@ -37,8 +37,8 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
          !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
         return false;
     *segments = config->page_size ? config->pages : config->batch;
-    if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,
-                         config->value_size, keys, unit))
+    if (!attn_store_init(&cache->store, attn_gemm_for(cache->table, ATTN_CLASS_F32), config->kv_heads,
+                         config->head_size, config->value_size, keys, unit))
         return false;
     if (config->ring)
         cache->store.kind = ATTN_KV_RING;

@@ -18,7 +18,8 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
     *gemm = attn_arena_take(arena, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_table_gemm(*table), config->k, config->n, config->w.bias != NULL, arena);
+    attn_packed_layout(packed, attn_gemm_for(*table, ATTN_CLASS_F32), config->k, config->n, config->w.bias != NULL,
+                       arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", field) : ATTN_OK;
 }
 

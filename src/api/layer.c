@@ -26,7 +26,7 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_are
     if (status != ATTN_OK)
         return attn_fail(status, "isa", field);
 
-    const struct attn_gemm_kernel *gemm = attn_table_gemm(layer->table);
+    const struct attn_gemm_kernel *gemm = attn_gemm_for(layer->table, ATTN_CLASS_F32);
     size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
     *object = attn_arena_take(arena, 1, sizeof **object);
     attn_packed_layout(&layer->w_q, gemm, config->query_size, config->hidden, config->w_q.bias != NULL, arena);
@@ -325,8 +325,8 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
 size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size) {
     if (!layer)
         return 0;
-    int length = snprintf(text, size, "gemm=%s softmax=%s attention=%s copy=%s", attn_table_gemm(layer->table)->name,
-                          attn_table_softmax(layer->table)->name, attn_table_attention(layer->table)->name,
-                          attn_table_copy(layer->table)->name);
+    int length = snprintf(text, size, "gemm=%s softmax=%s attention=%s copy=%s",
+                          attn_gemm_for(layer->table, ATTN_CLASS_F32)->name, attn_table_softmax(layer->table)->name,
+                          attn_table_attention(layer->table)->name, attn_table_copy(layer->table)->name);
     return length < 0 ? 0 : (size_t)length;
 }

@@ -64,7 +64,7 @@ static void run_items(const void *arg, struct attn_items *items) {
     const struct round *round = arg;
     const struct attn_problem *problem = round->problem;
     struct attn_tile tile = {.problem = problem,
-                             .gemm = attn_table_gemm(problem->table),
+                             .gemm = problem->plan.gemm,
                              .attention = attn_table_attention(problem->table),
                              .workspace = round->workspace,
                              .task = items->task,

@@ -74,16 +74,18 @@ static void append_head(const void *arg, size_t item, size_t task) {
     (void)task;
     const struct attn_cache *cache = ((const struct append *)arg)->cache;
     const attn_cache_append_args *args = ((const struct append *)arg)->args;
-    const attn_tensor *k = &args->k, *v = &args->v;
+    const struct attn_kv_tensors tensors = {args->k, args->v, args->cu.cu};
+    const struct attn_store rows_given = attn_store_of_tensors(&tensors);
     size_t b = item / cache->config.kv_heads, head = item % cache->config.kv_heads;
-    size_t row, count = attn_cache_new_keys(args, b, &row), batch = args->cu.cu ? 0 : b;
+    size_t row, count = attn_cache_new_keys(args, b, &row);
     if (count == 0) /* then the caller need not have given a pointer to rows */
         return;
+    struct attn_segment given = attn_store_locate(&rows_given, b, head, 0);
     struct attn_key_rows rows = {
-        .k = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,
-        .v = v->data + batch * v->batch_stride + head * v->head_stride + row * v->row_stride,
-        .k_stride = k->row_stride,
-        .v_stride = v->row_stride,
+        .k = given.keys.data,
+        .v = given.values.data,
+        .k_stride = given.keys.stride,
+        .v_stride = given.values.stride,
         .rotary = args->rotary,
         .kernel = attn_table_attention(cache->table),
     };

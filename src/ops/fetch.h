@@ -15,12 +15,12 @@ static inline size_t attn_fetch_distance(size_t rows, size_t n) {
 
 /* One row prefetches the first lines of each 4 KiB: the hardware prefetchers stop at such borders, and each of these
  * lines starts them again, several streams at once. More rows have time to prefetch every line. */
-static inline void attn_fetch(size_t rows, const float *x, size_t floats) {
-    enum { LINE = 16, REACH = 1024, HEAD = 64 }; /* floats */
+static inline void attn_fetch(size_t rows, const void *x, size_t bytes) {
+    enum { LINE = 64, REACH = 4096, HEAD = 256 };
     size_t taken = rows > 1 ? REACH : HEAD;
-    for (size_t i = 0; i < floats; i += REACH)
-        for (size_t j = 0; j < taken && i + j < floats; j += LINE)
-            __builtin_prefetch(x + i + j);
+    for (size_t i = 0; i < bytes; i += REACH)
+        for (size_t j = 0; j < taken && i + j < bytes; j += LINE)
+            __builtin_prefetch((const char *)x + i + j);
 }
 
 #endif

@@ -13,32 +13,28 @@ enum { WAYS = 8, MANY_COLUMNS = 512 };
 
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         bool with_bias, struct attn_arena *arena) {
-    size_t panels = n / kernel->cols + (n % kernel->cols != 0), panel = 0;
-    if (!attn_mul(k, kernel->cols, &panel))
-        arena->overflow = true;
-    size_t panel_bytes = 0;
-    if (!attn_mul(panel, sizeof(float), &panel_bytes))
-        arena->overflow = true;
-    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .panel_stride = panel};
-    packed->panels = attn_arena_take(arena, panels, panel_bytes);
-    packed->bias = with_bias ? attn_arena_take(arena, n, sizeof(float)) : NULL;
+    size_t cols = kernel->b.cols, panel = 0;
+    arena->overflow |= !attn_panel_bytes(&kernel->b, k, cols, &panel);
+    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .panels = {.cols = cols, .stride = panel}};
+    packed->panels.data = attn_arena_take(arena, n / cols + (n % cols != 0), panel);
+    packed->bias = with_bias ? attn_arena_take(arena, n, sizeof *packed->bias) : NULL;
 }
 
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
+    size_t element = attn_type_size(packed->kernel->b.type);
     packed->kernel->pack(&(struct attn_pack_args){.k = packed->k,
                                                   .n = packed->n,
                                                   .b = w->weight,
-                                                  .k_stride = w->in_stride,
-                                                  .n_stride = w->out_stride,
-                                                  .packed = (float *)packed->panels,
-                                                  .panel_stride = packed->panel_stride});
+                                                  .k_stride = w->in_stride * element,
+                                                  .n_stride = w->out_stride * element,
+                                                  .packed = packed->panels});
     if (packed->bias)
-        memcpy((float *)packed->bias, w->bias, packed->n * sizeof(float));
+        memcpy((float *)packed->bias, w->bias, packed->n * sizeof *packed->bias);
 }
 
 float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width) {
     size_t bytes = 0;
-    if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), sizeof(float), &bytes))
+    if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), attn_type_size(ATTN_F32), &bytes))
         arena->overflow = true;
     return attn_arena_take(arena, rows, bytes);
 }
@@ -70,12 +66,13 @@ static void multiply_band(const void *arg, size_t item, size_t task) {
                                             .n = product->by_rows ? w->n : count,
                                             .k = w->k,
                                             .a = product->x + row * product->x_stride,
-                                            .a_stride = product->x_stride,
-                                            .b = w->panels + col / w->kernel->cols * w->panel_stride,
-                                            .panel_stride = w->panel_stride,
-                                            .bias = w->bias ? w->bias + col : NULL,
+                                            .a_stride = product->x_stride * sizeof *product->x,
+                                            .b = w->panels,
+                                            .column = col,
+                                            .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
+                                            .factors = w->bias ? w->bias + col : NULL,
                                             .c = product->y + row * product->y_stride + col,
-                                            .c_stride = product->y_stride});
+                                            .c_stride = product->y_stride * sizeof *product->y});
 }
 
 /* `total` rows or columns, cut into items of the same number of GEMM tiles. */
@@ -104,7 +101,7 @@ void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t 
         multiply_band(&product, 0, 0);
         return;
     }
-    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->cols, threads);
+    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->b.cols, threads);
     product.by_rows = rows.wait < cols.wait;
     struct cut cut = product.by_rows ? rows : cols;
     product.band = cut.band;

@@ -2,15 +2,13 @@
 #ifndef ATTN_OPS_GEMM_H
 #define ATTN_OPS_GEMM_H
 
-#include "checked.h"
-#include "kernels.h"
+#include "format.h"
 
 /* A weight matrix [k, n] as one kernel packed it, with its bias. */
 struct attn_packed {
     const struct attn_gemm_kernel *kernel;
     size_t k, n;
-    size_t panel_stride;
-    const float *panels;
+    struct attn_panels panels;
     const float *bias; /* NULL for none */
 };
 

@@ -32,10 +32,10 @@ static struct attn_key_rows rows_from(const struct attn_tile *tile, size_t key) 
     const attn_options *options = tile->problem->options;
     struct attn_segment rows = attn_store_locate(&tile->workspace->tensors, tile->b, tile->kv_head, key);
     int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
-    return (struct attn_key_rows){.k = rows.keys,
-                                  .v = attn_kv_is_packed(&tile->v) ? rows.values : NULL,
-                                  .k_stride = rows.key_stride,
-                                  .v_stride = rows.value_stride,
+    return (struct attn_key_rows){.k = rows.keys.data,
+                                  .v = attn_kv_is_packed(&tile->v) ? rows.values.data : NULL,
+                                  .k_stride = rows.keys.stride,
+                                  .v_stride = rows.values.stride,
                                   .rotary = options->rotary,
                                   .position = key + (size_t)offset,
                                   .kernel = tile->attention,
@@ -47,14 +47,14 @@ void attn_keys_pack_head(struct attn_tile *tile) {
     if (keys.begin == keys.end) /* then the caller need not have given a pointer to them */
         return;
     struct attn_key_rows rows = rows_from(tile, keys.begin);
+    attn_store_fill_unit(tile->k.store, tile->k.sequence, tile->k.head, keys.begin, &rows);
     attn_store_append(tile->k.store, tile->k.sequence, tile->k.head, keys.begin, keys.end - keys.begin, &rows);
-    attn_store_fill_unit(tile->k.store, tile->k.sequence, tile->k.head, keys.begin);
 }
 
 void attn_keys_pack_block(struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_key_rows rows = rows_from(tile, begin);
     size_t first = begin / ATTN_BLOCK * ATTN_BLOCK;
     tile->k.first = tile->v.first = first;
+    attn_store_fill_unit(tile->k.store, 0, 0, begin - first, &rows);
     attn_store_append(tile->k.store, 0, 0, begin - first, end - begin, &rows);
-    attn_store_fill_unit(tile->k.store, 0, 0, begin - first);
 }

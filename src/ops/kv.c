@@ -6,51 +6,50 @@ struct attn_store attn_store_of_tensors(const struct attn_kv_tensors *tensors) {
 
 bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *kernel, size_t kv_heads, size_t head_size,
                      size_t value_size, size_t keys, size_t unit) {
-    size_t value_cols;
+    size_t value_panels = (value_size - 1) / kernel->b.cols + 1, key_cols = attn_min(kernel->b.cols, unit);
     *store = (struct attn_store){.kind = ATTN_KV_CONTIGUOUS,
                                  .unit = unit,
                                  .kernel = kernel,
                                  .kv_heads = kv_heads,
                                  .head_size = head_size,
-                                 .value_size = value_size};
-    return attn_round_up(keys, unit, &store->capacity) && attn_round_up(value_size, kernel->cols, &value_cols) &&
-           attn_mul(store->capacity, head_size, &store->key_floats) &&
-           attn_mul(store->capacity, value_cols, &store->value_floats);
+                                 .value_size = value_size,
+                                 .key_cols = key_cols};
+    return attn_round_up(keys, unit, &store->capacity) &&
+           attn_panel_bytes(&kernel->b, head_size, key_cols, &store->key_panel) &&
+           attn_panel_bytes(&kernel->b, store->capacity, kernel->b.cols, &store->value_panel) &&
+           attn_mul(store->capacity / key_cols, store->key_panel, &store->key_bytes) &&
+           attn_mul(value_panels, store->value_panel, &store->value_bytes);
 }
 
 void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena) {
-    size_t bytes = 0;
-    if (!attn_mul(segments, sizeof(float), &bytes))
-        arena->overflow = true;
-    store->keys = attn_arena_take(arena, store->key_floats, bytes);
-    store->values = attn_arena_take(arena, store->value_floats, bytes);
+    store->keys = attn_arena_take(arena, segments, store->key_bytes);
+    store->values = attn_arena_take(arena, segments, store->value_bytes);
 }
 
 /* ---- Locating ---- */
+
+/* A tensor's rows from `row` on. Nothing writes through this. */
+static struct attn_panels rows_of(const attn_tensor *tensor, size_t batch, size_t head, size_t row) {
+    size_t first = batch * tensor->batch_stride + head * tensor->head_stride + row * tensor->row_stride;
+    return (struct attn_panels){.data = (void *)(tensor->data + first),
+                                .stride = tensor->row_stride * sizeof *tensor->data};
+}
 
 static struct attn_segment locate_in_tensors(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     const struct attn_kv_tensors *tensors = store->tensors;
     const attn_tensor *k = &tensors->k, *v = &tensors->v;
     size_t batch = tensors->cu ? 0 : sequence, row = (tensors->cu ? (size_t)tensors->cu[sequence] : 0) + key;
     return (struct attn_segment){
-        .keys = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,
-        .values = v->data + batch * v->batch_stride + head * v->head_stride + row * v->row_stride,
-        .count = SIZE_MAX,
-        .key_stride = k->row_stride,
-        .value_stride = v->row_stride,
-        .key_cols = 1};
+        .keys = rows_of(k, batch, head, row), .values = rows_of(v, batch, head, row), .count = SIZE_MAX};
 }
 
 /* The keys of a packed segment from the one in place `slot` on. */
 static struct attn_segment within_segment(const struct attn_store *store, size_t segment, size_t slot) {
-    size_t cols = store->kernel->cols, key_cols = attn_min(cols, store->unit);
-    return (struct attn_segment){.keys = store->keys + segment * store->key_floats + slot * store->head_size,
-                                 .values = store->values + segment * store->value_floats + slot * cols,
-                                 .count = store->capacity - slot,
-                                 .key_stride = store->head_size * key_cols,
-                                 .value_stride = store->capacity * cols,
-                                 .key_cols = key_cols,
-                                 .narrow = key_cols < cols};
+    return (struct attn_segment){
+        .keys = {store->keys + segment * store->key_bytes, store->key_cols, store->key_panel},
+        .values = {store->values + segment * store->value_bytes, store->kernel->b.cols, store->value_panel},
+        .first = slot,
+        .count = store->capacity - slot};
 }
 
 static struct attn_segment locate_contiguous(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
@@ -95,4 +94,27 @@ struct attn_segment attn_store_locate(const struct attn_store *store, size_t seq
         break;
     }
     return locate_contiguous(store, sequence, head, key);
+}
+
+/* Segments that follow each other in memory are one. So are two pages of one panel of keys each: the distance of the
+ * pages is then the distance of the panels. */
+struct attn_segment attn_kv_locate_joined(const struct attn_kv_view *view, size_t key, size_t end) {
+    const struct attn_store *store = view->store;
+    struct attn_segment joined = attn_kv_locate(view, key);
+    while (joined.count < end - key) {
+        struct attn_segment next = attn_kv_locate(view, key + joined.count);
+        const char *from = joined.keys.data, *to = next.keys.data;
+        size_t panels = (joined.first + joined.count) / store->key_cols;
+        if (next.first == 0 && to == from + panels * store->key_panel) {
+            joined.count += next.count;
+            continue;
+        }
+        if (store->kind == ATTN_KV_PAGED && panels == 1 && store->capacity == store->key_cols && to > from) {
+            joined.keys.stride = (size_t)(to - from);
+            joined.count += next.count;
+        }
+        break;
+    }
+    joined.count = attn_min(joined.count, end - key);
+    return joined;
 }

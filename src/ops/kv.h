@@ -1,15 +1,13 @@
 /* Where a key of one head of one sequence lies, and its value: one locate function for each kind of storage.
  *
  * Storage is a set of segments, each of which lies in one piece. In tensors keys and values are rows. Elsewhere they
- * are packed as the right-hand sides of the two products of attention: keys are columns of head_size elements, key j in
- * panel j / cols; values are rows, each panel holding `cols` of their columns for every key of a segment. A segment
- * holds whole panels of keys. In pages of an odd multiple of ATTN_PAGE_UNIT keys no panel of keys has more columns than
- * that: such panels are narrow where the kernel's are wider. */
+ * are packed as the right-hand sides of the two products of attention: keys are columns of head_size elements, values
+ * are rows of value_size. A segment holds whole panels of keys: in pages of an odd multiple of ATTN_PAGE_UNIT keys no
+ * panel of keys has more columns than that. */
 #ifndef ATTN_OPS_KV_H
 #define ATTN_OPS_KV_H
 
-#include "checked.h"
-#include "kernels.h"
+#include "format.h"
 
 /* A page has a multiple of this many keys, any other packed segment a multiple of ATTN_MAX_COLS. */
 #define ATTN_PAGE_UNIT ATTN_LANES
@@ -40,9 +38,11 @@ struct attn_store {
 
     const struct attn_gemm_kernel *kernel;
     size_t kv_heads, head_size, value_size;
-    size_t capacity;                 /* keys of a segment */
-    size_t key_floats, value_floats; /* of one segment of one head */
-    float *keys, *values;
+    size_t capacity;               /* keys of a segment */
+    size_t key_cols;               /* of a panel of keys */
+    size_t key_panel, value_panel; /* bytes of a panel */
+    size_t key_bytes, value_bytes; /* of one segment of one head */
+    char *keys, *values;
 
     int32_t *pages; /* of PAGED: [sequence][pages_per_sequence], -1 where not set */
     size_t pages_per_sequence, page_count;
@@ -64,12 +64,10 @@ void attn_store_take(struct attn_store *store, size_t segments, struct attn_aren
 
 /* Keys that follow each other in one piece. */
 struct attn_segment {
-    const float *keys;   /* the first one's panel, or row */
-    const float *values; /* the first one's row, in the first panel where there are panels */
+    /* The segment's panels. In tensors: the first key's row and the distance of rows. */
+    struct attn_panels keys, values;
+    size_t first; /* the first key's column in `keys`, and row in `values`; 0 in tensors */
     size_t count; /* keys from there to the segment's end; SIZE_MAX in tensors, where a sequence is one segment */
-    size_t key_stride, value_stride; /* floats from panel to panel, or from row to row */
-    size_t key_cols;                 /* of a panel of keys; 1 in tensors */
-    int narrow;                      /* as attn_gemm_args has it: a panel of keys has fewer columns than the kernel's */
 };
 
 /* The segment from `key` on, a multiple of the store's unit. */
@@ -90,6 +88,10 @@ struct attn_kv_view {
 static inline struct attn_segment attn_kv_locate(const struct attn_kv_view *view, size_t key) {
     return attn_store_locate(view->store, view->sequence, view->head, key - view->first);
 }
+
+/* The segment from `key` on, as attn_kv_locate finds it, with the keys of further segments up to `end` that one product
+ * can take as well: count tells how many there are. */
+struct attn_segment attn_kv_locate_joined(const struct attn_kv_view *view, size_t key, size_t end);
 
 static inline bool attn_kv_is_packed(const struct attn_kv_view *view) {
     return view->store->kind != ATTN_KV_TENSOR;

@@ -23,7 +23,7 @@ static void add_sinks(struct attn_tile *tile) {
         tile->span_max[r] = problem->options->sinks[tile->row[r].head];
         tile->span_sum[r] = 1.0f;
     }
-    memset(scratch->span_output, 0, tile->rows * stride * sizeof(float));
+    memset(scratch->span_output, 0, tile->rows * stride * sizeof *scratch->output);
     tile->attention->merge(tile->rows, problem->value_size, tile->max, tile->sum, scratch->output, tile->span_max,
                            tile->span_sum, scratch->span_output, stride);
 }

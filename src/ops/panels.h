@@ -7,8 +7,8 @@
 
 /* The rows of keys and values of one head. */
 struct attn_key_rows {
-    const float *k, *v; /* v NULL: keys only are packed */
-    size_t k_stride, v_stride;
+    const char *k, *v;                /* v NULL: keys only are packed */
+    size_t k_stride, v_stride;        /* bytes */
     const struct attn_rotary *rotary; /* NULL, or by what keys are rotated, the first to `position` */
     size_t position;
     const struct attn_attention_kernel *kernel; /* with rotary: the kernel that rotates them */
@@ -19,9 +19,11 @@ struct attn_key_rows {
 void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
                        const struct attn_key_rows *rows);
 
-/* Copies key `first` into the places before it in its unit, which hold no key. Products read whole units: a denormal
- * that happened to lie there would make them slow, a signalling NaN would raise an exception. */
-void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_t head, size_t first);
+/* Before keys are packed from key `first` on: packs the first of the rows as the keys before it in its unit, of which
+ * there are none. Products read whole units: a denormal that happened to lie there would make them slow, a signalling
+ * NaN would raise an exception. */
+void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_t head, size_t first,
+                          const struct attn_key_rows *rows);
 
 /* Copies `count` packed keys, less than a unit, from a fork's parent to the beginning of the fork's own memory of a
  * sequence. */

@@ -1,5 +1,6 @@
 #include "ops/plan.h"
 
+#include "dispatch.h"
 #include "ops/small.h"
 #include "ops/workspace.h"
 
@@ -115,9 +116,8 @@ static bool plan_small(const struct attn_problem *problem, struct attn_plan *pla
 
 /* The most query rows of a tile: as many GEMM tiles as fit into ATTN_MAX_ROWS. Keys and values are read once for all of
  * them. The scores, 30 KiB, stay in L1. */
-static size_t most_tile_rows(const struct attn_problem *problem) {
-    size_t rows = attn_table_gemm(problem->table)->rows;
-    return ATTN_MAX_ROWS / rows * rows;
+static size_t most_tile_rows(const struct attn_plan *plan) {
+    return ATTN_MAX_ROWS / plan->gemm->rows * plan->gemm->rows;
 }
 
 /* If there are few tiles over many keys, each span of a tile is an item. A workspace has room for their results even if
@@ -165,8 +165,8 @@ static bool shares_heads(const struct attn_problem *problem, const struct attn_p
 
 /* Keys and values that are packed before the first tile. */
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
-    plan->values_in_place = problem->value_size <= attn_table_gemm(problem->table)->dense_cols &&
-                            problem->v.row_stride == problem->value_size;
+    plan->values_in_place =
+        problem->value_size <= plan->gemm->dense_cols && problem->v.row_stride == problem->value_size;
     /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
      * serve a smaller batch, whose tasks may share heads. */
     plan->packed_heads = plan->tasks == 1                 ? 1
@@ -182,7 +182,7 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
 }
 
 static void plan_path(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
-    size_t rows = problem->longest.rows * problem->group, at_once = attn_table_gemm(problem->table)->rows;
+    size_t rows = problem->longest.rows * problem->group, at_once = plan->gemm->rows;
     if (problem->cache)
         plan->path = ATTN_PATH_CACHED;
     else if (rows <= MOST_IN_PLACE * at_once && supports(ATTN_PATH_IN_PLACE, plan))
@@ -195,7 +195,8 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
 
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
-    plan->tile_rows = most_tile_rows(problem);
+    plan->gemm = attn_gemm_for(problem->table, ATTN_CLASS_F32);
+    plan->tile_rows = most_tile_rows(plan);
     plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     if (!attn_mul(problem->longest.rows, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads))
         return false;
@@ -210,7 +211,7 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
     /* Scratch memory has room for one packed block. */
     plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS;
     double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
-                   sizeof(float);
+                   (double)attn_type_size(plan->gemm->b.type);
     plan->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
     return true;
 }

@@ -64,14 +64,17 @@ uint32_t attn_path_supports(enum attn_path path);
 /* The most blocks of keys whose scores a tile of few rows holds at the same time. */
 enum { ATTN_MOST_BLOCKS = 8 };
 
+struct attn_gemm_kernel;
+
 struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
     enum attn_path path;
     bool values_in_place; /* where heads are packed: only their keys are, because the values lie like panels already */
     int distant;          /* prefetch hint for keys and values, see attn_gemm_args */
-    size_t tile_rows;     /* of a tile of query rows, at most; 0 without tiles */
-    size_t tiles;         /* of the longest sequence, for each kv head */
-    size_t spans;         /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */
+    const struct attn_gemm_kernel *gemm; /* of both products; NULL without tiles */
+    size_t tile_rows;                    /* of a tile of query rows, at most; 0 without tiles */
+    size_t tiles;                        /* of the longest sequence, for each kv head */
+    size_t spans;                        /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */
     size_t tasks;
     size_t blocks;        /* of keys that few query rows take at once, at most ATTN_MOST_BLOCKS */
     size_t output_stride; /* floats from one row of output in the workspace to the next */

@@ -7,29 +7,12 @@
 
 /* ---- The product ---- */
 
-/* How many keys from `begin` on one product can take: those of a segment, of segments that follow each other in memory,
- * or of two pages of one panel each, for which the panel stride becomes the distance of the pages. */
-static size_t join_panels(const struct attn_tile *tile, size_t begin, size_t end, struct attn_segment *segment) {
-    size_t n = segment->count;
-    while (n < end - begin) {
-        struct attn_segment next = attn_kv_locate(&tile->k, begin + n);
-        if (next.keys == segment->keys + n * tile->problem->head_size) {
-            n += next.count;
-            continue;
-        }
-        if (n == segment->key_cols && tile->k.store->kind == ATTN_KV_PAGED && next.keys > segment->keys) {
-            segment->key_stride = (size_t)(next.keys - segment->keys);
-            n += next.key_cols;
-        }
-        break;
-    }
-    return attn_min(n, end - begin);
-}
-
+/* The segments to be read next, as many keys as the product has. */
 static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t end, size_t n) {
-    size_t unit = tile->k.store->unit, ahead = attn_fetch_distance(tile->rows, n);
-    for (size_t i = ahead; i < ahead + n && begin + i < end; i += unit)
-        attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys, unit * tile->problem->head_size);
+    const struct attn_store *store = tile->k.store;
+    size_t ahead = attn_fetch_distance(tile->rows, n);
+    for (size_t i = ahead; i < ahead + n && begin + i < end; i += store->capacity)
+        attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys.data, store->key_bytes);
 }
 
 /* The products of a part's rows with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
@@ -40,22 +23,18 @@ static void multiply_keys(const struct attn_tile *tile, const struct attn_part *
     struct attn_gemm_args args = {.m = part->rows,
                                   .k = problem->head_size,
                                   .a = tile->scratch.query + part->row * problem->head_size,
-                                  .a_stride = problem->head_size,
+                                  .a_stride = problem->head_size * sizeof *tile->scratch.query,
                                   .distant = problem->plan.distant,
-                                  .c = scores,
-                                  .c_stride = score_stride};
-    for (; begin < end; begin += args.n, args.c += args.n) {
-        struct attn_segment segment = attn_kv_locate(&tile->k, begin);
-        args.n = join_panels(tile, begin, end, &segment);
-        if (segment.count <= ATTN_SHORT_SEGMENT)
+                                  .c_stride = score_stride * sizeof *scores};
+    for (; begin < end; begin += args.n, scores += args.n) {
+        struct attn_segment segment = attn_kv_locate_joined(&tile->k, begin, end);
+        args.n = segment.count;
+        if (packed && tile->k.store->capacity <= ATTN_SHORT_SEGMENT)
             fetch_keys_ahead(tile, begin, end, args.n);
         args.b = segment.keys;
-        args.panel_stride = args.b_stride = segment.key_stride;
-        args.narrow = segment.narrow;
-        if (packed)
-            tile->gemm->run(&args);
-        else
-            attn_tile_multiply_in_place(tile, tile->gemm->run_columns, args);
+        args.column = segment.first;
+        args.c = scores;
+        (packed ? tile->gemm->run : tile->gemm->run_columns)(&args);
     }
 }
 
@@ -131,7 +110,7 @@ static void add_bias(const struct attn_tile *tile, const struct attn_block *bloc
 static void add_biases(const struct attn_tile *tile, const struct attn_block *block) {
     for (size_t r = 0; r < tile->rows; r++) {
         if (tile->row[r].takes_mean)
-            memset(attn_block_scores(block, r) + block->first, 0, (block->last - block->first) * sizeof(float));
+            memset(attn_block_scores(block, r) + block->first, 0, (block->last - block->first) * sizeof *block->scores);
         else
             add_bias(tile, block, r);
     }

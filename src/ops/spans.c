@@ -39,7 +39,7 @@ static void run_span(struct attn_tile *tile, size_t span) {
     size_t end = attn_min(span * ATTN_SPAN + ATTN_SPAN, tile->keys.end);
     for (size_t r = 0; r < tile->rows; r++)
         tile->span_max[r] = -INFINITY;
-    memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof(float));
+    memset(scratch->lanes, 0, tile->rows * ATTN_LANES * sizeof *scratch->lanes);
     tile->span_has_values = false;
     for (size_t n = attn_blocks_at_once(tile) * ATTN_BLOCK; begin < end; begin += n)
         run_blocks(tile, begin, attn_min(begin + n, end));
@@ -58,13 +58,13 @@ static void take_span(struct attn_tile *tile, bool first, const struct attn_part
                                partial->max, partial->sum, partial->output, stride);
         return;
     }
-    memcpy(tile->max, partial->max, tile->rows * sizeof(float));
-    memcpy(tile->sum, partial->sum, tile->rows * sizeof(float));
+    memcpy(tile->max, partial->max, tile->rows * sizeof *tile->max);
+    memcpy(tile->sum, partial->sum, tile->rows * sizeof *tile->max);
     if (partial->output == scratch->span_output) { /* swap the two instead of copying */
         scratch->span_output = scratch->output;
         scratch->output = partial->output;
     } else {
-        memcpy(scratch->output, partial->output, tile->rows * stride * sizeof(float));
+        memcpy(scratch->output, partial->output, tile->rows * stride * sizeof *scratch->output);
     }
 }
 
@@ -89,8 +89,8 @@ void attn_spans_run_one(struct attn_tile *tile, size_t span, size_t index) {
     tile->scratch.span_output = partial.output;
     run_span(tile, span);
     tile->scratch.span_output = own;
-    memcpy(partial.max, tile->span_max, tile->rows * sizeof(float));
-    memcpy(partial.sum, tile->span_sum, tile->rows * sizeof(float));
+    memcpy(partial.max, tile->span_max, tile->rows * sizeof *tile->max);
+    memcpy(partial.sum, tile->span_sum, tile->rows * sizeof *tile->max);
 }
 
 void attn_spans_merge(struct attn_tile *tile, size_t index) {

@@ -81,18 +81,4 @@ static inline size_t attn_tile_rows_at_one_distance(const struct attn_tile *tile
     return end - r;
 }
 
-/* A product with rows of keys or values as the caller has them, by run_columns or run_rows, which take no more rows than a
- * GEMM tile has. */
-static inline void attn_tile_multiply_in_place(const struct attn_tile *tile,
-                                               void (*run)(const struct attn_gemm_args *args),
-                                               struct attn_gemm_args args) {
-    for (size_t rows = args.m; rows > 0; rows -= args.m) {
-        args.m = attn_min(rows, tile->gemm->rows);
-        run(&args);
-        args.a += args.m * args.a_stride;
-        args.c += args.m * args.c_stride;
-        args.scale = args.scale ? args.scale + args.m : NULL;
-    }
-}
-
 #endif

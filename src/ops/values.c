@@ -16,7 +16,11 @@ struct so_far {
 static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t end, size_t n) {
     size_t ahead = attn_fetch_distance(tile->rows, n);
     if (key + ahead < end)
-        attn_fetch(tile->rows, attn_kv_locate(&tile->v, key + ahead).values, n * tile->problem->value_size);
+        attn_fetch(tile->rows, attn_kv_locate(&tile->v, key + ahead).values.data, tile->v.store->value_bytes);
+}
+
+static enum attn_start start_of(bool accumulate, bool rescaled) {
+    return !accumulate ? ATTN_START_ZERO : rescaled ? ATTN_START_SCALE : ATTN_START_C;
 }
 
 /* For `rows` rows from row `first` on: output = output so far + probabilities of columns begin .. end - 1 times their
@@ -24,58 +28,51 @@ static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t 
 static void multiply_values(const struct attn_tile *tile, const struct attn_block *block, size_t first, size_t rows,
                             size_t begin, size_t end, struct so_far so_far) {
     const struct attn_problem *problem = tile->problem;
-    size_t stride = problem->plan.output_stride, unit = tile->v.store->unit;
+    float *output = tile->scratch.span_output + first * problem->plan.output_stride;
     bool packed = attn_kv_is_packed(&tile->v);
     struct attn_gemm_args args = {.m = rows,
                                   .n = problem->value_size,
-                                  .a_stride = block->score_stride,
+                                  .a_stride = block->score_stride * sizeof *block->scores,
                                   .distant = problem->plan.distant,
                                   .scale_stride = tile->rows,
-                                  .c = tile->scratch.span_output + first * stride,
-                                  .c_stride = stride};
+                                  .c = output,
+                                  .c_stride = problem->plan.output_stride * sizeof *output};
     for (size_t c = begin; c < end; c += args.k) {
-        size_t in_block = c % ATTN_BLOCK, key = block->begin + c, offset = (key - tile->v.first) % unit;
-        struct attn_segment segment = attn_kv_locate(&tile->v, key - offset);
-        args.k = attn_min(segment.count - offset, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
-        if (segment.count <= ATTN_SHORT_SEGMENT)
+        size_t in_block = c % ATTN_BLOCK, key = block->begin + c;
+        struct attn_segment segment = attn_kv_locate(&tile->v, key);
+        args.k = attn_min(segment.count, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
+        if (packed && tile->v.store->capacity <= ATTN_SHORT_SEGMENT)
             fetch_values_ahead(tile, key, block->begin + end, args.k);
         args.a = attn_block_scores(block, first) + c;
-        args.b = segment.values + offset * tile->gemm->cols; /* no offset in tensors */
-        args.panel_stride = args.b_stride = segment.value_stride;
-        args.accumulate = so_far.exists || c > begin;
-        bool rescaled = so_far.rescale && (c == begin || in_block == 0);
-        args.scale = rescaled ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
+        args.b = segment.values;
+        args.row = segment.first;
+        args.start = start_of(so_far.exists || c > begin, so_far.rescale && (c == begin || in_block == 0));
+        args.factors = so_far.rescale ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
         args.block = args.k > ATTN_BLOCK ? ATTN_BLOCK : 0;
-        if (packed)
-            tile->gemm->run(&args);
-        else
-            attn_tile_multiply_in_place(tile, tile->gemm->run_rows, args);
+        (packed ? tile->gemm->run : tile->gemm->run_rows)(&args);
     }
 }
 
 /* ---- Values that are not finite ---- */
 
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
-    struct attn_segment rows = attn_kv_locate(&tile->v, begin);
+    struct attn_panels rows = attn_kv_locate(&tile->v, begin).values;
     size_t n = end - begin, size = tile->problem->value_size;
-    if (rows.value_stride == size) /* the rows are contiguous: one call for all */
-        return tile->attention->all_finite(rows.values, n * size);
+    const char *data = rows.data;
+    if (rows.stride == size * attn_type_size(ATTN_F32)) /* the rows are contiguous: one call for all */
+        return tile->attention->all_finite(rows.data, n * size);
     for (size_t i = 0; i < n; i++)
-        if (!tile->attention->all_finite(rows.values + i * rows.value_stride, size))
+        if (!tile->attention->all_finite((const float *)(data + i * rows.stride), size))
             return false;
     return true;
 }
 
 static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end) {
-    size_t cols = tile->gemm->cols;
     for (size_t n; begin < end; begin += n) {
-        size_t offset = (begin - tile->v.first) % tile->v.store->unit;
-        struct attn_segment segment = attn_kv_locate(&tile->v, begin - offset);
-        n = attn_min(segment.count - offset, end - begin);
-        for (size_t c = 0; c < tile->problem->value_size; c += cols)
-            if (!tile->attention->all_finite(segment.values + c / cols * segment.value_stride + offset * cols,
-                                             n * cols))
-                return false;
+        struct attn_segment segment = attn_kv_locate(&tile->v, begin);
+        n = attn_min(segment.count, end - begin);
+        if (!tile->gemm->finite(&segment.values, segment.first, n, tile->problem->value_size))
+            return false;
     }
     return true;
 }
@@ -130,7 +127,8 @@ static void accumulate_seen(const struct attn_tile *tile, const struct attn_bloc
 
 void attn_values_zero_if_none(struct attn_tile *tile) {
     if (!tile->span_has_values)
-        memset(tile->scratch.span_output, 0, tile->rows * tile->problem->plan.output_stride * sizeof(float));
+        memset(tile->scratch.span_output, 0,
+               tile->rows * tile->problem->plan.output_stride * sizeof *tile->scratch.span_output);
     tile->span_has_values = true;
 }
 

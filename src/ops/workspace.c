@@ -2,19 +2,18 @@
 
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
-    size_t row = sizeof(float) * plan->tile_rows;
+    size_t row = sizeof *scratch->query * plan->tile_rows;
     scratch->query = attn_arena_take(arena, problem->head_size, row);
     scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
     scratch->output = attn_arena_take(arena, plan->output_stride, row);
     scratch->span_output = attn_arena_take(arena, plan->output_stride, row);
     if (plan->uses & ATTN_USE_ROTARY)
-        scratch->rotated = attn_arena_take(arena, problem->head_size, sizeof(float) * ATTN_MAX_COLS);
+        scratch->rotated = attn_arena_take(arena, problem->head_size, sizeof *scratch->rotated * ATTN_MAX_COLS);
     if (plan->path != ATTN_PATH_STREAMED)
         return;
-    arena->overflow |=
-        !attn_store_init(&scratch->block, attn_table_gemm(problem->table), 1, problem->head_size, problem->value_size,
-                         attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS);
+    arena->overflow |= !attn_store_init(&scratch->block, plan->gemm, 1, problem->head_size, problem->value_size,
+                                        attn_min(problem->longest.keys, ATTN_BLOCK), ATTN_MAX_COLS);
     attn_store_take(&scratch->block, 1, arena);
 }
 
@@ -33,8 +32,8 @@ struct attn_partial attn_partial_at(const struct attn_problem *problem, const st
 static void lay_out_heads(const struct attn_problem *problem, const struct attn_plan *plan,
                           struct attn_workspace *workspace, struct attn_arena *arena) {
     size_t heads = plan->path == ATTN_PATH_PACK_ALL ? problem->kv_heads : 1;
-    arena->overflow |= !attn_store_init(&workspace->packed, attn_table_gemm(problem->table), heads, problem->head_size,
-                                        problem->value_size, problem->longest.keys, ATTN_MAX_COLS);
+    arena->overflow |= !attn_store_init(&workspace->packed, plan->gemm, heads, problem->head_size, problem->value_size,
+                                        problem->longest.keys, ATTN_MAX_COLS);
     attn_store_take(&workspace->packed, plan->packed_heads, arena);
 }
 
@@ -43,7 +42,7 @@ static void lay_out_workspace(const struct attn_problem *problem, const struct a
     size_t bytes = 0;
     *workspace = (struct attn_workspace){.kv = {problem->k, problem->v, problem->kv_cu}};
     workspace->tensors = attn_store_of_tensors(&workspace->kv);
-    if (!attn_mul(partial_floats(plan), sizeof(float), &bytes))
+    if (!attn_mul(partial_floats(plan), sizeof *workspace->partials, &bytes))
         arena->overflow = true;
     workspace->partials = attn_arena_take(arena, plan->partials, bytes);
     if (plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL)

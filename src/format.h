@@ -1,0 +1,33 @@
+/* Where the elements of packed matrices lie, as far as operators need to know: the sizes of panels, and copies of them. */
+#ifndef ATTN_FORMAT_H
+#define ATTN_FORMAT_H
+
+#include <string.h>
+
+#include "checked.h"
+#include "kernels.h"
+
+/* Bytes of an element. */
+static inline size_t attn_type_size(attn_type type) {
+    return type == ATTN_BOOL ? sizeof(uint8_t) : sizeof(float);
+}
+
+/* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */
+static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, size_t cols, size_t *bytes) {
+    size_t rows;
+    return attn_round_up(k, format->k_unit, &rows) && attn_mul(rows, cols * attn_type_size(format->type), bytes);
+}
+
+/* Copies k rows from `row`, a multiple of the format's k_unit, and n columns from `column`, the first of a panel, to the
+ * first rows and columns of `to`; and what is left of the last panel. */
+static inline void attn_panels_copy(const struct attn_format *format, const struct attn_panels *from, size_t row,
+                                    size_t column, const struct attn_panels *to, size_t k, size_t n) {
+    size_t bytes = 0, offset = 0;
+    attn_panel_bytes(format, k, to->cols, &bytes);
+    attn_panel_bytes(format, row, to->cols, &offset);
+    const char *source = (const char *)from->data + column / to->cols * from->stride + offset;
+    for (size_t j = 0; j < n; j += to->cols)
+        memcpy((char *)to->data + j / to->cols * to->stride, source + j / to->cols * from->stride, bytes);
+}
+
+#endif

@@ -98,12 +98,8 @@ struct attn_gemm_args {
      * run_columns): data and stride alone. */
     struct attn_panels b;
     size_t row, column;
-    int distant; /* prefetch hint: 0 if a cache holds all of b, 1 if it holds part of it, 2 if it holds little */
     enum attn_start start;
     const float *factors; /* as the start needs */
-    /* 0, or at most chained_rows rows go through several blocks of k in one call: before its n-th block, n = 1, 2, ...,
-     * a chain is multiplied by factors[n * scale_stride + i]. Unless the start is SCALE those of n = 0 are not read. */
-    size_t block, scale_stride;
     void *c;
     size_t c_stride; /* at least a row */
 };
@@ -128,7 +124,38 @@ struct attn_gemm_kernel {
     void (*run_columns)(const struct attn_gemm_args *args);
     /* run_rows is as fast as run where b's rows follow each other without a gap and have at most so many columns. */
     size_t dense_cols;
-    size_t chained_rows; /* the most rows for which run and run_rows take several blocks of k: attn_gemm_args.block */
+};
+
+/* ---- Decode ---- */
+
+/* One or two query rows over a stretch of keys. Strides of x and y are floats. */
+struct attn_decode_args {
+    size_t rows;    /* 1 or 2 */
+    size_t keys;    /* at least 1 */
+    size_t size;    /* of a key, or of a value; at least 1 */
+    const float *x; /* scores: queries, [rows][size]; values: probabilities, [rows][keys] */
+    size_t x_stride;
+    struct attn_panels b; /* as a GEMM kernel of class f32 packs them; in place data and stride alone */
+    size_t first;         /* the first key's column, that of a panel, or the first value's row; 0 in place */
+    bool fetched;         /* what follows this stretch lies elsewhere: the caller has fetched it */
+    int distant; /* prefetch hint: 0 if a cache holds all keys and values, 1 if it holds some, 2 if it holds few */
+    float *y;    /* scores: [rows][keys]; values: [rows][size]. Up to 31 floats more of each row are written. */
+    size_t y_stride;
+    /* Of values: where chains start. Before every block of ATTN_BLOCK keys but the first row r's chains are multiplied
+     * by factors[n * factor_stride + r], n = 1, 2, ... Those of n = 0 are of the start. y's further floats are read. */
+    enum attn_start start;
+    const float *factors;
+    size_t factor_stride;
+};
+
+/* The same chains as a GEMM kernel's, for few rows: these wait for memory. */
+struct attn_decode_kernel {
+    const char *name;
+    size_t rows; /* the most */
+    void (*scores)(const struct attn_decode_args *args);
+    void (*scores_in_place)(const struct attn_decode_args *args);
+    void (*values)(const struct attn_decode_args *args);
+    void (*values_in_place)(const struct attn_decode_args *args);
 };
 
 /* ---- Masked softmax ---- */
@@ -280,6 +307,7 @@ struct attn_kernels {
     attn_isa isa;
     const struct attn_kernels *lower;           /* NULL for scalar */
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
+    const struct attn_decode_kernel *decode;
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;
@@ -297,6 +325,7 @@ struct attn_kernels {
             table = table->lower;                                                                                      \
         return table->group;                                                                                           \
     }
+ATTN_TABLE_GROUP(decode)
 ATTN_TABLE_GROUP(softmax)
 ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)

@@ -297,11 +297,9 @@ static void run_side(struct attn_gemm_args *args, const struct right *right, enu
     if (side == SIDE_PACKED || side == SIDE_NARROW) {
         const struct packed *packed = side == SIDE_PACKED ? &right->packed : &right->narrow;
         args->b = panels_of(packed);
-        args->distant = side == SIDE_NARROW ? 2 : 0;
         kernel()->run(args);
     } else if (side == SIDE_ROWS) {
         args->b = (struct attn_panels){.data = right->rows.data, .stride = bytes_of(right->rows.stride)};
-        args->distant = 1;
         kernel()->run_rows(args);
     } else {
         args->b = (struct attn_panels){.data = right->columns.data, .stride = bytes_of(right->columns.stride)};
@@ -583,70 +581,6 @@ static void continues_a_chain(void **state) {
     free_problem(&problem);
 }
 
-/* Element [i][j] of a product whose chain is scaled before every block of k but the first. */
-static float chained(const struct problem *problem, size_t block, const float *scale, size_t scale_stride, bool scaled,
-                     size_t i, size_t j) {
-    float acc = scaled ? problem->c[i * problem->n + j] * scale[i] : 0.0f;
-    for (size_t p = 0; p < problem->k; p++) {
-        if (p > 0 && p % block == 0)
-            acc *= scale[p / block * scale_stride + i];
-        acc = attn_fmaf(problem->a[i * problem->k + p], problem->b[p * problem->n + j], acc);
-    }
-    return acc;
-}
-
-static void check_chained(struct test_random *random, const struct problem *problem, const struct right *right,
-                          enum side side) {
-    size_t m = problem->m, n = problem->n, block = random_between(random, 1, problem->k);
-    size_t blocks = (problem->k + block - 1) / block, stride = random_between(random, m, m + 2);
-    bool scaled = random_below(random, 2);
-    float *scale = guarded_floats((blocks - 1) * stride + m, FLUSH_END), *expected = new_floats(m * n);
-    random_fill(random, TEST_NORMAL, scale, (blocks - 1) * stride + m);
-    for (size_t i = 0; !scaled && i < m; i++)
-        scale[i] = NAN; /* nothing is multiplied by it */
-    for (size_t i = 0; i < m * n; i++)
-        expected[i] = chained(problem, block, scale, stride, scaled, i / n, i % n);
-    struct test_matrix a = corner(problem->a, problem->k, m, problem->k, 3, FLUSH_END);
-    float *c = guarded_copy(problem->c, m * n, FLUSH_END);
-    test_case("m=%zu n=%zu k=%zu block=%zu scale_stride=%zu %s %s", m, n, problem->k, block, stride,
-              scaled ? "scaled c" : "zero", side_names[side]);
-    run_side(&(struct attn_gemm_args){.m = m,
-                                      .n = n,
-                                      .k = problem->k,
-                                      .a = a.data,
-                                      .a_stride = bytes_of(a.stride),
-                                      .start = scaled ? ATTN_START_SCALE : ATTN_START_ZERO,
-                                      .factors = scale,
-                                      .block = block,
-                                      .scale_stride = stride,
-                                      .c = c,
-                                      .c_stride = bytes_of(n)},
-             right, side);
-    assert_same_bits(expected, c, m * n);
-    guarded_free(c);
-    test_matrix_free(&a);
-    free(expected);
-    guarded_free(scale);
-}
-
-static void scales_chains_between_blocks(void **state) {
-    (void)state;
-    struct test_random random = test_random(__func__);
-    if (kernel()->chained_rows == 0)
-        skip();
-    for (size_t i = 0; i < (test_quick() ? 50 : 500); i++) {
-        size_t most = kernel()->chained_rows < 4 ? kernel()->chained_rows : 4, m = random_between(&random, 1, most);
-        struct problem problem = new_problem(&random, TEST_NORMAL, m, random_between(&random, 1, 5 * ATTN_MAX_COLS),
-                                             random_between(&random, 1, 300));
-        struct right right = new_right(&problem, problem.n, LAYOUT_N_UNIT, i % 2 * 3, FLUSH_END);
-        for (enum side side = SIDE_PACKED; side <= SIDE_ROWS; side++)
-            if (true)
-                check_chained(&random, &problem, &right, side);
-        free_right(&right);
-        free_problem(&problem);
-    }
-}
-
 /* From the second panel on: the columns of those panels alone. */
 static void runs_on_a_range_of_panels(void **state) {
     (void)state;
@@ -863,7 +797,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(ignores_the_stride_of_one_row),
         cmocka_unit_test(runs_on_a_range_of_k),
         cmocka_unit_test(continues_a_chain),
-        cmocka_unit_test(scales_chains_between_blocks),
         cmocka_unit_test(runs_on_a_range_of_panels),
         cmocka_unit_test(is_the_naive_chain),
         cmocka_unit_test(public_functions_equal_reference),

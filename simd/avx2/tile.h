@@ -24,12 +24,11 @@ enum { K_BLOCK = 256, K_STEP = 1, ROW_BLOCK = 144 };
  * they lie far apart. Rows that tiles side by side take turns at. */
 enum { PREFETCH = 32, TURN = 16 };
 
-/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are; of how
- * few the chains are scaled on the way. */
-enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32, CHAINED_ROWS = 2 };
+/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
+enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
 
-/* Elements of columns in place that are transposed at a time; registers of columns that one row takes at a time. */
-enum { DEPTH = 4, ROW_WIDTH = 4 };
+/* Elements of columns in place that are transposed at a time. */
+enum { DEPTH = 4 };
 
 /* Rows fetched ahead of what is packed. */
 enum { PACK_PREFETCH = 8 };
@@ -59,8 +58,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     pointers(a, POINTERS, t->a, stride, rows);
     pointers(b, POINTERS, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
     const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step, border = t->block - 1;
-    const float *again = t->again;
+    size_t ahead_step = t->ahead_step;
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
@@ -97,11 +95,6 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
         UNROLL for (int q = 0; q < POINTERS; q++) {
             a[q]++;
             b[q] += step;
-        }
-        if (rows <= CHAINED_ROWS && source != FAR_PANELS && __builtin_expect(p == border, 0)) {
-            tile_rescale(acc, again, rows, width);
-            again += t->again_stride;
-            border = k - 1 - border > t->block ? border + t->block : SIZE_MAX;
         }
         __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
     }
@@ -152,24 +145,6 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
 #define EACH_ROW_COUNT(X)         X(1, 14, 2) X(2, 6, 2) X(3, 4, 2) X(4, 3, 1) X(5, 2, 1) X(6, 2, 1)
 #define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
-
-static void COLUMNS_TILE(1, 4)(const struct tile *t) {
-    tile_columns_run(t, 1, ROW_WIDTH, 0);
-}
-
-static void ISA_FN(tile_columns_dense_1_4_4)(const struct tile *t) {
-    tile_columns_run(t, 1, ROW_WIDTH, 1);
-}
-
-/* As many columns at a time as one row takes. More rows do not wait for the order in which lines come; from memory as many
- * streams as there are columns come sooner. */
-INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *cols) {
-    bool dense = args->b_stride == args->k && k == args->k && !args->distant;
-    *cols = ROW_WIDTH * VEC_LANES;
-    if (args->m > 1 || n < *cols)
-        return NULL;
-    return dense ? ISA_FN(tile_columns_dense_1_4_4) : COLUMNS_TILE(1, 4);
-}
 
 /* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
  * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels. */

@@ -35,7 +35,7 @@ enum { HOME_PAGES = 12 * 1024 };
 /* Floats of a panel that are fetched ahead, 1 KiB, or 4 where not all are in a cache: also of the next one, which mostly follows.
  * In place as many rows or columns as memory takes to answer, which the processor does not foresee where they lie far apart; of
  * rows for a strip that a cache holds, fewer. */
-enum { NEAR = 256, FURTHER = 1024, PREFETCH = 32, PREFETCH_NEAR = 8 };
+enum { AHEAD = 256, PREFETCH = 32 };
 
 /* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
  * so few floats that L1 surely holds them, and of long panels only where L2 does not. */
@@ -67,12 +67,10 @@ enum { WHOLE_PANELS = 0, TAILS_IN_PLACE = 1, TURN = 0, DENSE_COLS = 8 * VEC_LANE
 /* Where a tile has come to in k. */
 struct walk {
     const float *a[POINTERS], *b, *ahead;
-    size_t step, border;
-    const float *again;
 };
 
 INLINE struct walk walk_begin(const struct tile *t, const int rows) {
-    struct walk w = {.b = t->b, .ahead = t->ahead, .border = t->block - 1, .again = t->again};
+    struct walk w = {.b = t->b, .ahead = t->ahead};
     pointers(w.a, POINTERS, t->a, t->a_stride, rows);
     return w;
 }
@@ -119,12 +117,6 @@ INLINE void tile_step(const struct tile *t, struct layout layout, struct walk *w
     tile_fetch(t, layout, w, rows, width, source);
     UNROLL for (int q = 0; q < POINTERS; q++) w->a[q]++;
     w->b += layout.step;
-    if (rows <= STRIP_ROWS && source != FAR_PANELS && __builtin_expect(w->step == w->border, 0)) {
-        tile_rescale(acc, w->again, rows, width);
-        w->again += t->again_stride;
-        w->border = t->k - 1 - w->border > t->block ? w->border + t->block : SIZE_MAX;
-    }
-    w->step++;
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
@@ -186,77 +178,9 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
 #define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_8)
 
-static void COLUMNS_TILE(1, 2)(const struct tile *t) {
-    tile_columns_run(t, 1, 2, 0);
-}
-
-static void COLUMNS_TILE(2, 2)(const struct tile *t) {
-    tile_columns_run(t, 2, 2, 0);
-}
-
-static void ISA_FN(tile_columns_dense_1_2_8)(const struct tile *t) {
-    tile_columns_run(t, 1, 2, 1);
-}
-
-/* Two registers of columns at a time. More rows than one do not wait for the order in which lines come; from memory as many
- * streams as there are columns come sooner. */
-INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *cols) {
-    bool dense = args->b_stride == args->k && k == args->k && !args->distant;
-    *cols = 2 * VEC_LANES;
-    if (args->m > PAIR_ROWS || k > PAIR_DEPTH || n < *cols)
-        return NULL;
-    return args->m == 2 ? COLUMNS_TILE(2, 2) : dense ? ISA_FN(tile_columns_dense_1_2_8) : COLUMNS_TILE(1, 2);
-}
-
-/* The first lines of the pages of n floats that are needed soon: the processor's own prefetching ends with each. */
-INLINE void fetch_pages(const float *b, size_t n) {
-    enum { PAGE = 1024 };
-    for (size_t i = 0; i < n; i += PAGE)
-        vec_prefetch(b, i);
-    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
-}
-
-/* Tiles side by side over columns 0 .. n - 1, whole panels. */
-INLINE void strip_run(struct tile t, size_t n, bool from_memory, const int rows) {
-    for (size_t j = 0; j < n; j += COLS) {
-        if (from_memory)
-            fetch_pages(t.b + t.layout.panel, t.layout.panel);
-        tile_run(&t, rows, VECS, FETCHED_PANELS);
-        t.b += t.layout.panel;
-        t.bias = t.bias ? t.bias + COLS : NULL;
-        t.c += COLS;
-    }
-}
-
 /* One or two rows wait for B alone, from L2 on. */
 INLINE bool waits(size_t rows, size_t n, size_t k) {
     return rows <= STRIP_ROWS && n * k > HOME_PAGES;
-}
-
-/* How far ahead of them, in floats. */
-INLINE size_t wait_distance(const struct product *args) {
-    return args->distant ? FURTHER : NEAR;
-}
-
-/* Short panels that follow each other they then read one after the other, in the order in which they lie. Returns the first
- * column that is not done. Out of line, or its loops keep registers on the stack. */
-static __attribute__((noinline)) size_t ISA_FN(gemm_strip)(struct tile *t, size_t rows, const struct product *args) {
-    size_t n = args->n / COLS * COLS;
-    bool in_order = t->k <= SHORT && !args->narrow && t->layout.panel == t->k * COLS;
-    if (!waits(rows, n, t->k) || !in_order || n <= STRIP_WIDTH * VEC_LANES)
-        return 0;
-    t->bias = args->bias;
-    t->tail = VEC_WHOLE;
-    t->fetch = wait_distance(args);
-    if (rows == 1)
-        strip_run(*t, n, args->distant > 1, 1);
-    else
-        strip_run(*t, n, args->distant > 1, 2);
-    return n;
-}
-
-INLINE size_t strip(struct tile *t, size_t rows, const struct product *args) {
-    return ISA_FN(gemm_strip)(t, rows, args);
 }
 
 /* Floats from a row of a panel to what rows that do not wait for B alone fetch meanwhile: nothing where there are few; of keys,
@@ -274,13 +198,10 @@ INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t
 
 INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
     if (in_place) {
-        t->fetch = (rows <= STRIP_ROWS && !args->distant ? PREFETCH_NEAR : PREFETCH) * t->layout.step;
+        t->fetch = PREFETCH * t->layout.step;
         return;
     }
-    t->fetch = waits(rows, args->n, t->k) ? wait_distance(args) : fetch_distance(t, rows, args->n, vecs);
-    if (rows <= STRIP_ROWS && args->distant > 1)
-        for (size_t v = 0; v < vecs; v += VECS)
-            fetch_pages(t->b + place(t->layout, v) + COLS * t->k, COLS * t->k);
+    t->fetch = waits(rows, args->n, t->k) ? AHEAD : fetch_distance(t, rows, args->n, vecs);
 }
 
 /* Rows that wait for B alone take two panels at a time. */

@@ -5,12 +5,10 @@
  *
  *     tile_run_panels  how a tile over panels runs, that is, whether it fetches while it reads
  *     fetch_block      before a block of k, what comes first
- *     strip            columns that few rows take before their tiles: returns the first that is left
  *     widest_of        registers that a tile of few rows takes at once
  *     fetch_few        before a tile of few rows, what it reads or what follows: sets fetch
  *     is_far           whether tiles of many rows bring the next panel to L2
- *     fetch_tile       the `fetch` of tile i of the `count` that read a panel
- *     wide_columns     a tile for more columns in place than the usual one, or NULL */
+ *     fetch_tile       the `fetch` of tile i of the `count` that read a panel */
 #include <stdint.h>
 
 #include "tile.h"
@@ -76,8 +74,6 @@ static const float ones[ATTN_MAX_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
 
 /* Of a tile from row i on, whose chains go on at p. */
 INLINE const float *first_scale(const struct product *args, size_t i, size_t p) {
-    if (p > 0 && args->block && p % args->block == 0)
-        return args->scale + p / args->block * args->scale_stride + i;
     if (p > 0)
         return ones;
     return !args->accumulate ? NULL : args->scale ? args->scale + i : ones;
@@ -88,19 +84,9 @@ INLINE const float *next_scale(const float *scale, size_t rows) {
     return scale && scale != ones ? scale + rows : scale;
 }
 
-/* How many steps from p on go together: at most so many, and none of the next block. */
+/* How many steps from p on go together. */
 INLINE size_t steps(const struct product *args, size_t p, size_t most) {
-    size_t left = args->block ? args->block - p % args->block : most, k = args->k - p;
-    most = left < most ? left : most;
-    return k < most ? k : most;
-}
-
-/* Where few rows' chains are scaled on the way. */
-INLINE void chain(struct tile *t, const struct product *args) {
-    bool several = args->block && args->block < args->k;
-    t->block = several ? args->block : 0;
-    t->again = several ? args->scale + args->scale_stride : NULL;
-    t->again_stride = args->scale_stride;
+    return args->k - p < most ? args->k - p : most;
 }
 
 /* How many of the columns left a tile of few rows takes: as many registers as fit, in nearly equal parts. Where a tile begins with
@@ -186,11 +172,10 @@ static void ISA_FN(gemm_block)(const struct product *args, size_t i, size_t m, s
                      .scale = first_scale(args, i, p),
                      .c = args->c + i * args->c_stride,
                      .c_stride = args->c_stride};
-    chain(&t, args);
     t.b = args->b + p * t.layout.step;
     fetch_block(&t, args);
     if (m <= ROWS) {
-        few_rows(&t, m, strip(&t, m, args), args->n, args, 0);
+        few_rows(&t, m, 0, args->n, args, 0);
         return;
     }
     const float *b = t.b;
@@ -376,8 +361,6 @@ static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
     bool turns = TURN > 0 && n > tiles[args->m - 1].widest * VEC_LANES;
     do {
         struct tile t = tile_in_place(args, turns ? steps(args, p, TURN) : args->k);
-        if (!turns)
-            chain(&t, args);
         t.a += p;
         t.b += p * args->b_stride;
         t.scale = first_scale(args, 0, p);
@@ -389,22 +372,19 @@ static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
 }
 
 static void ISA_FN(gemm_multiply_columns)(const struct product *args) {
-    size_t k = args->k / DEPTH * DEPTH, j = 0, cols;
+    size_t k = args->k / DEPTH * DEPTH, j = 0;
     struct tile t = tile_in_place(args, k);
     if (args->m == 0)
         return;
     size_t least = tiles[args->m - 1].columns;
-    for (; args->n - j >= least; j += cols) {
-        size_t wide;
-        tile_function *run = wide_columns(args, k, args->n - j, &wide);
-        cols = run ? wide : least;
+    for (; args->n - j >= least; j += least) {
         t.b = args->b + j * args->b_stride;
         t.bias = args->bias ? args->bias + j : NULL;
         t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            (run ? run : tiles[args->m - 1].run_columns)(&t);
-        for (size_t i = 0; k < args->k && i < cols; i += least)
-            ISA_FN(gemm_multiply_through_panel)(args, j + i, least, k, 1, args->b_stride);
+            tiles[args->m - 1].run_columns(&t);
+        if (k < args->k)
+            ISA_FN(gemm_multiply_through_panel)(args, j, least, k, 1, args->b_stride);
     }
     if (j < args->n)
         ISA_FN(gemm_multiply_through_panel)(args, j, args->n - j, 0, 1, args->b_stride);
@@ -418,12 +398,9 @@ INLINE struct product product_of(const struct attn_gemm_args *args) {
                             .k = args->k,
                             .a = args->a,
                             .a_stride = args->a_stride / sizeof(float),
-                            .distant = args->distant,
                             .bias = args->start == ATTN_START_BIAS ? args->factors : NULL,
                             .accumulate = args->start == ATTN_START_C || args->start == ATTN_START_SCALE,
-                            .scale = args->start == ATTN_START_SCALE || args->block ? args->factors : NULL,
-                            .block = args->block,
-                            .scale_stride = args->scale_stride,
+                            .scale = args->start == ATTN_START_SCALE ? args->factors : NULL,
                             .c = args->c,
                             .c_stride = args->c_stride / sizeof(float)};
 }
@@ -505,7 +482,6 @@ static const struct attn_gemm_kernel ISA_FN(gemm_f32) = {.name = GEMM_NAME,
                                                          .run = ISA_FN(gemm_run),
                                                          .run_rows = ISA_FN(gemm_run_rows),
                                                          .run_columns = ISA_FN(gemm_run_columns),
-                                                         .dense_cols = DENSE_COLS,
-                                                         .chained_rows = CHAINED_ROWS};
+                                                         .dense_cols = DENSE_COLS};
 
 const struct attn_gemm_kernel *const ISA_OBJECT(gemm)[] = {&ISA_FN(gemm_f32), NULL};

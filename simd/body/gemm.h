@@ -15,13 +15,11 @@ struct product {
     size_t a_stride;
     const float *b; /* packed, where the product begins; or in place */
     size_t panel_stride;
-    int narrow; /* panels have ATTN_LANES columns, where the kernel's have more */
-    int distant;
+    int narrow;        /* panels have ATTN_LANES columns, where the kernel's have more */
     size_t b_stride;   /* in place, instead of panel_stride */
     const float *bias; /* NULL for none */
     int accumulate;    /* chains start from c, multiplied by scale[i] unless that is NULL */
     const float *scale;
-    size_t block, scale_stride;
     float *c;
     size_t c_stride;
 };
@@ -66,10 +64,7 @@ struct tile {
     struct layout layout; /* of panels, or of rows in place */
     size_t b_stride;      /* of columns in place */
     const float *bias;
-    const float *scale;  /* NULL, or what c, from which the chains then start, is multiplied by in each row */
-    size_t block;        /* few rows' chains are multiplied again after so many steps, */
-    const float *again;  /* by what is here for the first time, */
-    size_t again_stride; /* and floats further on the next */
+    const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
     float *c;
     size_t c_stride;
     vec_tail tail;
@@ -125,10 +120,12 @@ INLINE void pointers(const float **p, const int count, const float *first, size_
     }
 }
 
-/* Chains go on from what they are, scaled: where a block begins. */
-INLINE void tile_rescale(vec *acc, const float *scale, const int rows, const int width) {
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
-        vec_mul(acc[i * width + j], vec_set(scale[i]));
+/* The first lines of the pages of n floats that are needed soon: the processor's own prefetching ends with each. */
+INLINE void fetch_pages(const float *b, size_t n) {
+    enum { PAGE = 1024 };
+    for (size_t i = 0; i < n; i += PAGE)
+        vec_prefetch(b, i);
+    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
 /* What DEPTH elements of columns in place fetch for later ones: a line of some columns further on, so that in 16 elements it is the

@@ -9,11 +9,6 @@ INLINE void fetch_block(const struct tile *t, const struct product *args) {
     (void)t, (void)args;
 }
 
-INLINE size_t strip(struct tile *t, size_t rows, const struct product *args) {
-    (void)t, (void)rows, (void)args;
-    return 0;
-}
-
 INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
     (void)rows, (void)k, (void)args;
     return widest;
@@ -37,11 +32,6 @@ INLINE bool is_far(const struct tile *t, size_t m) {
 INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
     (void)t, (void)i, (void)count, (void)m, (void)n, (void)vecs;
     return 0;
-}
-
-INLINE tile_function *wide_columns(const struct product *args, size_t k, size_t n, size_t *vecs) {
-    (void)args, (void)k, (void)n, (void)vecs;
-    return NULL;
 }
 
 #endif

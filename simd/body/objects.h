@@ -6,6 +6,7 @@
 #include "vec.h"
 
 extern const struct attn_gemm_kernel *const ISA_OBJECT(gemm)[];
+extern const struct attn_decode_kernel ISA_OBJECT(decode);
 extern const struct attn_softmax_kernel ISA_OBJECT(softmax);
 extern const struct attn_elementary_kernel ISA_OBJECT(elementary);
 extern const struct attn_attention_kernel ISA_OBJECT(attention);

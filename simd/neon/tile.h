@@ -25,16 +25,8 @@ enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
 /* Elements of columns in place that are transposed at a time. */
 enum { DEPTH = 4 };
 
-/* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles; no chain is scaled on the
- * way. */
-enum {
-    WHOLE_PANELS = 1,
-    TAILS_IN_PLACE = 0,
-    ALIASED_ROWS = ROWS,
-    FORWARDED_ROWS = 0,
-    DENSE_COLS = 0,
-    CHAINED_ROWS = 0
-};
+/* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles. */
+enum { WHOLE_PANELS = 1, TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS, FORWARDED_ROWS = 0, DENSE_COLS = 0 };
 
 #include "body/gemm.h"
 

@@ -16,7 +16,7 @@ static inline size_t attn_fetch_distance(size_t rows, size_t n) {
 /* One row prefetches the first lines of each 4 KiB: the hardware prefetchers stop at such borders, and each of these
  * lines starts them again, several streams at once. More rows have time to prefetch every line. */
 static inline void attn_fetch(size_t rows, const void *x, size_t bytes) {
-    enum { LINE = 64, REACH = 4096, HEAD = 256 };
+    enum { LINE = 64, REACH = 4096, HEAD = 512 };
     size_t taken = rows > 1 ? REACH : HEAD;
     for (size_t i = 0; i < bytes; i += REACH)
         for (size_t j = 0; j < taken && i + j < bytes; j += LINE)

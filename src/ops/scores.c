@@ -15,26 +15,58 @@ static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->k, begin + i).keys.data, store->key_bytes);
 }
 
-/* The products of a part's rows with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
-static void multiply_keys(const struct attn_tile *tile, const struct attn_part *part, size_t begin, size_t end,
-                          float *scores, size_t score_stride) {
-    const struct attn_problem *problem = tile->problem;
-    bool packed = attn_kv_is_packed(&tile->k);
-    struct attn_gemm_args args = {.m = part->rows,
-                                  .k = problem->head_size,
-                                  .a = tile->scratch.query + part->row * problem->head_size,
-                                  .a_stride = problem->head_size * sizeof *tile->scratch.query,
-                                  .distant = problem->plan.distant,
-                                  .c_stride = score_stride * sizeof *scores};
-    for (; begin < end; begin += args.n, scores += args.n) {
+/* Rows of queries and of their scores. */
+struct query_rows {
+    size_t count;
+    const float *query;
+    float *scores;
+    size_t score_stride;
+};
+
+/* The products of some rows with the keys of a segment, by the kernel for few rows. */
+static void decode_keys(const struct attn_tile *tile, const struct attn_segment *segment, bool in_pages,
+                        const struct query_rows *rows) {
+    struct attn_decode_args args = {.rows = rows->count,
+                                    .keys = segment->count,
+                                    .size = tile->problem->head_size,
+                                    .x = rows->query,
+                                    .x_stride = tile->problem->head_size,
+                                    .b = segment->keys,
+                                    .first = segment->first,
+                                    .fetched = in_pages,
+                                    .distant = tile->problem->plan.distant,
+                                    .y = rows->scores,
+                                    .y_stride = rows->score_stride};
+    (attn_kv_is_packed(&tile->k) ? tile->decode->scores : tile->decode->scores_in_place)(&args);
+}
+
+static void multiply_segment_keys(const struct attn_tile *tile, const struct attn_segment *segment,
+                                  const struct query_rows *rows) {
+    struct attn_gemm_args args = {.m = rows->count,
+                                  .n = segment->count,
+                                  .k = tile->problem->head_size,
+                                  .a = rows->query,
+                                  .a_stride = tile->problem->head_size * sizeof *rows->query,
+                                  .b = segment->keys,
+                                  .column = segment->first,
+                                  .c = rows->scores,
+                                  .c_stride = rows->score_stride * sizeof *rows->scores};
+    (attn_kv_is_packed(&tile->k) ? tile->gemm->run : tile->gemm->run_columns)(&args);
+}
+
+/* The products with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
+static void multiply_keys(const struct attn_tile *tile, struct query_rows rows, size_t begin, size_t end) {
+    bool in_pages = attn_kv_is_packed(&tile->k) && tile->k.store->capacity <= ATTN_SHORT_SEGMENT;
+    while (begin < end) {
         struct attn_segment segment = attn_kv_locate_joined(&tile->k, begin, end);
-        args.n = segment.count;
-        if (packed && tile->k.store->capacity <= ATTN_SHORT_SEGMENT)
-            fetch_keys_ahead(tile, begin, end, args.n);
-        args.b = segment.keys;
-        args.column = segment.first;
-        args.c = scores;
-        (packed ? tile->gemm->run : tile->gemm->run_columns)(&args);
+        if (in_pages)
+            fetch_keys_ahead(tile, begin, end, segment.count);
+        if (attn_tile_decodes(tile))
+            decode_keys(tile, &segment, in_pages, &rows);
+        else
+            multiply_segment_keys(tile, &segment, &rows);
+        begin += segment.count;
+        rows.scores += segment.count;
     }
 }
 
@@ -45,9 +77,10 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
         part = attn_blocks_part(tile, block, row);
         size_t first = part.first - part.first % tile->k.store->unit;
         if (part.first < part.last)
-            multiply_keys(tile, &part, block->begin + first,
-                          block->begin + part.last + attn_blocks_further(block, joined),
-                          attn_block_scores(block, row) + first, block->score_stride);
+            multiply_keys(tile,
+                          (struct query_rows){part.rows, tile->scratch.query + row * tile->problem->head_size,
+                                              attn_block_scores(block, row) + first, block->score_stride},
+                          block->begin + first, block->begin + part.last + attn_blocks_further(block, joined));
     }
 }
 

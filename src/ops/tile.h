@@ -30,6 +30,7 @@ struct attn_finite {
 struct attn_tile {
     const struct attn_problem *problem;
     const struct attn_gemm_kernel *gemm;
+    const struct attn_decode_kernel *decode;
     const struct attn_attention_kernel *attention;
     const struct attn_workspace *workspace;
     size_t task;
@@ -56,6 +57,11 @@ struct attn_tile {
     float span_max[ATTN_MAX_ROWS], span_sum[ATTN_MAX_ROWS];
     bool span_has_values; /* else scratch.span_output is not initialised */
 };
+
+/* Whether the tile has so few rows that the decode kernel computes its products. */
+static inline bool attn_tile_decodes(const struct attn_tile *tile) {
+    return tile->rows <= tile->decode->rows;
+}
 
 static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {
     return tile->problem->plan.uses & uses;

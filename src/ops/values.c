@@ -19,37 +19,78 @@ static void fetch_values_ahead(const struct attn_tile *tile, size_t key, size_t 
         attn_fetch(tile->rows, attn_kv_locate(&tile->v, key + ahead).values.data, tile->v.store->value_bytes);
 }
 
-static enum attn_start start_of(bool accumulate, bool rescaled) {
-    return !accumulate ? ATTN_START_ZERO : rescaled ? ATTN_START_SCALE : ATTN_START_C;
+static enum attn_start start_of(bool accumulate, const float *factors) {
+    return !accumulate ? ATTN_START_ZERO : factors ? ATTN_START_SCALE : ATTN_START_C;
+}
+
+/* Rows of probabilities, from a product's first key on, and of the output that it adds to. */
+struct weighted_rows {
+    size_t count;
+    const float *probabilities;
+    size_t stride;
+    float *output;
+    enum attn_start start;
+    const float *factors; /* of a block; the next block's follow, tile->rows further on */
+};
+
+/* The product with `keys` keys of a segment, by the kernel for few rows. */
+static void decode_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t keys, bool in_pages,
+                          const struct weighted_rows *weighted) {
+    struct attn_decode_args args = {.rows = weighted->count,
+                                    .keys = keys,
+                                    .size = tile->problem->value_size,
+                                    .x = weighted->probabilities,
+                                    .x_stride = weighted->stride,
+                                    .b = segment->values,
+                                    .first = segment->first,
+                                    .fetched = in_pages,
+                                    .distant = tile->problem->plan.distant,
+                                    .y = weighted->output,
+                                    .y_stride = tile->problem->plan.output_stride,
+                                    .start = weighted->start,
+                                    .factors = weighted->factors,
+                                    .factor_stride = tile->rows};
+    (attn_kv_is_packed(&tile->v) ? tile->decode->values : tile->decode->values_in_place)(&args);
+}
+
+static void multiply_segment_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t keys,
+                                    const struct weighted_rows *weighted) {
+    struct attn_gemm_args args = {.m = weighted->count,
+                                  .n = tile->problem->value_size,
+                                  .k = keys,
+                                  .a = weighted->probabilities,
+                                  .a_stride = weighted->stride * sizeof *weighted->probabilities,
+                                  .b = segment->values,
+                                  .row = segment->first,
+                                  .start = weighted->start,
+                                  .factors = weighted->factors,
+                                  .c = weighted->output,
+                                  .c_stride = tile->problem->plan.output_stride * sizeof *weighted->output};
+    (attn_kv_is_packed(&tile->v) ? tile->gemm->run : tile->gemm->run_rows)(&args);
 }
 
 /* For `rows` rows from row `first` on: output = output so far + probabilities of columns begin .. end - 1 times their
  * values. If the columns are those of several blocks, `begin` is 0. */
 static void multiply_values(const struct attn_tile *tile, const struct attn_block *block, size_t first, size_t rows,
                             size_t begin, size_t end, struct so_far so_far) {
-    const struct attn_problem *problem = tile->problem;
-    float *output = tile->scratch.span_output + first * problem->plan.output_stride;
-    bool packed = attn_kv_is_packed(&tile->v);
-    struct attn_gemm_args args = {.m = rows,
-                                  .n = problem->value_size,
-                                  .a_stride = block->score_stride * sizeof *block->scores,
-                                  .distant = problem->plan.distant,
-                                  .scale_stride = tile->rows,
-                                  .c = output,
-                                  .c_stride = problem->plan.output_stride * sizeof *output};
-    for (size_t c = begin; c < end; c += args.k) {
+    bool in_pages = attn_kv_is_packed(&tile->v) && tile->v.store->capacity <= ATTN_SHORT_SEGMENT;
+    struct weighted_rows weighted = {.count = rows,
+                                     .stride = block->score_stride,
+                                     .output = tile->scratch.span_output + first * tile->problem->plan.output_stride};
+    for (size_t c = begin, n; c < end; c += n) {
         size_t in_block = c % ATTN_BLOCK, key = block->begin + c;
         struct attn_segment segment = attn_kv_locate(&tile->v, key);
-        args.k = attn_min(segment.count, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
-        if (packed && tile->v.store->capacity <= ATTN_SHORT_SEGMENT)
-            fetch_values_ahead(tile, key, block->begin + end, args.k);
-        args.a = attn_block_scores(block, first) + c;
-        args.b = segment.values;
-        args.row = segment.first;
-        args.start = start_of(so_far.exists || c > begin, so_far.rescale && (c == begin || in_block == 0));
-        args.factors = so_far.rescale ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
-        args.block = args.k > ATTN_BLOCK ? ATTN_BLOCK : 0;
-        (packed ? tile->gemm->run : tile->gemm->run_rows)(&args);
+        n = attn_min(segment.count, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
+        if (in_pages)
+            fetch_values_ahead(tile, key, block->begin + end, n);
+        bool rescaled = so_far.rescale && (c == begin || in_block == 0);
+        weighted.probabilities = attn_block_scores(block, first) + c;
+        weighted.factors = rescaled ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
+        weighted.start = start_of(so_far.exists || c > begin, weighted.factors);
+        if (attn_tile_decodes(tile))
+            decode_values(tile, &segment, n, in_pages, &weighted);
+        else
+            multiply_segment_values(tile, &segment, n, &weighted);
     }
 }
 
@@ -147,7 +188,7 @@ static void accumulate_together(struct attn_tile *tile, const struct attn_block 
 }
 
 void attn_values_accumulate(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
-    size_t at_once = tile->rows <= tile->gemm->chained_rows ? joined : 1;
+    size_t at_once = attn_tile_decodes(tile) ? joined : 1;
     for (size_t i = 0; i < joined; i += at_once)
         accumulate_together(tile, &block[i], at_once);
 }

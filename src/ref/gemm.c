@@ -54,9 +54,6 @@ static void run_chains(const struct attn_gemm_args *args, size_t i, size_t j, si
     for (size_t l = 0; l < n; l++)
         acc[l] = start(args, c, i, j + l);
     for (size_t p = 0; p < args->k; p++) {
-        if (args->block && p > 0 && p % args->block == 0)
-            for (size_t l = 0; l < n; l++)
-                acc[l] *= args->factors[p / args->block * args->scale_stride + i];
         for (size_t l = 0; l < n; l++)
             acc[l] = attn_fmaf(a[p], load(b + p * k_stride + (j + l) * n_stride), acc[l]);
     }
@@ -93,7 +90,6 @@ static const struct attn_gemm_kernel f32 = {.name = "scalar_1x1",
                                             .finite = finite,
                                             .run = run,
                                             .run_rows = run_rows,
-                                            .run_columns = run_columns,
-                                            .chained_rows = ATTN_MAX_ROWS};
+                                            .run_columns = run_columns};
 
 const struct attn_gemm_kernel *const attn_ref_gemm[] = {&f32, NULL};

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 extern const struct attn_gemm_kernel *const attn_ref_gemm[];
+extern const struct attn_decode_kernel attn_ref_decode;
 extern const struct attn_softmax_kernel attn_ref_softmax;
 extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
@@ -11,6 +12,7 @@ extern const struct attn_copy_kernel attn_ref_copy;
 const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .lower = NULL,
                                                  .gemm = attn_ref_gemm,
+                                                 .decode = &attn_ref_decode,
                                                  .softmax = &attn_ref_softmax,
                                                  .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,

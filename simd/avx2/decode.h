@@ -1,0 +1,20 @@
+/* Decode for AVX2: what simd/body/decode.c takes at once. */
+#ifndef ATTN_AVX2_DECODE_H
+#define ATTN_AVX2_DECODE_H
+
+/* Eight chains of one row, eight of two. */
+enum { KEY_PANELS_1 = 2, KEY_PANELS_2 = 2 };
+
+/* Floats fetched ahead: 1 KiB, or 4 KiB of what no cache holds. Rows in place: as many as memory takes to answer. */
+enum { FETCH_LINES = 1, NEAR = 256, FURTHER = 1024, ROWS_AHEAD = 32 };
+
+enum { COLUMNS_1 = 4, COLUMNS_2 = 2 };
+#define EACH_COLUMNS(X)             X(1, 4, 0) X(1, 4, 1) X(2, 2, 0)
+#define DECODE_COLUMNS(rows, dense) DECODE_COLUMNS_##rows(dense)
+#define DECODE_COLUMNS_1(dense)     ISA_FN(decode_columns_1_4_##dense)
+#define DECODE_COLUMNS_2(dense)     ISA_FN(decode_columns_2_2_##dense)
+
+#define EACH_WIDTH_2(X, rows)       X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
+#define EACH_WIDTH_1(X, rows)       EACH_WIDTH_2(X, rows) X(rows, 5) X(rows, 6) X(rows, 7) X(rows, 8)
+
+#endif

@@ -1,0 +1,19 @@
+/* Decode for AVX-512: what simd/body/decode.c takes at once. */
+#ifndef ATTN_AVX512_DECODE_H
+#define ATTN_AVX512_DECODE_H
+
+/* Two chains of a panel of 32 keys take 64 bytes in two cycles: more than comes from L2. A single stream comes soonest. */
+enum { KEY_PANELS_1 = 1, KEY_PANELS_2 = 1 };
+
+/* Floats fetched ahead: 1 KiB, or 4 KiB of what no cache holds. Rows in place: as many as memory takes to answer. */
+enum { FETCH_LINES = 1, NEAR = 256, FURTHER = 1024, ROWS_AHEAD = 32 };
+
+/* Registers of keys in place; the transposition of two takes twice as many chains. */
+enum { COLUMNS_1 = 2, COLUMNS_2 = 2 };
+#define EACH_COLUMNS(X)             X(1, 2, 0) X(1, 2, 1) X(2, 2, 0)
+#define DECODE_COLUMNS(rows, dense) ISA_FN(decode_columns_##rows##_2_##dense)
+
+#define EACH_WIDTH_1(X, rows)       X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4) X(rows, 5) X(rows, 6) X(rows, 7) X(rows, 8)
+#define EACH_WIDTH_2(X, rows)       EACH_WIDTH_1(X, rows)
+
+#endif

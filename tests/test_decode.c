@@ -1,0 +1,182 @@
+/* The two products of attention for few rows: one ISA's kernel against the reference, over panels and in place. */
+#include "dispatch.h"
+#include "format.h"
+#include "support.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_ROWS = 2, MOST_KEYS = 5 * ATTN_BLOCK, MOST_SIZE = 300, FURTHER = 31 };
+
+/* Keys or values as rows, and what multiplies them. */
+struct problem {
+    size_t rows, keys, size;
+    float *given;   /* [keys][size] */
+    float *query;   /* [rows][size] */
+    float *weight;  /* [rows][keys] */
+    float *output;  /* [rows][size]: where chains start */
+    float *factors; /* [blocks][MOST_ROWS] */
+};
+
+static float *random_floats(struct test_random *random, enum test_values values, size_t n) {
+    float *x = guarded_floats(n, FLUSH_END);
+    random_fill(random, values, x, n);
+    return x;
+}
+
+static struct problem new_problem(struct test_random *random, enum test_values values) {
+    size_t rows = random_between(random, 1, MOST_ROWS), most = random_below(random, 3) ? 100 : MOST_KEYS;
+    size_t keys = random_between(random, 1, most), size = random_between(random, 1, MOST_SIZE);
+    size_t blocks = (keys + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    return (struct problem){.rows = rows,
+                            .keys = keys,
+                            .size = size,
+                            .given = random_floats(random, values, keys * size),
+                            .query = random_floats(random, values, rows * size),
+                            .weight = random_floats(random, values, rows * keys),
+                            .output = random_floats(random, values, rows * size),
+                            .factors = random_floats(random, values, blocks * MOST_ROWS)};
+}
+
+static void free_problem(struct problem *problem) {
+    guarded_free(problem->given);
+    guarded_free(problem->query);
+    guarded_free(problem->weight);
+    guarded_free(problem->output);
+    guarded_free(problem->factors);
+}
+
+/* How the kernel finds keys or values. */
+enum source { WIDE, NARROW, IN_PLACE, SOURCES };
+
+static const char *const source_names[] = {"panels", "narrow panels", "in place"};
+
+/* The given rows as columns (keys) or rows (values) of panels from number `first` on, in guarded memory. */
+static struct attn_panels pack(const struct attn_gemm_kernel *gemm, const struct problem *problem, bool as_columns,
+                               bool narrow, size_t first) {
+    size_t cols = narrow ? attn_min(gemm->b.cols, ATTN_LANES) : gemm->b.cols, panel = 0, element = sizeof(float);
+    size_t k = as_columns ? problem->size : first + problem->keys,
+           n = as_columns ? first + problem->keys : problem->size;
+    assert_true(attn_panel_bytes(&gemm->b, k, cols, &panel));
+    size_t floats = (n + cols - 1) / cols * panel / element;
+    struct attn_panels panels = {guarded_aligned_floats(floats, FLUSH_END), cols, panel};
+    for (size_t i = 0; i < floats; i++)
+        ((float *)panels.data)[i] = 0.0f;
+    gemm->pack(&(struct attn_pack_args){.k = as_columns ? k : problem->keys,
+                                        .n = as_columns ? problem->keys : n,
+                                        .b = problem->given,
+                                        .k_stride = as_columns ? element : problem->size * element,
+                                        .n_stride = as_columns ? problem->size * element : element,
+                                        .packed = panels,
+                                        .row = as_columns ? 0 : first,
+                                        .column = as_columns ? first : 0});
+    return panels;
+}
+
+/* Rows with a gap between them, and room for what the kernel may write beyond. */
+static float *new_result(const struct problem *problem, size_t width, size_t stride, const float *start) {
+    float *y = guarded_floats((problem->rows - 1) * stride + width + FURTHER, FLUSH_END);
+    for (size_t r = 0; r < problem->rows; r++)
+        for (size_t i = 0; i < width + FURTHER; i++)
+            y[r * stride + i] = start && i < width ? start[r * width + i] : 0.0f;
+    return y;
+}
+
+static void compare(const struct problem *problem, size_t width, const float *expected, const float *y, size_t stride) {
+    for (size_t r = 0; r < problem->rows; r++)
+        assert_same_bits(expected + r * width, y + r * stride, width);
+}
+
+/* Of the class' reference, from rows in place. */
+static float *reference(const struct problem *problem, struct attn_decode_args args, bool of_values) {
+    const struct attn_decode_kernel *kernel = attn_table_decode(&attn_kernels_scalar);
+    size_t width = of_values ? problem->size : problem->keys;
+    args.b = (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)};
+    args.first = 0;
+    args.y = guarded_floats(problem->rows * width, FLUSH_END);
+    args.y_stride = width;
+    if (of_values)
+        memcpy(args.y, problem->output, problem->rows * width * sizeof(float));
+    (of_values ? kernel->values_in_place : kernel->scores_in_place)(&args);
+    return args.y;
+}
+
+static void check(struct test_random *random, const struct problem *problem, bool of_values, enum source source) {
+    const struct attn_gemm_kernel *gemm = attn_gemm_for(test_table(), ATTN_CLASS_F32);
+    const struct attn_decode_kernel *kernel = attn_table_decode(test_table());
+    size_t width = of_values ? problem->size : problem->keys, stride = width + FURTHER + random_below(random, 9);
+    size_t first = source == IN_PLACE ? 0 : random_below(random, 3) * ATTN_MAX_COLS;
+    if (source != IN_PLACE && of_values)
+        first += random_below(random, ATTN_MAX_COLS);
+    struct attn_decode_args args = {.rows = problem->rows,
+                                    .keys = problem->keys,
+                                    .size = problem->size,
+                                    .x = of_values ? problem->weight : problem->query,
+                                    .x_stride = of_values ? problem->keys : problem->size,
+                                    .first = first,
+                                    .fetched = random_below(random, 2),
+                                    .distant = (int)random_below(random, 3)};
+    if (of_values) {
+        static const enum attn_start starts[] = {ATTN_START_ZERO, ATTN_START_C, ATTN_START_SCALE};
+        args.start = starts[random_below(random, 3)];
+        args.factors = problem->factors;
+        args.factor_stride = MOST_ROWS;
+    }
+    test_case("%s of %zu rows, %zu keys of %zu, %s from %zu on, start %d", of_values ? "values" : "scores",
+              problem->rows, problem->keys, problem->size, source_names[source], first, (int)args.start);
+    float *expected = reference(problem, args, of_values);
+    args.b = source == IN_PLACE ? (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)}
+                                : pack(gemm, problem, !of_values, source == NARROW && !of_values, first);
+    args.y = new_result(problem, width, stride, of_values ? problem->output : NULL);
+    args.y_stride = stride;
+    if (source == IN_PLACE)
+        (of_values ? kernel->values_in_place : kernel->scores_in_place)(&args);
+    else
+        (of_values ? kernel->values : kernel->scores)(&args);
+    compare(problem, width, expected, args.y, stride);
+    guarded_free(args.y);
+    guarded_free(expected);
+    if (source != IN_PLACE)
+        guarded_free(args.b.data);
+}
+
+static void check_values_of(struct test_random *random, enum test_values values, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct problem problem = new_problem(random, values);
+        for (enum source source = 0; source < SOURCES; source++) {
+            check(random, &problem, false, source);
+            check(random, &problem, true, source);
+        }
+        free_problem(&problem);
+    }
+}
+
+static void equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    check_values_of(&random, TEST_NORMAL, test_quick() ? 30 : 300);
+}
+
+/* Overflow, denormals, infinities and NaN take the same way through the chain. */
+static void equals_reference_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    check_values_of(&random, TEST_WILD, test_quick() ? 10 : 100);
+    check_values_of(&random, TEST_NASTY, test_quick() ? 10 : 100);
+}
+
+static void is_for_few_rows(void **state) {
+    (void)state;
+    assert_non_null(attn_table_decode(test_table())->name);
+    assert_int_equal(attn_table_decode(test_table())->rows, MOST_ROWS);
+}
+
+int main(int argc, char **argv) {
+    test_init(argc, argv, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(is_for_few_rows),
+        cmocka_unit_test(equals_reference),
+        cmocka_unit_test(equals_reference_on_any_values),
+    };
+    return test_run(tests);
+}

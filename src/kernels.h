@@ -122,8 +122,6 @@ struct attn_gemm_kernel {
      * stride + p * (its size) (run_columns). */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
-    /* run_rows is as fast as run where b's rows follow each other without a gap and have at most so many columns. */
-    size_t dense_cols;
 };
 
 /* ---- Decode ---- */

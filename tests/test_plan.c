@@ -4,6 +4,7 @@
 #include "ops/cache.h"
 #include "ops/problem.h"
 #include "support.h"
+#include "tuning.h"
 
 #include <stddef.h>
 
@@ -278,14 +279,18 @@ static void test_ring(void **state) {
     for_each_table(check_ring);
 }
 
+/* Rows of values that follow each other, and short enough. */
 static void check_values_in_place(const struct attn_kernels *table) {
     struct planned p;
-    size_t dense = attn_gemm_for(table, ATTN_CLASS_F32)->dense_cols;
+    size_t most = attn_tuning_for(table->isa)->in_place_value_size;
     begin(&p, table, &(struct shape){1, 4, 1, 3, 1, 1000, 128, 1});
     p.problem.v.row_stride = p.problem.value_size;
     assert_true(attn_plan_make(&p.problem));
-    assert_int_equal(dense >= 128, p.problem.plan.values_in_place);
-    p.problem.value_size = p.problem.v.row_stride = dense + 1;
+    assert_int_equal(most >= 128, p.problem.plan.values_in_place);
+    p.problem.v.row_stride++;
+    assert_true(attn_plan_make(&p.problem));
+    assert_false(p.problem.plan.values_in_place);
+    p.problem.value_size = p.problem.v.row_stride = most + 1;
     assert_true(attn_plan_make(&p.problem));
     assert_false(p.problem.plan.values_in_place);
 }

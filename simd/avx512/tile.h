@@ -2,8 +2,8 @@
  *
  * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
  * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
- * again after 14 cycles, far above the latency of 4. Fewer rows take more registers of B at once, across panels, so that there
- * are more chains: 1 x 64, 6 x 64, 8 x 48. A panel is as wide as the tile: few rows wait for memory, which answers soonest where
+ * again after 14 cycles, far above the latency of 4. Up to three rows take more registers of B at once, across panels, so that
+ * there are eight chains or more. A panel is as wide as the tile: few rows wait for memory, which answers soonest where
  * what is read follows each other. */
 #ifndef ATTN_AVX512_TILE_H
 #define ATTN_AVX512_TILE_H
@@ -14,12 +14,12 @@
 
 #define GEMM_NAME "avx512_14x32"
 
-enum { ROWS = 14, COLS = 32, MAX_WIDTH = 8, POINTERS = 4 };
+enum { ROWS = 14, COLS = 32, WIDEST = 8, POINTERS = 4 };
 
-/* Rows that pass over a panel of B, and how long panels may be: one, 512 KiB, and the next one that is fetched meanwhile stay
- * in an L2 of 1 MiB. A comes from L3 where it is that long, in time, since each row is read in one go; blocks of k that would keep
- * it in L2 cost more, a round trip of C each. */
-enum { K_BLOCK = 4096, K_STEP = 1, ROW_BLOCK = 128 };
+/* Rows that pass over a panel of B, and how much of k they take at once: 512 KiB of A, a panel of 128 KiB and the next one that is
+ * fetched meanwhile stay in an L2 of 1 MiB. On an Emerald Rapids blocks of 4096 take 1.17 times as long in 512 x 4096 x 4096,
+ * because A then comes from L3 for every panel. */
+enum { K_BLOCK = 1024, K_STEP = 1, ROW_BLOCK = 128 };
 
 /* Rows of A that lie a multiple of 4 KiB apart compete for the 12 lines of one cache set, B with them: fewer rows then share a
  * tile. */
@@ -32,9 +32,8 @@ enum { FAR = 384 };
  * they belong: from memory the processor itself fetches ahead within a page only. */
 enum { HOME_PAGES = 12 * 1024 };
 
-/* Floats of a panel that are fetched ahead, 1 KiB, or 4 where not all are in a cache: also of the next one, which mostly follows.
- * In place as many rows or columns as memory takes to answer, which the processor does not foresee where they lie far apart; of
- * rows for a strip that a cache holds, fewer. */
+/* Floats that are fetched ahead, of a panel and of the next one, which mostly follows. In place as many rows or columns as memory
+ * takes to answer, which the processor does not foresee where they lie far apart. */
 enum { AHEAD = 256, PREFETCH = 32 };
 
 /* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
@@ -47,20 +46,12 @@ enum { DEPTH = 8 };
 /* Rows fetched ahead of what is packed. */
 enum { PACK_PREFETCH = 8 };
 
-/* Tiles of half the height, of which products of 15 to 18 rows are made: their loop is unrolled by four, so that where k is short
- * the processor foresees its end. Tiles of more or fewer rows are slower for it. */
-enum { HALF_LEAST = 7, HALF_MOST = 9 };
+/* So few rows wait for B alone, from L2 on, and then take so many registers of it at once. Panels of at most so many rows are
+ * short. */
+enum { FEW_ROWS = 2, FEW_WIDTH = 4, SHORT = 256 };
 
-/* Up to so many rows take two registers of columns at a time, where columns are so short that two times 32 of them are at home
- * in L1. */
-enum { PAIR_ROWS = 2, PAIR_DEPTH = 64 };
-
-/* So few rows wait for B alone, and their chains are scaled on the way; they soon go on from what they store, and a masked store is
- * not forwarded. Panels of at most so many rows are short. */
-enum { STRIP_ROWS = 2, CHAINED_ROWS = STRIP_ROWS, FORWARDED_ROWS = STRIP_ROWS, STRIP_WIDTH = 4, SHORT = 256 };
-
-/* A tile begins with any register, and its last one may have a tail in place, so that a row is read in one go. */
-enum { WHOLE_PANELS = 0, TAILS_IN_PLACE = 1, TURN = 0, DENSE_COLS = 8 * VEC_LANES };
+/* A row's last register may have a tail in place, so that a row is read in one go. */
+enum { TAILS_IN_PLACE = 1, TURN = 0 };
 
 #include "body/gemm.h"
 
@@ -78,10 +69,10 @@ INLINE struct walk walk_begin(const struct tile *t, const int rows) {
 /* What a step fetches for later ones. */
 INLINE void tile_fetch(const struct tile *t, struct layout layout, struct walk *w, const int rows, const int width,
                        const enum source source) {
-    if (source == IN_PLACE || source == FETCHED_PANELS)
+    if (source == FETCHED_PANELS || source == IN_PLACE)
         UNROLL for (int j = 0; j < width; j++) {
             const float *next = w->b + t->fetch + place(layout, (size_t)j);
-            if (source == IN_PLACE || rows <= STRIP_ROWS)
+            if (source == IN_PLACE || rows <= FEW_ROWS)
                 vec_prefetch(next, 0);
             else
                 vec_prefetch_l2(next);
@@ -106,7 +97,7 @@ INLINE void tile_step(const struct tile *t, struct layout layout, struct walk *w
             UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
         }
     } else {
-        vec bv[MAX_WIDTH];
+        vec bv[WIDEST];
         UNROLL for (int j = 0; j < width; j++) bv[j] =
             vec_load_tail(j == width - 1 ? tail : VEC_WHOLE, w->b + place(layout, (size_t)j));
         UNROLL for (int i = 0; i < rows; i++) {
@@ -127,21 +118,14 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
                            : source == FAR_PANELS ? layout_of(0, 0)
                                                   : t->layout;
     size_t k = t->k;
-    if (source == PANELS && width == VECS && rows >= HALF_LEAST && rows <= HALF_MOST) {
-        _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) tile_step(t, layout, &w, acc, rows, width, source);
-    } else {
-        for (size_t p = 0; p < k; p++)
-            tile_step(t, layout, &w, acc, rows, width, source);
-    }
+    for (size_t p = 0; p < k; p++)
+        tile_step(t, layout, &w, acc, rows, width, source);
     tile_end(t, acc, rows, width, 0);
 }
 
-/* Of panels, whether or not there is something to fetch: a loop for either, not a branch in each step. */
+/* Of panels: it costs nothing to fetch always. */
 INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
-    if (t->fetch)
-        tile_run(t, rows, width, FETCHED_PANELS);
-    else
-        tile_run(t, rows, width, PANELS);
+    tile_run(t, rows, width, FETCHED_PANELS);
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
@@ -171,23 +155,23 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
     tile_end(t, acc, rows, width, 0);
 }
 
-/* Each width up to the widest whose accumulators, smaller side and one more register fit in 32; registers of columns in place. */
-#define UP_TO_7_ROWS(X) X(1, 8, 1) X(2, 8, 1) X(3, 8, 1) X(4, 6, 1) X(5, 5, 1) X(6, 4, 1) X(7, 3, 1)
+/* Rows, the widest tile, registers of columns in place: eight chains or more. */
+#define UP_TO_7_ROWS(X) X(1, 8, 1) X(2, 4, 1) X(3, 4, 1) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1) X(7, 2, 1)
 #define EACH_ROW_COUNT(X)                                                                                              \
-    UP_TO_7_ROWS(X) X(8, 3, 1) X(9, 3, 1) X(10, 2, 1) X(11, 2, 1) X(12, 2, 1) X(13, 2, 1) X(14, 2, 1)
+    UP_TO_7_ROWS(X) X(8, 2, 1) X(9, 2, 1) X(10, 2, 1) X(11, 2, 1) X(12, 2, 1) X(13, 2, 1) X(14, 2, 1)
 #define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_8)
 
 /* One or two rows wait for B alone, from L2 on. */
 INLINE bool waits(size_t rows, size_t n, size_t k) {
-    return rows <= STRIP_ROWS && n * k > HOME_PAGES;
+    return rows <= FEW_ROWS && n * k > HOME_PAGES;
 }
 
 /* Floats from a row of a panel to what rows that do not wait for B alone fetch meanwhile: nothing where there are few; of keys,
  * panels that follow each other, the same row of those that are read next; of values, and of weights that may come from memory,
  * rows further on. The processor's own prefetching is level or better for other long panels. */
 INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t vecs) {
-    if (rows <= STRIP_ROWS)
+    if (rows <= FEW_ROWS)
         return 0;
     if (t->k > SHORT)
         return n * t->k >= LARGE ? FETCH_LONG * t->layout.step : 0;
@@ -206,7 +190,7 @@ INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct pro
 
 /* Rows that wait for B alone take two panels at a time. */
 INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
-    return waits(rows, args->n, k) ? STRIP_WIDTH : widest;
+    return waits(rows, args->n, k) ? FEW_WIDTH : widest;
 }
 
 INLINE void fetch_block(const struct tile *t, const struct product *args) {
@@ -219,9 +203,9 @@ INLINE bool is_far(const struct tile *t, size_t m) {
     return t->k >= FAR && t->layout.step == COLS;
 }
 
-INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
+INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n) {
     (void)i, (void)m;
-    return count <= 2 ? fetch_distance(t, ROWS, n, vecs) : FETCH_TALL * t->layout.step;
+    return count <= 2 ? fetch_distance(t, ROWS, n, VECS) : FETCH_TALL * t->layout.step;
 }
 
 #endif

@@ -37,7 +37,9 @@ INLINE struct stretch stretch_of(const struct attn_decode_args *args) {
                             .b = args->b.data,
                             .step = args->b.cols,
                             .panel = args->b.stride / sizeof(float),
-                            .fetch = args->fetched ? 0 : args->distant ? FURTHER : NEAR,
+                            .fetch = args->fetched   ? 0
+                                     : args->distant ? FURTHER
+                                                     : NEAR,
                             .start = args->start,
                             .factors = args->factors,
                             .factor_stride = args->factor_stride,

@@ -21,7 +21,9 @@ enum { ALIAS = 4096 / sizeof(float) };
 
 /* ---- The tiles ---- */
 
-/* A tile for each number of rows and each width up to the widest; one for far panels, one for columns in place. */
+enum { POWERS = 5 };
+
+/* A tile for each number of rows and each power of two up to the widest; one for far panels, one for columns in place. */
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(tile_##rows##_##width)(const struct tile *t) {                                                  \
         tile_run_panels(t, rows, width);                                                                               \
@@ -45,14 +47,9 @@ enum { ALIAS = 4096 / sizeof(float) };
 #define ENTRY(rows, width)           ISA_FN(tile_##rows##_##width),
 #define ROWS_ENTRY(rows, width)      ISA_FN(tile_rows_##rows##_##width),
 #define UP_TO_2(X, rows)             X(rows, 1) X(rows, 2)
-#define UP_TO_3(X, rows)             UP_TO_2(X, rows) X(rows, 3)
-#define UP_TO_4(X, rows)             UP_TO_3(X, rows) X(rows, 4)
-#define UP_TO_5(X, rows)             UP_TO_4(X, rows) X(rows, 5)
-#define UP_TO_6(X, rows)             UP_TO_5(X, rows) X(rows, 6)
-#define UP_TO_8(X, rows)             UP_TO_6(X, rows) X(rows, 7) X(rows, 8)
-#define UP_TO_9(X, rows)             UP_TO_8(X, rows) X(rows, 9)
-#define UP_TO_14(X, rows)            UP_TO_9(X, rows) X(rows, 10) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14)
-#define UP_TO_16(X, rows)            UP_TO_14(X, rows) X(rows, 15) X(rows, 16)
+#define UP_TO_4(X, rows)             UP_TO_2(X, rows) X(rows, 4)
+#define UP_TO_8(X, rows)             UP_TO_4(X, rows) X(rows, 8)
+#define UP_TO_16(X, rows)            UP_TO_8(X, rows) X(rows, 16)
 
 #define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
 #define ENTRIES(rows, widest, columns)                                                                                 \
@@ -61,7 +58,7 @@ enum { ALIAS = 4096 / sizeof(float) };
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[MAX_WIDTH], *run_rows[MAX_WIDTH], *run_far;
+    tile_function *run[POWERS], *run_rows[POWERS], *run_far; /* [log2(width)] */
     size_t columns;
     tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
@@ -89,47 +86,23 @@ INLINE size_t steps(const struct product *args, size_t p, size_t most) {
     return args->k - p < most ? args->k - p : most;
 }
 
-/* How many of the columns left a tile of few rows takes: as many registers as fit, in nearly equal parts. Where a tile begins with
- * a panel it takes whole ones but for the last, and the last two tiles share what is left, or one of them may have too few chains. */
-INLINE size_t part(size_t left, size_t widest) {
-    size_t vecs = (left + VEC_LANES - 1) / VEC_LANES, panels = widest / VECS * COLS;
-    if (vecs <= widest)
-        return left;
-    if (WHOLE_PANELS)
-        return left < 2 * panels ? (left / COLS + 1) / 2 * COLS : panels;
-    size_t parts = (vecs + widest - 1) / widest;
-    return (vecs + parts - 1) / parts * VEC_LANES;
-}
-
-/* The layout as seen from register v on. Where a tile may begin with an odd one, a panel has two: it is a panel's second, and the
- * next one the next panel's first. */
-INLINE struct layout layout_from(struct layout layout, size_t v) {
-    if (!WHOLE_PANELS && v % VECS)
-        layout.next = layout.panel - layout.next;
-    return layout;
-}
-
-/* One row tile over columns j .. n - 1. */
-INLINE void few_rows(struct tile *t, size_t rows, size_t j, size_t n, const struct product *args, const int in_place) {
+/* One row tile over n columns: in the widest tiles, then in narrower ones. Where a tile begins within a panel it ends there. */
+INLINE void row_tile(struct tile *t, size_t rows, size_t n, const struct product *args, const int in_place) {
     tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
-    size_t widest = tiles[rows - 1].widest;
-    if (!in_place)
-        widest = widest_of(widest, rows, t->k, args);
-    struct layout layout = t->layout;
-    const float *b = t->b;
+    const float *b = t->b, *bias = t->bias;
     float *c = t->c;
-    for (size_t cols; j < n; j += cols) {
-        cols = part(n - j, widest);
-        if (cols > n - j)
-            cols = n - j;
-        size_t first = j / VEC_LANES, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
-        t->b = b + place(layout, first);
-        t->layout = layout_from(layout, first);
-        t->bias = args->bias ? args->bias + j : NULL;
+    size_t width = in_place ? tiles[rows - 1].widest : widest_of(tiles[rows - 1].widest, rows, t->k, args);
+    for (size_t j = 0, cols; j < n; j += cols) {
+        size_t vecs = (n - j + VEC_LANES - 1) / VEC_LANES;
+        while (width > vecs)
+            width /= 2;
+        cols = width * VEC_LANES < n - j ? width * VEC_LANES : n - j;
+        t->b = b + place(t->layout, j / VEC_LANES);
+        t->bias = bias ? bias + j : NULL;
         t->c = c + j;
-        t->tail = vec_tail_of(cols - (vecs - 1) * VEC_LANES);
-        fetch_few(t, rows, vecs, args, in_place);
-        run[vecs - 1](t);
+        t->tail = vec_tail_of(cols - (width - 1) * VEC_LANES);
+        fetch_few(t, rows, width, args, in_place);
+        run[__builtin_ctzl(width)](t);
     }
 }
 
@@ -143,24 +116,37 @@ INLINE struct tiling tiling_of(size_t m, size_t a_stride) {
     return (struct tiling){count, m / count, m % count};
 }
 
-/* Up to a panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the next tile
- * starts from. */
-static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size_t m, size_t n, size_t cols) {
-    size_t count = tiling->count, vecs = (cols + VEC_LANES - 1) / VEC_LANES;
-    bool far = vecs == VECS && is_far(t, m);
-    t->tail = vec_tail_of(cols - (vecs - 1) * VEC_LANES);
+/* A panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the next tile starts
+ * from. */
+static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size_t m, size_t n) {
+    size_t count = tiling->count;
+    bool far = is_far(t, m);
+    t->tail = VEC_WHOLE;
     t->ahead = t->b + t->layout.panel;
     t->ahead_step = far ? (COLS + count - 1) / count : 0;
     for (size_t i = 0; i < count; i++) {
         size_t rows = tiling->height + (i < tiling->taller);
-        t->fetch = fetch_tile(t, i, count, m, n, vecs);
+        t->fetch = fetch_tile(t, i, count, m, n);
         for (size_t r = rows; far && t->scale && r < 2 * rows; r++)
             UNROLL for (size_t v = 0; v < COLS; v += LINE) vec_prefetch_l2(t->c + r * t->c_stride + v);
-        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[vecs - 1])(t);
+        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[__builtin_ctz(VECS)])(t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
         t->scale = next_scale(t->scale, rows);
         t->ahead += t->ahead_step * t->k;
+    }
+}
+
+/* The last `cols` columns, fewer than a panel has. */
+static void ISA_FN(gemm_last_columns)(struct tile t, const struct tiling *tiling, size_t cols,
+                                      const struct product *args) {
+    for (size_t i = 0; i < tiling->count; i++) {
+        size_t rows = tiling->height + (i < tiling->taller);
+        struct tile tile = t;
+        row_tile(&tile, rows, cols, args, 0);
+        t.a += rows * t.a_stride;
+        t.c += rows * t.c_stride;
+        t.scale = next_scale(t.scale, rows);
     }
 }
 
@@ -169,24 +155,26 @@ static void ISA_FN(gemm_block)(const struct product *args, size_t i, size_t m, s
                      .a = args->a + i * args->a_stride + p,
                      .a_stride = args->a_stride,
                      .layout = layout_of(args->panel_stride, args->narrow),
+                     .bias = args->bias,
                      .scale = first_scale(args, i, p),
                      .c = args->c + i * args->c_stride,
                      .c_stride = args->c_stride};
     t.b = args->b + p * t.layout.step;
     fetch_block(&t, args);
     if (m <= ROWS) {
-        few_rows(&t, m, 0, args->n, args, 0);
+        row_tile(&t, m, args->n, args, 0);
         return;
     }
-    const float *b = t.b;
     struct tiling tiling = tiling_of(m, t.a_stride);
     for (size_t j = 0; j < args->n; j += COLS) {
-        t.a = args->a + i * args->a_stride + p;
-        t.b = b + j / COLS * t.layout.panel;
-        t.bias = args->bias ? args->bias + j : NULL;
-        t.scale = first_scale(args, i, p);
-        t.c = args->c + i * args->c_stride + j;
-        ISA_FN(gemm_panel)(&t, &tiling, m, args->n, args->n - j < COLS ? args->n - j : COLS);
+        struct tile panel = t;
+        if (args->n - j < COLS)
+            ISA_FN(gemm_last_columns)(t, &tiling, args->n - j, args);
+        else
+            ISA_FN(gemm_panel)(&panel, &tiling, m, args->n);
+        t.b += t.layout.panel;
+        t.bias = t.bias ? t.bias + COLS : NULL;
+        t.c += COLS;
     }
 }
 
@@ -312,6 +300,7 @@ INLINE struct tile tile_in_place(const struct product *args, size_t k) {
                          .b = args->b,
                          .layout = layout_in_place(args->b_stride),
                          .b_stride = args->b_stride,
+                         .bias = args->bias,
                          .scale = first_scale(args, 0, 0),
                          .c = args->c,
                          .c_stride = args->c_stride,
@@ -364,7 +353,7 @@ static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
         t.a += p;
         t.b += p * args->b_stride;
         t.scale = first_scale(args, 0, p);
-        few_rows(&t, args->m, 0, n, args, 1);
+        row_tile(&t, args->m, n, args, 1);
         p += t.k;
     } while (p < args->k);
     if (n < args->n)
@@ -481,7 +470,6 @@ static const struct attn_gemm_kernel ISA_FN(gemm_f32) = {.name = GEMM_NAME,
                                                          .finite = ISA_FN(gemm_finite),
                                                          .run = ISA_FN(gemm_run),
                                                          .run_rows = ISA_FN(gemm_run_rows),
-                                                         .run_columns = ISA_FN(gemm_run_columns),
-                                                         .dense_cols = DENSE_COLS};
+                                                         .run_columns = ISA_FN(gemm_run_columns)};
 
 const struct attn_gemm_kernel *const ISA_OBJECT(gemm)[] = {&ISA_FN(gemm_f32), NULL};

@@ -75,8 +75,8 @@ struct tile {
 
 typedef void tile_function(const struct tile *t);
 
-/* How a tile finds B: in panels; in panels whose rows further on are fetched meanwhile; in a panel whose successor is fetched
- * meanwhile; in place. */
+/* How a tile finds B: in panels; in panels whose rows further on are fetched meanwhile; in a panel whose successor is brought to
+ * L2 meanwhile; in place. */
 enum source { PANELS, FETCHED_PANELS, FAR_PANELS, IN_PLACE };
 
 /* Where the chains start: compile-time rows and registers, all of them `full` or the last with a tail. */
@@ -101,14 +101,9 @@ INLINE void tile_end(const struct tile *t, const vec *acc, const int rows, const
     float *c = t->c;
     size_t c_stride = t->c_stride;
     vec_tail tail = full ? VEC_WHOLE : t->tail;
-    bool whole = rows <= FORWARDED_ROWS && tail == VEC_WHOLE;
     UNROLL for (int i = 0; i < rows; i++, c += c_stride) {
         UNROLL for (int j = 0; j < width - 1; j++) vec_store(c + j * VEC_LANES, acc[i * width + j]);
-        float *last = c + (width - 1) * VEC_LANES;
-        if (whole)
-            vec_store(last, acc[i * width + width - 1]);
-        else
-            vec_store_tail(tail, last, acc[i * width + width - 1]);
+        vec_store_tail(tail, c + (width - 1) * VEC_LANES, acc[i * width + width - 1]);
     }
 }
 

@@ -29,8 +29,8 @@ INLINE bool is_far(const struct tile *t, size_t m) {
     return false;
 }
 
-INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n, size_t vecs) {
-    (void)t, (void)i, (void)count, (void)m, (void)n, (void)vecs;
+INLINE size_t fetch_tile(const struct tile *t, size_t i, size_t count, size_t m, size_t n) {
+    (void)t, (void)i, (void)count, (void)m, (void)n;
     return 0;
 }
 

@@ -4,7 +4,7 @@
  * of A and 16 of B feed 96 multiply-adds by lane: 22 loads in the 48 cycles that two multiply-add pipes need, or the 24 of
  * four. (A broadcast by ld1r would take a vector pipe as well.) Each accumulator is used again after 12 or 6 cycles, above
  * the latency of 4. Fewer rows take more registers of B at once, across panels, so that 16 chains or more are in
- * flight: 1 x 64, 2 x 56, 3 x 36, 4 x 24, 5 x 20. */
+ * flight: 1 x 64, 2 x 32, 3 x 32. */
 #ifndef ATTN_NEON_TILE_H
 #define ATTN_NEON_TILE_H
 
@@ -12,7 +12,7 @@
 
 #define GEMM_NAME "neon_6x16"
 
-enum { ROWS = 6, COLS = 16, MAX_WIDTH = 16 };
+enum { ROWS = 6, COLS = 16, WIDEST = 16 };
 
 /* B's panel block of 256 x 16 floats is 16 KiB: it stays in the smallest L1 while the rows pass; rows x 256 floats of A stay
  * in L2. Blocks are whole steps of four. */
@@ -26,7 +26,7 @@ enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
 enum { DEPTH = 4 };
 
 /* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles. */
-enum { WHOLE_PANELS = 1, TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS, FORWARDED_ROWS = 0, DENSE_COLS = 0 };
+enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
 #include "body/gemm.h"
 
@@ -99,9 +99,8 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
     tile_end(t, acc, rows, width, 1);
 }
 
-/* Each width up to the widest whose accumulators, A and one more register fit in 32, or four panels; registers of columns in
- * place. */
-#define EACH_ROW_COUNT(X)         X(1, 16, 4) X(2, 14, 4) X(3, 9, 4) X(4, 6, 4) X(5, 5, 2) X(6, 4, 2)
+/* Rows, the widest tile, registers of columns in place: 16 chains or more. */
+#define EACH_ROW_COUNT(X)         X(1, 16, 4) X(2, 8, 4) X(3, 8, 4) X(4, 4, 4) X(5, 4, 2) X(6, 4, 2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
 
 #include "body/gemm_plain.h"

@@ -3,6 +3,7 @@
 #include "dispatch.h"
 #include "ops/small.h"
 #include "ops/workspace.h"
+#include "tuning.h"
 
 /* ---- Uses and paths ---- */
 
@@ -138,20 +139,11 @@ static bool plan_spans(const struct attn_problem *problem, struct attn_plan *pla
 
 /* ---- The path ---- */
 
-/* For up to this many GEMM tiles of query rows it takes less time to read keys and values in place, once per tile, than
- * to pack them. */
-#define MOST_IN_PLACE 3
-
 /* A thread that takes whole heads packs what it reads, and no thread waits for another between packing and the tiles.
  * Threads do so if each gets at least HEADS_PER_THREAD heads, or if each gets the same number and the whole call takes
  * less than 2 ms, so that a late thread costs little. */
 #define HEADS_PER_THREAD 4
 #define MOST_EVEN_NS     (1u << 21)
-
-/* Of so many bytes of keys and values the last-level cache, which other programs share, does not hold all, or holds
- * little. */
-#define PARTLY_DISTANT_BYTES (16u << 20)
-#define DISTANT_BYTES        (32u << 20)
 
 static bool has_many_heads(const struct attn_problem *problem, size_t heads) {
     return heads / HEADS_PER_THREAD >= threads_of(problem);
@@ -165,8 +157,8 @@ static bool shares_heads(const struct attn_problem *problem, const struct attn_p
 
 /* Keys and values that are packed before the first tile. */
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
-    plan->values_in_place =
-        problem->value_size <= plan->gemm->dense_cols && problem->v.row_stride == problem->value_size;
+    plan->values_in_place = problem->value_size <= attn_tuning_for(problem->table->isa)->in_place_value_size &&
+                            problem->v.row_stride == problem->value_size;
     /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
      * serve a smaller batch, whose tasks may share heads. */
     plan->packed_heads = plan->tasks == 1                 ? 1
@@ -185,7 +177,8 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
     size_t rows = problem->longest.rows * problem->group, at_once = plan->gemm->rows;
     if (problem->cache)
         plan->path = ATTN_PATH_CACHED;
-    else if (rows <= MOST_IN_PLACE * at_once && supports(ATTN_PATH_IN_PLACE, plan))
+    else if (rows <= attn_tuning_for(problem->table->isa)->in_place_tiles * at_once &&
+             supports(ATTN_PATH_IN_PLACE, plan))
         plan->path = ATTN_PATH_IN_PLACE;
     else if (rows <= at_once && supports(ATTN_PATH_STREAMED, plan))
         plan->path = ATTN_PATH_STREAMED;
@@ -210,9 +203,10 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
     plan_path(problem, plan, heads);
     /* Scratch memory has room for one packed block. */
     plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS;
+    const struct attn_tuning *tuning = attn_tuning_for(problem->table->isa);
     double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
                    (double)attn_type_size(plan->gemm->b.type);
-    plan->distant = (bytes >= PARTLY_DISTANT_BYTES) + (bytes >= DISTANT_BYTES);
+    plan->distant = (bytes >= (double)tuning->partly_distant_bytes) + (bytes >= (double)tuning->distant_bytes);
     return true;
 }
 

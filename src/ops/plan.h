@@ -69,8 +69,8 @@ struct attn_gemm_kernel;
 struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
     enum attn_path path;
-    bool values_in_place; /* where heads are packed: only their keys are, because the values lie like panels already */
-    int distant;          /* prefetch hint for keys and values, see attn_decode_args */
+    bool values_in_place;                /* where heads are packed: only their keys are */
+    int distant;                         /* prefetch hint for keys and values, see attn_decode_args */
     const struct attn_gemm_kernel *gemm; /* of both products; NULL without tiles */
     size_t tile_rows;                    /* of a tile of query rows, at most; 0 without tiles */
     size_t tiles;                        /* of the longest sequence, for each kv head */

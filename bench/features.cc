@@ -73,13 +73,13 @@ class featured_attention {
             fill_cache(with);
         if (with)
             switch_on();
-        const char *field = nullptr;
-        check(attn_attention_workspace(&args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_attention_workspace(&args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_attention(&args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_attention(&args, workspace.data(), workspace_bytes, error);
     }
 
   private:
@@ -169,14 +169,14 @@ class featured_attention {
             config.pages = shape.kv_len / page_size;
         }
         attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
-        const char *field = nullptr;
+        attn_error error{};
         if (paged)
             scatter_pages(cache, config.pages);
         attn_cache_append_args append = {};
         append.len = shape.kv_len;
         append.k = args.k;
         append.v = args.v;
-        check(attn_cache_append(cache, &append, &field), field);
+        check(attn_cache_append(cache, &append, &error), error);
         args.cache = cache;
     }
 
@@ -186,8 +186,8 @@ class featured_attention {
         random_bits bits(9);
         for (std::size_t i = count; i > 1; i--)
             std::swap(pages[i - 1], pages[bits.next() % i]);
-        const char *field = nullptr;
-        check(attn_cache_set_pages(cache, 0, 0, count, pages.data(), &field), field);
+        attn_error error{};
+        check(attn_cache_set_pages(cache, 0, 0, count, pages.data(), &error), error);
     }
 };
 
@@ -218,13 +218,13 @@ class rotary_layer {
         args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
         if (with)
             args.options.rotary = create(angles, attn_rotary_size, attn_rotary_create, rotary_memory);
-        const char *field = nullptr;
-        check(attn_layer_workspace(layer, &args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_layer_workspace(layer, &args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, error);
     }
 
   private:

@@ -31,16 +31,16 @@ class whole_layer {
         args.q = {x.data(), shape.q_len * hidden, hidden};
         args.k = args.v = {self(shape) ? x.data() : other.data(), shape.kv_len * hidden, hidden};
         args.y = {y.data(), shape.q_len * hidden, hidden};
-        args.options.parallel = parallel_of_subjects();
+        args.parallel = parallel_of_subjects();
         args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
 
-        const char *field = nullptr;
-        check(attn_layer_workspace(layer, &args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_layer_workspace(layer, &args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, error);
     }
 
   private:

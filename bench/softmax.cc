@@ -27,7 +27,7 @@ class masked_softmax {
             args.valid = {ATTN_VALID_PER_ROW, lens.data()};
     }
 
-    attn_status operator()(const char **field) { return attn_masked_softmax(&args, field); }
+    attn_status operator()(attn_error *error) { return attn_masked_softmax(&args, error); }
 
   private:
     buffer<float> x, y;
@@ -40,7 +40,7 @@ class softmax_with_sleef {
     softmax_with_sleef(softmax_function function, const softmax_shape &of)
         : softmax(function), shape(of), x(random_normal(of.rows * of.cols, 1)), y(of.rows * of.cols) {}
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         for (std::size_t row = 0; row < shape.rows; row++)
             softmax(x.data() + row * shape.cols, shape.valid, shape.cols, y.data() + row * shape.cols);
         return ATTN_OK;

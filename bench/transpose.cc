@@ -5,7 +5,7 @@
 namespace bench {
 namespace {
 
-using transpose_function = attn_status (*)(const attn_transpose_args *args, const char **field);
+using transpose_function = attn_status (*)(const attn_transpose_args *args, attn_error *error);
 
 class transpose {
   public:
@@ -23,7 +23,7 @@ class transpose {
         args.merged_row_stride = row;
     }
 
-    attn_status operator()(const char **field) { return function(&args, field); }
+    attn_status operator()(attn_error *error) { return function(&args, error); }
 
   private:
     transpose_function function;

@@ -15,6 +15,12 @@ static void *allocate(size_t bytes) {
     return aligned_alloc(ATTN_ALIGNMENT, (bytes / ATTN_ALIGNMENT + 1) * ATTN_ALIGNMENT);
 }
 
+static void print(const attn_error *error) {
+    char text[128];
+    attn_error_text(error, text, sizeof text);
+    fprintf(stderr, "%s\n", text);
+}
+
 int main(void) {
     const float identity[] = {1, 0, 0, 1}, q[] = {5, 7}, k[] = {1, 2, 1, 2, 9, 9}, v[] = {1, 1, 3, 3, 99, 99};
     const int64_t valid_len = 2;
@@ -28,14 +34,14 @@ int main(void) {
     args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, &valid_len};
     void *memory = NULL, *workspace = NULL;
     attn_layer *layer = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
     attn_status status;
-    if ((status = attn_layer_size(&config, &bytes, &field)) ||
-        (status = attn_layer_create(&config, memory = allocate(bytes), bytes, &layer, &field)) ||
-        (status = attn_layer_workspace(layer, &args, &bytes, &field)) ||
-        (status = attn_layer_forward(layer, &args, workspace = allocate(bytes), bytes, &field)))
-        fprintf(stderr, "%s: %s\n", field, attn_status_string(status));
+    if ((status = attn_layer_size(&config, &bytes, &error)) ||
+        (status = attn_layer_create(&config, memory = allocate(bytes), bytes, &layer, &error)) ||
+        (status = attn_layer_workspace(layer, &args, &bytes, &error)) ||
+        (status = attn_layer_forward(layer, &args, workspace = allocate(bytes), bytes, &error)))
+        print(&error);
     else
         printf("libattn %s on %s: y[0] = %.3f (expected 2.000)\n", attn_version(), attn_isa_name(attn_isa_chosen()),
                y[0]);

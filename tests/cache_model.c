@@ -134,7 +134,7 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
                   const size_t *lens) {
     int64_t each[MODEL_BATCH], cu[MODEL_BATCH + 1];
     attn_cache_append_args args = {.len = maximum(lens, model->batch) + random_below(random, 3)};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     struct tensor k, v;
     for (size_t b = 0; b < model->batch; b++) {
         each[b] = (int64_t)lens[b];
@@ -160,8 +160,8 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
     args.v = tensor_in(&v);
     args.rotary = model->rotary;
     args.rotary_offsets = model->rotary ? model->offsets : NULL;
-    assert_ok(attn_cache_append(cache, &args, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_cache_append(cache, &args, &error));
+    assert_string_equal("none", error.field);
     for (size_t b = 0; b < model->batch; b++)
         model->lens[b] += lens[b];
     check_lengths(model, cache);
@@ -179,9 +179,9 @@ void model_append_some(struct test_random *random, struct model *model, attn_cac
 }
 
 void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len) {
-    const char *field = "none";
-    assert_ok(attn_cache_truncate(cache, sequence, len, &field));
-    assert_string_equal("none", field);
+    attn_error error = {.field = "none"};
+    assert_ok(attn_cache_truncate(cache, sequence, len, &error));
+    assert_string_equal("none", error.field);
     for (size_t b = 0; b < model->batch; b++)
         if ((sequence == b || sequence == ATTN_ALL_SEQUENCES) && model->lens[b] > len) {
             model->lens[b] = len;
@@ -213,20 +213,20 @@ static struct outputs run(const attn_attention_args *args, enum layout layout) {
     struct tensor alone = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END);
     struct outputs r = {.o = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END)};
     attn_attention_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     full.o = tensor_out(&alone);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    assert_ok(attn_attention(&full, workspace, bytes, &error));
     guarded_free(workspace);
     full.o = tensor_out(&r.o);
     full.options.weights = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
     full.options.scores = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
     full.options.log_sum_exp = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_attention(&full, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_attention(&full, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     guarded_free(workspace);
     assert_same_tensor(&r.o, &alone);
     tensor_free(&alone);
@@ -396,13 +396,13 @@ static int asks_for_what_is_gone(const struct model *model, const struct questio
 static void check_refused(const attn_attention_args *args) {
     struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
     attn_attention_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
     full.o = tensor_out(&r.o);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_status(ATTN_TOO_SMALL, attn_attention(&full, workspace, bytes, &field));
-    assert_string_equal("cache", field);
+    assert_status(ATTN_TOO_SMALL, attn_attention(&full, workspace, bytes, &error));
+    assert_string_equal("cache", error.field);
     for (size_t at = 0; at < tensor_count(&r.o); at++)
         assert_true(is_untouched(r.o.data + at));
     guarded_free(workspace);
@@ -469,14 +469,14 @@ struct family family_new(struct test_random *random, size_t most) {
     struct family family = {.count = 0};
     struct member *root = &family.member[0];
     size_t page = page_size(), bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     root->model = model_new(random, random_between(random, 1, 3), most + FAMILY * MORE);
     attn_cache_config own = model_config(&root->model, most), largest = model_config(&root->model, root->model.most);
     largest.batch = MODEL_BATCH;
     root->model.most = most; /* there are positions for the keys of all forks */
     for (size_t b = 0; b < root->model.batch; b++)
         root->model.room[b] = most;
-    assert_ok(attn_cache_size(&largest, &bytes, &field));
+    assert_ok(attn_cache_size(&largest, &bytes, &error));
     family.slot_bytes = (bytes + page - 1) / page * page;
     family.arena = guarded_alloc(FAMILY * (family.slot_bytes + page), page, FLUSH_START);
     for (size_t i = 0; i < FAMILY; i++) {
@@ -485,9 +485,9 @@ struct family family_new(struct test_random *random, size_t most) {
         family.slots[j] = family.arena + i * (family.slot_bytes + page);
         pages_protect(family.slots[j] + family.slot_bytes, page, ACCESS_NONE);
     }
-    assert_ok(attn_cache_size(&own, &bytes, &field));
+    assert_ok(attn_cache_size(&own, &bytes, &error));
     void *memory = take_slot(random, &family, root, bytes);
-    assert_ok(attn_cache_create(&own, memory, bytes, &root->cache, &field));
+    assert_ok(attn_cache_create(&own, memory, bytes, &root->cache, &error));
     return family;
 }
 
@@ -495,7 +495,7 @@ size_t family_fork(struct test_random *random, struct family *family, size_t par
     struct member *of = &family->member[parent], *member = &family->member[family->count];
     size_t sources[MODEL_BATCH], batch = random_between(random, 1, MODEL_BATCH), len = SIZE_MAX, bytes = 0;
     int identity = random_below(random, 3) == 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     assert_in_range(family->count, 1, FAMILY - 1);
     batch = identity ? of->model.batch : batch;
     for (size_t b = 0; b < batch; b++) {
@@ -509,10 +509,10 @@ size_t family_fork(struct test_random *random, struct family *family, size_t par
     attn_cache_fork_config config = {.parent = of->cache, .batch = batch, .len = len, .capacity = most};
     config.sources = identity ? NULL : sources;
     test_case("fork %zu of member %zu: batch=%zu len=%zu capacity=%zu", family->count, parent, batch, len, most);
-    assert_ok(attn_cache_fork_size(&config, &bytes, &field));
+    assert_ok(attn_cache_fork_size(&config, &bytes, &error));
     *member = (struct member){.model = model_continue(&of->model, batch, config.sources, len, most)};
     void *memory = take_slot(random, family, member, bytes);
-    assert_ok(attn_cache_fork(&config, memory, bytes, &member->cache, &field));
+    assert_ok(attn_cache_fork(&config, memory, bytes, &member->cache, &error));
     family_compare(random, family);
     return family->count - 1;
 }

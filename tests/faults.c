@@ -155,6 +155,9 @@ void base(struct arguments *a) {
     *a = (struct arguments){
         .bytes_out = &arena.bytes, .memory = arena.memory, .workspace = arena.workspace, .bytes = BYTES};
     a->gemm_config_value = (attn_gemm_config){ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    a->gemm_args = (attn_gemm_run_args){.m = GEMM_M};
+    a->gemm_args.x = (attn_tensor){.data = arena.q, .row_stride = GEMM_K};
+    a->gemm_args.y = (attn_tensor_out){.data = arena.o, .row_stride = GEMM_N};
     a->layer_config_value = layer_config();
     a->cache_config_value = cache_config();
     a->softmax = softmax_args();
@@ -168,6 +171,7 @@ void base(struct arguments *a) {
     a->parallel_value = (attn_parallel){must_not_run, NULL, 2};
     a->append = (attn_layer_append_args){.len = 1, .k = a->forward.k, .v = a->forward.v, .cache = arena.layer_cache};
     a->gemm_config = &a->gemm_config_value;
+    a->gemm_run_args = &a->gemm_args;
     a->layer_config = &a->layer_config_value;
     a->cache_config = &a->cache_config_value;
     a->softmax_args = &a->softmax;
@@ -187,11 +191,6 @@ void base(struct arguments *a) {
     a->new_cache = &arena.new_cache;
     a->new_rotary = &arena.new_rotary;
     a->new_config = &arena.new_config;
-    a->m = GEMM_M;
-    a->x = arena.q;
-    a->x_stride = GEMM_K;
-    a->y = arena.o;
-    a->y_stride = GEMM_N;
     a->sequence = ATTN_ALL_SEQUENCES;
     a->len = 1;
     a->count = 1;
@@ -200,113 +199,108 @@ void base(struct arguments *a) {
 
 /* ---- The functions ---- */
 
-attn_status gemm_size(struct arguments *a, const char **field) {
-    return attn_gemm_size(a->gemm_config, a->bytes_out, field);
+attn_status gemm_size(struct arguments *a, attn_error *error) {
+    return attn_gemm_size(a->gemm_config, a->bytes_out, error);
 }
 
-attn_status gemm_create(struct arguments *a, const char **field) {
-    return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, field);
+attn_status gemm_create(struct arguments *a, attn_error *error) {
+    return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, error);
 }
 
-attn_status gemm_run(struct arguments *a, const char **field) {
-    return attn_gemm_run(a->gemm, a->m, a->x, a->x_stride, a->y, a->y_stride, a->workspace, a->bytes, a->parallel,
-                         field);
+attn_status gemm_run(struct arguments *a, attn_error *error) {
+    return attn_gemm_run(a->gemm, a->gemm_run_args, error);
 }
 
-attn_status gemm_workspace(struct arguments *a, const char **field) {
-    return attn_gemm_workspace(a->gemm, a->m, a->x_stride, a->bytes_out, field);
+attn_status masked_softmax(struct arguments *a, attn_error *error) {
+    return attn_masked_softmax(a->softmax_args, error);
 }
 
-attn_status masked_softmax(struct arguments *a, const char **field) {
-    return attn_masked_softmax(a->softmax_args, field);
+attn_status transpose_qkv(struct arguments *a, attn_error *error) {
+    return attn_transpose_qkv(a->transpose_args, error);
 }
 
-attn_status transpose_qkv(struct arguments *a, const char **field) {
-    return attn_transpose_qkv(a->transpose_args, field);
+attn_status transpose_output(struct arguments *a, attn_error *error) {
+    return attn_transpose_output(a->transpose_args, error);
 }
 
-attn_status transpose_output(struct arguments *a, const char **field) {
-    return attn_transpose_output(a->transpose_args, field);
+attn_status attention_workspace(struct arguments *a, attn_error *error) {
+    return attn_attention_workspace(a->attention_args, a->bytes_out, error);
 }
 
-attn_status attention_workspace(struct arguments *a, const char **field) {
-    return attn_attention_workspace(a->attention_args, a->bytes_out, field);
+attn_status attention(struct arguments *a, attn_error *error) {
+    return attn_attention(a->attention_args, a->workspace, a->bytes, error);
 }
 
-attn_status attention(struct arguments *a, const char **field) {
-    return attn_attention(a->attention_args, a->workspace, a->bytes, field);
+attn_status merge(struct arguments *a, attn_error *error) {
+    return attn_merge(a->merge_args, error);
 }
 
-attn_status merge(struct arguments *a, const char **field) {
-    return attn_merge(a->merge_args, field);
+attn_status rotary_size(struct arguments *a, attn_error *error) {
+    return attn_rotary_size(a->rotary_config, a->bytes_out, error);
 }
 
-attn_status rotary_size(struct arguments *a, const char **field) {
-    return attn_rotary_size(a->rotary_config, a->bytes_out, field);
+attn_status rotary_create(struct arguments *a, attn_error *error) {
+    return attn_rotary_create(a->rotary_config, a->memory, a->bytes, a->new_rotary, error);
 }
 
-attn_status rotary_create(struct arguments *a, const char **field) {
-    return attn_rotary_create(a->rotary_config, a->memory, a->bytes, a->new_rotary, field);
+attn_status cache_size(struct arguments *a, attn_error *error) {
+    return attn_cache_size(a->cache_config, a->bytes_out, error);
 }
 
-attn_status cache_size(struct arguments *a, const char **field) {
-    return attn_cache_size(a->cache_config, a->bytes_out, field);
+attn_status cache_create_(struct arguments *a, attn_error *error) {
+    return attn_cache_create(a->cache_config, a->memory, a->bytes, a->new_cache, error);
 }
 
-attn_status cache_create_(struct arguments *a, const char **field) {
-    return attn_cache_create(a->cache_config, a->memory, a->bytes, a->new_cache, field);
+attn_status cache_append(struct arguments *a, attn_error *error) {
+    return attn_cache_append(a->cache, a->keys_args, error);
 }
 
-attn_status cache_append(struct arguments *a, const char **field) {
-    return attn_cache_append(a->cache, a->keys_args, field);
+attn_status cache_truncate(struct arguments *a, attn_error *error) {
+    return attn_cache_truncate(a->cache, a->sequence, a->len, error);
 }
 
-attn_status cache_truncate(struct arguments *a, const char **field) {
-    return attn_cache_truncate(a->cache, a->sequence, a->len, field);
+attn_status cache_set_pages(struct arguments *a, attn_error *error) {
+    return attn_cache_set_pages(a->cache, a->sequence, a->first, a->count, a->pages, error);
 }
 
-attn_status cache_set_pages(struct arguments *a, const char **field) {
-    return attn_cache_set_pages(a->cache, a->sequence, a->first, a->count, a->pages, field);
+attn_status cache_adopt(struct arguments *a, attn_error *error) {
+    return attn_cache_adopt(a->cache, a->sequence, a->len, error);
 }
 
-attn_status cache_adopt(struct arguments *a, const char **field) {
-    return attn_cache_adopt(a->cache, a->sequence, a->len, field);
+attn_status fork_size(struct arguments *a, attn_error *error) {
+    return attn_cache_fork_size(a->fork_config, a->bytes_out, error);
 }
 
-attn_status fork_size(struct arguments *a, const char **field) {
-    return attn_cache_fork_size(a->fork_config, a->bytes_out, field);
+attn_status fork_create(struct arguments *a, attn_error *error) {
+    return attn_cache_fork(a->fork_config, a->memory, a->bytes, a->new_cache, error);
 }
 
-attn_status fork_create(struct arguments *a, const char **field) {
-    return attn_cache_fork(a->fork_config, a->memory, a->bytes, a->new_cache, field);
+attn_status layer_size(struct arguments *a, attn_error *error) {
+    return attn_layer_size(a->layer_config, a->bytes_out, error);
 }
 
-attn_status layer_size(struct arguments *a, const char **field) {
-    return attn_layer_size(a->layer_config, a->bytes_out, field);
+attn_status layer_create_(struct arguments *a, attn_error *error) {
+    return attn_layer_create(a->layer_config, a->memory, a->bytes, a->new_layer, error);
 }
 
-attn_status layer_create_(struct arguments *a, const char **field) {
-    return attn_layer_create(a->layer_config, a->memory, a->bytes, a->new_layer, field);
+attn_status layer_workspace(struct arguments *a, attn_error *error) {
+    return attn_layer_workspace(a->layer, a->layer_args, a->bytes_out, error);
 }
 
-attn_status layer_workspace(struct arguments *a, const char **field) {
-    return attn_layer_workspace(a->layer, a->layer_args, a->bytes_out, field);
+attn_status layer_forward(struct arguments *a, attn_error *error) {
+    return attn_layer_forward(a->layer, a->layer_args, a->workspace, a->bytes, error);
 }
 
-attn_status layer_forward(struct arguments *a, const char **field) {
-    return attn_layer_forward(a->layer, a->layer_args, a->workspace, a->bytes, field);
+attn_status layer_cache_config(struct arguments *a, attn_error *error) {
+    return attn_layer_cache_config(a->layer, BATCH, CAPACITY, a->new_config, error);
 }
 
-attn_status layer_cache_config(struct arguments *a, const char **field) {
-    return attn_layer_cache_config(a->layer, BATCH, CAPACITY, a->new_config, field);
+attn_status layer_append_workspace(struct arguments *a, attn_error *error) {
+    return attn_layer_append_workspace(a->layer, a->append_args, a->bytes_out, error);
 }
 
-attn_status layer_append_workspace(struct arguments *a, const char **field) {
-    return attn_layer_append_workspace(a->layer, a->append_args, a->bytes_out, field);
-}
-
-attn_status layer_append(struct arguments *a, const char **field) {
-    return attn_layer_append(a->layer, a->append_args, a->workspace, a->bytes, field);
+attn_status layer_append(struct arguments *a, attn_error *error) {
+    return attn_layer_append(a->layer, a->append_args, a->workspace, a->bytes, error);
 }
 
 /* ---- The check ---- */
@@ -315,16 +309,32 @@ unsigned provoked;
 
 const char *const any_name = "any name";
 
+/* The sentence begins with the field's name, and a short buffer gets the beginning of it. */
+static void check_text(const attn_error *error) {
+    char text[256], cut[256];
+    size_t length = attn_error_text(error, text, sizeof text), size = length / 2;
+    if (length != strlen(text) || strncmp(text, error->field, strlen(error->field)) != 0)
+        test_fail("the text of %zu characters is \"%s\"", length, text);
+    memset(cut, 'x', sizeof cut);
+    assert_int_equal(length, attn_error_text(error, cut, size + 1));
+    assert_memory_equal(text, cut, size);
+    assert_int_equal(0, cut[size]);
+    assert_int_equal('x', cut[size + 1]);
+    assert_int_equal(length, attn_error_text(error, NULL, 0));
+}
+
 void check_bad(function *call, struct arguments *a, attn_status expected, const char *name) {
-    const char *field = "untouched";
+    attn_error error = {.field = "untouched"};
     memcpy(&before, &arena, sizeof arena);
-    attn_status status = call(a, &field);
+    attn_status status = call(a, &error);
     assert_status(expected, status);
     assert_status(expected, call(a, NULL));
-    if (name == any_name ? strcmp(field, "untouched") == 0 : strcmp(field, name) != 0)
-        test_fail("the field is called \"%s\", not \"%s\"", field, name);
+    if (name == any_name ? strcmp(error.field, "untouched") == 0 : strcmp(error.field, name) != 0)
+        test_fail("the field is called \"%s\", not \"%s\"", error.field, name);
     if (memcmp(&before, &arena, sizeof arena) != 0)
         test_fail("something was written");
+    assert_status(status, error.status);
+    check_text(&error);
     provoked |= 1u << status;
 }
 

@@ -89,6 +89,7 @@ extern struct arena arena, before;
 /* The arguments of every function. What a function takes by address it takes by the pointers, which may be NULL. */
 struct arguments {
     const attn_gemm_config *gemm_config;
+    const attn_gemm_run_args *gemm_run_args;
     const attn_layer_config *layer_config;
     const attn_cache_config *cache_config;
     const attn_softmax_args *softmax_args;
@@ -111,13 +112,11 @@ struct arguments {
     attn_cache **new_cache;
     attn_rotary **new_rotary;
     attn_cache_config *new_config;
-    size_t m, x_stride, y_stride, sequence, len, first, count;
+    size_t sequence, len, first, count;
     const int32_t *pages;
-    const float *x;
-    float *y;
-    const attn_parallel *parallel;
 
     attn_gemm_config gemm_config_value;
+    attn_gemm_run_args gemm_args;
     attn_layer_config layer_config_value;
     attn_cache_config cache_config_value;
     attn_softmax_args softmax;
@@ -149,12 +148,12 @@ int set_up(void **state);
  *
  * Each calls the attn_ function of its name; the underscores tell two of them from those of problem.h. */
 
-typedef attn_status function(struct arguments *a, const char **field);
+typedef attn_status function(struct arguments *a, attn_error *error);
 
-function gemm_size, gemm_create, gemm_workspace, gemm_run, masked_softmax, transpose_qkv, transpose_output,
-    attention_workspace, attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append,
-    cache_truncate, cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace,
-    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
+function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
+    attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append, cache_truncate,
+    cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace, layer_forward,
+    layer_cache_config, layer_append_workspace, layer_append;
 
 /* ---- The check ---- */
 
@@ -181,12 +180,12 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
 #define GOOD(call, ...)                                                                                                \
     do {                                                                                                               \
         struct arguments a;                                                                                            \
-        const char *field = "untouched";                                                                               \
+        attn_error error = {.field = "untouched"};                                                                     \
         base(&a);                                                                                                      \
         __VA_ARGS__;                                                                                                   \
         test_case("%s: %s", #call, #__VA_ARGS__);                                                                      \
-        assert_ok(call(&a, &field));                                                                                   \
-        assert_string_equal("untouched", field);                                                                       \
+        assert_ok(call(&a, &error));                                                                                   \
+        assert_string_equal("untouched", error.field);                                                                 \
         provoked |= 1u << ATTN_OK;                                                                                     \
     } while (0)
 

@@ -178,9 +178,9 @@ static const int64_t *starts_of(size_t batch, size_t len, size_t *total) {
 
 /* ---- Calls ---- */
 
-static void ok(attn_status status, const char *field) {
+static void ok(attn_status status, const attn_error *error) {
     if (status != ATTN_OK)
-        stop("%s: %s: %s", now.name, field, attn_status_string(status));
+        stop("%s: %s: %s", now.name, error->field, attn_status_string(status));
 }
 
 /* As many tasks as threads, the last one first, in the calling thread. */
@@ -195,18 +195,18 @@ static const attn_parallel three_tasks = {run_backwards, NULL, 3};
 static attn_rotary *new_rotary(size_t positions, size_t dims, attn_rotary_pairs pairs, double base) {
     attn_rotary_config config = {.positions = positions, .dims = dims / 2 * 2, .pairs = pairs, .base = base};
     attn_rotary *rotary = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_rotary_size(&config, &bytes, &field), field);
-    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &field), field);
+    ok(attn_rotary_size(&config, &bytes, &error), &error);
+    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &error), &error);
     return rotary;
 }
 
 static void run_attention(const attn_attention_args *args) {
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_attention_workspace(args, &bytes, &field), field);
-    ok(attn_attention(args, take(bytes), bytes, &field), field);
+    ok(attn_attention_workspace(args, &bytes, &error), &error);
+    ok(attn_attention(args, take(bytes), bytes, &error), &error);
 }
 
 /* ---- Options ---- */
@@ -473,7 +473,7 @@ static void attention_case(const struct shape *s, const struct option *option) {
     p.data[0] = a.q.data;
     p.data[1] = a.k.data;
     p.data[2] = a.v.data;
-    a.options.parallel = s->parallel;
+    a.parallel = s->parallel;
     option->choose(&p);
     a.scale = p.scale;
     run_attention(&a);
@@ -507,8 +507,8 @@ static void append(const struct appending *to, size_t len, bool uneven) {
     args.v = cache_rows(CACHE_BATCH * len, CACHE_VALUE_SIZE);
     if (uneven)
         args.lens = lengths(CACHE_BATCH, len);
-    const char *field = "";
-    ok(attn_cache_append(to->cache, &args, &field), field);
+    attn_error error = {0};
+    ok(attn_cache_append(to->cache, &args, &error), &error);
 }
 
 static void append_packed(const struct appending *to, size_t len) {
@@ -516,8 +516,8 @@ static void append_packed(const struct appending *to, size_t len) {
     args.cu.cu = starts_of(CACHE_BATCH, len, &args.cu.total);
     args.k = cache_rows(args.cu.total, CACHE_SIZE);
     args.v = cache_rows(args.cu.total, CACHE_VALUE_SIZE);
-    const char *field = "";
-    ok(attn_cache_append(to->cache, &args, &field), field);
+    attn_error error = {0};
+    ok(attn_cache_append(to->cache, &args, &error), &error);
 }
 
 /* Pages from the last to the first, taken by the sequences in turn. */
@@ -525,8 +525,8 @@ static void set_pages(attn_cache *cache, size_t count) {
     for (size_t b = 0; b < CACHE_BATCH; b++)
         for (size_t i = 0; i < count; i++) {
             int32_t page = (int32_t)(CACHE_BATCH * (count - 1 - i) + b);
-            const char *field = "";
-            ok(attn_cache_set_pages(cache, b, i, 1, &page, &field), field);
+            attn_error error = {0};
+            ok(attn_cache_set_pages(cache, b, i, 1, &page, &error), &error);
         }
 }
 
@@ -540,10 +540,10 @@ static attn_cache *new_cache(enum kind kind, size_t capacity) {
         config.pages = CACHE_BATCH * config.capacity / PAGE;
     }
     attn_cache *cache = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_cache_size(&config, &bytes, &field), field);
-    ok(attn_cache_create(&config, take(bytes), bytes, &cache, &field), field);
+    ok(attn_cache_size(&config, &bytes, &error), &error);
+    ok(attn_cache_create(&config, take(bytes), bytes, &cache, &error), &error);
     if (kind == PAGES)
         set_pages(cache, config.capacity / PAGE);
     return cache;
@@ -554,10 +554,10 @@ static attn_cache *new_fork(const attn_cache *parent, size_t len, size_t capacit
     static const size_t sources[CACHE_BATCH] = {1, 0};
     attn_cache_fork_config config = {parent, CACHE_BATCH, sources, len, capacity};
     attn_cache *cache = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_cache_fork_size(&config, &bytes, &field), field);
-    ok(attn_cache_fork(&config, take(bytes), bytes, &cache, &field), field);
+    ok(attn_cache_fork_size(&config, &bytes, &error), &error);
+    ok(attn_cache_fork(&config, take(bytes), bytes, &cache, &error), &error);
     return cache;
 }
 
@@ -570,8 +570,8 @@ static attn_cache *fill_cache(enum kind kind, size_t len, const attn_rotary *rot
         to.cache = new_fork(to.cache, first - 5, len);
     append(&to, second, true);
     append_packed(&to, third);
-    const char *field = "";
-    ok(attn_cache_truncate(to.cache, 0, attn_cache_length(to.cache, 0) - 2, &field), field);
+    attn_error error = {0};
+    ok(attn_cache_truncate(to.cache, 0, attn_cache_length(to.cache, 0) - 2, &error), &error);
     return to.cache;
 }
 
@@ -587,7 +587,7 @@ static void cache_case(enum kind kind, size_t len, const struct option *option, 
     const attn_rotary *table = rotated ? new_rotary(len + 9, CACHE_SIZE, ATTN_ROTARY_HALVES, 0) : NULL;
     a.cache = fill_cache(kind, len, table);
     p.kv_len = attn_cache_length(a.cache, ATTN_ALL_SEQUENCES);
-    a.options.parallel = parallel;
+    a.parallel = parallel;
     option->choose(&p);
     if (rotated)
         a.options.rotary = table;
@@ -643,10 +643,10 @@ static attn_layer *new_layer(const struct layer_shape *s) {
     config.w_v = linear(s->value_size, kv_hidden, s);
     config.w_o = linear(s->hidden, s->hidden, s);
     attn_layer *layer = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_layer_size(&config, &bytes, &field), field);
-    ok(attn_layer_create(&config, take(bytes), bytes, &layer, &field), field);
+    ok(attn_layer_size(&config, &bytes, &error), &error);
+    ok(attn_layer_create(&config, take(bytes), bytes, &layer, &error), &error);
     return layer;
 }
 
@@ -664,15 +664,15 @@ static attn_layer_args layer_args(const struct layer_shape *s) {
     a.k = rows_in(s, s->kv_len, s->key_size, &a.kv_cu);
     a.v = rows_in(s, s->kv_len, s->value_size, &a.kv_cu);
     a.y = (attn_rows_out){outputs(s->batch * s->q_len * s->hidden), s->q_len * s->hidden, s->hidden};
-    a.options.parallel = s->parallel;
+    a.parallel = s->parallel;
     return a;
 }
 
 static void forward(const attn_layer *layer, const attn_layer_args *args, size_t hidden) {
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_layer_workspace(layer, args, &bytes, &field), field);
-    ok(attn_layer_forward(layer, args, take(bytes), bytes, &field), field);
+    ok(attn_layer_workspace(layer, args, &bytes, &error), &error);
+    ok(attn_layer_forward(layer, args, take(bytes), bytes, &error), &error);
     add(args->y.data, args->batch * args->q_len * hidden);
 }
 
@@ -695,12 +695,12 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
     attn_layer_args a = layer_args(s);
     attn_cache_config config;
     attn_layer_append_args append_args = {.k = a.k, .v = a.v, .parallel = s->parallel};
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0, done = 0;
-    ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &field), field);
+    ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &error), &error);
     config.ring = kind == RING;
-    ok(attn_cache_size(&config, &bytes, &field), field);
-    ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &field), field);
+    ok(attn_cache_size(&config, &bytes, &error), &error);
+    ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &error), &error);
     a.cache = append_args.cache;
     a.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
     a.q_len = 1;
@@ -709,8 +709,8 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
         append_args.k.data = a.k.data + done * s->key_size;
         append_args.v.data = a.v.data + done * s->value_size;
         done += append_args.len;
-        ok(attn_layer_append_workspace(layer, &append_args, &bytes, &field), field);
-        ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &field), field);
+        ok(attn_layer_append_workspace(layer, &append_args, &bytes, &error), &error);
+        ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &error), &error);
         a.kv_len = done;
         forward(layer, &a, s->hidden);
     }
@@ -748,8 +748,8 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
     }
     attn_merge_args args = {now.isa, parts, 2, heads, q_len, size, o, log_sum_exp_of, {0}, outputs(rows), parallel};
     args.merged = (attn_tensor_out){outputs(rows * size), heads * q_len * size, q_len * size, size};
-    const char *field = "";
-    ok(attn_merge(&args, &field), field);
+    attn_error error = {0};
+    ok(attn_merge(&args, &error), &error);
     add(args.merged.data, rows * size);
     add(args.merged_log_sum_exp, rows);
     end();
@@ -765,13 +765,15 @@ static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transpos
     if (is_transposed)
         config.w.bias = numbers(n);
     attn_gemm *gemm = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_gemm_size(&config, &bytes, &field), field);
-    ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &field), field);
-    ok(attn_gemm_workspace(gemm, m, k + gap, &bytes, &field), field);
+    ok(attn_gemm_size(&config, &bytes, &error), &error);
+    ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &error), &error);
     float *y = outputs(m * n), *x = numbers(m * (k + gap));
-    ok(attn_gemm_run(gemm, m, x, k + gap, y, n, take(bytes), bytes, parallel, &field), field);
+    attn_gemm_run_args args = {.m = m, .parallel = parallel};
+    args.x = (attn_tensor){.data = x, .row_stride = k + gap};
+    args.y = (attn_tensor_out){.data = y, .row_stride = n};
+    ok(attn_gemm_run(gemm, &args, &error), &error);
     add(y, m * n);
     end();
 }
@@ -796,8 +798,8 @@ static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empt
                               y,       ROWS * cols, cols, {kind, NULL}, empty, NULL};
     if (kind != ATTN_VALID_ALL)
         args.valid.lens = lengths((size_t)BATCH * ROWS, cols);
-    const char *field = "";
-    ok(attn_masked_softmax(&args, &field), field);
+    attn_error error = {0};
+    ok(attn_masked_softmax(&args, &error), &error);
     add(y, BATCH * ROWS * cols);
     end();
 }
@@ -818,11 +820,11 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
     float *split = outputs(n), *merged = outputs(BATCH * len * row);
     attn_transpose_args args = {now.isa, BATCH,     len, heads, head_size, numbers(BATCH * len * row),
                                 split,   len * row, row, NULL};
-    const char *field = "";
-    ok(attn_transpose_qkv(&args, &field), field);
+    attn_error error = {0};
+    ok(attn_transpose_qkv(&args, &error), &error);
     args.x = split;
     args.y = merged;
-    ok(attn_transpose_output(&args, &field), field);
+    ok(attn_transpose_output(&args, &error), &error);
     add(split, n);
     add(merged, BATCH * len * row);
     end();

@@ -164,11 +164,11 @@ PROBLEM_API struct attention_result attention_result_new(const attn_attention_ar
 /* Runs with a workspace of exactly the size that was asked for. */
 PROBLEM_API void attention_run_into(const attn_attention_args *args, enum flush flush) {
     size_t bytes = 0;
-    const char *field = "none";
-    assert_ok(attn_attention_workspace(args, &bytes, &field));
+    attn_error error = {.field = "none"};
+    assert_ok(attn_attention_workspace(args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, flush);
-    assert_ok(attn_attention(args, workspace, bytes, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_attention(args, workspace, bytes, &error));
+    assert_string_equal(error.field, "none");
     guarded_free(workspace);
 }
 
@@ -318,7 +318,7 @@ PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_la
     struct layer_result r = {.rows = args->batch * config->heads * args->q_len,
                              .kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
     attn_layer_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
     r.y = tensor_new(layout, args->batch, 1, args->q_len, config->hidden, flush);
     r.weights = guarded_floats(r.rows * r.kv_len, flush);
@@ -326,10 +326,10 @@ PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_la
     full.y = tensor_rows_out(&r.y);
     full.options.weights = r.weights;
     full.options.log_sum_exp = r.log_sum_exp;
-    assert_ok(attn_layer_workspace(layer, &full, &bytes, &field));
+    assert_ok(attn_layer_workspace(layer, &full, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, flush);
-    assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &error));
+    assert_string_equal(error.field, "none");
     guarded_free(workspace);
     return r;
 }
@@ -365,9 +365,9 @@ PROBLEM_API attn_cache *cache_create(const attn_cache_config *config, void **mem
 PROBLEM_API void cache_append(attn_cache *cache, size_t len, attn_tensor k, attn_tensor v,
                               const attn_parallel *parallel) {
     attn_cache_append_args args = {.len = len, .k = k, .v = v, .parallel = parallel};
-    const char *field = "none";
-    assert_ok(attn_cache_append(cache, &args, &field));
-    assert_string_equal(field, "none");
+    attn_error error = {.field = "none"};
+    assert_ok(attn_cache_append(cache, &args, &error));
+    assert_string_equal(error.field, "none");
 }
 
 /* The rows from `begin` on. */

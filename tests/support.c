@@ -519,6 +519,16 @@ void test_matrix_free(struct test_matrix *matrix) {
     matrix->data = NULL;
 }
 
+/* ---- Calls ---- */
+
+attn_status gemm_rows(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                      const attn_parallel *parallel, attn_error *error) {
+    attn_gemm_run_args args = {.m = m, .parallel = parallel};
+    args.x = (attn_tensor){.data = x, .row_stride = x_stride};
+    args.y = (attn_tensor_out){.data = y, .row_stride = y_stride};
+    return attn_gemm_run(gemm, &args, error);
+}
+
 /* ---- Comparison ---- */
 
 static bool same_float(float a, float b) {

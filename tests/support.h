@@ -124,6 +124,12 @@ void test_matrix_check(const struct test_matrix *matrix);
 /* Checks and frees. */
 void test_matrix_free(struct test_matrix *matrix);
 
+/* ---- Calls ---- */
+
+/* attn_gemm_run with its arguments in a row. */
+attn_status gemm_rows(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                      const attn_parallel *parallel, attn_error *error);
+
 /* ---- Comparison ---- */
 
 /* Every float has the same bits; a NaN equals any NaN. */

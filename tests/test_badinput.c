@@ -3,6 +3,7 @@
 #include "faults.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* ---- Kernel level ---- */
 
@@ -50,29 +51,27 @@ static void test_gemm(void **state) {
     BAD_MEMORY(gemm_create, gemm_size, "memory", memory);
     GOOD(gemm_create, a.gemm_config_value.w.bias = NULL);
 
-    BAD(gemm_workspace, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
-    BAD(gemm_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
-    BAD_SIZE(gemm_workspace, "m", m);
-
     BAD(gemm_run, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
-    BAD(gemm_run, ATTN_NULL_POINTER, "x", a.x = NULL);
-    BAD(gemm_run, ATTN_NULL_POINTER, "y", a.y = NULL);
-    BAD_SIZE(gemm_run, "m", m);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = GEMM_K - 1);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = 0);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "y_stride", a.y_stride = GEMM_N - 1);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = SIZE_MAX);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = POWER(60)); /* above PTRDIFF_MAX bytes only */
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.y_stride = SIZE_MAX / 2);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.m = PTRDIFF_MAX);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q + GEMM_M * GEMM_K - 1);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.x = arena.o + GEMM_M * GEMM_N - 1);
-    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
-    GOOD(gemm_run, a.y = arena.q + GEMM_M * GEMM_K);
-    GOOD(gemm_run, a.x = arena.o + GEMM_M * GEMM_N);
-    GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.parallel = &a.parallel_value);
-    GOOD(gemm_run, a.m = 0; a.x = NULL; a.y = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "args", a.gemm_run_args = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "x.data", a.gemm_args.x.data = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "y.data", a.gemm_args.y.data = NULL);
+    BAD_SIZE(gemm_run, "m", gemm_args.m);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = GEMM_K - 1);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = 0);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "y.row_stride", a.gemm_args.y.row_stride = GEMM_N - 1);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.x.row_stride = SIZE_MAX);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.x.row_stride = POWER(60)); /* above PTRDIFF_MAX bytes only */
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.y.row_stride = SIZE_MAX / 2);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.m = PTRDIFF_MAX);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K - 1);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N - 1);
+    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
+        a.gemm_args.parallel = &a.parallel_value);
+    GOOD(gemm_run, a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K);
+    GOOD(gemm_run, a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N);
+    GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.gemm_args.parallel = &a.parallel_value);
+    GOOD(gemm_run, a.gemm_args.m = 0; a.gemm_args.x.data = NULL; a.gemm_args.y.data = NULL);
 }
 
 static void test_masked_softmax(void **state) {
@@ -189,8 +188,6 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = INFINITY);                                     \
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)3);                  \
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)-1);                 \
-        BAD(call, ATTN_NULL_POINTER, "options.parallel.run", a.parallel_value.run = NULL;                              \
-            a.member.parallel = &a.parallel_value);                                                                    \
         GOOD(call, put_offset(&a.member, INT64_MIN));                                                                  \
         GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
@@ -272,6 +269,7 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
 
 static void attention_sizes(function *call) {
     BAD(call, ATTN_NULL_POINTER, "args", a.attention_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.attention.parallel = &a.parallel_value);
     BAD_ISA(call, attention.isa);
     BAD_SIZE(call, "batch", attention.batch);
     BAD_SIZE(call, "heads", attention.heads);
@@ -498,6 +496,7 @@ static void test_layer_creation(void **state) {
 static void layer_sizes(function *call) {
     BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
     BAD(call, ATTN_NULL_POINTER, "args", a.layer_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.forward.parallel = &a.parallel_value);
     BAD_SIZE(call, "batch", forward.batch);
     BAD_SIZE(call, "q_len", forward.q_len);
     BAD_SIZE(call, "kv_len", forward.kv_len);
@@ -632,13 +631,13 @@ static void test_runs_at_random(void **state) {
         args->k.head_stride = size_at_random(&random);
         args->v.batch_stride = size_at_random(&random);
         args->o.row_stride = size_at_random(&random);
-        args->options.parallel = random_below(&random, 2) ? &a.parallel_value : NULL;
+        args->parallel = random_below(&random, 2) ? &a.parallel_value : NULL;
         a.forward.batch = size_at_random(&random);
         a.forward.q_len = size_at_random(&random);
         a.forward.kv_len = size_at_random(&random);
         a.forward.q.batch_stride = size_at_random(&random);
         a.forward.y.row_stride = size_at_random(&random);
-        a.forward.options.parallel = args->options.parallel;
+        a.forward.parallel = args->parallel;
         test_case("attention %zu x %zu x %zu x %zu, sizes %zu, %zu; layer %zu x %zu x %zu; %zu threads", args->batch,
                   args->heads, args->q_len, args->kv_len, args->head_size, args->value_size, a.forward.batch,
                   a.forward.q_len, a.forward.kv_len, a.parallel_value.threads);
@@ -717,6 +716,57 @@ static void test_status_strings(void **state) {
     }
 }
 
+static void test_status_names(void **state) {
+    (void)state;
+    assert_string_equal("ATTN_OK", attn_status_name(ATTN_OK));
+    assert_string_equal("ATTN_TOO_SMALL", attn_status_name(ATTN_TOO_SMALL));
+    assert_string_equal("ATTN_MISMATCH", attn_status_name(ATTN_MISMATCH));
+    for (int i = 0; i <= ATTN_MISMATCH; i++)
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(attn_status_name((attn_status)j), attn_status_name((attn_status)i));
+    assert_string_equal("no status", attn_status_name((attn_status)-1));
+    assert_string_equal("no status", attn_status_name((attn_status)(ATTN_MISMATCH + 1)));
+}
+
+/* What an error says of a call that fails, made of valid arguments by the statements. */
+#define SAYS(call, text, expected_needed, expected_given, ...)                                                         \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        attn_error error;                                                                                              \
+        char said[256];                                                                                                \
+        base(&a);                                                                                                      \
+        __VA_ARGS__;                                                                                                   \
+        call(&a, &error);                                                                                              \
+        assert_int_equal(expected_needed, error.needed);                                                               \
+        assert_int_equal(expected_given, error.given);                                                                 \
+        attn_error_text(&error, said, sizeof said);                                                                    \
+        assert_string_equal(text, said);                                                                               \
+    } while (0)
+
+static void test_error_texts(void **state) {
+    (void)state;
+    size_t bytes;
+    char text[64], expected[64];
+    struct arguments measured;
+    base(&measured);
+    assert_ok(attention_workspace(&measured, NULL));
+    bytes = arena.bytes;
+    snprintf(expected, sizeof expected, "bytes: too small: %zu needed, 100 given", bytes);
+    SAYS(attention, expected, bytes, 100, a.bytes = 100);
+    SAYS(attention_workspace, "head_size: too small: at least 1, but 0 given", 1, 0, a.attention.head_size = 0);
+    SAYS(cache_truncate, "sequence: too large: at most 1, but 2 given", BATCH - 1, BATCH, a.sequence = BATCH);
+    SAYS(cache_truncate, "len: too large: at most 5, but 6 given", KV_LEN, KV_LEN + 1, a.len = KV_LEN + 1);
+    SAYS(cache_append, "len: too small: 4 needed, 3 given", 4, CAPACITY - KV_LEN, a.keys.len = 4);
+    SAYS(attention, "kv_len: does not belong together: 5 expected, 4 given", KV_LEN, KV_LEN - 1,
+         a.attention.cache = arena.cache;
+         a.attention.kv_len = KV_LEN - 1);
+    SAYS(attention, "args: a required pointer is NULL", 0, 0, a.attention_args = NULL);
+    attn_error_text(&(attn_error){0}, text, sizeof text);
+    assert_string_equal("success", text);
+    attn_error_text(NULL, text, sizeof text);
+    assert_string_equal("success", text);
+}
+
 /* The tests above have seen every status; a library of scalar only supports what it holds. */
 static void test_every_status_was_provoked(void **state) {
     (void)state;
@@ -743,6 +793,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(test_runs_at_random, set_up),
         cmocka_unit_test_setup(test_cu_at_random, set_up),
         cmocka_unit_test(test_status_strings),
+        cmocka_unit_test(test_status_names),
+        cmocka_unit_test_setup(test_error_texts, set_up),
         cmocka_unit_test(test_every_status_was_provoked),
     };
     return test_run(tests);

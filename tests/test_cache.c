@@ -230,7 +230,7 @@ static void test_full_cache(void **state) {
     for (size_t i = 0; i < sweep(20, 5); i++) {
         struct problem p = random_problem(&random, i);
         size_t bytes = 0, left = p.config.capacity - p.total;
-        const char *field = NULL;
+        attn_error error = {0};
         attn_cache_append_args args = {.len = left + 1, .k = tensor_in(&p.k), .v = tensor_in(&p.v)};
         append_up_to(&random, &p, p.total, p.total);
         assert_ok(attn_cache_size(&p.config, &bytes, NULL));
@@ -238,10 +238,10 @@ static void test_full_cache(void **state) {
         assert_non_null(before);
         make_defined(p.memory, bytes);
         memcpy(before, p.memory, bytes);
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
-        assert_string_equal("len", field);
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &error));
+        assert_string_equal("len", error.field);
         args.len = PTRDIFF_MAX;
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &error));
         assert_memory_equal(before, p.memory, bytes);
         assert_int_equal(p.total, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
         compare_all_masks(&random, &p);
@@ -298,13 +298,13 @@ static void layer_problem_free(struct layer_problem *p) {
 static void layer_append(struct layer_problem *p, size_t count) {
     size_t length = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES), bytes = 0;
     attn_layer_append_args args = {.len = count, .cache = p->cache};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.k = rows_from(&p->k, length);
     args.v = rows_from(&p->v, length);
-    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     assert_int_equal(length + count, attn_cache_length(p->cache, ATTN_ALL_SEQUENCES));
     guarded_free(workspace);
 }

@@ -309,12 +309,12 @@ struct fork {
 
 static attn_cache *fork_create(struct test_random *random, const attn_cache_fork_config *config, void **memory) {
     attn_cache *cache = NULL;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
-    assert_ok(attn_cache_fork_size(config, &bytes, &field));
+    assert_ok(attn_cache_fork_size(config, &bytes, &error));
     *memory = poisoned_alloc(bytes, random_flush(random));
-    assert_ok(attn_cache_fork(config, *memory, bytes, &cache, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_cache_fork(config, *memory, bytes, &cache, &error));
+    assert_string_equal("none", error.field);
     return cache;
 }
 
@@ -400,7 +400,7 @@ static void check_chain(struct test_random *random, int downwards) {
     size_t slot = 0, all[MODEL_BATCH];
     char *memory = NULL;
     for (size_t i = 0; i < CHAIN; i++) {
-        const char *field = "none";
+        attn_error error = {.field = "none"};
         attn_cache_fork_config fork = {.batch = 1, .len = shared[i], .capacity = KEYS};
         size_t place = downwards ? CHAIN - 1 - i : i, bytes;
         test_case("fork %zu of a chain, %s", i, downwards ? "each below its parent" : "each above its parent");
@@ -408,16 +408,16 @@ static void check_chain(struct test_random *random, int downwards) {
             chain[i].m = model_new(random, 1, KEYS);
             chain[i].m.rotary = NULL;
             config = model_config(&chain[i].m, 2 * KEYS); /* what is larger than any fork */
-            assert_ok(attn_cache_size(&config, &slot, &field));
+            assert_ok(attn_cache_size(&config, &slot, &error));
             memory = poisoned_alloc(CHAIN * slot, FLUSH_END);
             config.capacity = KEYS;
-            assert_ok(attn_cache_create(&config, memory + place * slot, slot, &chain[i].cache, &field));
+            assert_ok(attn_cache_create(&config, memory + place * slot, slot, &chain[i].cache, &error));
         } else {
             fork.parent = chain[i - 1].cache;
             chain[i].m = model_continue(&chain[i - 1].m, 1, NULL, shared[i], KEYS);
-            assert_ok(attn_cache_fork_size(&fork, &bytes, &field));
+            assert_ok(attn_cache_fork_size(&fork, &bytes, &error));
             assert_in_range(bytes, 1, slot);
-            assert_ok(attn_cache_fork(&fork, memory + place * slot, slot, &chain[i].cache, &field));
+            assert_ok(attn_cache_fork(&fork, memory + place * slot, slot, &chain[i].cache, &error));
         }
         all[0] = KEYS - shared[i];
         model_append(random, &chain[i].m, chain[i].cache, TEST_NORMAL, all);
@@ -490,12 +490,12 @@ static void test_full_forks(void **state) {
         struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, child.m.kv_heads, args.len,
                                         child.m.head_size + child.m.value_size, FLUSH_END);
         args.k = args.v = tensor_in(&x);
-        const char *field = "none";
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(child.cache, &args, &field));
-        assert_string_equal("len", field);
+        attn_error error = {.field = "none"};
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(child.cache, &args, &error));
+        assert_string_equal("len", error.field);
         model_compare(&random, &child.m, child.cache);
         args.len = CAPACITY - len; /* there may be memory for it */
-        if (attn_cache_append(child.cache, &args, &field) == ATTN_OK)
+        if (attn_cache_append(child.cache, &args, &error) == ATTN_OK)
             assert_ok(attn_cache_truncate(child.cache, 0, len, NULL));
         else
             assert_in_range(len, 0, LEN - 1);
@@ -678,7 +678,7 @@ static void compare_workspaces(struct test_random *random, enum kind kind, size_
     args.kv_len = 0;
     args.o = tensor_out(&o);
     args.cache = holder.cache;
-    args.options.parallel = &parallel;
+    args.parallel = &parallel;
     test_case("%s: heads=%zu kv_heads=%zu sizes=%zu,%zu threads=%zu", kind_names[kind], m.heads, m.kv_heads,
               m.head_size, m.value_size, threads);
     assert_ok(attn_attention_workspace(&args, &needed, NULL));

@@ -199,7 +199,7 @@ static void test_same_bits_on_every_isa_and_thread_count(void **state) {
         for (size_t threads = 1; threads <= 8; threads++) {
             attn_parallel parallel = {run_in_reverse, &runs, threads};
             attn_attention_args args = p.args;
-            args.options.parallel = &parallel;
+            args.parallel = &parallel;
             args.isa = ATTN_ISA_SCALAR;
             struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
             assert_same_result(&expected, &actual);

@@ -25,8 +25,8 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
     void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
     for (size_t b = 0; b < x->batch; b++)
-        assert_ok(attn_gemm_run(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0),
-                                y.row_stride, NULL, 0, NULL, NULL));
+        assert_ok(gemm_rows(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0), y.row_stride,
+                            NULL, NULL));
     guarded_free(memory);
     return y;
 }
@@ -184,14 +184,14 @@ static void append_both(struct problem *p, size_t begin, size_t len, const int64
     size_t kv_width = p->kv_heads * p->head_size, bytes = 0;
     attn_layer_append_args args = {.len = len, .lens = lens, .cache = p->cache, .rotary = p->args.options.rotary};
     attn_cache_append_args by_hand = {.len = len, .lens = lens, .rotary = args.rotary};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.rotary_offsets = by_hand.rotary_offsets = p->args.options.rotary_offsets;
     args.k = rows_from(&p->k, begin);
     args.v = rows_from(&p->v, begin);
-    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     guarded_free(workspace);
 
     struct tensor k = project(&p->weights.config.w_k, kv_width, &p->k);
@@ -256,16 +256,16 @@ static void outputs_free(struct outputs *r) {
 static struct outputs run_layer(const struct problem *p) {
     struct outputs r = outputs_new(p);
     attn_layer_args args = p->args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
     r.y = tensor_new(LAYOUT_GAPS, p->q.batch, 1, p->q.len, p->weights.config.hidden, FLUSH_END);
     args.y = tensor_rows_out(&r.y);
     args.cache = p->cache;
     args.options = ask_for_all(&p->args.options, &r);
-    assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    r.status = attn_layer_forward(p->layer, &args, workspace, bytes, &field);
-    assert_string_equal(r.status == ATTN_OK ? "none" : "cache", field);
+    r.status = attn_layer_forward(p->layer, &args, workspace, bytes, &error);
+    assert_string_equal(r.status == ATTN_OK ? "none" : "cache", error.field);
     guarded_free(workspace);
     return r;
 }

@@ -36,13 +36,13 @@ static attn_merge_args merge_args(const struct parts *parts) {
 static struct merged merge_run(const attn_merge_args *args, enum layout layout, enum flush flush) {
     struct merged merged = {.rows = args->batch * args->heads * args->q_len};
     attn_merge_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     merged.o = tensor_new(layout, args->batch, args->heads, args->q_len, args->value_size, flush);
     merged.log_sum_exp = guarded_floats(merged.rows, flush);
     full.merged = tensor_out(&merged.o);
     full.merged_log_sum_exp = merged.log_sum_exp;
-    assert_ok(attn_merge(&full, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_merge(&full, &error));
+    assert_string_equal(error.field, "none");
     return merged;
 }
 

@@ -44,10 +44,10 @@ static bool share_a_float(const struct attn_strided *a, const struct attn_stride
 static bool is_taken(const struct attn_strided *output, const struct attn_strided *input) {
     struct attn_named_bytes a = {"output", output->data, floats_of(output) * sizeof(float)};
     struct attn_named_bytes b = {"input", input->data, floats_of(input) * sizeof(float)};
-    const char *field = "untouched";
-    attn_status status = attn_check_input(output, &a, input, &b, &field);
+    attn_error error = {.field = "untouched"};
+    attn_status status = attn_check_input(output, &a, input, &b, &error);
     assert_true(status == ATTN_OK || status == ATTN_OVERLAP);
-    assert_string_equal(status == ATTN_OK ? "untouched" : "output", field);
+    assert_string_equal(status == ATTN_OK ? "untouched" : "output", error.field);
     return status == ATTN_OK;
 }
 
@@ -161,10 +161,10 @@ static void attention_beside(struct test_random *random, size_t place, bool rows
     struct tensor o = {args.o.data, BATCH, HEADS, LEN, SIZE, at.batch_stride, at.head_stride, at.row_stride};
     assert_same_tensor(&expected.o, &o);
     check_others(before, buffer, count, row, place * part, place * part + part);
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.o.data += place == 3 ? -1 : 1; /* one column into a neighbour */
-    assert_status(ATTN_OVERLAP, attn_attention(&args, NULL, 0, &field));
-    assert_string_equal("o", field);
+    assert_status(ATTN_OVERLAP, attn_attention(&args, NULL, 0, &error));
+    assert_string_equal("o", error.field);
     attention_free(&expected);
     guarded_free(buffer);
     guarded_free(before);
@@ -223,13 +223,13 @@ static void test_gemm(void **state) {
     assert_ok(attn_gemm_size(&config, &bytes, NULL));
     void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
-    assert_ok(attn_gemm_run(gemm, M, buffer, ROW, y, N, NULL, 0, NULL, NULL));
-    assert_ok(attn_gemm_run(gemm, M, buffer, ROW, buffer + K + 1, ROW, NULL, 0, NULL, NULL));
+    assert_ok(gemm_rows(gemm, M, buffer, ROW, y, N, NULL, NULL));
+    assert_ok(gemm_rows(gemm, M, buffer, ROW, buffer + K + 1, ROW, NULL, NULL));
     for (size_t i = 0; i < M; i++)
         assert_same_bits(y + i * N, buffer + i * ROW + K + 1, N);
     check_others(before, buffer, M * ROW, ROW, K + 1, K + 1 + N);
-    assert_status(ATTN_OVERLAP, attn_gemm_run(gemm, M, buffer, ROW, buffer + K - 1, ROW, NULL, 0, NULL, NULL));
-    assert_status(ATTN_OVERLAP, attn_gemm_run(gemm, M, buffer, ROW, buffer + K + 1, ROW - 1, NULL, 0, NULL, NULL));
+    assert_status(ATTN_OVERLAP, gemm_rows(gemm, M, buffer, ROW, buffer + K - 1, ROW, NULL, NULL));
+    assert_status(ATTN_OVERLAP, gemm_rows(gemm, M, buffer, ROW, buffer + K + 1, ROW - 1, NULL, NULL));
     guarded_free(memory);
     guarded_free(w);
     guarded_free(y);

@@ -218,7 +218,7 @@ static void test_spans_shared_out(void **state) {
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct attention_result alone = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        p.args.options.parallel = &parallel;
+        p.args.parallel = &parallel;
         struct attention_result shared = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         check_rest(&p.args, &alone);
         check_rest(&p.args, &shared);

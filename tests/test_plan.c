@@ -113,7 +113,6 @@ static size_t rows_at_once(const struct attn_kernels *table) {
 static void begin(struct planned *p, const struct attn_kernels *table, const struct shape *s) {
     size_t rows = s->tiles * rows_at_once(table) + s->more, value_size = s->head_size;
     *p = (struct planned){.parallel = {run_never, NULL, s->threads}};
-    p->options.parallel = &p->parallel;
     p->problem = (struct attn_problem){.table = table,
                                        .batch = s->batch,
                                        .heads = s->kv_heads * s->group,
@@ -125,7 +124,8 @@ static void begin(struct planned *p, const struct attn_kernels *table, const str
                                        .head_size = s->head_size,
                                        .value_size = value_size,
                                        .v = {.row_stride = value_size + 1},
-                                       .options = &p->options};
+                                       .options = &p->options,
+                                       .parallel = &p->parallel};
 }
 
 /* Begins the problem, then makes it use all of `uses`, then its plan. */
@@ -178,7 +178,6 @@ static void test_every_option_is_known(void **state) {
         FIELD(window_right), FIELD(mask),    FIELD(soft_cap), FIELD(alibi),          FIELD(bias),
         FIELD(sinks),        FIELD(empty),   FIELD(rotary),   FIELD(rotary_offsets), FIELD(dropout),
         FIELD(dropout_seed), FIELD(weights), FIELD(scores),   FIELD(score_stage),    FIELD(log_sum_exp),
-        FIELD(parallel),
     };
     bool known[sizeof(attn_options)] = {0};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)

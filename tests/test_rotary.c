@@ -25,7 +25,7 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
     static const double bases[] = {0, 10000, 500000, 2, 1, 0.5};
     struct table t = {.config = {.positions = positions, .pairs = (attn_rotary_pairs)(index % 2)}};
     size_t pairs = head_size / 2, bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     t.config.dims = 2 * (random_below(random, 2) ? pairs : random_between(random, 1, pairs));
     t.config.base = bases[random_below(random, sizeof bases / sizeof *bases)];
     if (index % 3 == 2) {
@@ -35,10 +35,10 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
         t.config.frequencies = t.frequencies;
         t.config.base = 0;
     }
-    assert_ok(attn_rotary_size(&t.config, &bytes, &field));
+    assert_ok(attn_rotary_size(&t.config, &bytes, &error));
     t.memory = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_rotary_create(&t.config, t.memory, bytes, &t.rotary, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_rotary_create(&t.config, t.memory, bytes, &t.rotary, &error));
+    assert_string_equal(error.field, "none");
     return t;
 }
 

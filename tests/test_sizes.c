@@ -64,8 +64,8 @@ static const float some_floats[1];
 static float some_outputs[1];
 static const uint8_t some_bytes[1];
 
-static attn_options any_options(struct test_random *random, const attn_parallel *parallel, const attn_rotary *rotary) {
-    attn_options o = {.parallel = parallel};
+static attn_options any_options(struct test_random *random, const attn_rotary *rotary) {
+    attn_options o = {0};
     if (random_below(random, 2)) /* none: the small path */
         return o;
     o.starts = random_below(random, 4) ? NULL : some_lens;
@@ -139,7 +139,8 @@ static void attention_needs_no_more_for_less(void **state) {
         args.value_size = random_below(&random, 2) ? 0 : log_uniform(&random, 200);
         args.v.row_stride = args.value_size ? args.value_size : args.head_size;
         pool.threads = random_between(&random, 1, 9);
-        args.options = any_options(&random, &pool, rotary);
+        args.options = any_options(&random, rotary);
+        args.parallel = &pool;
         size_t bytes = attention_bytes(args, &s, packed);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = lower(&random, &s);
@@ -173,7 +174,7 @@ static void layer_needs_no_more_for_less(void **state) {
             struct sizes s = large_sizes(&random);
             unsigned packed = random_below(&random, 2) ? (unsigned)random_below(&random, 4) : 0;
             pool.threads = random_between(&random, 1, 9);
-            attn_layer_args args = {.options = any_options(&random, &pool, rotary)};
+            attn_layer_args args = {.options = any_options(&random, rotary), .parallel = &pool};
             size_t bytes = layer_bytes(layer, args, &s, packed);
             for (size_t k = 0; k < 4; k++) {
                 struct sizes low = lower(&random, &s);
@@ -247,7 +248,6 @@ static attn_options use_options(struct test_random *random, struct used_options 
     attn_options o = used->drawn.options;
     if (random_below(random, 3) == 0)
         o = (attn_options){.causal = o.causal, .causal_offset = o.causal_offset};
-    o.parallel = &used->pool;
     o.rotary = draw_used_rotary(random, s, head_size, used->offsets, &used->rotary_memory);
     o.rotary_offsets = o.rotary ? used->offsets : NULL;
     if (o.causal != ATTN_CAUSAL_OFFSET)
@@ -287,6 +287,7 @@ static void attention_runs_in_what_serves_more(void **state) {
         args.head_size = random_between(&random, 1, 40);
         args.value_size = random_below(&random, 2) ? args.head_size : random_between(&random, 1, 40);
         args.options = use_options(&random, &used, &s, heads, args.head_size);
+        args.parallel = &used.pool;
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s.batch, heads, s.q_len, args.head_size, FLUSH_END);
         struct tensor k =
@@ -303,15 +304,15 @@ static void attention_runs_in_what_serves_more(void **state) {
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             args.batch = low.batch;
             args.q_len = low.q_len;
             args.kv_len = low.kv_len;
             args.q_cu = draw_cu(&random, packed & 1, low.batch, low.q_len, low.q_total, q_cu);
             args.kv_cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("attention", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_attention(&args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_attention(&args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -363,6 +364,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         struct holder holder = holder_new(&random, &config);
         args.cache = holder.cache;
         args.options = use_options(&random, &used, &s, heads, args.head_size);
+        args.parallel = &used.pool;
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s.batch, heads, s.q_len, args.head_size, FLUSH_END);
         struct tensor k =
@@ -381,7 +383,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
             attn_cache_append_args append = {.len = s.kv_len, .lens = lens, .k = tensor_in(&k), .v = tensor_in(&v)};
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             for (size_t b = 0; b < s.batch; b++)
                 lens[b] = (int64_t)(b ? random_below(&random, low.kv_len + 1) : low.kv_len);
             assert_ok(attn_cache_truncate(holder.cache, ATTN_ALL_SEQUENCES, 0, NULL));
@@ -390,8 +392,8 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
             args.q_len = low.q_len;
             args.q_cu = draw_cu(&random, packed, low.batch, low.q_len, low.q_total, q_cu);
             say("attention over a cache", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_attention(&args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_attention(&args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -425,6 +427,7 @@ static void layer_runs_in_what_serves_more(void **state) {
         attn_layer_args args = {0};
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
         args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
+        args.parallel = &used.pool;
         struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_size);
         struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_size);
         struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_size);
@@ -437,15 +440,15 @@ static void layer_runs_in_what_serves_more(void **state) {
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             args.batch = low.batch;
             args.q_len = low.q_len;
             args.kv_len = low.kv_len;
             args.q_cu = draw_cu(&random, packed & 1, low.batch, low.q_len, low.q_total, q_cu);
             args.kv_cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("layer", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -480,7 +483,8 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         attn_layer_args args = {.batch = s.batch, .q_len = s.q_len, .cache = holder.cache};
         attn_layer_append_args append = {.len = s.kv_len, .cache = holder.cache};
         args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
-        append.parallel = args.options.parallel;
+        args.parallel = &used.pool;
+        append.parallel = args.parallel;
         args.q = rows_of(&q, packed & 1);
         args.y = (attn_rows_out){y.data, packed & 1 ? 0 : y.batch_stride, y.row_stride};
         append.k = rows_of(&k, packed & 2);
@@ -494,7 +498,7 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         void *append_workspace = guarded_alloc(append_bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             low.batch = s.batch;
             args.q_len = low.q_len;
             append.len = low.kv_len;
@@ -502,9 +506,9 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
             append.cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("layer over a cache", &s, &low, used.pool.threads, bytes, &args.options);
             assert_ok(attn_cache_truncate(holder.cache, ATTN_ALL_SEQUENCES, 0, NULL));
-            assert_ok(attn_layer_append(layer, &append, append_workspace, append_bytes, &field));
-            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_layer_append(layer, &append, append_workspace, append_bytes, &error));
+            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         guarded_free(append_workspace);
@@ -550,11 +554,12 @@ static void run_loosely(struct test_random *random, size_t threads, int loose_to
     const int64_t kv_cu[] = {0, (int64_t)kv_len, (int64_t)kv_len};
     attn_parallel pool = {.run = run_here, .threads = threads};
     size_t inputs = 2 * WIDTH, tight = 0, bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     float *all = guarded_floats(inputs + ROWS * WIDTH, FLUSH_END), *o = all + inputs, expected[ROWS * WIDTH];
     random_fill(random, TEST_NORMAL, all, inputs);
     attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = HEADS, .head_size = SIZE};
-    args.options = (attn_options){.parallel = &pool, .soft_cap = plain ? 0 : 3};
+    args.options = (attn_options){.soft_cap = plain ? 0 : 3};
+    args.parallel = &pool;
     args.q_len = ROWS;
     args.kv_len = kv_len;
     args.q_cu = (attn_cu_lens){q_cu, ROWS};
@@ -562,16 +567,16 @@ static void run_loosely(struct test_random *random, size_t threads, int loose_to
     args.q = (attn_tensor){all, 0, SIZE, 0};
     args.k = args.v = (attn_tensor){all + WIDTH, 0, SIZE, 0};
     args.o = (attn_tensor_out){o, 0, SIZE, WIDTH};
-    assert_ok(attn_attention_workspace(&args, &tight, &field));
+    assert_ok(attn_attention_workspace(&args, &tight, &error));
     void *workspace = guarded_alloc(tight, ATTN_ALIGNMENT, FLUSH_END);
-    assert_ok(attn_attention(&args, workspace, tight, &field));
+    assert_ok(attn_attention(&args, workspace, tight, &error));
     memcpy(expected, o, sizeof expected);
     args.q_len = args.kv_len = LOOSE;
-    assert_ok(attn_attention_workspace(&args, &bytes, &field));
+    assert_ok(attn_attention_workspace(&args, &bytes, &error));
     assert_int_equal(tight, bytes); /* no sequence has more rows than there are */
     if (loose_totals)
         args.q_cu.total = args.kv_cu.total = LOOSE;
-    assert_ok(attn_attention(&args, workspace, tight, &field));
+    assert_ok(attn_attention(&args, workspace, tight, &error));
     assert_same_bits(expected, o, ROWS * WIDTH);
     guarded_free(workspace);
     guarded_free(all);
@@ -588,7 +593,7 @@ static void run_layer_loosely(struct test_random *random, size_t threads) {
     void *memory;
     attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
     struct tensor x = random_rows(random, 1, ROWS, SIZE), y = tensor_new(LAYOUT_BHSD, 1, 1, ROWS, SIZE, FLUSH_END);
-    attn_layer_args args = {.batch = 2, .options.parallel = &pool, .options.soft_cap = 3};
+    attn_layer_args args = {.batch = 2, .options.soft_cap = 3, .parallel = &pool};
     size_t tight = 0, bytes = 0;
     args.q_len = args.kv_len = ROWS;
     args.q_cu = args.kv_cu = (attn_cu_lens){cu, ROWS};
@@ -635,24 +640,24 @@ static void masks_without_keys_are_checked(void **state) {
     struct tensor q = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END),
                   o = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END);
     attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 1, .q_len = 1, .head_size = 4};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.q = tensor_in(&q);
     args.o = tensor_out(&o);
     args.options.mask = (attn_mask){&byte, SIZE_MAX, 0, 0};
     size_t bytes = 0;
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
-    assert_string_equal("options.mask", field);
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
+    assert_string_equal("options.mask", error.field);
     args.options.mask = (attn_mask){0};
     args.options.bias = (attn_tensor){&number, SIZE_MAX / 2, 0, 0};
-    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
-    assert_string_equal("options.bias", field);
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
+    assert_string_equal("options.bias", error.field);
     assert_true(is_untouched(o.data));
     /* Nothing of them is read, so that they may be where the output is. */
     args.options.bias = (attn_tensor){o.data, 1, 1, 1};
     args.options.mask = (attn_mask){(const uint8_t *)o.data, 1, 1, 1};
-    assert_ok(attn_attention(&args, workspace, bytes, &field));
+    assert_ok(attn_attention(&args, workspace, bytes, &error));
     guarded_free(workspace);
     tensor_free(&q);
     tensor_free(&o);

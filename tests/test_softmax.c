@@ -244,9 +244,9 @@ static void check_public(struct test_random *random, size_t batch, size_t rows, 
             random_fill(random, TEST_NORMAL, x.data + b * x.batch_stride + i * x.row_stride,
                         visible(&args.valid, b, i, rows, cols));
     float *expected = expected_output(&args, y.count);
-    const char *field = NULL;
-    assert_ok(attn_masked_softmax(&args, &field));
-    assert_null(field);
+    attn_error error = {0};
+    assert_ok(attn_masked_softmax(&args, &error));
+    assert_null(error.field);
     assert_same_bits(expected, y.data, y.count);
     guarded_free(expected);
     guarded_free(lens);

@@ -104,12 +104,9 @@ static void room_take(struct room *room) {
 
 struct gemm_problem {
     attn_gemm_config config;
-    struct room memory, workspace;
+    struct room memory;
     attn_gemm *gemm;
-    size_t m, x_stride;
-    const float *x;
-    float *y;
-    const attn_parallel *parallel;
+    attn_gemm_run_args args;
 };
 
 static void gemm_size(void *problem) {
@@ -122,38 +119,28 @@ static void gemm_create(void *problem) {
     note(attn_gemm_create(&p->config, p->memory.data, p->memory.bytes, &p->gemm, NULL));
 }
 
-static void gemm_workspace(void *problem) {
-    struct gemm_problem *p = problem;
-    note(attn_gemm_workspace(p->gemm, p->m, p->x_stride, &p->workspace.bytes, NULL));
-}
-
 static void gemm_run(void *problem) {
     struct gemm_problem *p = problem;
-    note(attn_gemm_run(p->gemm, p->m, p->x, p->x_stride, p->y, p->config.n, p->workspace.data, p->workspace.bytes,
-                       p->parallel, NULL));
+    note(attn_gemm_run(p->gemm, &p->args, NULL));
 }
 
 static void measure_gemm(struct gemm_problem *p, size_t m) {
     test_case("m=%zu k=%zu n=%zu", m, p->config.k, p->config.n);
-    p->m = m;
-    p->workspace = (struct room){0};
-    measure_cut("gemm_run", gemm_run, p, &p->parallel);
-    measure("gemm_workspace", gemm_workspace, p);
-    room_take(&p->workspace);
-    measure_cut("gemm_run, workspace", gemm_run, p, &p->parallel);
-    guarded_free(p->workspace.data);
+    p->args.m = m;
+    measure_cut("gemm_run", gemm_run, p, &p->args.parallel);
 }
 
 /* With up to `most` rows, each of `every`; weights in rows, in columns, or with gaps either way. */
 static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
-    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}, .x_stride = k};
+    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
     float *w = guarded_floats(2 * k * n, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
     const attn_linear linears[] = {{w, n, 1, NULL}, {w, 1, k, w}, {w, 2 * n, 2, NULL}};
     random_fill(random, TEST_NORMAL, w, 2 * k * n);
     random_fill(random, TEST_WILD, x, most * k);
     p.config.w = linears[random_below(random, 3)];
-    p.x = x;
-    p.y = guarded_floats(most * n, FLUSH_END);
+    float *y = guarded_floats(most * n, FLUSH_END);
+    p.args.x = (attn_tensor){.data = x, .row_stride = k};
+    p.args.y = (attn_tensor_out){.data = y, .row_stride = n};
     test_case("k=%zu n=%zu", k, n);
     measure("gemm_size", gemm_size, &p);
     room_take(&p.memory);
@@ -163,7 +150,7 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
     guarded_free(p.memory.data);
     guarded_free(w);
     guarded_free(x);
-    guarded_free(p.y);
+    guarded_free(y);
 }
 
 static void gemm(void **state) {
@@ -301,7 +288,8 @@ static enum path attention_path(const attn_attention_args *args) {
                              .value_size = args->value_size ? args->value_size : args->head_size,
                              .v = args->v,
                              .cache = args->cache,
-                             .options = &args->options};
+                             .options = &args->options,
+                             .parallel = args->parallel};
     p.group = p.heads / p.kv_heads;
     p.longest = (struct attn_longest){p.q_len, p.kv_len};
     assert_true(attn_plan_make(&p));
@@ -339,7 +327,7 @@ static void measure_attentions(const attn_attention_args *args) {
         struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
         attn_attention_args full = *args;
         full.o = tensor_out(&r.o);
-        full.options.parallel = i % 2 ? &in_turn : NULL;
+        full.parallel = i % 2 ? &in_turn : NULL;
         if (i / 2) {
             full.options.weights = r.weights;
             full.options.scores = r.scores;
@@ -707,7 +695,7 @@ static void measure_forward(const char *operation, struct layer_problem *p) {
 static void measure_layer_append(struct layer_problem *p, attn_cache *cache) {
     p->append = (attn_layer_append_args){.len = p->args.kv_len, .k = p->args.k, .v = p->args.v, .cache = cache};
     p->append.rotary = p->args.options.rotary;
-    p->append.parallel = p->args.options.parallel;
+    p->append.parallel = p->args.parallel;
     measure("layer_append_workspace", layer_append_workspace, p);
     room_take(&p->workspace);
     measure("layer_append", layer_append, p);
@@ -717,7 +705,7 @@ static void measure_layer_append(struct layer_problem *p, attn_cache *cache) {
 /* From tensors, then from a cache with the same rows. */
 static void measure_forwards(const struct layer_problem *problem, const attn_parallel *parallel) {
     struct layer_problem p = *problem;
-    p.args.options.parallel = parallel;
+    p.args.parallel = parallel;
     measure_forward("layer_forward", &p);
     measure("layer_cache_config", layer_cache_config, &p);
     struct cache_problem cache = measure_cache(&p.cache_config);

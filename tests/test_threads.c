@@ -127,7 +127,7 @@ struct gemm_problem {
 
 static void run_gemm(const void *problem, const attn_parallel *parallel, float *out) {
     const struct gemm_problem *p = problem;
-    assert_ok(attn_gemm_run(p->gemm, p->m, p->x, p->k, out, p->n, NULL, 0, parallel, NULL));
+    assert_ok(gemm_rows(p->gemm, p->m, p->x, p->k, out, p->n, parallel, NULL));
 }
 
 static void test_gemm(void **state) {
@@ -222,7 +222,7 @@ static void test_transposes(void **state) {
 /* Output, weights and log-sum-exp, one after the other. */
 static void run_attention(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
     memcpy(out, r.o.data, o * sizeof *out);
@@ -293,7 +293,7 @@ static void test_attention(void **state) {
 /* Output, weights, scores and log-sum-exp. */
 static void run_masked(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
     memcpy(out, r.o.data, o * sizeof *out);
@@ -343,7 +343,7 @@ static void run_in_exact_workspace(const attn_attention_args *args) {
 static void run_output(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
     size_t head = args.q_len * args.head_size;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     args.o = (attn_tensor_out){out, args.heads * head, head, args.head_size};
     run_in_exact_workspace(&args);
 }
@@ -387,7 +387,7 @@ static void test_workspace_serves_smaller(void **state) {
         large.q_len = random_between(&random, 1, random_below(&random, 2) ? 20 : 200);
         large.kv_len = random_between(&random, 1, random_below(&random, 2) ? 40 : i % 16 ? 300 : 9000);
         large.head_size = random_between(&random, 1, 80);
-        large.options.parallel = &parallel;
+        large.parallel = &parallel;
         attn_attention_args less = large;
         less.batch = random_between(&random, 1, large.batch);
         if (random_below(&random, 2)) {
@@ -497,7 +497,7 @@ static void test_cache(void **state) {
 static void run_decode(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
     size_t rows = args.heads * args.q_len;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     args.o = (attn_tensor_out){out, 0, args.q_len * args.value_size, args.value_size};
     args.options.log_sum_exp = out + rows * args.value_size;
     run_in_exact_workspace(&args);
@@ -668,7 +668,7 @@ static void copy_layer_result(struct layer_result *r, float *out) {
 static void run_layer(const void *problem, const attn_parallel *parallel, float *out) {
     const struct layer_problem *p = problem;
     attn_layer_args args = p->args;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
     copy_layer_result(&r, out);
 }
@@ -688,7 +688,7 @@ static void run_layer_with_cache(const void *problem, const attn_parallel *paral
     assert_ok(attn_layer_append(p->layer, &append, workspace, bytes, NULL));
     guarded_free(workspace);
     args.cache = cache;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
     copy_layer_result(&r, out);
     guarded_free(memory);

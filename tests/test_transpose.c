@@ -102,13 +102,13 @@ static void check_shape(struct test_random *random, const struct shape *s, enum 
     fill_merged(random, s, &args, merged);
     naive_split(s, &args, merged, expected);
 
-    const char *field = NULL;
+    attn_error error = {0};
     args = args_of(s, merged, split);
-    assert_ok(attn_transpose_qkv(&args, &field));
+    assert_ok(attn_transpose_qkv(&args, &error));
     assert_same_bits(expected, split, split_count(s));
     args = args_of(s, split, back);
-    assert_ok(attn_transpose_output(&args, &field));
-    assert_null(field);
+    assert_ok(attn_transpose_output(&args, &error));
+    assert_null(error.field);
     assert_same_bits(merged, back, count);
     for (size_t i = 0; i < count; i++)
         assert_true(is_untouched(merged + i) == is_untouched(back + i));

@@ -133,7 +133,7 @@ static int tear_down(void **state) {
 /* ---- Levels ---- */
 
 static attn_status run_gemm(void) {
-    return attn_gemm_run(gemm, 2, x, HIDDEN, y, LEN, NULL, 0, NULL, NULL);
+    return gemm_rows(gemm, 2, x, HIDDEN, y, LEN, NULL, NULL);
 }
 
 static const char gemm_line[] = "attn: gemm_run scalar_1x1 m 2 k 16 n 3; T\n";
@@ -214,7 +214,7 @@ static void test_attention(void **state) {
     (void)state;
     const attn_parallel parallel = {.threads = 1};
     attention = attention_args();
-    attention.options.parallel = &parallel;
+    attention.parallel = &parallel;
     assert_said(ATTENTION SMALL "; T\n", run_attention);
     attention.value_size = 3;
     attention.kv_heads = 0;
@@ -256,9 +256,10 @@ static void test_options(void **state) {
                 run_attention);
     *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets = offsets};
     options->causal = ATTN_CAUSAL_TOP_LEFT;
-    options->parallel = &parallel;
+    attention.parallel = &parallel;
     assert_said(ATTENTION " causal top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
                 run_attention);
+    attention.parallel = NULL;
     static const char *const stages[] = {"raw", "capped", "masked"};
     static float weights[BATCH * HEADS * LEN * KEYS], lse[BATCH * HEADS * LEN];
     for (size_t stage = 0; stage < 3; stage++) {
@@ -418,7 +419,7 @@ static void test_kernels(void **state) {
 /* ---- Sizes that may have been forgotten ---- */
 
 static attn_status run_gemm_of_nothing(void) {
-    return attn_gemm_run(gemm, 0, NULL, 0, NULL, 0, NULL, 0, NULL, NULL);
+    return gemm_rows(gemm, 0, NULL, 0, NULL, 0, NULL, NULL);
 }
 
 static void test_zeros(void **state) {
@@ -455,10 +456,10 @@ static void test_zeros(void **state) {
 
 /* ---- Failures ---- */
 
-static const char *field;
+static attn_error error;
 
 static attn_status fail_with_field(void) {
-    return attn_attention(&attention, workspace, BYTES, &field);
+    return attn_attention(&attention, workspace, BYTES, &error);
 }
 
 static attn_status fail_without_field(void) {
@@ -466,7 +467,7 @@ static attn_status fail_without_field(void) {
 }
 
 static attn_status fail_to_append(void) {
-    return attn_cache_append(NULL, NULL, &field);
+    return attn_cache_append(NULL, NULL, &error);
 }
 
 static void test_failures(void **state) {
@@ -476,7 +477,7 @@ static void test_failures(void **state) {
     char expected[256];
     snprintf(expected, sizeof expected, "attn: attention failed: scale: %s\n", attn_status_string(ATTN_BAD_VALUE));
     assert_string_equal(expected, said_with(ATTN_BAD_VALUE, fail_with_field));
-    assert_string_equal("scale", field);
+    assert_string_equal("scale", error.field);
     assert_string_equal("attn: attention failed: a required pointer is NULL\n",
                         said_with(ATTN_NULL_POINTER, fail_without_field));
     assert_string_equal("attn: cache_append failed: cache: a required pointer is NULL\n",

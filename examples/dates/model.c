@@ -109,9 +109,9 @@ static attn_layer_append_args append_args(const struct model *model, size_t leng
 
 static bool attend(struct model *model, const attn_layer *layer, const struct norm *norm, const attn_layer_args *args,
                    struct error *error) {
-    const char *field = "";
-    const attn_status status = attn_layer_forward(layer, args, model->workspace.data, model->workspace.bytes, &field);
-    if (!succeeded(status, "attention", field, error))
+    attn_error fault = {0};
+    const attn_status status = attn_layer_forward(layer, args, model->workspace.data, model->workspace.bytes, &fault);
+    if (!succeeded(status, "attention", &fault, error))
         return false;
     add_and_normalise(model, norm, args->batch * args->q_len);
     return true;
@@ -120,15 +120,17 @@ static bool attend(struct model *model, const attn_layer *layer, const struct no
 static bool append(struct model *model, const attn_layer *layer, size_t length, attn_cache *cache,
                    struct error *error) {
     const attn_layer_append_args args = append_args(model, length, cache);
-    const char *field = "";
-    const attn_status status = attn_layer_append(layer, &args, model->workspace.data, model->workspace.bytes, &field);
-    return succeeded(status, "append", field, error);
+    attn_error fault = {0};
+    const attn_status status = attn_layer_append(layer, &args, model->workspace.data, model->workspace.bytes, &fault);
+    return succeeded(status, "append", &fault, error);
 }
 
 static bool multiply(const attn_gemm *gemm, size_t rows, const float *x, size_t in, float *y, size_t out,
                      struct error *error) {
-    const char *field = "";
-    return succeeded(attn_gemm_run(gemm, rows, x, in, y, out, NULL, 0, NULL, &field), "gemm", field, error);
+    attn_error fault = {0};
+    const attn_gemm_run_args args = {
+        .m = rows, .x = {.data = x, .row_stride = in}, .y = {.data = y, .row_stride = out}};
+    return succeeded(attn_gemm_run(gemm, &args, &fault), "gemm", &fault, error);
 }
 
 static bool feed_forward(struct model *model, const struct feed_forward *ffn, size_t rows, struct error *error) {
@@ -167,9 +169,10 @@ static bool encode(struct model *model, size_t batch, size_t length, const int32
 static bool begin_decoding(struct model *model, size_t length, struct error *error) {
     for (size_t i = 0; i < DECODER_LAYERS; i++) {
         const struct decoder_layer *layer = &model->decoder[i];
-        const char *field = "";
-        if (!succeeded(attn_cache_truncate(layer->self_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
-            !succeeded(attn_cache_truncate(layer->cross_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
+        attn_error fault = {0};
+        if (!succeeded(attn_cache_truncate(layer->self_cache, ATTN_ALL_SEQUENCES, 0, &fault), "cache", &fault, error) ||
+            !succeeded(attn_cache_truncate(layer->cross_cache, ATTN_ALL_SEQUENCES, 0, &fault), "cache", &fault,
+                       error) ||
             !append(model, layer->cross_attention, length, layer->cross_cache, error))
             return false;
     }
@@ -236,18 +239,18 @@ static bool reserve_rows(struct model *model, size_t rows, struct error *error) 
 
 static bool reserve_attend(struct model *model, const attn_layer *layer, const attn_layer_args *args,
                            struct error *error) {
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
-    return succeeded(attn_layer_workspace(layer, args, &bytes, &field), "workspace", field, error) &&
+    return succeeded(attn_layer_workspace(layer, args, &bytes, &fault), "workspace", &fault, error) &&
            buffer_grow(&model->workspace, bytes, error);
 }
 
 static bool reserve_append(struct model *model, const attn_layer *layer, size_t length, attn_cache *cache,
                            struct error *error) {
     const attn_layer_append_args args = append_args(model, length, cache);
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
-    return succeeded(attn_layer_append_workspace(layer, &args, &bytes, &field), "workspace", field, error) &&
+    return succeeded(attn_layer_append_workspace(layer, &args, &bytes, &fault), "workspace", &fault, error) &&
            buffer_grow(&model->workspace, bytes, error);
 }
 

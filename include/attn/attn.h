@@ -23,8 +23,7 @@
  *   them. Each concurrent call needs its own workspace. Appending to a cache excludes every other
  *   use of that cache.
  * - Arguments are checked before the first write. A failure returns a status other than ATTN_OK
- *   and, where `field` is not NULL, stores the name of the wrong argument, a static string, in
- *   *field; on success *field is untouched.
+ *   and, where `error` is not NULL, describes itself in *error; on success *error is untouched.
  * - A pointer must not be NULL unless its description says so, and must cover the elements
  *   described; the library can check neither pointers nor extents. Outputs must not overlap inputs
  *   unless the function says so (ATTN_OVERLAP where the library sees it). Outputs and inputs may be
@@ -90,6 +89,22 @@ typedef enum attn_status {
 
 /* A static English sentence for `status`; never NULL, also for values that are no status. */
 ATTN_API const char *attn_status_string(attn_status status);
+/* Its name, "ATTN_TOO_SMALL"; "no status" for values that are none. */
+ATTN_API const char *attn_status_name(attn_status status);
+
+/* A failure. */
+typedef struct attn_error {
+    attn_status status;
+    const char *field; /* the wrong argument, "options.valid.lens"; a static string */
+    /* TOO_SMALL: bytes or keys needed, and given. BAD_SIZE: the limit, and the size that is beyond
+     * it. MISMATCH: the size expected, and the one given. Both 0 where no two numbers say it. */
+    size_t needed, given;
+} attn_error;
+
+/* Writes an English sentence, "bytes: too small: 4096 needed, 4032 given", with a final zero, at
+ * most `size` bytes, to `buffer`. Returns the length of the whole sentence without the zero, as
+ * snprintf does. */
+ATTN_API size_t attn_error_text(const attn_error *error, char *buffer, size_t size);
 
 /* ---- Version and instruction sets ------------------------------------------------------------ */
 
@@ -137,6 +152,23 @@ typedef struct attn_parallel {
     size_t threads;
 } attn_parallel;
 
+/* ---- Tensors ----------------------------------------------------------------------------------- */
+
+/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
+ * + c]. Inputs may broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are
+ * all just strides. A q or k of more than one row (over batch, heads and length) whose three
+ * strides are all 0 is refused: the strides were forgotten. To give one row for all, set the stride
+ * of a dimension of size 1 to anything else. */
+typedef struct attn_tensor {
+    const float *data;
+    size_t batch_stride, head_stride, row_stride;
+} attn_tensor;
+
+typedef struct attn_tensor_out {
+    float *data;
+    size_t batch_stride, head_stride, row_stride;
+} attn_tensor_out;
+
 /* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
 /* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
@@ -161,22 +193,21 @@ typedef struct attn_gemm_config {
 /* Bytes that attn_gemm_create needs for this config; the pointers in it are not looked at.
  * NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes,
-                                    const char **field);
+                                    attn_error *error);
 /* Packs weights and bias into `memory`; they are not needed afterwards.
  * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
-                                      attn_gemm **gemm, const char **field);
-/* Bytes of workspace that make the product of m rows of x, x_stride apart, faster; often 0. Rows a
- * multiple of 4 KiB apart compete for the same cache sets; attn_gemm_run copies them into the
- * workspace first. NULL_POINTER, BAD_SIZE, OVERFLOW. */
-ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride,
-                                         size_t *bytes, const char **field);
-/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. workspace
- * and parallel may be NULL: the result is the same. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW,
- * OVERLAP, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride,
-                                   float *y, size_t y_stride, void *workspace, size_t bytes,
-                                   const attn_parallel *parallel, const char **field);
+                                      attn_gemm **gemm, attn_error *error);
+typedef struct attn_gemm_run_args {
+    size_t m;          /* may be 0 */
+    attn_tensor x;     /* m rows of k, row_stride >= k apart; the other strides are ignored */
+    attn_tensor_out y; /* m rows of n, row_stride >= n apart; likewise */
+    const attn_parallel *parallel; /* NULL: the calling thread */
+} attn_gemm_run_args;
+
+/* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args,
+                                   attn_error *error);
 
 /* ---- Kernel level: masked softmax ------------------------------------------------------------ */
 
@@ -218,7 +249,7 @@ typedef struct attn_softmax_args {
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field);
+ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, attn_error *error);
 
 /* ---- Kernel level: splitting and merging heads ----------------------------------------------- */
 
@@ -237,26 +268,11 @@ typedef struct attn_transpose_args {
 
 /* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field);
+ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, attn_error *error);
 /* Merge: x split, y merged. Same errors. */
-ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, const char **field);
+ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, attn_error *error);
 
 /* ---- Attention level ------------------------------------------------------------------------- */
-
-/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
- * + c]. Inputs may broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are
- * all just strides. A q or k of more than one row (over batch, heads and length) whose three
- * strides are all 0 is refused: the strides were forgotten. To give one row for all, set the stride
- * of a dimension of size 1 to anything else. */
-typedef struct attn_tensor {
-    const float *data;
-    size_t batch_stride, head_stride, row_stride;
-} attn_tensor;
-
-typedef struct attn_tensor_out {
-    float *data;
-    size_t batch_stride, head_stride, row_stride;
-} attn_tensor_out;
 
 /* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides
  * count bytes and may be 0 (broadcast); the keys of a row are contiguous. Read in place. */
@@ -287,9 +303,9 @@ typedef enum attn_score_stage {
 
 typedef struct attn_rotary attn_rotary;
 
-/* Options that attention and layer share: which keys a query row sees, how its logits change,
- * further outputs, and threads. All zero is plain attention in the calling thread. A row sees a key
- * only if nothing that is given hides the key. */
+/* Options that attention and layer share: which keys a query row sees, how its logits change, and
+ * further outputs. All zero is plain attention. A row sees a key only if nothing that is given
+ * hides the key. */
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
     const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
@@ -326,7 +342,6 @@ typedef struct attn_options {
     /* NULL, or an output: the log of the sum of exp of each row's logits, dense
      * [batch, heads, q_len]. */
     float *log_sum_exp;
-    const attn_parallel *parallel;
 } attn_options;
 
 /* Sequences of different lengths packed one after the other without padding: sequence b is rows
@@ -361,6 +376,7 @@ typedef struct attn_attention_args {
     const attn_cache *cache; /* NULL, or keys and values */
     attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
     attn_options options;
+    const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_attention_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
@@ -368,12 +384,12 @@ typedef struct attn_attention_args {
  * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA,
  * MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes,
-                                              const char **field);
+                                              attn_error *error);
 /* If batch, heads or q_len is 0, nothing is touched. Where packed sequences differ in length,
  * outputs beyond a sequence's own rows are not touched. As above, and BAD_STRIDE, OVERLAP,
  * MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes,
-                                    const char **field);
+                                    attn_error *error);
 
 /* Attention over a set of keys, from attention over its parts: o = sum of o_p exp(lse_p) / sum of
  * exp(lse_p), in ascending order of parts. For caches that are split over machines or memories. */
@@ -391,7 +407,7 @@ typedef struct attn_merge_args {
 } attn_merge_args;
 
 /* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_merge(const attn_merge_args *args, const char **field);
+ATTN_API attn_status attn_merge(const attn_merge_args *args, attn_error *error);
 
 /* ---- Rotary embedding ------------------------------------------------------------------------ */
 
@@ -413,10 +429,10 @@ typedef struct attn_rotary_config {
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
 ATTN_API attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes,
-                                      const char **field);
+                                      attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. One table serves every ISA. */
 ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *memory,
-                                        size_t bytes, attn_rotary **rotary, const char **field);
+                                        size_t bytes, attn_rotary **rotary, attn_error *error);
 
 /* ---- Key/value cache ------------------------------------------------------------------------- */
 
@@ -443,10 +459,10 @@ typedef struct attn_cache_config {
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes,
-                                     const char **field);
+                                     attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
 ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes,
-                                       attn_cache **cache, const char **field);
+                                       attn_cache **cache, attn_error *error);
 
 typedef struct attn_cache_append_args {
     size_t len;                /* keys for each sequence; may be 0 */
@@ -463,7 +479,7 @@ typedef struct attn_cache_append_args {
  * rotary table lacks, a page that is not set), BAD_STRIDE, OVERFLOW, MISMATCH (rotary dims),
  * TOO_SMALL (more than the capacity left, or than a ring holds). On failure nothing is appended. */
 ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args,
-                                       const char **field);
+                                       attn_error *error);
 /* How many keys the sequence has been given, with ATTN_ALL_SEQUENCES the longest one; 0 for NULL or
  * if there is no such sequence. */
 ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
@@ -471,19 +487,19 @@ ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
  * NULL_POINTER; BAD_SIZE: no such sequence, len above its length, or below the oldest key that a
  * ring still has. */
 ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len,
-                                         const char **field);
+                                         attn_error *error);
 
 /* Pages first .. first + count - 1 of a sequence are pages[0 .. count - 1]. Sequences may share
  * full pages as long as none appends to them. A sequence has no pages until they are set.
  * NULL_POINTER, BAD_SIZE (sequence, first, count, or a cache without pages), BAD_VALUE (a page that
  * does not exist). */
 ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first,
-                                          size_t count, const int32_t *pages, const char **field);
+                                          size_t count, const int32_t *pages, attn_error *error);
 /* The first `len` keys of the sequence are in its pages already: another sequence has written them.
  * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is
  * not set). */
 ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len,
-                                      const char **field);
+                                      attn_error *error);
 
 /* A cache that continues from the first `len` keys of a parent's sequences. It copies at most 31
  * keys of each and shares the others. A fork never writes to memory that is not its own. The parent
@@ -502,10 +518,10 @@ typedef struct attn_cache_fork_config {
 
 /* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a parent that cannot be forked). */
 ATTN_API attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes,
-                                          const char **field);
+                                          attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory,
-                                     size_t bytes, attn_cache **cache, const char **field);
+                                     size_t bytes, attn_cache **cache, attn_error *error);
 
 /* ---- Layer level ----------------------------------------------------------------------------- */
 
@@ -538,11 +554,11 @@ typedef struct attn_layer_config {
 /* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes,
-                                     const char **field);
+                                     attn_error *error);
 /* Packs the weights into `memory`; they are not needed afterwards. As above, and BAD_STRIDE,
  * MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
-                                       attn_layer **layer, const char **field);
+                                       attn_layer **layer, attn_error *error);
 
 /* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b *
  * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at least the
@@ -570,20 +586,21 @@ typedef struct attn_layer_args {
     const attn_cache *cache;
     attn_rows_out y; /* [batch, q_len, hidden] */
     attn_options options;
+    const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_layer_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
  * its capacity. Tensor data is not read. The workspace also serves smaller batches and lengths,
  * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args,
-                                          size_t *bytes, const char **field);
+                                          size_t *bytes, attn_error *error);
 /* As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args,
-                                        void *workspace, size_t bytes, const char **field);
+                                        void *workspace, size_t bytes, attn_error *error);
 
 /* A cache config that fits the layer. NULL_POINTER. */
 ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity,
-                                             attn_cache_config *config, const char **field);
+                                             attn_cache_config *config, attn_error *error);
 
 /* Keys and values to be projected and appended to a cache. */
 typedef struct attn_layer_append_args {
@@ -601,10 +618,10 @@ typedef struct attn_layer_append_args {
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer,
                                                  const attn_layer_append_args *args, size_t *bytes,
-                                                 const char **field);
+                                                 attn_error *error);
 /* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */
 ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args,
-                                       void *workspace, size_t bytes, const char **field);
+                                       void *workspace, size_t bytes, attn_error *error);
 
 /* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with
  * a final zero, at most `size` bytes, to `text`. Returns the length of the whole text without the

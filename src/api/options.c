@@ -4,58 +4,58 @@
 
 #include "ops/visible.h"
 
-attn_status attn_check_options(const attn_options *options, const char **field) {
-    RETURN_IF_ERROR(attn_check_valid_kind(&options->valid, "options.valid.kind", "options.valid.lens", field));
-    RETURN_IF_ERROR(attn_check_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", field));
+attn_status attn_check_options(const attn_options *options, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_valid_kind(&options->valid, "options.valid.kind", "options.valid.lens", error));
+    RETURN_IF_ERROR(attn_check_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", error));
     RETURN_IF_ERROR(attn_check_used(options->causal_offset != 0, options->causal == ATTN_CAUSAL_OFFSET,
-                                    "options.causal_offset", field));
+                                    "options.causal_offset", error));
     RETURN_IF_ERROR(
-        attn_check_used(options->rotary_offsets != NULL, options->rotary != NULL, "options.rotary_offsets", field));
-    RETURN_IF_ERROR(attn_check_size(options->window_left, 0, "options.window_left", field));
-    RETURN_IF_ERROR(attn_check_size(options->window_right, 0, "options.window_right", field));
-    RETURN_IF_ERROR(attn_check_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", field));
-    RETURN_IF_ERROR(attn_check_enum((int)options->score_stage, ATTN_SCORE_MASKED, "options.score_stage", field));
+        attn_check_used(options->rotary_offsets != NULL, options->rotary != NULL, "options.rotary_offsets", error));
+    RETURN_IF_ERROR(attn_check_size(options->window_left, 0, "options.window_left", error));
+    RETURN_IF_ERROR(attn_check_size(options->window_right, 0, "options.window_right", error));
+    RETURN_IF_ERROR(attn_check_enum((int)options->empty, ATTN_EMPTY_MEAN, "options.empty", error));
+    RETURN_IF_ERROR(attn_check_enum((int)options->score_stage, ATTN_SCORE_MASKED, "options.score_stage", error));
     if (!(options->soft_cap >= 0.0f && isfinite(options->soft_cap)))
-        return attn_fail(ATTN_BAD_VALUE, "options.soft_cap", field);
+        return attn_fail(ATTN_BAD_VALUE, "options.soft_cap", error);
     if (!(options->dropout >= 0.0f && options->dropout < 1.0f))
-        return attn_fail(ATTN_BAD_VALUE, "options.dropout", field);
-    return attn_check_parallel(options->parallel, "options.parallel.run", field);
-}
-
-attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, const char **field) {
-    *resolved = kv_heads ? kv_heads : heads;
-    if (kv_heads > PTRDIFF_MAX || (kv_heads && heads % kv_heads != 0))
-        return attn_fail(ATTN_BAD_SIZE, "kv_heads", field);
+        return attn_fail(ATTN_BAD_VALUE, "options.dropout", error);
     return ATTN_OK;
 }
 
-attn_status attn_check_scale(float scale, size_t head_size, float *resolved, const char **field) {
+attn_status attn_check_kv_heads(size_t heads, size_t kv_heads, size_t *resolved, attn_error *error) {
+    *resolved = kv_heads ? kv_heads : heads;
+    if (kv_heads > PTRDIFF_MAX || (kv_heads && heads % kv_heads != 0))
+        return attn_fail(ATTN_BAD_SIZE, "kv_heads", error);
+    return ATTN_OK;
+}
+
+attn_status attn_check_scale(float scale, size_t head_size, float *resolved, attn_error *error) {
     *resolved = scale;
     if (scale == 0.0f && !signbit(scale)) /* -0 is the result of a computation */
         *resolved = (float)(1.0 / sqrt((double)head_size));
-    return isfinite(*resolved) && *resolved != 0.0f ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, "scale", field);
+    return isfinite(*resolved) && *resolved != 0.0f ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, "scale", error);
 }
 
-attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, const char **field) {
-    return rotary && rotary->dims > head_size ? attn_fail(ATTN_MISMATCH, name, field) : ATTN_OK;
+attn_status attn_check_rotary_dims(const attn_rotary *rotary, size_t head_size, const char *name, attn_error *error) {
+    return rotary && rotary->dims > head_size ? attn_fail_size(ATTN_MISMATCH, name, head_size, rotary->dims, error)
+                                              : ATTN_OK;
 }
 
-attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, const char **field) {
-    RETURN_IF_ERROR(attn_check_used(cu->total != 0, cu->cu != NULL, name, field));
-    return attn_check_size(cu->total, 0, name, field);
+attn_status attn_check_cu_total(const attn_cu_lens *cu, const char *name, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_used(cu->total != 0, cu->cu != NULL, name, error));
+    return attn_check_size(cu->total, 0, name, error);
 }
 
-attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name,
-                               const char **field) {
+attn_status attn_check_cu_lens(const attn_cu_lens *cu, size_t batch, size_t most, const char *name, attn_error *error) {
     if (!cu->cu)
         return ATTN_OK;
     int64_t begin = cu->cu[0];
     if (begin < 0)
-        return attn_fail(ATTN_BAD_VALUE, name, field);
+        return attn_fail(ATTN_BAD_VALUE, name, error);
     for (size_t b = 0; b < batch; b++) {
         int64_t end = cu->cu[b + 1];
         if (end < begin || (uint64_t)(end - begin) > most || (uint64_t)end > cu->total)
-            return attn_fail(ATTN_BAD_VALUE, name, field);
+            return attn_fail(ATTN_BAD_VALUE, name, error);
         begin = end;
     }
     return ATTN_OK;
@@ -79,81 +79,81 @@ size_t attn_cu_longest(const attn_cu_lens *cu, size_t batch, size_t len) {
 enum { MASK, BIAS, INPUTS };
 
 static attn_status check_inputs(const struct attn_problem *problem, struct attn_named_bytes inputs[INPUTS],
-                                const char **field) {
+                                attn_error *error) {
     const attn_options *options = problem->options;
     const attn_mask *mask = &options->mask;
     const attn_tensor *bias = &options->bias;
     size_t dims[ATTN_CHECK_DIMS] = {problem->batch, problem->heads, problem->q_len};
     inputs[MASK] = (struct attn_named_bytes){"options.mask", mask->data, 0};
     inputs[BIAS] = (struct attn_named_bytes){"options.bias", bias->data, 0};
-    RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.lens", field));
+    RETURN_IF_ERROR(attn_check_valid_lens(&options->valid, "options.valid.lens", error));
     if (mask->data)
         RETURN_IF_ERROR(attn_check_elements(dims, (size_t[]){mask->batch_stride, mask->head_stride, mask->row_stride},
-                                            problem->kv_len, 1, &inputs[MASK].bytes, "options.mask", field));
+                                            problem->kv_len, 1, &inputs[MASK].bytes, "options.mask", error));
     if (bias->data)
         RETURN_IF_ERROR(attn_check_extent(dims, (size_t[]){bias->batch_stride, bias->head_stride, bias->row_stride},
-                                          problem->kv_len, &inputs[BIAS].bytes, "options.bias", field));
+                                          problem->kv_len, &inputs[BIAS].bytes, "options.bias", error));
     if (problem->kv_len == 0) /* nothing of them is read, so they overlap nothing */
         inputs[MASK].bytes = inputs[BIAS].bytes = 0;
     return ATTN_OK;
 }
 
-static attn_status check_alibi(const struct attn_problem *problem, const char **field) {
+static attn_status check_alibi(const struct attn_problem *problem, attn_error *error) {
     const attn_options *options = problem->options;
     if (!options->alibi)
         return ATTN_OK;
     for (size_t h = 0; h < problem->heads; h++)
         if (!isfinite(options->alibi[h]))
-            return attn_fail(ATTN_BAD_VALUE, "options.alibi", field);
+            return attn_fail(ATTN_BAD_VALUE, "options.alibi", error);
     return ATTN_OK;
 }
 
-static attn_status check_rotary(const struct attn_problem *problem, const char **field) {
+static attn_status check_rotary(const struct attn_problem *problem, attn_error *error) {
     return !problem->options->rotary || attn_positions_exist(problem)
                ? ATTN_OK
-               : attn_fail(ATTN_BAD_VALUE, "options.rotary", field);
+               : attn_fail(ATTN_BAD_VALUE, "options.rotary", error);
 }
 
-static attn_status check_rings(const struct attn_problem *problem, const char **field) {
+static attn_status check_rings(const struct attn_problem *problem, attn_error *error) {
     bool ring = problem->cache && problem->cache->config.ring;
-    return !ring || attn_ring_holds(problem) ? ATTN_OK : attn_fail(ATTN_TOO_SMALL, "cache", field);
+    return !ring || attn_ring_holds(problem) ? ATTN_OK : attn_fail(ATTN_TOO_SMALL, "cache", error);
 }
 
 /* ---- Outputs ---- */
 
 static attn_status check_output(const void *data, size_t bytes, const struct attn_named_bytes *ranges, size_t count,
-                                const char *name, const char **field) {
+                                const char *name, attn_error *error) {
     for (size_t i = 0; i < count; i++)
-        RETURN_IF_ERROR(attn_check_disjoint(data, bytes, ranges[i].data, ranges[i].bytes, name, field));
+        RETURN_IF_ERROR(attn_check_disjoint(data, bytes, ranges[i].data, ranges[i].bytes, name, error));
     return ATTN_OK;
 }
 
 attn_status attn_check_option_data(const struct attn_problem *problem, const struct attn_named_bytes *ranges,
-                                   size_t count, const char **field) {
+                                   size_t count, attn_error *error) {
     const attn_options *options = problem->options;
     struct attn_named_bytes inputs[INPUTS];
     size_t rows, row_bytes, score_bytes;
-    RETURN_IF_ERROR(check_inputs(problem, inputs, field));
-    RETURN_IF_ERROR(check_alibi(problem, field));
-    RETURN_IF_ERROR(check_rotary(problem, field));
-    RETURN_IF_ERROR(check_rings(problem, field));
+    RETURN_IF_ERROR(check_inputs(problem, inputs, error));
+    RETURN_IF_ERROR(check_alibi(problem, error));
+    RETURN_IF_ERROR(check_rotary(problem, error));
+    RETURN_IF_ERROR(check_rings(problem, error));
     if (!attn_mul(problem->batch, problem->heads, &rows) || !attn_mul(rows, problem->q_len, &rows) ||
         !attn_mul(rows, sizeof(float), &row_bytes))
-        return attn_fail(ATTN_OVERFLOW, "q_len", field);
+        return attn_fail(ATTN_OVERFLOW, "q_len", error);
     bool fits = attn_mul(row_bytes, problem->kv_len, &score_bytes) && score_bytes <= PTRDIFF_MAX;
 
-    RETURN_IF_ERROR(check_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, field));
+    RETURN_IF_ERROR(check_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, error));
     const void *data[] = {options->weights, options->scores, options->log_sum_exp};
     const char *names[] = {"options.weights", "options.scores", "options.log_sum_exp"};
     struct attn_named_bytes outputs[3];
     for (size_t i = 0; i < 3; i++) {
         bool scores = i < 2;
         if (data[i] && scores && !fits)
-            return attn_fail(ATTN_OVERFLOW, names[i], field);
+            return attn_fail(ATTN_OVERFLOW, names[i], error);
         outputs[i] = (struct attn_named_bytes){names[i], data[i], !data[i] ? 0 : scores ? score_bytes : row_bytes};
-        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, ranges, count, names[i], field));
-        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, inputs, INPUTS, names[i], field));
-        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, outputs, i, names[i], field));
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, ranges, count, names[i], error));
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, inputs, INPUTS, names[i], error));
+        RETURN_IF_ERROR(check_output(data[i], outputs[i].bytes, outputs, i, names[i], error));
     }
     return ATTN_OK;
 }
@@ -186,7 +186,6 @@ void attn_describe_options(const attn_options *options, struct attn_line *line) 
         attn_line_add(line, " dropout %g", (double)options->dropout);
     attn_line_add(line, "%s%s%s", options->weights ? " weights" : "",
                   options->scores ? stages[options->score_stage] : "", options->log_sum_exp ? " log_sum_exp" : "");
-    attn_line_parallel(line, options->parallel);
 }
 
 void attn_describe_plan(const struct attn_plan *plan, struct attn_line *line) {

@@ -117,6 +117,7 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .kv_cu = args->kv_cu.cu,
         .cache = args->cache,
         .options = &args->options,
+        .parallel = args->parallel,
     };
     return attn_plan_make(&run->problem);
 }
@@ -177,7 +178,7 @@ static void project_output(const struct attn_layer_run *run) {
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
             attn_op_gemm(w, last - first, run->o + first * attn_row_stride(w->k), attn_row_stride(w->k),
-                         y->data + row_offset(&to, first), y->row_stride, problem->options->parallel);
+                         y->data + row_offset(&to, first), y->row_stride, problem->parallel);
     }
 }
 
@@ -185,7 +186,7 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     const struct attn_problem *problem = &run->problem;
-    const attn_parallel *parallel = args->options.parallel;
+    const attn_parallel *parallel = args->parallel;
     struct rows q = layer_rows_of(&args->q, args->q_len, args->q_cu.cu);
     struct rows x = spread(run, &q, layer->w_q.k, query_rows);
     project(&layer->w_q, &x, args->batch, query_rows, problem, run->q, parallel);

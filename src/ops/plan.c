@@ -68,7 +68,7 @@ static bool supports(enum attn_path path, const struct attn_plan *plan) {
 #define UNEVEN_SHARED 6
 
 static size_t threads_of(const struct attn_problem *problem) {
-    return attn_threads(problem->options->parallel);
+    return attn_threads(problem->parallel);
 }
 
 /* Nanoseconds of one thread. A ring's length grows without end, but it holds no more keys than its capacity. */
@@ -81,7 +81,7 @@ static double time_of(const struct attn_problem *problem) {
 }
 
 static size_t tasks_for(const struct attn_problem *problem, size_t items) {
-    return attn_min(attn_threads_for(problem->options->parallel, time_of(problem) / UNEVEN), items);
+    return attn_min(attn_threads_for(problem->parallel, time_of(problem) / UNEVEN), items);
 }
 
 /* ---- Few keys ---- */

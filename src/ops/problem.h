@@ -23,6 +23,7 @@ struct attn_problem {
     const int64_t *q_cu, *kv_cu; /* NULL, or where packed sequences begin */
     const struct attn_cache *cache;
     const attn_options *options;
+    const attn_parallel *parallel;
 
     struct attn_plan plan; /* made by attn_plan_make, then const */
 };

@@ -124,7 +124,7 @@ void attn_op_small(const struct attn_problem *problem, char *memory) {
     if (tasks > 1) { /* then attn_small_items has seen that the products below fit */
         size_t pieces = problem->batch * small.chunks;
         small.parts = pieces / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
-        attn_for_each(problem->options->parallel, tasks, pieces * small.parts, run_part, &small);
+        attn_for_each(problem->parallel, tasks, pieces * small.parts, run_part, &small);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)

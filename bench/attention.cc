@@ -18,14 +18,16 @@ class attention {
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {in.q.data(), shape.heads * in.q_head, in.q_head, shape.head_size};
-        args.k = {in.k.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
-        args.v = {in.v.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
-        args.o = {in.o.data(), shape.heads * in.q_head, in.q_head, shape.head_size};
+        args.q = {in.q.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.k = {in.k.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.v = {in.v.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.o = {in.o.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
         args.parallel = parallel_of_subjects();
         args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
-        if (shape.visible_keys() < shape.kv_len)
-            args.options.valid = {ATTN_VALID_PER_SEQUENCE, lens.data()};
+        if (shape.visible_keys() < shape.kv_len) {
+            args.options.valid.kind = ATTN_VALID_PER_SEQUENCE;
+            args.options.valid.lens.i64 = lens.data();
+        }
         if (with_cache)
             fill_cache();
 

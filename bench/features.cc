@@ -64,10 +64,10 @@ class featured_attention {
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {q.data(), 0, in.q_head, shape.head_size};
-        args.k = {in.k.data(), 0, in.kv_head, shape.head_size};
-        args.v = {in.v.data(), 0, in.kv_head, shape.head_size};
-        args.o = {o.data(), 0, in.q_head, shape.head_size};
+        args.q = {q.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
+        args.k = {in.k.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
+        args.v = {in.v.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
+        args.o = {o.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
         args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
         if (shape.over_cache)
             fill_cache(with);
@@ -125,11 +125,11 @@ class featured_attention {
         switch (what) {
         case feature::bool_mask:
             hide_some();
-            options.mask = {mask.data(), 0, 0, shape.kv_len};
+            options.mask = {mask.data(), ATTN_BOOL, 0, 0, shape.kv_len, 1};
             break;
         case feature::additive_mask:
             hide_some();
-            options.bias = {bias.data(), 0, 0, shape.kv_len};
+            options.bias = {bias.data(), ATTN_F32, 0, 0, shape.kv_len, 1};
             break;
         case feature::causal:
             options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
@@ -139,7 +139,7 @@ class featured_attention {
             break;
         case feature::log_sum_exp:
             log_sum_exp = buffer<float>(heads * shape.q_len);
-            options.log_sum_exp = log_sum_exp.data();
+            options.log_sum_exp.data = log_sum_exp.data();
             break;
         case feature::alibi:
             options.alibi = per_head.data();
@@ -165,6 +165,7 @@ class featured_attention {
         config.capacity = shape.kv_len;
         const bool paged = what == feature::paged && with;
         if (paged) {
+            config.kind = ATTN_CACHE_PAGED;
             config.page_size = page_size;
             config.pages = shape.kv_len / page_size;
         }
@@ -203,7 +204,7 @@ class rotary_layer {
         const buffer<float> weight = random_normal(hidden * hidden, 2, 1 / std::sqrt(static_cast<double>(hidden)));
         attn_layer_config config = {};
         config.isa = isa;
-        config.query_size = config.key_size = config.value_size = config.hidden = hidden;
+        config.query_width = config.key_width = config.value_width = config.hidden = hidden;
         config.heads = shape.heads;
         config.w_q = config.w_k = config.w_v = config.w_o = {weight.data(), hidden, 1, nullptr};
         layer = create(config, attn_layer_size, attn_layer_create, memory);
@@ -213,8 +214,8 @@ class rotary_layer {
         angles.dims = shape.head_size;
         args.batch = 1;
         args.q_len = args.kv_len = shape.q_len;
-        args.q = args.k = args.v = {x.data(), 0, hidden};
-        args.y = {y.data(), 0, hidden};
+        args.q = args.k = args.v = {x.data(), ATTN_F32, 0, 0, hidden, 1};
+        args.y = {y.data(), ATTN_F32, 0, 0, hidden, 1};
         args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
         if (with)
             args.options.rotary = create(angles, attn_rotary_size, attn_rotary_create, rotary_memory);

@@ -17,14 +17,16 @@ class masked_softmax {
         args.batch = 1;
         args.rows = shape.rows;
         args.cols = shape.cols;
-        args.x = x.data();
-        args.x_batch_stride = shape.rows * shape.cols;
-        args.x_row_stride = shape.cols;
-        args.y = y.data();
-        args.y_batch_stride = shape.rows * shape.cols;
-        args.y_row_stride = shape.cols;
-        if (shape.valid < shape.cols)
-            args.valid = {ATTN_VALID_PER_ROW, lens.data()};
+        args.x.data = x.data();
+        args.x.batch_stride = shape.rows * shape.cols;
+        args.x.row_stride = shape.cols;
+        args.y.data = y.data();
+        args.y.batch_stride = shape.rows * shape.cols;
+        args.y.row_stride = shape.cols;
+        if (shape.valid < shape.cols) {
+            args.valid.kind = ATTN_VALID_PER_ROW;
+            args.valid.lens.i64 = lens.data();
+        }
     }
 
     attn_status operator()(attn_error *error) { return attn_masked_softmax(&args, error); }

@@ -17,10 +17,11 @@ class transpose {
         args.len = shape.q_len;
         args.heads = shape.heads;
         args.head_size = shape.head_size;
-        args.x = x.data();
-        args.y = y.data();
-        args.merged_batch_stride = shape.q_len * row;
-        args.merged_row_stride = row;
+        args.x.data = x.data();
+        args.y.data = y.data();
+        bool split = function == attn_transpose_qkv;
+        (split ? args.x.batch_stride : args.y.batch_stride) = shape.q_len * row;
+        (split ? args.x.row_stride : args.y.row_stride) = row;
     }
 
     attn_status operator()(attn_error *error) { return function(&args, error); }

@@ -60,8 +60,8 @@ static void fill(struct decoder *d, float *x, size_t count) {
 /* Rows first .. first + len - 1 of k and v become the next keys. */
 static void append(struct decoder *d, size_t first, size_t len) {
     attn_cache_append_args args = {.len = len};
-    args.k = (attn_tensor){d->k + first * d->head_size, 0, CHUNK * d->head_size, d->head_size};
-    args.v = (attn_tensor){d->v + first * d->head_size, 0, CHUNK * d->head_size, d->head_size};
+    args.k = (attn_tensor){d->k + first * d->head_size, ATTN_F32, 0, CHUNK * d->head_size, d->head_size, 1};
+    args.v = (attn_tensor){d->v + first * d->head_size, ATTN_F32, 0, CHUNK * d->head_size, d->head_size, 1};
     check(attn_cache_append(d->cache, &args, &error));
 }
 
@@ -70,8 +70,8 @@ static attn_attention_args attention_args(const struct decoder *d, size_t token,
     attn_attention_args args = {.batch = 1, .heads = d->heads, .kv_heads = d->kv_heads, .q_len = 1};
     args.head_size = d->head_size;
     args.cache = d->cache;
-    args.q = (attn_tensor){d->q + token * row, 0, d->head_size, 0};
-    args.o = (attn_tensor_out){d->o + token * row, 0, d->head_size, 0};
+    args.q = (attn_tensor){d->q + token * row, ATTN_F32, 0, d->head_size, 0, 1};
+    args.o = (attn_tensor_out){d->o + token * row, ATTN_F32, 0, d->head_size, 0, 1};
     args.parallel = parallel;
     return args;
 }

@@ -56,8 +56,9 @@ static size_t kv_heads_of(const attn_attention_args *args) {
 struct problem problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args) {
     struct problem p = {.args = *args};
     size_t value_size = args->value_size ? args->value_size : args->head_size;
-    size_t q_batch = args->q_cu.cu ? 1 : args->batch, q_len = args->q_cu.cu ? args->q_cu.total : args->q_len;
-    size_t kv_batch = args->kv_cu.cu ? 1 : args->batch, kv_len = args->kv_cu.cu ? args->kv_cu.total : args->kv_len;
+    size_t q_batch = args->q_cu.cu.i64 ? 1 : args->batch, q_len = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
+    size_t kv_batch = args->kv_cu.cu.i64 ? 1 : args->batch,
+           kv_len = args->kv_cu.cu.i64 ? args->kv_cu.total : args->kv_len;
     p.q = random_input(random, values, q_batch, args->heads, q_len, args->head_size);
     p.k = random_input(random, values, kv_batch, kv_heads_of(args), kv_len, args->head_size);
     p.v = random_input(random, values, kv_batch, kv_heads_of(args), kv_len, value_size);
@@ -91,8 +92,8 @@ void describe(const attn_attention_args *a) {
               "rotary=%d packed=%d%d stage=%d empty=%d",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (double)a->scale,
               (int)o->valid.kind, (int)o->causal, (long long)o->causal_offset, o->window_left, o->window_right,
-              o->starts != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
-              o->sinks != NULL, o->rotary != NULL, a->q_cu.cu != NULL, a->kv_cu.cu != NULL, (int)o->score_stage,
+              o->starts.i64 != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
+              o->sinks != NULL, o->rotary != NULL, a->q_cu.cu.i64 != NULL, a->kv_cu.cu.i64 != NULL, (int)o->score_stage,
               (int)o->empty);
 }
 
@@ -201,14 +202,14 @@ static void broadcast_strides(const attn_attention_args *args, unsigned broadcas
     strides[2] = broadcast & 4 ? 0 : row;
 }
 
-attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes) {
+attn_tensor mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes) {
     size_t strides[3];
     broadcast_strides(args, broadcast, 5, strides);
     *bytes = args->batch && args->heads && args->q_len && args->kv_len
                  ? (args->batch - 1) * strides[0] + (args->heads - 1) * strides[1] + (args->q_len - 1) * strides[2] +
                        args->kv_len
                  : 0;
-    return (attn_mask){.batch_stride = strides[0], .head_stride = strides[1], .row_stride = strides[2]};
+    return (attn_tensor){NULL, ATTN_BOOL, strides[0], strides[1], strides[2], 1};
 }
 
 struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush) {
@@ -237,7 +238,7 @@ static void random_visibility(struct test_random *random, uint8_t *visible, size
 static void add_mask(struct test_random *random, struct problem *p) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, (unsigned)random_below(random, 8), &bytes);
+    attn_tensor mask = mask_layout(args, (unsigned)random_below(random, 8), &bytes);
     p->mask = guarded_alloc(bytes, 1, random_flush(random));
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
@@ -297,7 +298,7 @@ static void add_rotary(struct test_random *random, struct problem *p) {
     for (size_t b = 0; b < args->batch; b++)
         p->rotary_offsets[b] = (int64_t)(args->q_len + random_below(random, 8));
     p->args.options.rotary = rotary;
-    p->args.options.rotary_offsets = p->rotary_offsets;
+    p->args.options.rotary_offsets.i64 = p->rotary_offsets;
 }
 
 struct problem masked_problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args,
@@ -309,7 +310,7 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
         p.starts = guarded_alloc(a.batch * sizeof(int64_t), sizeof(int64_t), random_flush(random));
         for (size_t b = 0; b < a.batch; b++)
             p.starts[b] = random_offset(random, 2, random_below(random, a.kv_len + 2));
-        p.args.options.starts = p.starts;
+        p.args.options.starts.i64 = p.starts;
     }
     if (kinds & KIND(MASK))
         add_mask(random, &p);
@@ -325,13 +326,13 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
 
 static attn_tensor tensor_at(attn_tensor t, size_t offset) {
     if (t.data)
-        t.data += offset;
+        t.data = (const float *)t.data + offset;
     return t;
 }
 
-static attn_mask mask_at(attn_mask mask, size_t offset) {
+static attn_tensor mask_at(attn_tensor mask, size_t offset) {
     if (mask.data)
-        mask.data += offset;
+        mask.data = (const uint8_t *)mask.data + offset;
     return mask;
 }
 
@@ -346,9 +347,9 @@ static attn_tensor sequence_at(attn_tensor t, const int64_t *cu, size_t b) {
 attn_attention_args one_sequence(const attn_attention_args *args, size_t b) {
     attn_attention_args one = *args;
     attn_options *options = &one.options;
-    const int64_t *q_cu = args->q_cu.cu, *kv_cu = args->kv_cu.cu;
+    const int64_t *q_cu = args->q_cu.cu.i64, *kv_cu = args->kv_cu.cu.i64;
     one.batch = 1;
-    one.q_cu = one.kv_cu = (attn_cu_lens){NULL, 0};
+    one.q_cu = one.kv_cu = (attn_cu_lens){.cu.i64 = NULL, .total = 0};
     one.q = sequence_at(args->q, q_cu, b);
     one.k = sequence_at(args->k, kv_cu, b);
     one.v = sequence_at(args->v, kv_cu, b);
@@ -357,9 +358,9 @@ attn_attention_args one_sequence(const attn_attention_args *args, size_t b) {
     if (kv_cu)
         one.kv_len = (size_t)(kv_cu[b + 1] - kv_cu[b]);
     if (options->valid.kind != ATTN_VALID_ALL)
-        options->valid.lens += options->valid.kind == ATTN_VALID_PER_ROW ? b * args->q_len : b;
-    options->starts = numbers_at(options->starts, b);
-    options->rotary_offsets = numbers_at(options->rotary_offsets, b);
+        options->valid.lens.i64 += options->valid.kind == ATTN_VALID_PER_ROW ? b * args->q_len : b;
+    options->starts.i64 = numbers_at(options->starts.i64, b);
+    options->rotary_offsets.i64 = numbers_at(options->rotary_offsets.i64, b);
     options->mask = mask_at(options->mask, b * options->mask.batch_stride);
     options->bias = tensor_at(options->bias, b * options->bias.batch_stride);
     one.q.batch_stride = one.k.batch_stride = one.v.batch_stride = 0;
@@ -388,7 +389,7 @@ attn_attention_args some_rows(const attn_attention_args *args, size_t begin, siz
     rows.q_len = end - begin;
     rows.q = tensor_at(args->q, begin * args->q.row_stride);
     if (options->valid.kind == ATTN_VALID_PER_ROW)
-        options->valid.lens += begin;
+        options->valid.lens.i64 += begin;
     options->mask = mask_at(options->mask, begin * options->mask.row_stride);
     options->bias = tensor_at(options->bias, begin * options->bias.row_stride);
     if (options->causal == ATTN_CAUSAL_BOTTOM_RIGHT)
@@ -406,7 +407,7 @@ attn_attention_args some_rows(const attn_attention_args *args, size_t begin, siz
 static struct tensor dense_head(attn_tensor *t, size_t len, size_t size) {
     struct tensor dense = tensor_new(LAYOUT_BHSD, 1, 1, len, size, FLUSH_END);
     for (size_t i = 0; i < len && size; i++)
-        memcpy(tensor_row(&dense, 0, 0, i), t->data + i * t->row_stride, size * sizeof(float));
+        memcpy(tensor_row(&dense, 0, 0, i), (const float *)t->data + i * t->row_stride, size * sizeof(float));
     *t = tensor_in(&dense);
     return dense;
 }
@@ -531,7 +532,7 @@ static void check_keys(const struct oracle *oracle, const struct attention_resul
 }
 
 static size_t own_len(attn_cu_lens cu, size_t b, size_t len) {
-    return cu.cu ? (size_t)(cu.cu[b + 1] - cu.cu[b]) : len;
+    return cu.cu.i64 ? (size_t)(cu.cu.i64[b + 1] - cu.cu.i64[b]) : len;
 }
 
 void check_against_oracle(const struct problem *p, const struct attention_result *r, int exact_scores) {

@@ -72,7 +72,7 @@ void problem_free(struct problem *p);
 
 /* A boolean mask or an additive one with gaps after its rows; bit 0 of `broadcast` makes the batch stride 0, bit 1 that
  * of heads, bit 2 that of rows. */
-attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
+attn_tensor mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
 struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush);
 
 /* Names the problem as the current case. */

@@ -118,7 +118,7 @@ static struct tensor new_packed_rows(struct test_random *random, const struct mo
                                      const attn_cu_lens *cu) {
     struct tensor t = tensor_new(random_layout(random), 1, from->heads, cu->total, from->size, FLUSH_END);
     for (size_t b = 0; b < m->batch; b++)
-        copy_rows(&t, 0, (size_t)cu->cu[b], from, b, m->lens[b], (size_t)(cu->cu[b + 1] - cu->cu[b]));
+        copy_rows(&t, 0, (size_t)cu->cu.i64[b], from, b, m->lens[b], (size_t)(cu->cu.i64[b + 1] - cu->cu.i64[b]));
     return t;
 }
 
@@ -127,7 +127,7 @@ static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, siz
     cu[0] = (int64_t)(random_below(random, 2) * random_below(random, 4));
     for (size_t b = 0; b < batch; b++)
         cu[b + 1] = cu[b] + (int64_t)lens[b];
-    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
+    return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
 }
 
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
@@ -152,14 +152,14 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
         if (all_equal(lens, model->batch) && random_below(random, 2))
             args.len = lens[0];
         else
-            args.lens = each;
+            args.lens.i64 = each;
         k = new_rows(random, model, &model->k, lens);
         v = new_rows(random, model, &model->v, lens);
     }
     args.k = tensor_in(&k);
     args.v = tensor_in(&v);
     args.rotary = model->rotary;
-    args.rotary_offsets = model->rotary ? model->offsets : NULL;
+    args.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
     assert_ok(attn_cache_append(cache, &args, &error));
     assert_string_equal("none", error.field);
     for (size_t b = 0; b < model->batch; b++)
@@ -207,7 +207,7 @@ struct outputs {
 
 /* A run with every output, and one with the first alone. */
 static struct outputs run(const attn_attention_args *args, enum layout layout) {
-    size_t batch = args->q_cu.cu ? 1 : args->batch, len = args->q_cu.cu ? args->q_cu.total : args->q_len;
+    size_t batch = args->q_cu.cu.i64 ? 1 : args->batch, len = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
     size_t kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len;
     size_t rows = args->batch * args->heads * args->q_len, bytes = 0;
     struct tensor alone = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END);
@@ -220,9 +220,9 @@ static struct outputs run(const attn_attention_args *args, enum layout layout) {
     assert_ok(attn_attention(&full, workspace, bytes, &error));
     guarded_free(workspace);
     full.o = tensor_out(&r.o);
-    full.options.weights = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
-    full.options.scores = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
-    full.options.log_sum_exp = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
+    full.options.weights.data = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.scores.data = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.log_sum_exp.data = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
     assert_ok(attn_attention_workspace(&full, &bytes, &error));
     workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_attention(&full, workspace, bytes, &error));
@@ -299,10 +299,10 @@ static attn_attention_args part_args(const struct model *model, const attn_atten
 static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
                                const struct part *part) {
     attn_attention_args args = part_args(model, whole, q, part);
-    int64_t start = whole->options.starts ? whole->options.starts[part->b] : 0;
+    int64_t start = whole->options.starts.i64 ? whole->options.starts.i64[part->b] : 0;
     if (model->gone[part->b]) {
         start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
-        args.options.starts = &start;
+        args.options.starts.i64 = &start;
     }
     return run(&args, LAYOUT_BHSD);
 }
@@ -319,7 +319,7 @@ struct question {
 static attn_options options_over(const struct model *model, const attn_options *drawn) {
     attn_options options = *drawn;
     options.rotary = model->rotary;
-    options.rotary_offsets = model->rotary ? model->offsets : NULL;
+    options.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
     if (maximum(model->gone, model->batch) > 0) /* the mean of values that are gone cannot be had */
         options.empty = ATTN_EMPTY_ZERO;
     return options;
@@ -353,22 +353,22 @@ static void question_draw(struct test_random *random, struct question *question,
     args->options = options_over(model, &question->drawn.options);
     draw_queries(random, question);
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu%s longest=%zu sizes=%zu,%zu %s", model->batch, model->heads,
-              model->kv_heads, q_len, args->q_cu.cu ? " (packed)" : "", longest, model->head_size, model->value_size,
-              options_text(&args->options));
+              model->kv_heads, q_len, args->q_cu.cu.i64 ? " (packed)" : "", longest, model->head_size,
+              model->value_size, options_text(&args->options));
 }
 
 /* Packed rows that belong to no sequence. */
 static void check_other_rows(const struct question *question, const struct outputs *r) {
     const attn_cu_lens *cu = &question->args.q_cu;
-    for (size_t row = 0; cu->cu && row < cu->total; row++)
+    for (size_t row = 0; cu->cu.i64 && row < cu->total; row++)
         for (size_t h = 0; h < r->o.heads; h++)
-            if ((int64_t)row < cu->cu[0] || (int64_t)row >= cu->cu[question->args.batch])
+            if ((int64_t)row < cu->cu.i64[0] || (int64_t)row >= cu->cu.i64[question->args.batch])
                 check_untouched(tensor_row(&r->o, 0, h, row), r->o.size, "rows");
 }
 
 static struct part part_of(const struct model *model, const struct question *question, size_t b) {
     return (struct part){.b = b,
-                         .row = question->args.q_cu.cu ? (size_t)question->cu[b] : 0,
+                         .row = question->args.q_cu.cu.i64 ? (size_t)question->cu[b] : 0,
                          .q_len = question->q_lens[b],
                          .kv_len = model->lens[b],
                          .most_rows = question->args.q_len,

@@ -45,9 +45,9 @@ static attn_linear linear(size_t out, int with_bias) {
 
 static attn_layer_config layer_config(void) {
     attn_layer_config config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
-    config.query_size = QUERY_WIDTH;
-    config.key_size = KEY_WIDTH;
-    config.value_size = VALUE_WIDTH;
+    config.query_width = QUERY_WIDTH;
+    config.key_width = KEY_WIDTH;
+    config.value_width = VALUE_WIDTH;
     config.w_q = linear(HIDDEN, 1);
     config.w_k = linear(KV_HIDDEN, 0);
     config.w_v = linear(KV_HIDDEN, 1);
@@ -70,7 +70,7 @@ attn_cu_lens packed(int64_t first, int64_t second, int64_t third, size_t total) 
     arena.cu[0] = first;
     arena.cu[1] = second;
     arena.cu[2] = third;
-    return (attn_cu_lens){arena.cu, total};
+    return (attn_cu_lens){.cu.i64 = arena.cu, .total = total};
 }
 
 const int64_t *two_lens(int64_t first, int64_t second) {
@@ -80,41 +80,42 @@ const int64_t *two_lens(int64_t first, int64_t second) {
 }
 
 static attn_softmax_args softmax_args(void) {
-    attn_softmax_args args = {
-        .isa = ATTN_ISA_SCALAR, .batch = BATCH, .rows = ROWS, .cols = COLS, .x = arena.q, .y = arena.o};
-    args.x_batch_stride = args.y_batch_stride = ROWS * COLS;
-    args.x_row_stride = args.y_row_stride = COLS;
-    args.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, arena.lens};
+    attn_softmax_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .rows = ROWS, .cols = COLS};
+    args.x.data = arena.q;
+    args.y.data = arena.o;
+    args.x.batch_stride = args.y.batch_stride = ROWS * COLS;
+    args.x.row_stride = args.y.row_stride = COLS;
+    args.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = arena.lens};
     return args;
 }
 
 static attn_transpose_args transpose_args(void) {
-    attn_transpose_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .len = Q_LEN, .heads = HEADS, .x = arena.q};
+    attn_transpose_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .len = Q_LEN, .heads = HEADS};
     args.head_size = HEAD_SIZE;
-    args.y = arena.o;
-    args.merged_row_stride = HIDDEN;
-    args.merged_batch_stride = Q_LEN * HIDDEN;
+    args.x.data = arena.q;
+    args.y.data = arena.o;
     return args;
 }
 
 static attn_tensor keys(void) {
-    return (attn_tensor){arena.k, KV_HEADS * KV_LEN * HEAD_SIZE, KV_LEN * HEAD_SIZE, HEAD_SIZE};
+    return (attn_tensor){arena.k, ATTN_F32, KV_HEADS * KV_LEN * HEAD_SIZE, KV_LEN * HEAD_SIZE, HEAD_SIZE, 1};
 }
 
 static attn_tensor values(void) {
-    return (attn_tensor){arena.v, KV_HEADS * KV_LEN * VALUE_SIZE, KV_LEN * VALUE_SIZE, VALUE_SIZE};
+    return (attn_tensor){arena.v, ATTN_F32, KV_HEADS * KV_LEN * VALUE_SIZE, KV_LEN * VALUE_SIZE, VALUE_SIZE, 1};
 }
 
 static attn_options options(void) {
-    attn_options options = {.valid = {ATTN_VALID_PER_SEQUENCE, arena.lens}, .starts = arena.starts};
-    options.mask = (attn_mask){arena.mask, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    attn_options options = {.valid = {.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = arena.lens},
+                            .starts.i64 = arena.starts};
+    options.mask = (attn_tensor){arena.mask, ATTN_BOOL, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN, 1};
     options.soft_cap = 10;
     options.alibi = arena.alibi;
-    options.bias = (attn_tensor){arena.bias, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    options.bias = (attn_tensor){arena.bias, ATTN_F32, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN, 1};
     options.sinks = arena.sinks;
-    options.weights = arena.weights;
-    options.scores = arena.scores;
-    options.log_sum_exp = arena.log_sum_exp;
+    options.weights.data = arena.weights;
+    options.scores.data = arena.scores;
+    options.log_sum_exp.data = arena.log_sum_exp;
     return options;
 }
 
@@ -124,20 +125,20 @@ static attn_attention_args attention_args(void) {
     args.kv_len = KV_LEN;
     args.head_size = HEAD_SIZE;
     args.value_size = VALUE_SIZE;
-    args.q = (attn_tensor){arena.q, HEADS * Q_LEN * HEAD_SIZE, Q_LEN * HEAD_SIZE, HEAD_SIZE};
+    args.q = (attn_tensor){arena.q, ATTN_F32, HEADS * Q_LEN * HEAD_SIZE, Q_LEN * HEAD_SIZE, HEAD_SIZE, 1};
     args.k = keys();
     args.v = values();
-    args.o = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
+    args.o = (attn_tensor_out){arena.o, ATTN_F32, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE, 1};
     args.options = options();
     return args;
 }
 
 static attn_layer_args layer_args(void) {
     attn_layer_args args = {.batch = BATCH, .q_len = Q_LEN, .kv_len = KV_LEN, .options = options()};
-    args.q = (attn_rows){arena.q, Q_LEN * QUERY_WIDTH, QUERY_WIDTH};
-    args.k = (attn_rows){arena.k, KV_LEN * KEY_WIDTH, KEY_WIDTH};
-    args.v = (attn_rows){arena.v, KV_LEN * VALUE_WIDTH, VALUE_WIDTH};
-    args.y = (attn_rows_out){arena.o, Q_LEN * HIDDEN, HIDDEN};
+    args.q = (attn_tensor){arena.q, ATTN_F32, Q_LEN * QUERY_WIDTH, 0, QUERY_WIDTH, 1};
+    args.k = (attn_tensor){arena.k, ATTN_F32, KV_LEN * KEY_WIDTH, 0, KEY_WIDTH, 1};
+    args.v = (attn_tensor){arena.v, ATTN_F32, KV_LEN * VALUE_WIDTH, 0, VALUE_WIDTH, 1};
+    args.y = (attn_tensor_out){arena.o, ATTN_F32, Q_LEN * HIDDEN, 0, HIDDEN, 1};
     return args;
 }
 
@@ -146,8 +147,8 @@ static attn_merge_args merge_args(void) {
     args.value_size = VALUE_SIZE;
     args.o = arena.parts;
     args.log_sum_exp = arena.part_log_sum_exp;
-    args.merged = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
-    args.merged_log_sum_exp = arena.log_sum_exp;
+    args.merged = (attn_tensor_out){arena.o, ATTN_F32, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE, 1};
+    args.merged_log_sum_exp.data = arena.log_sum_exp;
     return args;
 }
 
@@ -191,6 +192,8 @@ void base(struct arguments *a) {
     a->new_cache = &arena.new_cache;
     a->new_rotary = &arena.new_rotary;
     a->new_config = &arena.new_config;
+    a->merged_batch_stride = Q_LEN * HIDDEN;
+    a->merged_row_stride = HIDDEN;
     a->sequence = ATTN_ALL_SEQUENCES;
     a->len = 1;
     a->count = 1;
@@ -216,10 +219,14 @@ attn_status masked_softmax(struct arguments *a, attn_error *error) {
 }
 
 attn_status transpose_qkv(struct arguments *a, attn_error *error) {
+    a->transpose.x.batch_stride = a->merged_batch_stride;
+    a->transpose.x.row_stride = a->merged_row_stride;
     return attn_transpose_qkv(a->transpose_args, error);
 }
 
 attn_status transpose_output(struct arguments *a, attn_error *error) {
+    a->transpose.y.batch_stride = a->merged_batch_stride;
+    a->transpose.y.row_stride = a->merged_row_stride;
     return attn_transpose_output(a->transpose_args, error);
 }
 
@@ -359,9 +366,9 @@ static void fill_arrays(void) {
     for (int32_t i = 0; i < PAGES; i++)
         arena.pages[i] = i;
     for (size_t p = 0; p < PARTS; p++) {
-        arena.parts[p] =
-            (attn_tensor){p ? arena.k : arena.v, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
-        arena.part_log_sum_exp[p] = arena.q + p * BATCH * HEADS * Q_LEN;
+        arena.parts[p] = (attn_tensor){p ? arena.k : arena.v, ATTN_F32,   HEADS * Q_LEN * VALUE_SIZE,
+                                       Q_LEN * VALUE_SIZE,    VALUE_SIZE, 1};
+        arena.part_log_sum_exp[p] = (attn_tensor){.data = arena.q + p * BATCH * HEADS * Q_LEN};
     }
 }
 
@@ -372,11 +379,11 @@ static void create_caches(void) {
     assert_ok(attn_cache_append(arena.cache, &append, NULL));
     assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
     assert_ok(attn_cache_create(&of_layer, arena.layer_cache_memory, BYTES, &arena.layer_cache, NULL));
-    config.ring = 1;
+    config.kind = ATTN_CACHE_RING;
     assert_ok(attn_cache_create(&config, arena.ring_memory, BYTES, &arena.ring, NULL));
     for (size_t i = 0; i < RING_LEN / KV_LEN; i++)
         assert_ok(attn_cache_append(arena.ring, &append, NULL));
-    config.ring = 0;
+    config.kind = ATTN_CACHE_PAGED;
     config.page_size = PAGE;
     config.pages = PAGES;
     config.capacity = PAGES * PAGE;

@@ -71,7 +71,7 @@ struct arena {
     int32_t pages[PAGES];
     size_t sources[BATCH];
     attn_tensor parts[PARTS];
-    const float *part_log_sum_exp[PARTS];
+    attn_tensor part_log_sum_exp[PARTS];
     attn_gemm *gemm, *new_gemm;
     attn_layer *layer, *new_layer;
     attn_cache *cache, *layer_cache, *ring; /* hold KV_LEN keys, the ring RING_LEN */
@@ -112,6 +112,7 @@ struct arguments {
     attn_cache **new_cache;
     attn_rotary **new_rotary;
     attn_cache_config *new_config;
+    size_t merged_batch_stride, merged_row_stride; /* of the merged side of both transposes */
     size_t sequence, len, first, count;
     const int32_t *pages;
 

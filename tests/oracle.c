@@ -77,11 +77,11 @@ static wide position(const struct oracle_shape *s, size_t b, size_t row) {
 
 static int within_lengths(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
-    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= (wide)options->valid.lens[b])
+    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= (wide)options->valid.lens.i64[b])
         return 0;
-    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= (wide)options->valid.lens[b * s->q_len + row])
+    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= (wide)options->valid.lens.i64[b * s->q_len + row])
         return 0;
-    return !options->starts || (wide)key >= (wide)options->starts[b];
+    return !options->starts.i64 || (wide)key >= (wide)options->starts.i64[b];
 }
 
 static int within_window(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
@@ -96,15 +96,23 @@ static int within_window(const struct oracle_shape *s, size_t b, size_t row, siz
 
 static double bias_at(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
     const attn_tensor *bias = &options->bias;
-    return !bias->data
-               ? 0
-               : (double)bias->data[b * bias->batch_stride + head * bias->head_stride + row * bias->row_stride + key];
+    if (!bias->data)
+        return 0;
+    if (options->bias_len && key >= options->bias_len)
+        return -INFINITY;
+    return (double)((const float *)bias->data)[b * bias->batch_stride + head * bias->head_stride +
+                                               row * bias->row_stride + key * bias->col_stride];
 }
 
 static int within_mask(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
-    const attn_mask *mask = &options->mask;
-    if (mask->data && !mask->data[b * mask->batch_stride + head * mask->head_stride + row * mask->row_stride + key])
+    const attn_tensor *mask = &options->mask;
+    if (mask->data && options->mask_len && key >= options->mask_len)
         return 0;
+    if (mask->data) {
+        size_t at = b * mask->batch_stride + head * mask->head_stride + row * mask->row_stride + key * mask->col_stride;
+        if ((((const uint8_t *)mask->data)[at] != 0) == (options->mask_hides != 0))
+            return 0;
+    }
     return bias_at(options, b, head, row, key) != -INFINITY;
 }
 
@@ -138,7 +146,7 @@ static void rotate_all(const struct oracle_shape *s, const struct matrix *q, con
     if (!s->rotary)
         return;
     for (size_t b = 0; b < s->batch; b++) {
-        double offset = s->options->rotary_offsets ? (double)s->options->rotary_offsets[b] : 0;
+        double offset = s->options->rotary_offsets.i64 ? (double)s->options->rotary_offsets.i64[b] : 0;
         for (size_t h = 0; h < s->heads; h++)
             for (size_t i = 0; i < own_rows(s, b); i++) {
                 size_t start = ((b * s->heads + h) * s->q_len + i) * s->head_size;
@@ -297,7 +305,8 @@ static struct matrix dense(const attn_tensor *t, const int64_t *cu, size_t batch
     for (size_t b = 0; b < batch; b++)
         for (size_t h = 0; h < heads; h++)
             for (size_t i = 0; i < oracle_len(cu, b, len); i++) {
-                const float *row = t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
+                const float *row =
+                    (const float *)t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
                 for (size_t c = 0; c < size; c++) {
                     size_t at = ((b * heads + h) * len + i) * size + c;
                     m.value[at] = (double)row[c];
@@ -315,8 +324,8 @@ static struct oracle_shape attention_shape(const attn_attention_args *args, cons
                                  .kv_len = args->kv_len,
                                  .head_size = args->head_size,
                                  .value_size = args->value_size ? args->value_size : args->head_size,
-                                 .q_cu = args->q_cu.cu,
-                                 .kv_cu = args->kv_cu.cu,
+                                 .q_cu = args->q_cu.cu.i64,
+                                 .kv_cu = args->kv_cu.cu.i64,
                                  .scale = args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size),
                                  .options = &args->options,
                                  .rotary = args->options.rotary ? rotary : NULL};
@@ -344,13 +353,13 @@ int oracle_sees(const attn_attention_args *args, size_t b, size_t head, size_t r
 /* ---- The layer ---- */
 
 /* x W + b with the columns split: element [b][h][i][c] is column h * head_size + c of row i of sequence b. */
-static struct matrix project(const attn_rows *x, const int64_t *cu, size_t batch, size_t len, size_t in,
+static struct matrix project(const attn_tensor *x, const int64_t *cu, size_t batch, size_t len, size_t in,
                              const attn_linear *w, size_t heads, size_t head_size) {
     struct matrix m = matrix(batch * len * heads * head_size);
     for (size_t b = 0; b < batch; b++)
         for (size_t i = 0; i < oracle_len(cu, b, len); i++)
             for (size_t n = 0; n < heads * head_size; n++) {
-                const float *row = x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
+                const float *row = (const float *)x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
                 size_t at = ((b * heads + n / head_size) * len + i) * head_size + n % head_size;
                 m.value[at] = w->bias ? (double)w->bias[n] : 0;
                 m.magnitude[at] = fabs(m.value[at]);
@@ -399,16 +408,17 @@ void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, 
                              .kv_len = args->kv_len,
                              .head_size = head_size,
                              .value_size = head_size,
-                             .q_cu = args->q_cu.cu,
-                             .kv_cu = args->kv_cu.cu,
+                             .q_cu = args->q_cu.cu.i64,
+                             .kv_cu = args->kv_cu.cu.i64,
                              .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
                              .options = &args->options,
                              .rotary = args->options.rotary ? rotary : NULL};
-    struct matrix q = project(&args->q, s.q_cu, s.batch, s.q_len, config->query_size, &config->w_q, s.heads, head_size);
+    struct matrix q =
+        project(&args->q, s.q_cu, s.batch, s.q_len, config->query_width, &config->w_q, s.heads, head_size);
     struct matrix k =
-        project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_size, &config->w_k, s.kv_heads, head_size);
+        project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_width, &config->w_k, s.kv_heads, head_size);
     struct matrix v =
-        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_size, &config->w_v, s.kv_heads, head_size);
+        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_width, &config->w_v, s.kv_heads, head_size);
     struct matrix o = matrix(s.batch * s.heads * s.q_len * head_size);
     forget_magnitude(&q, s.batch * s.heads * s.q_len * head_size);
     forget_magnitude(&k, s.batch * s.kv_heads * s.kv_len * head_size);

@@ -328,9 +328,9 @@ static void test_outputs_are_independent(void **state) {
             float *log_sum_exp = asked == 2 ? guarded_floats(full.rows, FLUSH_END) : NULL;
             float *scores = asked == 3 ? guarded_floats(full.rows * full.kv_len, FLUSH_END) : NULL;
             p.args.o = tensor_out(&o);
-            p.args.options.weights = weights;
-            p.args.options.log_sum_exp = log_sum_exp;
-            p.args.options.scores = scores;
+            p.args.options.weights.data = weights;
+            p.args.options.log_sum_exp.data = log_sum_exp;
+            p.args.options.scores.data = scores;
             attention_run_into(&p.args, FLUSH_END);
             assert_same_tensor(&full.o, &o);
             if (weights)

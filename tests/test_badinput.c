@@ -81,77 +81,80 @@ static void test_masked_softmax(void **state) {
     BAD_SIZE(masked_softmax, "batch", softmax.batch);
     BAD_SIZE(masked_softmax, "rows", softmax.rows);
     BAD_SIZE(masked_softmax, "cols", softmax.cols);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "x", a.softmax.x = NULL);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "y", a.softmax.y = NULL);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "x.data", a.softmax.x.data = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "y.data", a.softmax.y.data = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens.i64 = NULL);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)3);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)-1);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL; a.softmax.rows = 0);
     BAD(masked_softmax, ATTN_BAD_VALUE, "empty", a.softmax.empty = (attn_empty_rows)2);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "x_row_stride", a.softmax.x_row_stride = COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = 0);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = ROWS * COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = 0);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "x.row_stride", a.softmax.x.row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.row_stride", a.softmax.y.row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.row_stride", a.softmax.y.row_stride = 0);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.batch_stride", a.softmax.y.batch_stride = ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.batch_stride", a.softmax.y.batch_stride = 0);
     BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.batch = PTRDIFF_MAX);
     BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.rows = PTRDIFF_MAX);
-    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.x_batch_stride = SIZE_MAX);
-    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.y_row_stride = SIZE_MAX / 2);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + BATCH * ROWS * COLS - 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
-        a.softmax.y_batch_stride = ROWS * (COLS + 1));
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.x.batch_stride = SIZE_MAX);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.y.row_stride = SIZE_MAX / 2);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q + BATCH * ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
+        a.softmax.y.batch_stride = ROWS * (COLS + 1));
     BAD(masked_softmax, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
         a.softmax.parallel = &a.parallel_value);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_batch_stride = ROWS * COLS + 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.x_batch_stride = 0);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
-        a.softmax.x_batch_stride = a.softmax.y_batch_stride = ROWS * (COLS + 1));
-    GOOD(masked_softmax, a.softmax.y = arena.q);
-    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.batch = 1; a.softmax.y_batch_stride = 0);
-    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.rows = 1; a.softmax.y_row_stride = 0);
-    GOOD(masked_softmax, a.softmax.y = arena.q + BATCH * ROWS * COLS);
-    GOOD(masked_softmax, a.softmax.x = arena.o + BATCH * ROWS * COLS);
-    GOOD(masked_softmax, a.softmax.x_batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.batch_stride = ROWS * COLS + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.x.batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
+        a.softmax.x.batch_stride = a.softmax.y.batch_stride = ROWS * (COLS + 1));
+    GOOD(masked_softmax, a.softmax.y.data = arena.q);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.batch = 1; a.softmax.y.batch_stride = 0);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.rows = 1; a.softmax.y.row_stride = 0);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q + BATCH * ROWS * COLS);
+    GOOD(masked_softmax, a.softmax.x.data = arena.o + BATCH * ROWS * COLS);
+    GOOD(masked_softmax, a.softmax.x.batch_stride = 0);
     GOOD(masked_softmax, a.softmax.valid = (attn_valid_lens){0});
-    GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x = NULL; a.softmax.y = NULL);
-    GOOD(masked_softmax, a.softmax.cols = 0; a.softmax.x = NULL; a.softmax.y = NULL);
+    GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x.data = NULL; a.softmax.y.data = NULL);
+    GOOD(masked_softmax, a.softmax.cols = 0; a.softmax.x.data = NULL; a.softmax.y.data = NULL);
 }
 
-static void transposes(function *call, size_t x_floats) {
+static void transposes(function *call, const char *row_name, size_t x_floats) {
     BAD(call, ATTN_NULL_POINTER, "args", a.transpose_args = NULL);
     BAD_ISA(call, transpose.isa);
     BAD_SIZE(call, "batch", transpose.batch);
     BAD_SIZE(call, "len", transpose.len);
     BAD_SIZE(call, "heads", transpose.heads);
     ZERO_OR_BAD_SIZE(call, "head_size", transpose.head_size);
-    BAD(call, ATTN_NULL_POINTER, "x", a.transpose.x = NULL);
-    BAD(call, ATTN_NULL_POINTER, "y", a.transpose.y = NULL);
-    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = HIDDEN - 1);
-    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = 0);
-    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride",
-        a.transpose.merged_batch_stride = (Q_LEN - 1) * HIDDEN + HIDDEN - 1);
-    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride", a.transpose.merged_batch_stride = 0);
-    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.heads = PTRDIFF_MAX; a.transpose.merged_row_stride = PTRDIFF_MAX);
+    BAD(call, ATTN_NULL_POINTER, "x.data", a.transpose.x.data = NULL);
+    BAD(call, ATTN_NULL_POINTER, "y.data", a.transpose.y.data = NULL);
+    BAD(call, ATTN_BAD_STRIDE, row_name, a.merged_row_stride = HIDDEN - 1);
+    BAD(call, ATTN_BAD_STRIDE, row_name, a.merged_row_stride = 0);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.heads = PTRDIFF_MAX; a.merged_row_stride = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.head_size = PTRDIFF_MAX; a.transpose.heads = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.batch = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.len = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.merged_batch_stride = SIZE_MAX);
-    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q);
-    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q + x_floats - 1);
+    BAD(call, ATTN_OVERFLOW, any_name, a.merged_batch_stride = SIZE_MAX);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y.data = arena.q);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y.data = arena.q + x_floats - 1);
     BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.transpose.parallel = &a.parallel_value);
-    GOOD(call, a.transpose.y = arena.q + x_floats);
-    GOOD(call, a.transpose.x = arena.o + x_floats);
-    GOOD(call, a.transpose.batch = 0; a.transpose.x = NULL; a.transpose.y = NULL);
-    GOOD(call, a.transpose.len = 0; a.transpose.x = NULL; a.transpose.y = NULL);
-    GOOD(call, a.transpose.heads = 0; a.transpose.x = NULL; a.transpose.y = NULL);
+    GOOD(call, a.transpose.y.data = arena.q + x_floats);
+    GOOD(call, a.transpose.x.data = arena.o + x_floats);
+    GOOD(call, a.transpose.batch = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
+    GOOD(call, a.transpose.len = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
+    GOOD(call, a.transpose.heads = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
 }
 
 static void test_transposes(void **state) {
     (void)state;
-    transposes(transpose_qkv, BATCH * Q_LEN * HIDDEN);
-    transposes(transpose_output, BATCH * Q_LEN * HIDDEN);
+    transposes(transpose_qkv, "x.row_stride", BATCH * Q_LEN * HIDDEN);
+    transposes(transpose_output, "y.row_stride", BATCH * Q_LEN * HIDDEN);
+    BAD(transpose_qkv, ATTN_BAD_STRIDE, "x.head_stride", a.transpose.x.head_stride = HEAD_SIZE);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y.head_stride", a.transpose.y.head_stride = HEAD_SIZE);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y", a.merged_batch_stride = (Q_LEN - 1) * HIDDEN + HIDDEN - 1);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y", a.merged_batch_stride = 0);
+    BAD(transpose_qkv, ATTN_BAD_STRIDE, "y", a.transpose.y.row_stride = HEAD_SIZE);
+    GOOD(transpose_qkv, a.merged_batch_stride = 0);
 }
 
 /* ---- Attention ---- */
@@ -172,7 +175,7 @@ static void put_offset(attn_options *options, int64_t offset) {
             a.member.causal = ATTN_CAUSAL_TOP_LEFT);                                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, -1);                                  \
             a.member.causal = ATTN_CAUSAL_BOTTOM_RIGHT);                                                               \
-        BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets = arena.offsets);                  \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);              \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
         BAD_SIZE(call, "options.window_left", member.window_left);                                                     \
@@ -192,20 +195,20 @@ static void put_offset(attn_options *options, int64_t offset) {
         GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \
-        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets);                           \
+        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets.i64 = arena.offsets);                       \
         GOOD(call, a.member.mask.data = NULL; a.member.bias.data = NULL; a.member.dropout_seed = 1);                   \
-        GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores = NULL);                                  \
+        GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores.data = NULL);                             \
     } while (0)
 
 /* An optional output on top of whatever else the call reads or writes, `o_floats` of main output among it. */
 #define BAD_OPTION_OUTPUT(call, name, options, output, o_floats)                                                       \
     do {                                                                                                               \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.o + (o_floats)-1);                                      \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.q);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.k);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.v);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.bias);                                                  \
-        BAD(call, ATTN_OVERLAP, name, a.options.mask.data = (const uint8_t *)a.options.output);                        \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.o + (o_floats)-1);                                 \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.q);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.k);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.v);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.bias);                                             \
+        BAD(call, ATTN_OVERLAP, name, a.options.mask.data = a.options.output.data);                                    \
     } while (0)
 
 enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
@@ -213,7 +216,7 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
 /* What options point to, given how many floats the main output has. */
 #define BAD_OPTION_DATA(call, member, o_floats)                                                                        \
     do {                                                                                                               \
-        BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens = NULL);                                \
+        BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens.i64 = NULL);                            \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.batch_stride = SIZE_MAX);                               \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.head_stride = SIZE_MAX / 2);                            \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.row_stride = PTRDIFF_MAX);                              \
@@ -227,19 +230,19 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
         BAD_OPTION_OUTPUT(call, "options.weights", member, weights, o_floats);                                         \
         BAD_OPTION_OUTPUT(call, "options.scores", member, scores, o_floats);                                           \
         BAD_OPTION_OUTPUT(call, "options.log_sum_exp", member, log_sum_exp, o_floats);                                 \
-        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights);                                 \
-        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights + WEIGHTS - 1);                   \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights);                       \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights + WEIGHTS - 1);         \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.scores + WEIGHTS - 1);          \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores.data = arena.weights);                               \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores.data = arena.weights + WEIGHTS - 1);                 \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.weights);                     \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.weights + WEIGHTS - 1);       \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.scores + WEIGHTS - 1);        \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN + 1);               \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN + 1);           \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = -(KV_LEN - Q_LEN) - 1);                \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = -(KV_LEN - Q_LEN) - 1);            \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                        \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                        \
         arena.offsets[BATCH - 1] = 0;                                                                                  \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
             put_offset(&a.member, POSITIONS - Q_LEN + 1));                                                             \
@@ -247,7 +250,7 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
             put_offset(&a.member, INT64_MAX));                                                                         \
         GOOD(call, a.member.rotary = arena.rotary; put_offset(&a.member, POSITIONS - Q_LEN));                          \
         GOOD(call, put_offset(&a.member, INT32_MIN / 4));                                                              \
-        GOOD(call, a.member.weights = NULL; a.member.scores = NULL; a.member.log_sum_exp = NULL);                      \
+        GOOD(call, a.member.weights.data = NULL; a.member.scores.data = NULL; a.member.log_sum_exp.data = NULL);       \
         GOOD(call, a.member.valid = (attn_valid_lens){0});                                                             \
         GOOD(call, a.member.mask.batch_stride = a.member.mask.head_stride = a.member.mask.row_stride = 0);             \
         GOOD(call, a.member.bias.batch_stride = a.member.bias.head_stride = a.member.bias.row_stride = 0);             \
@@ -347,24 +350,26 @@ static void test_attention(void **state) {
          a.attention.k.batch_stride = a.attention.v.batch_stride = SIZE_MAX);
     BAD_OPTION_DATA(attention, attention.options, o_floats);
     BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0});
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0}; a.attention.q_len = 1);
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 1, 0, 0};
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1});
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
+        a.attention.q_len = 1);
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 1, 0, 0, 1};
         a.attention.q_cu = packed(0, 1, 2, 2));
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0});
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention));
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0};
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1});
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
+        one_sequence(&a.attention));
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
         a.attention.kv_cu = packed(0, 1, 1, 1));
     GOOD(attention, a.attention.q.batch_stride = a.attention.k.head_stride = a.attention.v.row_stride = 0);
-    GOOD(attention, a.attention.q = (attn_tensor){arena.q, 0, 0, HEAD_SIZE});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, HEAD_SIZE, 0});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 1, 0, 0});
-    GOOD(attention, a.attention.v = (attn_tensor){arena.v, 0, 0, 0});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention);
+    GOOD(attention, a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, HEAD_SIZE, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, HEAD_SIZE, 0, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 1, 0, 0, 1});
+    GOOD(attention, a.attention.v = (attn_tensor){arena.v, ATTN_F32, 0, 0, 0, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; one_sequence(&a.attention);
          a.attention.kv_len = 1);
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; a.attention.kv_len = 0);
-    GOOD(attention, a.attention.q = a.attention.k = (attn_tensor){arena.q, 0, 0, 0}; one_sequence(&a.attention);
-         a.attention.q_len = a.attention.kv_len = 1);
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; a.attention.kv_len = 0);
+    GOOD(attention, a.attention.q = a.attention.k = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
+         one_sequence(&a.attention); a.attention.q_len = a.attention.kv_len = 1);
 }
 
 static void test_merge(void **state) {
@@ -378,11 +383,11 @@ static void test_merge(void **state) {
     BAD_SIZE(merge, "q_len", merge.q_len);
     BAD_SIZE(merge, "value_size", merge.value_size);
     BAD(merge, ATTN_NULL_POINTER, "o", a.merge.o = NULL);
-    BAD(merge, ATTN_NULL_POINTER, "o", arena.parts[PARTS - 1].data = NULL);
+    BAD(merge, ATTN_NULL_POINTER, "o.data", arena.parts[PARTS - 1].data = NULL);
     arena.parts[PARTS - 1].data = arena.k;
     BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", a.merge.log_sum_exp = NULL);
-    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", arena.part_log_sum_exp[PARTS - 1] = NULL);
-    arena.part_log_sum_exp[PARTS - 1] = arena.q;
+    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp.data", arena.part_log_sum_exp[PARTS - 1].data = NULL);
+    arena.part_log_sum_exp[PARTS - 1].data = arena.q;
     BAD(merge, ATTN_NULL_POINTER, "merged.data", a.merge.merged.data = NULL);
     BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.row_stride = VALUE_SIZE - 1);
     BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.head_stride = 0);
@@ -396,11 +401,11 @@ static void test_merge(void **state) {
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.v);
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.k + o_floats - 1);
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.q);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.o + o_floats - 1);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.k);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.q + rows - 1);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.o + o_floats - 1);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.k);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.q + rows - 1);
     BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
-    GOOD(merge, a.merge.merged_log_sum_exp = NULL);
+    GOOD(merge, a.merge.merged_log_sum_exp.data = NULL);
     GOOD(merge, a.merge.parts = 1);
     GOOD(merge, a.merge.batch = 0; a.merge.merged.data = NULL);
     GOOD(merge, a.merge.q_len = 0; a.merge.merged.data = NULL);
@@ -445,9 +450,9 @@ static void test_rotary(void **state) {
 static void layer_configs(function *call) {
     BAD(call, ATTN_NULL_POINTER, "config", a.layer_config = NULL);
     BAD_ISA(call, layer_config_value.isa);
-    ZERO_OR_BAD_SIZE(call, "query_size", layer_config_value.query_size);
-    ZERO_OR_BAD_SIZE(call, "key_size", layer_config_value.key_size);
-    ZERO_OR_BAD_SIZE(call, "value_size", layer_config_value.value_size);
+    ZERO_OR_BAD_SIZE(call, "query_width", layer_config_value.query_width);
+    ZERO_OR_BAD_SIZE(call, "key_width", layer_config_value.key_width);
+    ZERO_OR_BAD_SIZE(call, "value_width", layer_config_value.value_width);
     ZERO_OR_BAD_SIZE(call, "hidden", layer_config_value.hidden);
     ZERO_OR_BAD_SIZE(call, "heads", layer_config_value.heads);
     BAD_SIZE(call, "kv_heads", layer_config_value.kv_heads);
@@ -459,9 +464,9 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -0.0f);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_width = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_width = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_width = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(60));
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(31));
 }
@@ -516,8 +521,8 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);
     BAD(call, ATTN_MISMATCH, "batch", a.forward.cache = arena.layer_cache; a.forward.batch = 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.forward.cache = arena.layer_cache; a.forward.kv_len = KV_LEN - 1);
-    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
-    GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
+    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
+    GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
     GOOD(call, a.forward.batch = 0; a.forward.q.data = NULL; a.forward.y.data = NULL);
 }
 
@@ -536,13 +541,14 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.row_stride", a.forward.y.row_stride = HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = Q_LEN * HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = 0);
-    BAD(layer_forward, ATTN_BAD_STRIDE, "q.batch_stride", a.forward.q = (attn_rows){arena.q, 0, 0};
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.batch_stride", a.forward.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
         a.forward.q_len = 1);
-    BAD(layer_forward, ATTN_BAD_STRIDE, "k.batch_stride", a.forward.k = (attn_rows){arena.k, 0, 0};
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.batch_stride", a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
         a.forward.kv_len = 1);
-    GOOD(layer_forward, a.forward.q = (attn_rows){arena.q, 0, QUERY_WIDTH}; a.forward.q_len = 1);
-    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_cu = packed(0, 1, 1, 1));
-    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_len = 0);
+    GOOD(layer_forward, a.forward.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, QUERY_WIDTH, 1}; a.forward.q_len = 1);
+    GOOD(layer_forward, a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
+         a.forward.kv_cu = packed(0, 1, 1, 1));
+    GOOD(layer_forward, a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; a.forward.kv_len = 0);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.q.batch_stride = SIZE_MAX);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.k.row_stride = SIZE_MAX / 4);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.v.batch_stride = SIZE_MAX / 4);
@@ -600,14 +606,14 @@ static void test_size_queries_at_random(void **state) {
         check_bytes(cache_size(&a, NULL), (long double)cache->batch * cache->kv_heads * cache->capacity *
                                               ((long double)cache->head_size + cache->value_size));
         attn_layer_config *layer = &a.layer_config_value;
-        layer->query_size = size_at_random(&random);
-        layer->key_size = size_at_random(&random);
-        layer->value_size = size_at_random(&random);
+        layer->query_width = size_at_random(&random);
+        layer->key_width = size_at_random(&random);
+        layer->value_width = size_at_random(&random);
         layer->heads = layer->kv_heads = size_at_random(&random);
         layer->hidden = layer->heads < POWER(32) ? layer->heads * 3 : layer->heads;
         check_bytes(layer_size(&a, NULL),
                     (long double)layer->hidden *
-                        ((long double)layer->query_size + layer->key_size + layer->value_size + layer->hidden));
+                        ((long double)layer->query_width + layer->key_width + layer->value_width + layer->hidden));
     }
 }
 
@@ -656,11 +662,11 @@ static void test_runs_at_random(void **state) {
 static bool are_cumulative(const attn_cu_lens *cu, size_t most) {
     int64_t last = 0;
     for (size_t b = 0; b <= BATCH; b++) {
-        if (cu->cu[b] < last || cu->cu[b] > (int64_t)cu->total)
+        if (cu->cu.i64[b] < last || cu->cu.i64[b] > (int64_t)cu->total)
             return false;
-        if (b > 0 && cu->cu[b] - last > (int64_t)most)
+        if (b > 0 && cu->cu.i64[b] - last > (int64_t)most)
             return false;
-        last = cu->cu[b];
+        last = cu->cu.i64[b];
     }
     return true;
 }
@@ -686,8 +692,8 @@ static void test_cu_at_random(void **state) {
         a.attention.o.batch_stride *= HEADS;
         *(of_keys ? &a.attention.kv_cu : &a.attention.q_cu) = cu;
         *(of_keys ? &a.forward.kv_cu : &a.forward.q_cu) = cu;
-        test_case("%s %jd %jd %jd of %zu", of_keys ? "kv_cu" : "q_cu", (intmax_t)cu.cu[0], (intmax_t)cu.cu[1],
-                  (intmax_t)cu.cu[2], cu.total);
+        test_case("%s %jd %jd %jd of %zu", of_keys ? "kv_cu" : "q_cu", (intmax_t)cu.cu.i64[0], (intmax_t)cu.cu.i64[1],
+                  (intmax_t)cu.cu.i64[2], cu.total);
         attn_status expected = are_cumulative(&cu, of_keys ? KV_LEN : Q_LEN) ? ATTN_OK : ATTN_BAD_VALUE;
         assert_status(expected, attention(&a, NULL));
         assert_status(expected, layer_forward(&a, NULL));

@@ -80,7 +80,7 @@ static attn_attention_args rows_args(const struct problem *p, size_t begin, size
 static void use_cache(attn_attention_args *args, const attn_cache *cache) {
     args->cache = cache;
     args->kv_len = 0;
-    args->k = args->v = (attn_tensor){NULL, 0, 0, 0};
+    args->k = args->v = (attn_tensor){NULL, ATTN_F32, 0, 0, 0, 1};
 }
 
 /* Attention over the cache is attention over the tensors, for every mask. */
@@ -204,7 +204,7 @@ static void test_length_zero(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem p = random_problem(&random, 0);
-    attn_tensor nothing = {NULL, 0, 0, 0};
+    attn_tensor nothing = {NULL, ATTN_F32, 0, 0, 0, 1};
     assert_int_equal(0, attn_cache_length(NULL, ATTN_ALL_SEQUENCES));
     cache_append(p.cache, 0, nothing, nothing, NULL);
     assert_int_equal(0, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
@@ -262,7 +262,7 @@ struct layer_problem {
 };
 
 static struct layer_problem layer_problem_new(struct test_random *random, size_t index) {
-    attn_layer_config config = {.isa = test_isa(), .query_size = 20, .key_size = 31, .value_size = 13};
+    attn_layer_config config = {.isa = test_isa(), .query_width = 20, .key_width = 31, .value_width = 13};
     struct layer_problem p = {.batch = random_between(random, 1, 2), .total = random_between(random, 1, 60)};
     config.heads = index % 2 ? 6 : 3;
     config.kv_heads = index % 4 == 3 ? 2 : 0;
@@ -364,11 +364,11 @@ static void test_layer_projected_once(void **state) {
             args.q = rows_from(&p.q, p.total - q_len);
             args.k = tensor_rows(&p.k);
             args.v = tensor_rows(&p.v);
-            args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+            args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
             args.options.empty = (attn_empty_rows)(i % 2);
             struct layer_result expected = layer_run(p.layer, &p.weights.config, &args, LAYOUT_BHSD, FLUSH_END);
             args.cache = p.cache;
-            args.k = args.v = (attn_rows){NULL, 0, 0};
+            args.k = args.v = (attn_tensor){NULL, ATTN_F32, 0, 0, 0, 1};
             struct layer_result actual = layer_run(p.layer, &p.weights.config, &args, LAYOUT_BHSD, FLUSH_END);
             assert_same_layer_result(&expected, &actual);
             layer_result_free(&expected);

@@ -28,7 +28,7 @@ static void check_growing_logits(struct test_random *random, size_t page_size, i
         tensor_row(&q, 0, 0, i)[0] = 1.0f;
     for (size_t j = 0; j < KEYS; j++)
         tensor_row(&k, 0, 0, j)[0] = (float)j / 16;
-    config.ring = ring;
+    config.kind = page_size ? ATTN_CACHE_PAGED : ring ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (page_size) {
         config.page_size = page_size;
         config.pages = (KEYS + page_size - 1) / page_size;
@@ -125,7 +125,7 @@ static void test_ring(void **state) {
         struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
-        config.ring = 1;
+        config.kind = ATTN_CACHE_RING;
         attn_cache *cache = cache_create(&config, &memory, random_flush(&random));
         for (size_t step = 0; step < 8; step++) {
             model_append_some(&random, &m, cache, step % 4 == 3 ? (capacity + 15) / 16 * 16 : capacity);
@@ -146,7 +146,7 @@ static void test_ring_truncated(void **state) {
         struct model m = model_new(&random, 2, total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
-        config.ring = 1;
+        config.kind = ATTN_CACHE_RING;
         attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
         for (size_t step = 0; step < 8; step++) {
             size_t b = random_below(&random, 2);
@@ -176,6 +176,7 @@ struct paged {
 static struct paged paged_new(struct test_random *random, const struct model *m, size_t page_size, size_t extra) {
     size_t per_sequence = (m->most + page_size - 1) / page_size;
     struct paged p = {.config = model_config(m, per_sequence * page_size)};
+    p.config.kind = ATTN_CACHE_PAGED;
     p.config.page_size = page_size;
     p.config.pages = p.spares = m->batch * per_sequence + extra;
     p.cache = cache_create(&p.config, &p.memory, random_flush(random));
@@ -558,7 +559,7 @@ struct holder {
 static struct holder holder_new(struct test_random *random, enum kind kind, const struct model *m, size_t page_size) {
     struct holder holder = {0};
     attn_cache_config config = model_config(m, kind == RING ? RING_CAPACITY : m->most);
-    config.ring = kind == RING;
+    config.kind = kind == RING ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (kind == PAGES) {
         holder.paged = paged_new(random, m, page_size, 3);
         give_all_pages(random, &holder.paged);
@@ -602,7 +603,7 @@ static attn_attention_args decoder_args(const struct model *m, const struct tens
     args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
     args.options.window_left = WINDOW;
     args.options.rotary = m->rotary;
-    args.options.rotary_offsets = m->rotary ? m->offsets : NULL;
+    args.options.rotary_offsets.i64 = m->rotary ? m->offsets : NULL;
     return args;
 }
 
@@ -642,7 +643,7 @@ static void compare_steps(struct test_random *random, enum kind kind, size_t tot
         attn_cache_append_args append = {.len = end - begin, .rotary = m.rotary};
         append.k = tensor_from(&k, begin);
         append.v = tensor_from(&v, begin);
-        append.rotary_offsets = m.rotary && m.offsets[0] ? m.offsets : NULL; /* none are zeros */
+        append.rotary_offsets.i64 = m.rotary && m.offsets[0] ? m.offsets : NULL; /* none are zeros */
         assert_ok(attn_cache_append(holder.cache, &append, NULL));
         if (kind == FORK && random_below(random, 5) == 0)
             holder_fork(random, &holder, 2, total);

@@ -64,11 +64,11 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->v = tensor_in(&p.v);
     a->options.valid = valid_lens(a->options.valid.kind, p.lens);
     if (index % 2)
-        a->options.starts = p.starts = random_starts(random, a->batch, a->kv_len);
+        a->options.starts.i64 = p.starts = random_starts(random, a->batch, a->kv_len);
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu valid=%d causal=%d "
               "starts=%d p=%g",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size,
-              (int)a->options.valid.kind, (int)a->options.causal, a->options.starts != NULL,
+              (int)a->options.valid.kind, (int)a->options.causal, a->options.starts.i64 != NULL,
               (double)a->options.dropout);
     return p;
 }
@@ -115,7 +115,7 @@ static void test_mask_is_the_documented_one(void **state) {
         for (size_t j = 0; j < n * n; j++)
             identity[j] = j % (n + 1) == 0;
         p.args.value_size = n;
-        p.args.v = (attn_tensor){identity, 0, 0, n};
+        p.args.v = (attn_tensor){identity, ATTN_F32, 0, 0, n, 1};
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END), plain = run_without(&p.args);
         assert_same_bits(plain.weights, r.weights, r.rows * n);
         assert_same_bits(plain.log_sum_exp, r.log_sum_exp, r.rows);
@@ -323,7 +323,7 @@ static void test_layer(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     enum { HIDDEN = 24, HEADS = 3, BATCH = 2, LEN = 19, SIZE = HIDDEN / HEADS };
-    attn_layer_config config = {.isa = test_isa(), .query_size = HIDDEN, .key_size = HIDDEN, .value_size = HIDDEN};
+    attn_layer_config config = {.isa = test_isa(), .query_width = HIDDEN, .key_width = HIDDEN, .value_width = HIDDEN};
     config.hidden = HIDDEN;
     config.heads = HEADS;
     struct layer_weights weights = layer_weights_new(&random, &config, 0);

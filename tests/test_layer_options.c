@@ -33,7 +33,7 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
 
 /* The heads in rows of [batch, 1, len, heads * head_size]. */
 static attn_tensor split(const struct tensor *rows, size_t head_size) {
-    return (attn_tensor){rows->data, rows->batch_stride, head_size, rows->row_stride};
+    return (attn_tensor){rows->data, ATTN_F32, rows->batch_stride, head_size, rows->row_stride, 1};
 }
 
 /* ---- Problems ---- */
@@ -59,9 +59,9 @@ static attn_layer_config random_config(struct test_random *random, size_t index)
     config.heads = kv_heads * random_between(random, 1, 3);
     config.kv_heads = config.heads == kv_heads && random_below(random, 2) ? 0 : kv_heads;
     config.hidden = config.heads * head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)];
-    config.query_size = random_between(random, 1, 40);
-    config.key_size = random_between(random, 1, 40);
-    config.value_size = random_between(random, 1, 40);
+    config.query_width = random_between(random, 1, 40);
+    config.key_width = random_between(random, 1, 40);
+    config.value_width = random_between(random, 1, 40);
     config.scale = random_below(random, 4) ? 0 : random_uniform(random, -1.0f, 1.0f);
     return config;
 }
@@ -71,7 +71,7 @@ static attn_cu_lens random_cu(struct test_random *random, size_t batch, size_t m
     cu[0] = (int64_t)random_below(random, 3);
     for (size_t b = 0; b < batch; b++)
         cu[b + 1] = cu[b] + (int64_t)random_below(random, most + 1);
-    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, 3)};
+    return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 3)};
 }
 
 static struct tensor random_rows(struct test_random *random, size_t batch, size_t len, size_t width) {
@@ -93,12 +93,12 @@ static void draw_lengths(struct test_random *random, struct problem *p) {
 static void draw_rows(struct test_random *random, struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
     attn_layer_args *args = &p->args;
-    size_t q_batch = args->q_cu.cu ? 1 : args->batch, kv_batch = args->kv_cu.cu ? 1 : args->batch;
-    size_t q_rows = args->q_cu.cu ? args->q_cu.total : args->q_len;
-    size_t kv_rows = args->kv_cu.cu ? args->kv_cu.total : args->kv_len;
-    p->q = random_rows(random, q_batch, q_rows, config->query_size);
-    p->k = random_rows(random, kv_batch, kv_rows, config->key_size);
-    p->v = random_rows(random, kv_batch, kv_rows, config->value_size);
+    size_t q_batch = args->q_cu.cu.i64 ? 1 : args->batch, kv_batch = args->kv_cu.cu.i64 ? 1 : args->batch;
+    size_t q_rows = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
+    size_t kv_rows = args->kv_cu.cu.i64 ? args->kv_cu.total : args->kv_len;
+    p->q = random_rows(random, q_batch, q_rows, config->query_width);
+    p->k = random_rows(random, kv_batch, kv_rows, config->key_width);
+    p->v = random_rows(random, kv_batch, kv_rows, config->value_width);
     args->q = tensor_rows(&p->q);
     args->k = tensor_rows(&p->k);
     args->v = tensor_rows(&p->v);
@@ -117,13 +117,13 @@ static void draw_all_options(struct test_random *random, struct problem *p) {
     p->args.options.rotary = draw_rotary(random, args->kv_len + 4 * MOST_ROWS, p->head_size, &p->memory[p->memories++]);
     for (size_t b = 0; b < args->batch; b++)
         p->offsets[b] = (int64_t)random_between(random, MOST_ROWS, 2 * MOST_ROWS);
-    p->args.options.rotary_offsets = p->args.options.rotary ? p->offsets : NULL;
+    p->args.options.rotary_offsets.i64 = p->args.options.rotary ? p->offsets : NULL;
 }
 
 static void describe(const struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
     test_case("from %s: batch=%zu q_len=%zu%s kv_len=%zu hidden=%zu heads=%zu kv_heads=%zu %s", source_names[p->source],
-              p->args.batch, p->args.q_len, p->args.q_cu.cu ? " (packed)" : "", p->args.kv_len, config->hidden,
+              p->args.batch, p->args.q_len, p->args.q_cu.cu.i64 ? " (packed)" : "", p->args.kv_len, config->hidden,
               config->heads, config->kv_heads, options_text(&p->args.options));
 }
 
@@ -155,8 +155,9 @@ static void problem_free(struct problem *p) {
 static attn_cache *new_cache(struct problem *p, size_t capacity) {
     attn_cache_config config;
     assert_ok(attn_layer_cache_config(p->layer, p->args.batch, capacity, &config, NULL));
-    config.ring = p->source == RING_CACHE;
+    config.kind = p->source == RING_CACHE ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (p->source == PAGED_CACHE) {
+        config.kind = ATTN_CACHE_PAGED;
         config.page_size = PAGE;
         config.capacity = (capacity + PAGE - 1) / PAGE * PAGE;
         config.pages = p->args.batch * config.capacity / PAGE;
@@ -182,8 +183,8 @@ static attn_cache *new_fork(struct problem *p, const attn_cache *parent, size_t 
 /* Rows [begin, begin + lens[b]) of each sequence: through the layer into one cache, by hand into the other. */
 static void append_both(struct problem *p, size_t begin, size_t len, const int64_t *lens) {
     size_t kv_width = p->kv_heads * p->head_size, bytes = 0;
-    attn_layer_append_args args = {.len = len, .lens = lens, .cache = p->cache, .rotary = p->args.options.rotary};
-    attn_cache_append_args by_hand = {.len = len, .lens = lens, .rotary = args.rotary};
+    attn_layer_append_args args = {.len = len, .lens.i64 = lens, .cache = p->cache, .rotary = p->args.options.rotary};
+    attn_cache_append_args by_hand = {.len = len, .lens.i64 = lens, .rotary = args.rotary};
     attn_error error = {.field = "none"};
     args.rotary_offsets = by_hand.rotary_offsets = p->args.options.rotary_offsets;
     args.k = rows_from(&p->k, begin);
@@ -198,8 +199,8 @@ static void append_both(struct problem *p, size_t begin, size_t len, const int64
     struct tensor v = project(&p->weights.config.w_v, kv_width, &p->v);
     by_hand.k = split(&k, p->head_size);
     by_hand.v = split(&v, p->head_size);
-    by_hand.k.data += begin * k.row_stride;
-    by_hand.v.data += begin * v.row_stride;
+    by_hand.k.data = (const float *)by_hand.k.data + begin * k.row_stride;
+    by_hand.v.data = (const float *)by_hand.v.data + begin * v.row_stride;
     assert_ok(attn_cache_append(p->by_hand, &by_hand, NULL));
     tensor_free(&k);
     tensor_free(&v);
@@ -240,9 +241,9 @@ static struct outputs outputs_new(const struct problem *p) {
 
 static attn_options ask_for_all(const attn_options *options, const struct outputs *r) {
     attn_options o = *options;
-    o.weights = r->weights;
-    o.scores = r->scores;
-    o.log_sum_exp = r->log_sum_exp;
+    o.weights.data = r->weights;
+    o.scores.data = r->scores;
+    o.log_sum_exp.data = r->log_sum_exp;
     return o;
 }
 
@@ -289,7 +290,7 @@ static struct outputs run_by_hand(const struct problem *p) {
     args.k = split(&k, p->head_size);
     args.v = split(&v, p->head_size);
     args.cache = p->by_hand;
-    args.o = (attn_tensor_out){o.data, o.batch_stride, p->head_size, o.row_stride};
+    args.o = (attn_tensor_out){o.data, ATTN_F32, o.batch_stride, p->head_size, o.row_stride, 1};
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
@@ -305,7 +306,7 @@ static struct outputs run_by_hand(const struct problem *p) {
 
 /* A packed row that belongs to no sequence. */
 static int between_sequences(const struct problem *p, size_t row) {
-    const int64_t *cu = p->args.q_cu.cu;
+    const int64_t *cu = p->args.q_cu.cu.i64;
     return cu && ((int64_t)row < cu[0] || (int64_t)row >= cu[p->args.batch]);
 }
 
@@ -369,8 +370,8 @@ static void test_packed_append(void **state) {
         struct tensor k, v;
         args.cu = random_cu(&random, p.args.batch, p.args.kv_len, p.kv_cu);
         args.rotary_offsets = p.args.options.rotary_offsets;
-        k = random_rows(&random, 1, args.cu.total, p.weights.config.key_size);
-        v = random_rows(&random, 1, args.cu.total, p.weights.config.value_size);
+        k = random_rows(&random, 1, args.cu.total, p.weights.config.key_width);
+        v = random_rows(&random, 1, args.cu.total, p.weights.config.value_width);
         args.k = tensor_rows(&k);
         args.v = tensor_rows(&v);
         args.cache = p.cache = new_cache(&p, p.args.kv_len);
@@ -404,7 +405,7 @@ static void test_packed_in_projection(void **state) {
     (void)state;
     enum { HIDDEN = 48, LEN = 19 };
     struct test_random random = test_random(__func__);
-    attn_layer_config config = {.isa = test_isa(), .query_size = HIDDEN, .key_size = HIDDEN, .value_size = HIDDEN};
+    attn_layer_config config = {.isa = test_isa(), .query_width = HIDDEN, .key_width = HIDDEN, .value_width = HIDDEN};
     config.hidden = HIDDEN;
     config.heads = 6;
     struct layer_weights apart = layer_weights_new(&random, &config, 15);

@@ -96,10 +96,10 @@ static void test_same_bits_of_wild_values(void **state) {
 /* ---- Other ways to say the same ---- */
 
 /* What `p` shows of keys as a boolean mask; broadcast over heads where every head sees the same. */
-static attn_mask boolean_mask(const struct problem *p, uint8_t **memory) {
+static attn_tensor boolean_mask(const struct problem *p, uint8_t **memory) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, args->options.mask.data ? 0 : 2, &bytes);
+    attn_tensor mask = mask_layout(args, args->options.mask.data ? 0 : 2, &bytes);
     *memory = guarded_alloc(bytes, 1, FLUSH_END);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
@@ -112,11 +112,12 @@ static attn_mask boolean_mask(const struct problem *p, uint8_t **memory) {
 }
 
 /* The same as an additive mask of 0 and -inf. */
-static struct tensor additive_mask(const attn_attention_args *args, const attn_mask *mask) {
+static struct tensor additive_mask(const attn_attention_args *args, const attn_tensor *mask) {
     struct tensor bias = bias_new(args, mask->head_stride ? 0 : 2, FLUSH_END);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
-        const uint8_t *visible = mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
+        const uint8_t *visible =
+            (const uint8_t *)mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
         for (size_t j = 0; j < args->kv_len; j++)
             tensor_row(&bias, b, head, i)[j] = visible[j] ? 0.0f : -INFINITY;
     }
@@ -128,7 +129,7 @@ static void check_as_masks(struct test_random *random, size_t index, unsigned ki
     attn_attention_args args = masked_args(random, index);
     struct problem p = masked_problem_new(random, TEST_NORMAL, &args, kinds);
     uint8_t *memory;
-    attn_mask mask = boolean_mask(&p, &memory);
+    attn_tensor mask = boolean_mask(&p, &memory);
     struct tensor bias = additive_mask(&p.args, &mask);
     const attn_options plain = {.empty = args.options.empty, .score_stage = args.options.score_stage};
     describe(&p.args);
@@ -172,7 +173,7 @@ static void test_windows_as_lengths(void **state) {
         describe(&p.args);
         struct attention_result causal = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         p.args.options.causal = ATTN_CAUSAL_NONE;
-        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
         struct attention_result per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&causal, &per_row);
         p.args.options.valid = (attn_valid_lens){0};
@@ -210,7 +211,7 @@ static void test_ends_of_the_type(void **state) {
     for (size_t i = 0; i < args.q_len; i++) {
         int64_t start = INT64_MAX - PTRDIFF_MAX + (int64_t)i + 1;
         attn_attention_args row = p.args;
-        row.options = (attn_options){.starts = &start};
+        row.options = (attn_options){.starts.i64 = &start};
         row = some_rows(&row, i, i + 1);
         struct attention_result one = attention_run(&row, LAYOUT_BHSD, FLUSH_END);
         for (size_t head = 0; head < args.heads; head++)
@@ -259,15 +260,16 @@ static void test_alibi_far_from_all_keys(void **state) {
 /* A mask and a bias of which nothing is broadcast. */
 static void expand(const struct problem *p, uint8_t **mask_memory, struct tensor *bias, attn_options *options) {
     const attn_attention_args *args = &p->args;
-    const attn_mask *from = &args->options.mask;
+    const attn_tensor *from = &args->options.mask;
     size_t bytes;
-    attn_mask mask = mask_layout(args, 0, &bytes);
+    attn_tensor mask = mask_layout(args, 0, &bytes);
     *mask_memory = guarded_alloc(bytes, 1, FLUSH_START);
     *bias = bias_new(args, 0, FLUSH_START);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
         memcpy(*mask_memory + b * mask.batch_stride + head * mask.head_stride + i * mask.row_stride,
-               from->data + b * from->batch_stride + head * from->head_stride + i * from->row_stride, args->kv_len);
+               (const uint8_t *)from->data + b * from->batch_stride + head * from->head_stride + i * from->row_stride,
+               args->kv_len);
         memcpy(tensor_row(bias, b, head, i), tensor_row(&p->bias, b, head, i), args->kv_len * sizeof(float));
     }
     mask.data = *mask_memory;
@@ -503,7 +505,7 @@ static void test_hidden_blocks(void **state) {
         args.options.empty = ATTN_EMPTY_ZERO;
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         own_tensors(&p);
-        attn_mask mask = mask_layout(&args, 0, &bytes);
+        attn_tensor mask = mask_layout(&args, 0, &bytes);
         p.mask = guarded_alloc(bytes, 1, FLUSH_END);
         hide_blocks(&random, &p, p.mask, mask.row_stride);
         mask.data = p.mask;
@@ -529,7 +531,7 @@ static void test_hidden_blocks(void **state) {
 static void hide_row(struct problem *p, size_t hidden, int by_bias) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, 3, &bytes);
+    attn_tensor mask = mask_layout(args, 3, &bytes);
     p->mask = guarded_alloc(bytes, 1, FLUSH_END);
     for (size_t i = 0; i < args->q_len; i++)
         memset(p->mask + i * mask.row_stride, i != hidden, args->kv_len);

@@ -81,9 +81,9 @@ static float *run_scores(attn_attention_args args) {
     args.heads = args.head_size;
     args.value_size = 1;
     args.scale = 1;
-    args.v = (attn_tensor){&value, 0, 0, 0};
-    args.o = (attn_tensor_out){o, rows, args.q_len, 1};
-    args.options.scores = scores;
+    args.v = (attn_tensor){&value, ATTN_F32, 0, 0, 0, 1};
+    args.o = (attn_tensor_out){o, ATTN_F32, rows, args.q_len, 1, 1};
+    args.options.scores.data = scores;
     attention_run_into(&args, FLUSH_END);
     guarded_free(o);
     return scores;
@@ -95,8 +95,8 @@ static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float 
                            size_t rows, float *rotated) {
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = rows, .kv_len = 1, .head_size = head_size};
-    args.q = (attn_tensor){x, head_size, 0, 0};
-    args.k = (attn_tensor){units, 0, head_size, 0};
+    args.q = (attn_tensor){x, ATTN_F32, head_size, 0, 0, 1};
+    args.k = (attn_tensor){units, ATTN_F32, 0, head_size, 0, 1};
     args.options.causal = ATTN_CAUSAL_OFFSET;
     args.options.causal_offset = (int64_t)first;
     args.options.rotary = rotary;
@@ -113,8 +113,8 @@ static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x,
                         float *rotated) {
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = keys, .kv_len = keys, .head_size = head_size};
-    args.q = (attn_tensor){units, 0, head_size, 0};
-    args.k = (attn_tensor){x, head_size, 0, 0};
+    args.q = (attn_tensor){units, ATTN_F32, 0, head_size, 0, 1};
+    args.k = (attn_tensor){x, ATTN_F32, head_size, 0, 0, 1};
     args.options.rotary = rotary;
     float *scores = run_scores(args);
     for (size_t j = 0; j < keys * head_size; j++)
@@ -223,7 +223,7 @@ static struct tensor rotated_copy(const struct problem *p, const struct tensor *
     for (size_t row = 0; row < t->batch * t->heads * t->len; row++) {
         size_t i = row % t->len, head = row / t->len % t->heads, b = row / t->len / t->heads;
         int64_t position = queries ? position_of(&p->args, i) : (int64_t)i;
-        position += p->args.options.rotary_offsets ? p->args.options.rotary_offsets[b] : 0;
+        position += p->args.options.rotary_offsets.i64 ? p->args.options.rotary_offsets.i64[b] : 0;
         assert_in_range(position, 0, p->rotary.positions - 1);
         rotate_by_the_letter(&p->rotary, table + (size_t)position * t->size, tensor_row(&copy, b, head, i));
     }
@@ -235,14 +235,14 @@ static void check_rotated_before(struct test_random *random, size_t index, unsig
     struct problem p = masked_problem_new(random, TEST_NORMAL, &args, kinds | KIND(ROTARY));
     describe(&p.args);
     if (kinds & KIND(TOP_LEFT) && index % 2)
-        p.args.options.rotary_offsets = NULL;
+        p.args.options.rotary_offsets.i64 = NULL;
     float *table = read_table(&p);
     struct tensor q = rotated_copy(&p, &p.q, 1, table), k = rotated_copy(&p, &p.k, 0, table);
     struct attention_result actual = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     p.args.q = tensor_in(&q);
     p.args.k = tensor_in(&k);
     p.args.options.rotary = NULL;
-    p.args.options.rotary_offsets = NULL;
+    p.args.options.rotary_offsets.i64 = NULL;
     struct attention_result expected = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     assert_same_result(&expected, &actual);
     attention_free(&expected);
@@ -331,7 +331,7 @@ static void test_offsets_that_cancel(void **state) {
         int64_t offset = KEYS - positions[i];
         test_case("position %lld, offset %lld", (long long)positions[i], (long long)offset);
         args.options.causal_offset = positions[i];
-        args.options.rotary_offsets = &offset;
+        args.options.rotary_offsets.i64 = &offset;
         result[i] = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&result[0], &result[i]);
     }
@@ -351,8 +351,8 @@ static void check_unseen_keys(struct test_random *random, size_t index, size_t q
     int64_t offset = -BEFORE, start = BEFORE, lens[64];
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = q_len, .head_size = SIZE};
     args.kv_len = BEFORE + positions + BEHIND;
-    args.options = (attn_options){.valid = {ATTN_VALID_PER_ROW, lens}, .starts = &start};
-    args.options.rotary_offsets = &offset;
+    args.options = (attn_options){.valid = {.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens}, .starts.i64 = &start};
+    args.options.rotary_offsets.i64 = &offset;
     args.options.causal = ATTN_CAUSAL_OFFSET; /* the first row is at position 0 of the table, and sees one key */
     args.options.causal_offset = BEFORE;
     args.options.empty = ATTN_EMPTY_MEAN;
@@ -360,7 +360,7 @@ static void check_unseen_keys(struct test_random *random, size_t index, size_t q
     for (size_t i = 0; i < q_len; i++)
         lens[i] = i == q_len / 2 ? 0 : (int64_t)(BEFORE + positions);
     struct problem p = problem_new(random, TEST_NORMAL, &args);
-    p.args.options.valid.lens = lens;
+    p.args.options.valid.lens.i64 = lens;
     describe(&p.args);
     struct attention_result result[2];
     for (size_t larger = 0; larger < 2; larger++) {

@@ -68,25 +68,29 @@ static attn_options any_options(struct test_random *random, const attn_rotary *r
     attn_options o = {0};
     if (random_below(random, 2)) /* none: the small path */
         return o;
-    o.starts = random_below(random, 4) ? NULL : some_lens;
+    o.starts.i64 = random_below(random, 4) ? NULL : some_lens;
     o.causal = (attn_causal)random_below(random, 4);
     o.window_left = random_below(random, 4) ? 0 : 30;
-    o.mask.data = random_below(random, 4) ? NULL : some_bytes;
-    o.bias.data = random_below(random, 4) ? NULL : some_floats;
+    if (random_below(random, 4) == 0) {
+        o.mask = (attn_tensor){some_bytes, ATTN_BOOL, 0, 0, 0, 1 + random_below(random, 2)};
+        o.mask_hides = random_below(random, 2) == 0;
+    }
+    if (random_below(random, 4) == 0)
+        o.bias = (attn_tensor){some_floats, ATTN_F32, 0, 0, 0, 1 + random_below(random, 2)};
     o.alibi = random_below(random, 4) ? NULL : some_floats;
     o.sinks = random_below(random, 4) ? NULL : some_floats;
     o.soft_cap = random_below(random, 4) ? 0 : 3;
     o.empty = random_below(random, 4) ? ATTN_EMPTY_ZERO : ATTN_EMPTY_MEAN;
     o.rotary = random_below(random, 3) ? NULL : rotary;
     o.dropout = random_below(random, 4) ? 0 : 0.5f;
-    o.weights = random_below(random, 4) ? NULL : some_outputs;
-    o.scores = random_below(random, 4) ? NULL : some_outputs;
-    o.log_sum_exp = random_below(random, 4) ? NULL : some_outputs;
+    o.weights.data = random_below(random, 4) ? NULL : some_outputs;
+    o.scores.data = random_below(random, 4) ? NULL : some_outputs;
+    o.log_sum_exp.data = random_below(random, 4) ? NULL : some_outputs;
     return o;
 }
 
 static attn_cu_lens cu_of(size_t total, int packed) {
-    return (attn_cu_lens){packed ? some_lens : NULL, packed ? total : 0};
+    return (attn_cu_lens){.cu.i64 = packed ? some_lens : NULL, .total = packed ? total : 0};
 }
 
 /* Bytes for the sizes, or SIZE_MAX where they do not fit. */
@@ -155,9 +159,9 @@ static struct layer_weights draw_layer(struct test_random *random) {
     size_t kv_heads = random_between(random, 1, 3), heads = kv_heads * random_between(random, 1, 3);
     attn_layer_config config = {.isa = test_isa(), .heads = heads, .kv_heads = kv_heads};
     config.hidden = heads * random_between(random, 2, 20);
-    config.query_size = random_below(random, 2) ? config.hidden : random_between(random, 1, 40);
-    config.key_size = random_below(random, 2) ? config.query_size : random_between(random, 1, 40);
-    config.value_size = random_below(random, 2) ? config.key_size : random_between(random, 1, 40);
+    config.query_width = random_below(random, 2) ? config.hidden : random_between(random, 1, 40);
+    config.key_width = random_below(random, 2) ? config.query_width : random_between(random, 1, 40);
+    config.value_width = random_below(random, 2) ? config.key_width : random_between(random, 1, 40);
     return layer_weights_new(random, &config, (unsigned)random_below(random, 16));
 }
 
@@ -218,7 +222,7 @@ static attn_cu_lens draw_cu(struct test_random *random, int packed, size_t batch
         size_t left = total - (size_t)cu[b], most = len < left ? len : left;
         cu[b + 1] = cu[b] + (int64_t)(random_below(random, 3) ? most : random_below(random, most + 1));
     }
-    return (attn_cu_lens){packed ? cu : NULL, packed ? total : 0};
+    return (attn_cu_lens){.cu.i64 = packed ? cu : NULL, .total = packed ? total : 0};
 }
 
 /* Positions that every query and key of such a problem has, whatever the options. */
@@ -249,15 +253,15 @@ static attn_options use_options(struct test_random *random, struct used_options 
     if (random_below(random, 3) == 0)
         o = (attn_options){.causal = o.causal, .causal_offset = o.causal_offset};
     o.rotary = draw_used_rotary(random, s, head_size, used->offsets, &used->rotary_memory);
-    o.rotary_offsets = o.rotary ? used->offsets : NULL;
+    o.rotary_offsets.i64 = o.rotary ? used->offsets : NULL;
     if (o.causal != ATTN_CAUSAL_OFFSET)
         o.causal_offset = 0;
     if (random_below(random, 4) == 0)
-        o.weights = used->weights = guarded_floats(rows * s->kv_len, FLUSH_END);
+        o.weights.data = used->weights = guarded_floats(rows * s->kv_len, FLUSH_END);
     if (random_below(random, 4) == 0)
-        o.scores = used->scores = guarded_floats(rows * s->kv_len, FLUSH_END);
+        o.scores.data = used->scores = guarded_floats(rows * s->kv_len, FLUSH_END);
     if (random_below(random, 4) == 0)
-        o.log_sum_exp = used->log_sum_exp = guarded_floats(rows, FLUSH_END);
+        o.log_sum_exp.data = used->log_sum_exp = guarded_floats(rows, FLUSH_END);
     return o;
 }
 
@@ -271,7 +275,7 @@ static void used_options_free(struct used_options *used) {
 
 /* [batch, heads, len, size], or what packed sequences have in place of it: as many floats. */
 static attn_tensor tensor_of(const struct tensor *t, int packed) {
-    return packed ? (attn_tensor){t->data, 0, t->size, t->heads * t->size} : tensor_in(t);
+    return packed ? (attn_tensor){t->data, ATTN_F32, 0, t->size, t->heads * t->size, 1} : tensor_in(t);
 }
 
 static void attention_runs_in_what_serves_more(void **state) {
@@ -299,7 +303,7 @@ static void attention_runs_in_what_serves_more(void **state) {
         args.q = tensor_of(&q, packed & 1);
         args.k = tensor_of(&k, packed & 2);
         args.v = tensor_of(&v, packed & 2);
-        args.o = (attn_tensor_out){o.data, out.batch_stride, out.head_stride, out.row_stride};
+        args.o = (attn_tensor_out){o.data, ATTN_F32, out.batch_stride, out.head_stride, out.row_stride, 1};
         size_t bytes = attention_bytes(args, &s, (unsigned)packed);
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
@@ -374,7 +378,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         struct tensor o = tensor_new(LAYOUT_BSHD, s.batch, heads, s.q_len, args.value_size, FLUSH_END);
         attn_tensor out = tensor_of(&o, packed);
         args.q = tensor_of(&q, packed);
-        args.o = (attn_tensor_out){o.data, out.batch_stride, out.head_stride, out.row_stride};
+        args.o = (attn_tensor_out){o.data, ATTN_F32, out.batch_stride, out.head_stride, out.row_stride, 1};
         args.q_len = s.q_len;
         args.q_cu = cu_of(s.q_total, packed);
         size_t bytes = 0;
@@ -382,7 +386,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            attn_cache_append_args append = {.len = s.kv_len, .lens = lens, .k = tensor_in(&k), .v = tensor_in(&v)};
+            attn_cache_append_args append = {.len = s.kv_len, .lens.i64 = lens, .k = tensor_in(&k), .v = tensor_in(&v)};
             attn_error error = {.field = "none"};
             for (size_t b = 0; b < s.batch; b++)
                 lens[b] = (int64_t)(b ? random_below(&random, low.kv_len + 1) : low.kv_len);
@@ -406,8 +410,8 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
 }
 
 /* [batch, len, size], or what packed sequences have in place of it. */
-static attn_rows rows_of(const struct tensor *t, int packed) {
-    return (attn_rows){t->data, packed ? 0 : t->batch_stride, t->row_stride};
+static attn_tensor rows_of(const struct tensor *t, int packed) {
+    return (attn_tensor){t->data, ATTN_F32, packed ? 0 : t->batch_stride, 0, t->row_stride, 1};
 }
 
 static struct tensor random_rows(struct test_random *random, size_t batch, size_t len, size_t size) {
@@ -428,14 +432,14 @@ static void layer_runs_in_what_serves_more(void **state) {
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
         args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
         args.parallel = &used.pool;
-        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_size);
-        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_size);
-        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_size);
+        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
+        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
+        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
         struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
         args.q = rows_of(&q, packed & 1);
         args.k = rows_of(&k, packed & 2);
         args.v = rows_of(&v, packed & 2);
-        args.y = (attn_rows_out){y.data, packed & 1 ? 0 : y.batch_stride, y.row_stride};
+        args.y = (attn_tensor_out){y.data, ATTN_F32, packed & 1 ? 0 : y.batch_stride, 0, y.row_stride, 1};
         size_t bytes = layer_bytes(layer, args, &s, (unsigned)packed);
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
@@ -476,9 +480,9 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
         assert_ok(attn_layer_cache_config(layer, s.batch, s.kv_len, &config, NULL));
         struct holder holder = holder_new(&random, &config);
-        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_size);
-        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_size);
-        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_size);
+        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
+        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
+        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
         struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
         attn_layer_args args = {.batch = s.batch, .q_len = s.q_len, .cache = holder.cache};
         attn_layer_append_args append = {.len = s.kv_len, .cache = holder.cache};
@@ -486,7 +490,7 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         args.parallel = &used.pool;
         append.parallel = args.parallel;
         args.q = rows_of(&q, packed & 1);
-        args.y = (attn_rows_out){y.data, packed & 1 ? 0 : y.batch_stride, y.row_stride};
+        args.y = (attn_tensor_out){y.data, ATTN_F32, packed & 1 ? 0 : y.batch_stride, 0, y.row_stride, 1};
         append.k = rows_of(&k, packed & 2);
         append.v = rows_of(&v, packed & 2);
         args.q_cu = cu_of(s.q_total, packed & 1);
@@ -562,11 +566,11 @@ static void run_loosely(struct test_random *random, size_t threads, int loose_to
     args.parallel = &pool;
     args.q_len = ROWS;
     args.kv_len = kv_len;
-    args.q_cu = (attn_cu_lens){q_cu, ROWS};
-    args.kv_cu = (attn_cu_lens){kv_cu, kv_len};
-    args.q = (attn_tensor){all, 0, SIZE, 0};
-    args.k = args.v = (attn_tensor){all + WIDTH, 0, SIZE, 0};
-    args.o = (attn_tensor_out){o, 0, SIZE, WIDTH};
+    args.q_cu = (attn_cu_lens){.cu.i64 = q_cu, .total = ROWS};
+    args.kv_cu = (attn_cu_lens){.cu.i64 = kv_cu, .total = kv_len};
+    args.q = (attn_tensor){all, ATTN_F32, 0, SIZE, 0, 1};
+    args.k = args.v = (attn_tensor){all + WIDTH, ATTN_F32, 0, SIZE, 0, 1};
+    args.o = (attn_tensor_out){o, ATTN_F32, 0, SIZE, WIDTH, 1};
     assert_ok(attn_attention_workspace(&args, &tight, &error));
     void *workspace = guarded_alloc(tight, ATTN_ALIGNMENT, FLUSH_END);
     assert_ok(attn_attention(&args, workspace, tight, &error));
@@ -588,7 +592,7 @@ static void run_layer_loosely(struct test_random *random, size_t threads) {
     static const int64_t cu[] = {0, ROWS, ROWS};
     attn_parallel pool = {.run = run_here, .threads = threads};
     attn_layer_config config = {.isa = test_isa(), .heads = 2, .hidden = SIZE};
-    config.query_size = config.key_size = config.value_size = SIZE;
+    config.query_width = config.key_width = config.value_width = SIZE;
     struct layer_weights w = layer_weights_new(random, &config, 0);
     void *memory;
     attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
@@ -596,7 +600,7 @@ static void run_layer_loosely(struct test_random *random, size_t threads) {
     attn_layer_args args = {.batch = 2, .options.soft_cap = 3, .parallel = &pool};
     size_t tight = 0, bytes = 0;
     args.q_len = args.kv_len = ROWS;
-    args.q_cu = args.kv_cu = (attn_cu_lens){cu, ROWS};
+    args.q_cu = args.kv_cu = (attn_cu_lens){.cu.i64 = cu, .total = ROWS};
     args.q = args.k = args.v = rows_of(&x, 1);
     args.y = tensor_rows_out(&y);
     assert_ok(attn_layer_workspace(layer, &args, &tight, NULL));
@@ -643,20 +647,20 @@ static void masks_without_keys_are_checked(void **state) {
     attn_error error = {.field = "none"};
     args.q = tensor_in(&q);
     args.o = tensor_out(&o);
-    args.options.mask = (attn_mask){&byte, SIZE_MAX, 0, 0};
+    args.options.mask = (attn_tensor){&byte, ATTN_BOOL, SIZE_MAX, 0, 0, 1};
     size_t bytes = 0;
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
     assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
     assert_string_equal("options.mask", error.field);
-    args.options.mask = (attn_mask){0};
-    args.options.bias = (attn_tensor){&number, SIZE_MAX / 2, 0, 0};
+    args.options.mask = (attn_tensor){0};
+    args.options.bias = (attn_tensor){&number, ATTN_F32, SIZE_MAX / 2, 0, 0, 1};
     assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
     assert_string_equal("options.bias", error.field);
     assert_true(is_untouched(o.data));
     /* Nothing of them is read, so that they may be where the output is. */
-    args.options.bias = (attn_tensor){o.data, 1, 1, 1};
-    args.options.mask = (attn_mask){(const uint8_t *)o.data, 1, 1, 1};
+    args.options.bias = (attn_tensor){o.data, ATTN_F32, 1, 1, 1, 1};
+    args.options.mask = (attn_tensor){(const uint8_t *)o.data, ATTN_BOOL, 1, 1, 1, 1};
     assert_ok(attn_attention(&args, workspace, bytes, &error));
     guarded_free(workspace);
     tensor_free(&q);

@@ -180,10 +180,10 @@ static void softmax(void **state) {
         args.valid.kind = (attn_valid_kind)random_below(&random, 3);
         int64_t *lens = random_lens(&random, lens_count(args.valid.kind, 2, rows), cols, FLUSH_END);
         random_fill(&random, i % 3 ? TEST_NORMAL : TEST_WILD, x, 2 * rows * cols);
-        args.x = args.y = x;
-        args.x_batch_stride = args.y_batch_stride = rows * cols;
-        args.x_row_stride = args.y_row_stride = cols;
-        args.valid.lens = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
+        args.x.data = args.y.data = x;
+        args.x.batch_stride = args.y.batch_stride = rows * cols;
+        args.x.row_stride = args.y.row_stride = cols;
+        args.valid.lens.i64 = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
         args.empty = (attn_empty_rows)random_below(&random, 2);
         test_case("rows=%zu cols=%zu", rows, cols);
         measure_cut("masked_softmax", softmax_run, &args, &args.parallel);
@@ -212,18 +212,20 @@ static void transposes(void **state) {
             args.heads = 12;
             args.head_size = 77;
         }
-        args.merged_row_stride = args.heads * args.head_size;
-        args.merged_batch_stride = args.len * args.merged_row_stride;
-        size_t count = args.batch * args.merged_batch_stride;
+        size_t row = args.heads * args.head_size, count = args.batch * args.len * row;
         float *x = guarded_floats(count, FLUSH_END);
         random_fill(&random, TEST_NORMAL, x, count);
-        args.x = x;
-        args.y = guarded_floats(count, FLUSH_END);
+        float *y = guarded_floats(count, FLUSH_END);
+        const attn_tensor rows = {x, ATTN_F32, args.len * row, 0, row, 1};
+        args.x = rows;
+        args.y.data = y;
         test_case("len=%zu heads=%zu head_size=%zu", args.len, args.heads, args.head_size);
         measure_cut("transpose_qkv", split_run, &args, &args.parallel);
+        args.x = (attn_tensor){.data = x};
+        args.y = (attn_tensor_out){y, ATTN_F32, args.len * row, 0, row, 1};
         measure_cut("transpose_output", merge_heads_run, &args, &args.parallel);
         guarded_free(x);
-        guarded_free(args.y);
+        guarded_free(y);
     }
 }
 
@@ -329,9 +331,9 @@ static void measure_attentions(const attn_attention_args *args) {
         full.o = tensor_out(&r.o);
         full.parallel = i % 2 ? &in_turn : NULL;
         if (i / 2) {
-            full.options.weights = r.weights;
-            full.options.scores = r.scores;
-            full.options.log_sum_exp = r.log_sum_exp;
+            full.options.weights.data = r.weights;
+            full.options.scores.data = r.scores;
+            full.options.log_sum_exp.data = r.log_sum_exp;
         }
         describe(&full);
         measure_attention(&full);
@@ -408,13 +410,13 @@ static void merge(void **state) {
         float *log_sum_exp = guarded_floats(rows, FLUSH_END), *merged_log_sum_exp = guarded_floats(rows, FLUSH_END);
         random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
         const attn_tensor parts[] = {tensor_in(&o), tensor_in(&o), tensor_in(&o)};
-        const float *const log_sum_exps[] = {log_sum_exp, log_sum_exp, log_sum_exp};
+        const attn_tensor log_sum_exps[] = {{.data = log_sum_exp}, {.data = log_sum_exp}, {.data = log_sum_exp}};
         attn_merge_args args = {.isa = test_isa(), .parts = 3, .batch = 1, .heads = heads, .q_len = len};
         args.value_size = i + 1;
         args.o = parts;
         args.log_sum_exp = log_sum_exps;
         args.merged = tensor_out(&merged);
-        args.merged_log_sum_exp = random_below(&random, 2) ? merged_log_sum_exp : NULL;
+        args.merged_log_sum_exp.data = random_below(&random, 2) ? merged_log_sum_exp : NULL;
         test_case("heads=%zu len=%zu size=%zu", heads, len, i + 1);
         measure_cut("merge", merge_run, &args, &args.parallel);
         tensor_free(&o);
@@ -567,7 +569,7 @@ static void measure_cached(struct test_random *random, const struct cache_proble
     args.value_size = c->value_size;
     args.q = tensor_in(&q);
     args.cache = p->cache;
-    if (random_below(random, 2) && !c->ring)
+    if (random_below(random, 2) && c->kind != ATTN_CACHE_RING)
         args.options = drawn.options;
     args.options.rotary = rotary;
     measure_attentions(&args);
@@ -579,8 +581,9 @@ static attn_cache_config cache_config(struct test_random *random, enum cache_kin
     attn_cache_config config = {.isa = test_isa(), .batch = BATCH, .kv_heads = KV_HEADS, .capacity = CAPACITY};
     config.head_size = random_size(random);
     config.value_size = random_size(random);
-    config.ring = kind == RING;
-    if (config.ring)
+    bool paged = kind == PAGES || kind == NARROW_PAGES;
+    config.kind = kind == RING ? ATTN_CACHE_RING : paged ? ATTN_CACHE_PAGED : ATTN_CACHE_PLAIN;
+    if (kind == RING)
         config.capacity = 2 * APPENDED - 20;
     config.page_size = kind == PAGES ? 64 : kind == NARROW_PAGES ? 16 : 0;
     config.pages = config.page_size ? BATCH * CAPACITY / config.page_size : 0;
@@ -605,7 +608,7 @@ static void measure_cache_kind(struct test_random *random, enum cache_kind kind,
     p.len = attn_cache_length(p.cache, 0) - 10;
     if (config.pages)
         measure("cache_adopt", cache_adopt, &p);
-    if (!config.ring)
+    if (config.kind != ATTN_CACHE_RING)
         measure("cache_truncate", cache_truncate, &p);
     guarded_free(p.memory.data);
     guarded_free(parent.memory.data);
@@ -747,7 +750,7 @@ struct layer_shape {
 static void measure_layer_shape(struct test_random *random, const struct layer_shape *s, bool plain) {
     struct layer_problem p = {.config = {.isa = test_isa(), .hidden = s->hidden, .heads = s->heads}};
     p.config.kv_heads = s->kv_heads;
-    p.config.query_size = p.config.key_size = p.config.value_size = s->width;
+    p.config.query_width = p.config.key_width = p.config.value_width = s->width;
     struct layer_weights weights = layer_weights_new(random, &p.config, (unsigned)random_below(random, 16));
     struct drawn_options drawn = draw_options(random, BATCH, s->heads, s->q_len, 2 * s->kv_len);
     void *table = NULL;

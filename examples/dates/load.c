@@ -80,9 +80,9 @@ static bool create_attention(struct model *model, const char *prefix, const char
     const size_t hidden = model->hidden;
     const char *const weights[] = {"W_q.weight", "W_k.weight", "W_v.weight", "W_o.weight"};
     attn_layer_config config = {.isa = model->isa,
-                                .query_size = hidden,
-                                .key_size = hidden,
-                                .value_size = hidden,
+                                .query_width = hidden,
+                                .key_width = hidden,
+                                .value_width = hidden,
                                 .hidden = hidden,
                                 .heads = model->heads};
     attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};

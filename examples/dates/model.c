@@ -67,15 +67,15 @@ static int32_t likeliest(const float *logits, size_t n) {
 
 /* ---- Arguments of the attention layers: queries in x, results in y ---- */
 
-static attn_rows rows_of(const struct model *model, const float *data, size_t length) {
-    return (attn_rows){.data = data, .batch_stride = length * model->hidden, .row_stride = model->hidden};
+static attn_tensor rows_of(const struct model *model, const float *data, size_t length) {
+    return (attn_tensor){.data = data, .batch_stride = length * model->hidden, .row_stride = model->hidden};
 }
 
 static attn_layer_args query_args(const struct model *model, size_t batch, size_t length) {
     return (attn_layer_args){.batch = batch,
                              .q_len = length,
                              .q = rows_of(model, model->x.data, length),
-                             .y = {model->y.data, length * model->hidden, model->hidden}};
+                             .y = {model->y.data, .batch_stride = length * model->hidden, .row_stride = model->hidden}};
 }
 
 /* Keys and values are projected from rows: those of x (self-attention) or of memory (cross-attention). */
@@ -85,7 +85,7 @@ static attn_layer_args rows_args(const struct model *model, size_t batch, size_t
     args.kv_len = key_length;
     args.k = args.v = rows_of(model, keys, key_length);
     if (key_lengths)
-        args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, key_lengths};
+        args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = key_lengths};
     return args;
 }
 
@@ -101,7 +101,7 @@ static attn_layer_args cache_args(const struct model *model, const attn_cache *c
 }
 
 static attn_layer_append_args append_args(const struct model *model, size_t length, attn_cache *cache) {
-    const attn_rows x = rows_of(model, model->x.data, length);
+    const attn_tensor x = rows_of(model, model->x.data, length);
     return (attn_layer_append_args){.len = length, .k = x, .v = x, .cache = cache};
 }
 
@@ -282,7 +282,7 @@ static attn_layer_args forced_self_args(const struct model *model, const struct 
 static attn_layer_args forced_cross_args(const struct model *model, const struct forced_batch *batch, size_t layer) {
     attn_layer_args args = rows_args(model, batch->batch, batch->target_length, model->memory.data,
                                      batch->source_length, batch->source_lengths);
-    args.options.weights = batch->cross_weights[layer];
+    args.options.weights.data = batch->cross_weights[layer];
     return args;
 }
 

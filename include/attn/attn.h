@@ -11,8 +11,8 @@
  *
  * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the
  *   batch.
- * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is
- *   contiguous.
+ * - Strides count elements, not bytes.
+ * - Structs are to be zero-initialised: zero in a field means that it is not used.
  * - float data needs no more than a float's own alignment. Object memory and workspaces need
  *   ATTN_ALIGNMENT bytes.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
@@ -96,8 +96,9 @@ ATTN_API const char *attn_status_name(attn_status status);
 typedef struct attn_error {
     attn_status status;
     const char *field; /* the wrong argument, "options.valid.lens"; a static string */
-    /* TOO_SMALL: bytes or keys needed, and given. BAD_SIZE: the limit, and the size that is beyond
-     * it. MISMATCH: the size expected, and the one given. Both 0 where no two numbers say it. */
+    /* TOO_SMALL: bytes or keys needed, and given. BAD_SIZE, BAD_STRIDE: the limit, and what is
+     * beyond it. MISMATCH: the size expected, and the one given. Both 0 where no two numbers say
+     * it. */
     size_t needed, given;
 } attn_error;
 
@@ -152,22 +153,39 @@ typedef struct attn_parallel {
     size_t threads;
 } attn_parallel;
 
-/* ---- Tensors ----------------------------------------------------------------------------------- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
+
+/* What an element is. A field takes ATTN_F32 where its description says nothing else. */
+typedef enum attn_type {
+    ATTN_F32 = 0,
+    ATTN_BOOL /* a byte, true where it is not 0 */
+} attn_type;
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
- * + c]. Inputs may broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are
- * all just strides. A q or k of more than one row (over batch, heads and length) whose three
- * strides are all 0 is refused: the strides were forgotten. To give one row for all, set the stride
- * of a dimension of size 1 to anything else. */
+ * + c * col_stride]. [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. An input may
+ * broadcast with a stride of 0, but strides that are all 0 with more than one row are refused: they
+ * were forgotten. To give one row for all, set the stride of a dimension of size 1 to anything else.
+ *
+ * Rows are contiguous: col_stride is 0 or 1, which both mean that, unless the field's description
+ * says that its columns have a stride. Where it has no heads, head_stride is 0. */
 typedef struct attn_tensor {
-    const float *data;
-    size_t batch_stride, head_stride, row_stride;
+    const void *data;
+    attn_type type;
+    size_t batch_stride, head_stride, row_stride, col_stride;
 } attn_tensor;
 
+/* An output: its elements must lie apart. */
 typedef struct attn_tensor_out {
-    float *data;
-    size_t batch_stride, head_stride, row_stride;
+    void *data;
+    attn_type type;
+    size_t batch_stride, head_stride, row_stride, col_stride;
 } attn_tensor_out;
+
+/* An array of integers, given by one of the two; both NULL: not given. */
+typedef struct attn_ints {
+    const int64_t *i64;
+    const int32_t *i32;
+} attn_ints;
 
 /* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
@@ -199,13 +217,13 @@ ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *byte
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
                                       attn_gemm **gemm, attn_error *error);
 typedef struct attn_gemm_run_args {
-    size_t m;          /* may be 0 */
-    attn_tensor x;     /* m rows of k, row_stride >= k apart; the other strides are ignored */
-    attn_tensor_out y; /* m rows of n, row_stride >= n apart; likewise */
+    size_t m;                      /* may be 0 */
+    attn_tensor x;                 /* [m, k]; row_stride at least k, batch_stride ignored */
+    attn_tensor_out y;             /* [m, n]; row_stride at least n, batch_stride ignored */
     const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_gemm_run_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP. */
 ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args,
                                    attn_error *error);
 
@@ -222,26 +240,24 @@ typedef enum attn_empty_rows {
 /* Visible keys: keys below a length. A length above the number of keys counts as that number, a
  * negative one as 0. */
 typedef enum attn_valid_kind {
-    ATTN_VALID_ALL = 0,      /* every key is visible; `lens` must be NULL */
-    ATTN_VALID_PER_SEQUENCE, /* lens[batch] */
-    ATTN_VALID_PER_ROW       /* lens[batch][rows] */
+    ATTN_VALID_ALL = 0,      /* every key is visible; nothing else is given */
+    ATTN_VALID_PER_SEQUENCE, /* lens[b * batch_stride] */
+    ATTN_VALID_PER_ROW       /* lens[b * batch_stride + row * row_stride] */
 } attn_valid_kind;
 
 typedef struct attn_valid_lens {
     attn_valid_kind kind;
-    const int64_t *lens;
+    attn_ints lens;
+    size_t batch_stride, row_stride; /* both 0: dense, [batch] or [batch][rows] */
 } attn_valid_lens;
 
 /* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not
  * read. */
 typedef struct attn_softmax_args {
     attn_isa isa;
-    size_t batch, rows, cols; /* x and y are [batch, rows, cols]; each may be 0 */
-    const float *x;           /* not read where a size is 0 */
-    /* x_row_stride >= cols; x_batch_stride may be 0 (broadcast). */
-    size_t x_batch_stride, x_row_stride;
-    float *y; /* may be x itself with the same strides; no other overlap */
-    size_t y_batch_stride, y_row_stride;
+    size_t batch, rows, cols; /* each may be 0: then x and y are not looked at */
+    attn_tensor x;            /* [batch, rows, cols]; row_stride at least cols */
+    attn_tensor_out y; /* [batch, rows, cols]; may be x with the same strides; no other overlap */
     attn_valid_lens valid;
     attn_empty_rows empty;
     const attn_parallel *parallel; /* NULL: the calling thread */
@@ -253,33 +269,25 @@ ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, attn_err
 
 /* ---- Kernel level: splitting and merging heads ----------------------------------------------- */
 
-/* One side is [batch, len, heads * head_size] (merged), the other [batch * heads, len, head_size]
+/* One side is [batch, len, heads * head_size] (merged), the other [batch, heads, len, head_size]
  * (split). */
 typedef struct attn_transpose_args {
     attn_isa isa;
     size_t batch, len, heads, head_size; /* head_size at least 1; each other may be 0 */
-    const float *x;                      /* not read where a size is 0 */
-    float *y;                            /* no overlap with x */
-    /* Of the merged side: >= len * merged_row_stride, and >= heads * head_size. The split side is
-     * dense. */
-    size_t merged_batch_stride, merged_row_stride;
+    /* Not looked at where a size is 0. The merged side's row_stride is at least heads * head_size.
+     * All strides of the split side 0: it is dense. */
+    attn_tensor x;
+    attn_tensor_out y; /* no overlap with x */
     const attn_parallel *parallel;
 } attn_transpose_args;
 
-/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
- * UNSUPPORTED_ISA. */
+/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP,
+ * UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, attn_error *error);
 /* Merge: x split, y merged. Same errors. */
 ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, attn_error *error);
 
 /* ---- Attention level ------------------------------------------------------------------------- */
-
-/* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides
- * count bytes and may be 0 (broadcast); the keys of a row are contiguous. Read in place. */
-typedef struct attn_mask {
-    const uint8_t *data; /* NULL: no mask */
-    size_t batch_stride, head_stride, row_stride;
-} attn_mask;
 
 /* The position of a query row among the keys, of a sequence with q rows and n keys: row i stands
  *   at i + n - q           the last row at the last key (decode, cache)
@@ -308,18 +316,24 @@ typedef struct attn_rotary attn_rotary;
  * hides the key. */
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
-    const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
+    attn_ints starts;      /* not given, or [batch]: keys below starts[b] are hidden (padding) */
     attn_causal causal;
     int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else 0 */
     /* Keys on each side of the row's position, its own included: position - window_left < key and
      * key < position + window_right. 0: no limit. */
     size_t window_left, window_right;
-    attn_mask mask;     /* keys that only `mask` hides may be read, but have no effect */
+    /* data NULL, or [batch, heads, q_len, mask_len] of type ATTN_BOOL, with a stride in every
+     * dimension, col_stride too: a key is visible where the element is true. Read in place; keys
+     * that only `mask` hides may be read, but have no effect. */
+    attn_tensor mask;
+    size_t mask_len;    /* 0 stands for kv_len; keys from there on, if it is less, are hidden */
+    int mask_hides;     /* not 0: true hides a key, false shows it (nn.MultiheadAttention) */
     float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); finite, above 0; 0: none */
     const float *alibi; /* NULL, or slopes [heads], finite: logit -= slope * abs(position - key) */
-    /* data NULL, or an additive mask [batch, heads, q_len, kv_len], added last. Strides may be 0.
-     * -inf hides the key, as `mask` does. */
+    /* data NULL, or an additive mask [batch, heads, q_len, bias_len], with a stride in every
+     * dimension, added last. -inf hides the key, as `mask` does. */
     attn_tensor bias;
+    size_t bias_len; /* as mask_len */
     /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that sees no
      * key is then +0 and its log-sum-exp the sink, whatever `empty` says. */
     const float *sinks;
@@ -327,21 +341,25 @@ typedef struct attn_options {
     /* NULL, or rotates each query by its position, and each key of a tensor by its index. A cache's
      * keys were rotated when they were appended. */
     const attn_rotary *rotary;
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions of `rotary` */
+    attn_ints rotary_offsets; /* not given, or [batch]: added to the positions of `rotary` */
     /* Training: the probability p in [0, 1) that a weight becomes 0; the others are multiplied by
      * 1 / (1 - p). */
     float dropout;
     /* Which weights become 0 depends on it and on (batch, head, row, key) alone, see
      * docs/semantics.md. */
     uint64_t dropout_seed;
-    /* NULL, or an output: softmax weights before dropout, dense [batch, heads, q_len, kv_len]. +0
-     * for hidden keys and for those that a shorter sequence lacks. */
-    float *weights;
-    float *scores; /* NULL, or an output: logits, likewise dense; -inf for such keys */
+    /* Further outputs, where data is not NULL, with a stride in every dimension; all strides 0: it
+     * is dense, else col_stride 0 counts as 1.
+     * Softmax weights before dropout, [batch, heads, q_len, kv_len]: +0 for hidden keys and for
+     * those that a shorter sequence lacks. */
+    attn_tensor_out weights;
+    attn_tensor_out scores; /* logits, likewise: -inf for such keys */
     attn_score_stage score_stage;
-    /* NULL, or an output: the log of the sum of exp of each row's logits, dense
-     * [batch, heads, q_len]. */
-    float *log_sum_exp;
+    /* Not 0: `scores` has the logits of hidden keys too, which are then all read, except those that
+     * a ring has lost. Not with ATTN_SCORE_MASKED, where hidden keys are -inf. */
+    int scores_hidden;
+    /* The log of the sum of exp of each row's logits, [batch, heads, q_len]: one element a row. */
+    attn_tensor_out log_sum_exp;
 } attn_options;
 
 /* Sequences of different lengths packed one after the other without padding: sequence b is rows
@@ -350,8 +368,8 @@ typedef struct attn_options {
  * sequence: that costs no time, and no workspace beyond what `total` rows need (a workspace query
  * reads `total`, but not cu). */
 typedef struct attn_cu_lens {
-    const int64_t *cu; /* NULL: not packed; else [batch + 1] */
-    size_t total;      /* rows that the tensor holds; 0 without `cu` */
+    attn_ints cu; /* not given: not packed; else [batch + 1] */
+    size_t total; /* rows that the tensor holds; 0 without `cu` */
 } attn_cu_lens;
 
 typedef struct attn_cache attn_cache;
@@ -398,15 +416,16 @@ typedef struct attn_merge_args {
     size_t parts; /* at least 1 */
     size_t batch, heads, q_len, value_size;
     const attn_tensor *o; /* [parts] outputs, each [batch, heads, q_len, value_size] */
-    /* [parts] arrays, each dense [batch, heads, q_len]. Where one is -inf the part's output is not
-     * read. */
-    const float *const *log_sum_exp;
-    attn_tensor_out merged;    /* apart from all inputs */
-    float *merged_log_sum_exp; /* NULL, or dense [batch, heads, q_len] */
+    /* [parts], each [batch, heads, q_len], one element a row; all strides 0: it is dense. Where an
+     * element is -inf the part's output is not read. */
+    const attn_tensor *log_sum_exp;
+    attn_tensor_out merged;             /* apart from all inputs */
+    attn_tensor_out merged_log_sum_exp; /* data NULL, or as log_sum_exp */
     const attn_parallel *parallel;
 } attn_merge_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_merge(const attn_merge_args *args, attn_error *error);
 
 /* ---- Rotary embedding ------------------------------------------------------------------------ */
@@ -436,6 +455,17 @@ ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *
 
 /* ---- Key/value cache ------------------------------------------------------------------------- */
 
+/* How a cache keeps its keys. */
+typedef enum attn_cache_kind {
+    ATTN_CACHE_PLAIN = 0, /* room for `capacity` keys of each sequence */
+    /* Each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as hidden,
+     * also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window to the
+     * left sees, and one key at least that any other row sees; otherwise attention fails with
+     * ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w - 1. */
+    ATTN_CACHE_RING,
+    ATTN_CACHE_PAGED /* pages that sequences take as they grow, see attn_cache_set_pages */
+} attn_cache_kind;
+
 /* Keys and values of `batch` sequences, packed for the kernels when they are appended, read once
  * per step. */
 typedef struct attn_cache_config {
@@ -443,21 +473,15 @@ typedef struct attn_cache_config {
     size_t batch, kv_heads, head_size; /* each at least 1 */
     size_t value_size;                 /* 0 stands for head_size */
     size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
-    /* Not 0: each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as
-     * hidden, also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window
-     * to the left sees, and one key at least that any other row sees; otherwise attention fails
-     * with ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w -
-     * 1. */
-    int ring;
-    size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
-    size_t pages;     /* of all sequences together, 1 .. INT32_MAX; 0 without a page_size */
+    attn_cache_kind kind;
+    size_t page_size; /* of PAGED: keys per page, a multiple of 16, at least 16; else 0 */
+    size_t pages;     /* of PAGED: of all sequences together, 1 .. INT32_MAX; else 0 */
 } attn_cache_config;
 
 /* In place of a sequence's index. */
 #define ATTN_ALL_SEQUENCES ((size_t)-1)
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA,
- * UNSUPPORTED_ISA. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes,
                                      attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
@@ -465,13 +489,13 @@ ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *me
                                        attn_cache **cache, attn_error *error);
 
 typedef struct attn_cache_append_args {
-    size_t len;                /* keys for each sequence; may be 0 */
-    const int64_t *lens;       /* NULL, or [batch]: keys for each sequence, 0 .. len; not with cu */
-    attn_cu_lens cu;           /* of k and v: at most len keys for each sequence */
-    attn_tensor k;             /* [batch, kv_heads, len, head_size] */
-    attn_tensor v;             /* [batch, kv_heads, len, value_size] */
+    size_t len;      /* keys for each sequence; may be 0 */
+    attn_ints lens;  /* not given, or [batch]: keys for each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu; /* of k and v: at most len keys for each sequence */
+    attn_tensor k;   /* [batch, kv_heads, len, head_size] */
+    attn_tensor v;   /* [batch, kv_heads, len, value_size] */
     const attn_rotary *rotary; /* NULL, or rotates the keys at their index in the sequence */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the index, with `rotary` only */
+    attn_ints rotary_offsets;  /* not given, or [batch]: added to the index, with `rotary` only */
     const attn_parallel *parallel;
 } attn_cache_append_args;
 
@@ -531,7 +555,7 @@ typedef struct attn_layer attn_layer;
 /* Weights are read where they lie; packing is the only copy. With nn.Linear's [out, in] weights:
  *
  *   d2l's MultiHeadAttention:
- *     w_q = { W_q.weight, 1, query_size, NULL }, w_k with key_size, w_v with value_size,
+ *     w_q = { W_q.weight, 1, query_width, NULL }, w_k with key_width, w_v with value_width,
  *     w_o = { W_o.weight, 1, hidden, NULL }
  *   nn.MultiheadAttention(E, heads), with all widths and hidden = E:
  *     w_q = { in_proj_weight,             1, E, in_proj_bias }
@@ -540,14 +564,14 @@ typedef struct attn_layer attn_layer;
  *     w_o = { out_proj.weight,            1, E, out_proj.bias } */
 typedef struct attn_layer_config {
     attn_isa isa;
-    size_t query_size, key_size, value_size; /* widths of q, k and v; each at least 1 */
+    size_t query_width, key_width, value_width; /* of rows of q, k and v; each at least 1 */
     size_t hidden; /* width of the projected queries and of y; a multiple of heads */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */
     float scale;     /* +0 stands for 1 / sqrt(hidden / heads); -0 is an error */
-    attn_linear w_q; /* [query_size, hidden] */
-    attn_linear w_k; /* [key_size, kv_heads * hidden / heads] */
-    attn_linear w_v; /* [value_size, kv_heads * hidden / heads] */
+    attn_linear w_q; /* [query_width, hidden] */
+    attn_linear w_k; /* [key_width, kv_heads * hidden / heads] */
+    attn_linear w_v; /* [value_width, kv_heads * hidden / heads] */
     attn_linear w_o; /* [hidden, hidden] */
 } attn_layer_config;
 
@@ -560,31 +584,18 @@ ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *by
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
                                        attn_layer **layer, attn_error *error);
 
-/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b *
- * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at least the
- * width. batch_stride 0 gives every sequence the same rows. If each sequence has one row and both
- * strides are 0, they were forgotten: BAD_STRIDE. */
-typedef struct attn_rows {
-    const float *data;
-    size_t batch_stride, row_stride;
-} attn_rows;
-
-typedef struct attn_rows_out {
-    float *data;
-    size_t batch_stride, row_stride;
-} attn_rows_out;
-
 typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
     attn_cu_lens q_cu;  /* of q and y: at most q_len rows for each sequence */
     attn_cu_lens kv_cu; /* of k and v: at most kv_len rows for each; not with a cache */
-    attn_rows q;        /* [batch, q_len, query_size] */
-    attn_rows k;        /* [batch, kv_len, key_size]; not looked at with a cache */
-    attn_rows v;        /* [batch, kv_len, value_size]; likewise */
+    /* row_stride is at least the width in a sequence of more than one row. */
+    attn_tensor q; /* [batch, q_len, query_width] */
+    attn_tensor k; /* [batch, kv_len, key_width]; not looked at with a cache */
+    attn_tensor v; /* [batch, kv_len, value_width]; likewise */
     /* NULL, or keys and values projected by attn_layer_append; kv_len is then 0 or the length of
      * the longest sequence. */
     const attn_cache *cache;
-    attn_rows_out y; /* [batch, q_len, hidden] */
+    attn_tensor_out y; /* [batch, q_len, hidden] */
     attn_options options;
     const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_layer_args;
@@ -604,13 +615,13 @@ ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t bat
 
 /* Keys and values to be projected and appended to a cache. */
 typedef struct attn_layer_append_args {
-    size_t len;          /* rows per sequence; may be 0 */
-    const int64_t *lens; /* NULL, or [batch]: rows of each sequence, 0 .. len; not with cu */
-    attn_cu_lens cu;     /* of k and v: at most len rows for each sequence */
-    attn_rows k, v;      /* [cache's batch, len, key_size or value_size] */
+    size_t len;       /* rows per sequence; may be 0 */
+    attn_ints lens;   /* not given, or [batch]: rows of each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu;  /* of k and v: at most len rows for each sequence */
+    attn_tensor k, v; /* [cache's batch, len, key_width or value_width] */
     attn_cache *cache;
-    const attn_rotary *rotary;     /* as in attn_cache_append_args */
-    const int64_t *rotary_offsets; /* likewise */
+    const attn_rotary *rotary; /* as in attn_cache_append_args */
+    attn_ints rotary_offsets;  /* likewise */
     const attn_parallel *parallel;
 } attn_layer_append_args;
 

@@ -26,7 +26,7 @@ static attn_status check_attention_cache(const struct attn_problem *problem, con
     if (config->batch != problem->batch || config->kv_heads != problem->kv_heads ||
         config->head_size != problem->head_size || config->value_size != problem->value_size)
         return attn_fail(ATTN_MISMATCH, "cache", error);
-    if (args->kv_cu.cu)
+    if (attn_ints_given(&args->kv_cu.cu))
         return attn_fail(ATTN_MISMATCH, "kv_cu.cu", error);
     if (args->kv_len != 0 && args->kv_len != args->cache->length)
         return attn_fail_size(ATTN_MISMATCH, "kv_len", args->cache->length, args->kv_len, error);
@@ -89,32 +89,36 @@ static attn_status make_plan(struct attn_problem *problem, attn_error *error) {
 /* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
 static struct attn_strided strided_tensor(const attn_tensor *tensor, const attn_cu_lens *cu, size_t batch, size_t heads,
                                           size_t len, size_t width) {
-    bool packed = cu->cu;
-    return (struct attn_strided){
-        .data = tensor->data,
-        .dims = {packed ? 1 : batch, heads, packed ? cu->total : len},
-        .strides = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
-        .width = width};
+    struct attn_strided strided = attn_heads_of(tensor, batch, heads, len, width);
+    if (attn_ints_given(&cu->cu)) {
+        strided.dims[0] = 1;
+        strided.dims[2] = cu->total;
+        strided.strides[0] = 0;
+    }
+    return strided;
 }
 
-static attn_status check_attention_data(const struct attn_problem *problem, const attn_attention_args *args,
+static const struct attn_names o_names = ATTN_NAMES("o"), q_names = ATTN_NAMES("q"), k_names = ATTN_NAMES("k"),
+                               v_names = ATTN_NAMES("v");
+
+static attn_status check_attention_data(struct attn_problem *problem, const attn_attention_args *args,
                                         attn_error *error) {
-    attn_tensor out = {problem->o.data, problem->o.batch_stride, problem->o.head_stride, problem->o.row_stride};
+    attn_tensor out = attn_as_input(&problem->o);
     size_t batch = problem->batch, heads = problem->heads, kv_heads = problem->kv_heads;
     size_t q_len = problem->q_len, kv_len = args->cache ? 0 : problem->kv_len, value_size = problem->value_size;
     struct attn_strided q = strided_tensor(&problem->q, &args->q_cu, batch, heads, q_len, problem->head_size);
     struct attn_strided k = strided_tensor(&problem->k, &args->kv_cu, batch, kv_heads, kv_len, problem->head_size);
     struct attn_strided v = strided_tensor(&problem->v, &args->kv_cu, batch, kv_heads, kv_len, value_size);
     struct attn_strided o = strided_tensor(&out, &args->q_cu, batch, heads, q_len, value_size);
-    struct attn_named_bytes range[4] = {{.name = "o"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], "q.data", error));
-    RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], "k.data", error));
-    RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], "v.data", error));
-    RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], "o.data", error));
+    struct attn_named_bytes range[4];
+    RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], &q_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], &k_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], &v_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], &o_names, error));
     /* Not v: a caller who only wants the weights may give one row for all values. */
     RETURN_IF_ERROR(attn_check_strides(&q, "q", error));
     RETURN_IF_ERROR(attn_check_strides(&k, "k", error));
-    RETURN_IF_ERROR(attn_check_apart(o.dims, o.strides, value_size, "o", error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&o, "o", error));
     RETURN_IF_ERROR(attn_check_input(&o, &range[0], &q, &range[1], error));
     RETURN_IF_ERROR(attn_check_input(&o, &range[0], &k, &range[2], error));
     RETURN_IF_ERROR(attn_check_input(&o, &range[0], &v, &range[3], error));
@@ -159,7 +163,8 @@ static void describe_attention(const attn_attention_args *args, const struct att
     attn_line_size(line, "kv_len", kv_len);
     attn_line_size(line, "head_size", args->head_size);
     attn_line_size(line, "value_size", args->value_size ? args->value_size : args->head_size);
-    attn_line_add(line, "%s%s", args->q_cu.cu ? " packed q" : "", args->kv_cu.cu ? " packed kv" : "");
+    attn_line_add(line, "%s%s", attn_ints_given(&args->q_cu.cu) ? " packed q" : "",
+                  attn_ints_given(&args->kv_cu.cu) ? " packed kv" : "");
     if (args->scale != 0.0f)
         attn_line_add(line, " scale %g", (double)args->scale);
     if (cache)

@@ -6,6 +6,16 @@
 
 /* ---- Creation ---- */
 
+static attn_status check_pages(const attn_cache_config *config, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_size(config->page_size, 1, "page_size", error));
+    if (config->page_size % ATTN_PAGE_UNIT != 0)
+        return attn_fail(ATTN_BAD_SIZE, "page_size", error);
+    if (config->capacity % config->page_size != 0)
+        return attn_fail(ATTN_BAD_SIZE, "capacity", error);
+    RETURN_IF_ERROR(attn_check_size(config->pages, 1, "pages", error));
+    return attn_check_most(config->pages, INT32_MAX, "pages", error);
+}
+
 static attn_status check_config(const attn_cache_config *config, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     RETURN_IF_ERROR(attn_check_size(config->batch, 1, "batch", error));
@@ -13,17 +23,11 @@ static attn_status check_config(const attn_cache_config *config, attn_error *err
     RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", error));
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", error));
-    RETURN_IF_ERROR(attn_check_used(config->pages != 0, config->page_size != 0, "pages", error));
-    if (config->page_size == 0)
-        return ATTN_OK;
-    if (config->ring)
-        return attn_fail(ATTN_MISMATCH, "ring", error);
-    if (config->page_size % ATTN_PAGE_UNIT != 0 || config->page_size > PTRDIFF_MAX)
-        return attn_fail(ATTN_BAD_SIZE, "page_size", error);
-    if (config->capacity % config->page_size != 0)
-        return attn_fail(ATTN_BAD_SIZE, "capacity", error);
-    RETURN_IF_ERROR(attn_check_size(config->pages, 1, "pages", error));
-    return attn_check_most(config->pages, INT32_MAX, "pages", error);
+    RETURN_IF_ERROR(attn_check_enum((int)config->kind, ATTN_CACHE_PAGED, "kind", error));
+    bool paged = config->kind == ATTN_CACHE_PAGED;
+    RETURN_IF_ERROR(attn_check_used(config->page_size != 0, paged, "page_size", error));
+    RETURN_IF_ERROR(attn_check_used(config->pages != 0, paged, "pages", error));
+    return paged ? check_pages(config, error) : ATTN_OK;
 }
 
 /* Everything about the store but its memory. *segments is how many it has for each kv head. */
@@ -33,7 +37,7 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     size_t unit = config->page_size % ATTN_MAX_COLS ? ATTN_PAGE_UNIT : ATTN_MAX_COLS;
     /* Packing fills a panel to its end. The ring has a panel to spare, so that this never writes over its oldest
      * keys. */
-    if (config->ring &&
+    if (config->kind == ATTN_CACHE_RING &&
         (!attn_round_up(config->capacity, ATTN_LANES, &cache->config.capacity) ||
          !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
         return false;
@@ -41,7 +45,7 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,
                          config->value_size, keys, unit))
         return false;
-    if (config->ring)
+    if (config->kind == ATTN_CACHE_RING)
         cache->store.kind = ATTN_KV_RING;
     if (config->page_size) {
         cache->store.kind = ATTN_KV_PAGED;
@@ -120,19 +124,23 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
 /* Rows of k or v: [batch, kv_heads, len] or [kv_heads, total]. */
 static struct attn_strided appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
                                          const attn_tensor *tensor, size_t width) {
-    bool packed = args->cu.cu;
-    return (struct attn_strided){
-        .data = tensor->data,
-        .dims = {packed ? 1 : cache->config.batch, cache->config.kv_heads, packed ? args->cu.total : args->len},
-        .strides = {packed ? 0 : tensor->batch_stride, tensor->head_stride, tensor->row_stride},
-        .width = width};
+    struct attn_strided rows = attn_heads_of(tensor, cache->config.batch, cache->config.kv_heads, args->len, width);
+    if (attn_ints_given(&args->cu.cu)) {
+        rows.dims[0] = 1;
+        rows.dims[2] = args->cu.total;
+        rows.strides[0] = 0;
+    }
+    return rows;
 }
+
+static const struct attn_names k_names = ATTN_NAMES("k"), v_names = ATTN_NAMES("v");
 
 static attn_status check_appended_rows(const attn_cache *cache, const attn_cache_append_args *args, attn_error *error) {
     struct attn_strided k = appended_rows(cache, args, &args->k, cache->config.head_size);
     struct attn_strided v = appended_rows(cache, args, &args->v, cache->config.value_size);
-    RETURN_IF_ERROR(attn_check_tensor(&k, &(struct attn_named_bytes){.name = "k"}, "k.data", error));
-    RETURN_IF_ERROR(attn_check_tensor(&v, &(struct attn_named_bytes){.name = "v"}, "v.data", error));
+    struct attn_named_bytes range;
+    RETURN_IF_ERROR(attn_check_tensor(&k, &range, &k_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &range, &v_names, error));
     return attn_check_strides(&k, "k", error);
 }
 
@@ -145,7 +153,7 @@ static bool pages_are_set(const struct attn_store *store, size_t b, size_t begin
 
 /* Whether the table has the positions of keys begin .. begin + count - 1. */
 static bool positions_exist(const attn_cache_append_args *args, size_t b, size_t begin, size_t count) {
-    int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0, first;
+    int64_t offset = attn_ints_or_0(&args->rotary_offsets, b), first;
     return !__builtin_add_overflow((int64_t)begin, offset, &first) && first >= 0 &&
            (uint64_t)first < args->rotary->positions && count <= args->rotary->positions - (uint64_t)first;
 }
@@ -170,13 +178,18 @@ attn_status attn_check_cache_lens(const attn_cache *cache, const attn_cache_appe
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", error));
     RETURN_IF_ERROR(attn_check_cu_lens(&args->cu, batch, args->len, "cu.cu", error));
-    if (args->lens && args->cu.cu)
+    RETURN_IF_ERROR(attn_check_ints(&args->lens, "lens", error));
+    bool lens = attn_ints_given(&args->lens);
+    if (lens && attn_ints_given(&args->cu.cu))
         return attn_fail(ATTN_MISMATCH, "lens", error);
-    for (size_t b = 0; args->lens && b < batch; b++)
-        if (args->lens[b] < 0 || (uint64_t)args->lens[b] > args->len)
+    for (size_t b = 0; lens && b < batch; b++) {
+        int64_t len = attn_ints_at(&args->lens, b);
+        if (len < 0 || (uint64_t)len > args->len)
             return attn_fail(ATTN_BAD_VALUE, "lens", error);
+    }
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, cache->config.head_size, "rotary", error));
-    RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", error));
+    RETURN_IF_ERROR(attn_check_ints(&args->rotary_offsets, "rotary_offsets", error));
+    RETURN_IF_ERROR(attn_check_used(attn_ints_given(&args->rotary_offsets), args->rotary, "rotary_offsets", error));
     for (size_t b = 0; b < batch; b++)
         RETURN_IF_ERROR(check_sequence(cache, args, b, error));
     return ATTN_OK;
@@ -194,8 +207,9 @@ static attn_status append_to_cache(attn_cache *cache, const attn_cache_append_ar
 void attn_describe_append(const attn_cache *cache, const attn_cache_append_args *args, struct attn_line *line) {
     attn_line_size(line, "batch", cache->config.batch);
     attn_line_size(line, "len", args->len);
-    attn_line_add(line, "%s%s%s%s", args->lens ? " lens" : "", args->cu.cu ? " packed" : "",
-                  args->rotary ? " rotary" : "", args->rotary_offsets ? " rotary_offsets" : "");
+    attn_line_add(line, "%s%s%s%s", attn_ints_given(&args->lens) ? " lens" : "",
+                  attn_ints_given(&args->cu.cu) ? " packed" : "", args->rotary ? " rotary" : "",
+                  attn_ints_given(&args->rotary_offsets) ? " rotary_offsets" : "");
     attn_line_parallel(line, args->parallel);
     attn_line_add(line, ", now %zu keys of %zu", cache->length, cache->config.capacity);
     attn_line_zero(line, "len", args->len, "nothing to append");

@@ -13,22 +13,43 @@ attn_status attn_check_parallel(const attn_parallel *parallel, const char *name,
     return parallel && parallel->threads > 1 && !parallel->run ? attn_fail(ATTN_NULL_POINTER, name, error) : ATTN_OK;
 }
 
-attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
-                                  attn_error *error) {
-    RETURN_IF_ERROR(attn_check_enum((int)valid->kind, ATTN_VALID_PER_ROW, kind_name, error));
-    return attn_check_used(valid->lens != NULL, valid->kind != ATTN_VALID_ALL, lens_name, error);
+attn_status attn_check_valid(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+                             const char *batch_stride_name, const char *row_stride_name, attn_error *error) {
+    attn_valid_kind kind = valid->kind;
+    RETURN_IF_ERROR(attn_check_enum((int)kind, ATTN_VALID_PER_ROW, kind_name, error));
+    RETURN_IF_ERROR(attn_check_ints(&valid->lens, lens_name, error));
+    RETURN_IF_ERROR(attn_check_used(attn_ints_given(&valid->lens), kind != ATTN_VALID_ALL, lens_name, error));
+    RETURN_IF_ERROR(attn_check_used(valid->batch_stride != 0, kind != ATTN_VALID_ALL, batch_stride_name, error));
+    return attn_check_used(valid->row_stride != 0, kind == ATTN_VALID_PER_ROW, row_stride_name, error);
 }
 
-attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,
-                             const char *name, attn_error *error) {
+attn_status attn_check_rows(const struct attn_strided *rows, struct attn_named_bytes *range,
+                            const struct attn_names *names, attn_error *error) {
+    range->name = names->tensor;
+    range->data = rows->data;
+    range->bytes = 0;
+    if (rows->dims[1] == 0 || rows->dims[2] == 0)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, error));
+    RETURN_IF_ERROR(attn_check_row_type(rows->type, rows->col_stride, names, error));
+    if (rows->strides[0] != 0)
+        return attn_fail(ATTN_BAD_STRIDE, names->head_stride, error);
+    if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
+        return attn_fail_size(ATTN_BAD_STRIDE, names->row_stride, rows->width, rows->strides[2], error);
+    RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, error));
+    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, error);
+}
+
+attn_status attn_check_apart(int count, const size_t *dims, const size_t *strides, size_t width, const char *name,
+                             attn_error *error) {
     size_t covered = width;
-    bool done[ATTN_CHECK_DIMS] = {false};
-    for (int d = 0; d < ATTN_CHECK_DIMS; d++)
+    bool done[ATTN_CHECK_DIMS + 1] = {false};
+    for (int d = 0; d < count; d++)
         if (dims[d] == 0)
             return ATTN_OK;
-    for (int n = 0; n < ATTN_CHECK_DIMS; n++) {
+    for (int n = 0; n < count; n++) {
         int least = -1;
-        for (int d = 0; d < ATTN_CHECK_DIMS; d++)
+        for (int d = 0; d < count; d++)
             if (!done[d] && dims[d] > 1 && (least < 0 || strides[d] < strides[least]))
                 least = d;
         if (least < 0)

@@ -3,6 +3,7 @@
 #define ATTN_API_CHECK_H
 
 #include "checked.h"
+#include "ops/tensor.h"
 
 /* Returns from the calling function if `expression` is a status other than ATTN_OK. */
 #define RETURN_IF_ERROR(expression)                                                                                    \
@@ -59,13 +60,38 @@ static inline attn_status attn_check_used(bool given, bool used, const char *nam
     return given && !used ? attn_fail(ATTN_BAD_VALUE, name, error) : ATTN_OK;
 }
 
-/* The kind of lengths exists; without one no lengths are given. */
-attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
-                                  attn_error *error);
+/* At most one of the two arrays is given. */
+static inline attn_status attn_check_ints(const attn_ints *ints, const char *name, attn_error *error) {
+    return ints->i64 && ints->i32 ? attn_fail(ATTN_BAD_VALUE, name, error) : ATTN_OK;
+}
+
+/* The kind of lengths exists; without one nothing else is given, and no stride of rows without lengths of rows. The
+ * names begin with `prefix`, a literal. */
+#define ATTN_CHECK_VALID(valid, prefix, error)                                                                         \
+    attn_check_valid(valid, prefix "valid.kind", prefix "valid.lens", prefix "valid.batch_stride",                     \
+                     prefix "valid.row_stride", error)
+attn_status attn_check_valid(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+                             const char *batch_stride_name, const char *row_stride_name, attn_error *error);
 
 /* Lengths are given if their kind, which has been checked, needs them. */
 static inline attn_status attn_check_valid_lens(const attn_valid_lens *valid, const char *name, attn_error *error) {
-    return valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_check_pointer(valid->lens, name, error);
+    bool given = attn_ints_given(&valid->lens);
+    return given || valid->kind == ATTN_VALID_ALL ? ATTN_OK : attn_fail(ATTN_NULL_POINTER, name, error);
+}
+
+/* What errors call a tensor and its fields. */
+struct attn_names {
+    const char *tensor, *data, *type, *batch_stride, *head_stride, *row_stride, *col_stride;
+};
+#define ATTN_NAMES(x)                                                                                                  \
+    { x, x ".data", x ".type", x ".batch_stride", x ".head_stride", x ".row_stride", x ".col_stride" }
+
+/* A tensor of contiguous rows of floats. */
+static inline attn_status attn_check_row_type(attn_type type, size_t col_stride, const struct attn_names *names,
+                                              attn_error *error) {
+    if (type != ATTN_F32)
+        return attn_fail(ATTN_BAD_VALUE, names->type, error);
+    return col_stride > 1 ? attn_fail(ATTN_BAD_STRIDE, names->col_stride, error) : ATTN_OK;
 }
 
 /* A named range of bytes. */
@@ -80,7 +106,30 @@ enum { ATTN_CHECK_DIMS = 3 };
 struct attn_strided {
     const void *data;
     size_t dims[ATTN_CHECK_DIMS], strides[ATTN_CHECK_DIMS], width;
+    attn_type type;
+    size_t col_stride;
 };
+
+/* [batch, heads, len, width]. */
+static inline struct attn_strided attn_heads_of(const attn_tensor *x, size_t batch, size_t heads, size_t len,
+                                                size_t width) {
+    return (struct attn_strided){.data = x->data,
+                                 .dims = {batch, heads, len},
+                                 .strides = {x->batch_stride, x->head_stride, x->row_stride},
+                                 .width = width,
+                                 .type = x->type,
+                                 .col_stride = x->col_stride};
+}
+
+/* [batch, len, width], for attn_check_rows. */
+static inline struct attn_strided attn_rows_of(const attn_tensor *x, size_t batch, size_t len, size_t width) {
+    return (struct attn_strided){.data = x->data,
+                                 .dims = {1, batch, len},
+                                 .strides = {x->head_stride, x->batch_stride, x->row_stride},
+                                 .width = width,
+                                 .type = x->type,
+                                 .col_stride = x->col_stride};
+}
 
 /* *bytes = the bytes from the first to the last element of a tensor of rows of `width` elements, 0 if a dimension is 0.
  * ATTN_OVERFLOW under `name` if that does not fit. Inline, because some calls take less than a microsecond. */
@@ -108,14 +157,22 @@ static inline attn_status attn_check_extent(const size_t dims[ATTN_CHECK_DIMS], 
     return attn_check_elements(dims, strides, width, sizeof(float), bytes, name, error);
 }
 
-/* Fills in the tensor's range, whose name is given. If the range is not empty the tensor must have data; `data_name` is
- * the pointer's. */
+/* Fills in the tensor's range. If the range is not empty the tensor must have data, and rows of floats. */
 static inline attn_status attn_check_tensor(const struct attn_strided *tensor, struct attn_named_bytes *range,
-                                            const char *data_name, attn_error *error) {
+                                            const struct attn_names *names, attn_error *error) {
+    range->name = names->tensor;
     range->data = tensor->data;
-    RETURN_IF_ERROR(attn_check_extent(tensor->dims, tensor->strides, tensor->width, &range->bytes, range->name, error));
-    return range->bytes ? attn_check_pointer(tensor->data, data_name, error) : ATTN_OK;
+    RETURN_IF_ERROR(
+        attn_check_extent(tensor->dims, tensor->strides, tensor->width, &range->bytes, names->tensor, error));
+    if (range->bytes == 0)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_pointer(tensor->data, names->data, error));
+    return attn_check_row_type(tensor->type, tensor->col_stride, names, error);
 }
+
+/* The same for rows of [batch, len, width] that may not overlap in a sequence. */
+attn_status attn_check_rows(const struct attn_strided *rows, struct attn_named_bytes *range,
+                            const struct attn_names *names, attn_error *error);
 
 /* ATTN_BAD_STRIDE under `name` for an input of more than one row whose strides are all 0: they were forgotten. */
 static inline attn_status attn_check_strides(const struct attn_strided *tensor, const char *name, attn_error *error) {
@@ -126,9 +183,13 @@ static inline attn_status attn_check_strides(const struct attn_strided *tensor, 
 }
 
 /* ATTN_BAD_STRIDE under `name` unless an output's rows lie apart: with dimensions in order of their strides, each
- * stride must be at least what the dimensions before it cover. */
-attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,
-                             const char *name, attn_error *error);
+ * stride must be at least what the dimensions before it cover. There are at most ATTN_CHECK_DIMS + 1 dimensions. */
+attn_status attn_check_apart(int count, const size_t *dims, const size_t *strides, size_t width, const char *name,
+                             attn_error *error);
+/* The same for a tensor. */
+static inline attn_status attn_check_rows_apart(const struct attn_strided *rows, const char *name, attn_error *error) {
+    return attn_check_apart(ATTN_CHECK_DIMS, rows->dims, rows->strides, rows->width, name, error);
+}
 
 /* ATTN_OVERLAP under `name` if two ranges of bytes overlap. */
 attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,

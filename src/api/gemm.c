@@ -51,6 +51,8 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     return ATTN_OK;
 }
 
+static const struct attn_names x_names = ATTN_NAMES("x"), y_names = ATTN_NAMES("y");
+
 static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *args, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
@@ -58,21 +60,14 @@ static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *arg
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     if (args->m == 0)
         return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(args->x.data, "x.data", error));
-    RETURN_IF_ERROR(attn_check_pointer(args->y.data, "y.data", error));
     const struct attn_packed *w = &gemm->packed;
-    size_t m = args->m, x_stride = args->x.row_stride, y_stride = args->y.row_stride;
-    if (m > 1 && x_stride < w->k)
-        return attn_fail(ATTN_BAD_STRIDE, "x.row_stride", error);
-    if (m > 1 && y_stride < w->n)
-        return attn_fail(ATTN_BAD_STRIDE, "y.row_stride", error);
-    struct attn_strided in = {args->x.data, {1, 1, m}, {0, 0, x_stride}, w->k};
-    struct attn_strided out = {args->y.data, {1, 1, m}, {0, 0, y_stride}, w->n};
-    struct attn_named_bytes in_range = {.name = "x"}, out_range = {.name = "y"};
-    RETURN_IF_ERROR(attn_check_extent(in.dims, in.strides, in.width, &in_range.bytes, "x.row_stride", error));
-    RETURN_IF_ERROR(attn_check_extent(out.dims, out.strides, out.width, &out_range.bytes, "y.row_stride", error));
-    RETURN_IF_ERROR(attn_check_input(&out, &out_range, &in, &in_range, error));
-    attn_op_gemm(w, m, args->x.data, x_stride, args->y.data, y_stride, args->parallel);
+    attn_tensor to = attn_as_input(&args->y);
+    struct attn_strided x = attn_rows_of(&args->x, 1, args->m, w->k), y = attn_rows_of(&to, 1, args->m, w->n);
+    struct attn_named_bytes x_range, y_range;
+    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &x_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &y_names, error));
+    RETURN_IF_ERROR(attn_check_input(&y, &y_range, &x, &x_range, error));
+    attn_op_gemm(w, args->m, args->x.data, args->x.row_stride, args->y.data, args->y.row_stride, args->parallel);
     return ATTN_OK;
 }
 

@@ -12,9 +12,9 @@
 static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
                                 struct attn_layer **object, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
-    RETURN_IF_ERROR(attn_check_size(config->query_size, 1, "query_size", error));
-    RETURN_IF_ERROR(attn_check_size(config->key_size, 1, "key_size", error));
-    RETURN_IF_ERROR(attn_check_size(config->value_size, 1, "value_size", error));
+    RETURN_IF_ERROR(attn_check_size(config->query_width, 1, "query_width", error));
+    RETURN_IF_ERROR(attn_check_size(config->key_width, 1, "key_width", error));
+    RETURN_IF_ERROR(attn_check_size(config->value_width, 1, "value_width", error));
     RETURN_IF_ERROR(attn_check_size(config->hidden, 1, "hidden", error));
     RETURN_IF_ERROR(attn_check_size(config->heads, 1, "heads", error));
     if (config->hidden % config->heads != 0)
@@ -29,9 +29,9 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_are
     const struct attn_gemm_kernel *gemm = attn_table_gemm(layer->table);
     size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
     *object = attn_arena_take(arena, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, gemm, config->query_size, config->hidden, config->w_q.bias != NULL, arena);
-    attn_packed_layout(&layer->w_k, gemm, config->key_size, kv_width, config->w_k.bias != NULL, arena);
-    attn_packed_layout(&layer->w_v, gemm, config->value_size, kv_width, config->w_v.bias != NULL, arena);
+    attn_packed_layout(&layer->w_q, gemm, config->query_width, config->hidden, config->w_q.bias != NULL, arena);
+    attn_packed_layout(&layer->w_k, gemm, config->key_width, kv_width, config->w_k.bias != NULL, arena);
+    attn_packed_layout(&layer->w_v, gemm, config->value_width, kv_width, config->w_v.bias != NULL, arena);
     attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", error) : ATTN_OK;
 }
@@ -46,11 +46,11 @@ attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, attn
 }
 
 static attn_status check_weights(const attn_layer_config *config, size_t kv_width, attn_error *error) {
-    RETURN_IF_ERROR(attn_check_linear(&config->w_q, config->query_size, config->hidden, "w_q.weight", "w_q.in_stride",
+    RETURN_IF_ERROR(attn_check_linear(&config->w_q, config->query_width, config->hidden, "w_q.weight", "w_q.in_stride",
                                       "w_q.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_k, config->key_size, kv_width, "w_k.weight", "w_k.in_stride",
+    RETURN_IF_ERROR(attn_check_linear(&config->w_k, config->key_width, kv_width, "w_k.weight", "w_k.in_stride",
                                       "w_k.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_v, config->value_size, kv_width, "w_v.weight", "w_v.in_stride",
+    RETURN_IF_ERROR(attn_check_linear(&config->w_v, config->value_width, kv_width, "w_v.weight", "w_v.in_stride",
                                       "w_v.out_stride", error));
     return attn_check_linear(&config->w_o, config->hidden, config->hidden, "w_o.weight", "w_o.in_stride",
                              "w_o.out_stride", error);
@@ -108,7 +108,7 @@ static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args 
     RETURN_IF_ERROR(check_layer_cache(layer, args->cache, error));
     if (args->cache->config.batch != args->batch)
         return attn_fail_size(ATTN_MISMATCH, "batch", args->cache->config.batch, args->batch, error);
-    if (args->kv_cu.cu)
+    if (attn_ints_given(&args->kv_cu.cu))
         return attn_fail(ATTN_MISMATCH, "kv_cu.cu", error);
     *kv_len = args->cache->length;
     return args->kv_len == 0 || args->kv_len == *kv_len
@@ -151,47 +151,34 @@ static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_
 }
 
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
-static struct attn_strided strided_rows(const attn_rows *rows, const attn_cu_lens *cu, size_t batch, size_t len,
+static struct attn_strided strided_rows(const attn_tensor *rows, const attn_cu_lens *cu, size_t batch, size_t len,
                                         size_t width) {
-    bool packed = cu->cu;
-    return (struct attn_strided){.data = rows->data,
-                                 .dims = {1, packed ? 1 : batch, packed ? cu->total : len},
-                                 .strides = {0, packed ? 0 : rows->batch_stride, rows->row_stride},
-                                 .width = width};
+    struct attn_strided strided = attn_rows_of(rows, batch, len, width);
+    if (attn_ints_given(&cu->cu)) {
+        strided.dims[1] = 1;
+        strided.dims[2] = cu->total;
+        strided.strides[1] = 0;
+    }
+    return strided;
 }
 
-struct row_names {
-    const char *data, *row_stride, *batch_stride;
-};
-#define ROW_NAMES(x) (&(const struct row_names){x ".data", x ".row_stride", x ".batch_stride"})
+static const struct attn_names q_names = ATTN_NAMES("q"), k_names = ATTN_NAMES("k"), v_names = ATTN_NAMES("v"),
+                               y_names = ATTN_NAMES("y");
 
-static attn_status check_layer_rows(const struct attn_strided *rows, const struct row_names *names,
-                                    struct attn_named_bytes *range, attn_error *error) {
-    range->data = rows->data;
-    range->bytes = 0;
-    if (rows->dims[1] == 0 || rows->dims[2] == 0)
-        return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, error));
-    if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
-        return attn_fail(ATTN_BAD_STRIDE, names->row_stride, error);
-    RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, error));
-    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, error);
-}
-
-static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args,
-                                    const struct attn_problem *problem, attn_error *error) {
-    attn_rows out = {args->y.data, args->y.batch_stride, args->y.row_stride};
+static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args, struct attn_problem *problem,
+                                    attn_error *error) {
+    attn_tensor out = attn_as_input(&args->y);
     size_t batch = args->batch, q_len = args->q_len, kv_len = args->cache ? 0 : problem->kv_len;
     struct attn_strided q = strided_rows(&args->q, &args->q_cu, batch, q_len, layer->w_q.k);
     struct attn_strided k = strided_rows(&args->k, &args->kv_cu, batch, kv_len, layer->w_k.k);
     struct attn_strided v = strided_rows(&args->v, &args->kv_cu, batch, kv_len, layer->w_v.k);
     struct attn_strided y = strided_rows(&out, &args->q_cu, batch, q_len, layer->w_o.n);
-    struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    RETURN_IF_ERROR(check_layer_rows(&q, ROW_NAMES("q"), &range[1], error));
-    RETURN_IF_ERROR(check_layer_rows(&k, ROW_NAMES("k"), &range[2], error));
-    RETURN_IF_ERROR(check_layer_rows(&v, ROW_NAMES("v"), &range[3], error));
-    RETURN_IF_ERROR(check_layer_rows(&y, ROW_NAMES("y"), &range[0], error));
-    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, y.width, "y.batch_stride", error));
+    struct attn_named_bytes range[4];
+    RETURN_IF_ERROR(attn_check_rows(&q, &range[1], &q_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&k, &range[2], &k_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&v, &range[3], &v_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &range[0], &y_names, error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&y, "y.batch_stride", error));
     RETURN_IF_ERROR(attn_check_input(&y, &range[0], &q, &range[1], error));
     RETURN_IF_ERROR(attn_check_input(&y, &range[0], &k, &range[2], error));
     RETURN_IF_ERROR(attn_check_input(&y, &range[0], &v, &range[3], error));
@@ -232,7 +219,8 @@ static void describe_forward(const attn_layer *layer, const attn_layer_args *arg
     attn_line_size(line, "batch", args->batch);
     attn_line_size(line, "q_len", args->q_len);
     attn_line_size(line, "kv_len", kv_len);
-    attn_line_add(line, "%s%s", args->q_cu.cu ? " packed q" : "", args->kv_cu.cu ? " packed kv" : "");
+    attn_line_add(line, "%s%s", attn_ints_given(&args->q_cu.cu) ? " packed q" : "",
+                  attn_ints_given(&args->kv_cu.cu) ? " packed kv" : "");
     if (cache)
         attn_describe_cache(cache, line);
     attn_describe_options(&args->options, line);
@@ -277,7 +265,7 @@ static attn_status layout_append(const attn_layer *layer, const attn_layer_appen
     RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", error));
     RETURN_IF_ERROR(check_layer_cache(layer, args->cache, error));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", error));
-    RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", error));
+    RETURN_IF_ERROR(attn_check_used(attn_ints_given(&args->rotary_offsets), args->rotary, "rotary_offsets", error));
     attn_layer_append_layout(layer, args, k, v, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "len", error) : ATTN_OK;
 }
@@ -304,8 +292,8 @@ static attn_status append_through_layer(const attn_layer *layer, const attn_laye
     size_t batch = args->cache->config.batch;
     struct attn_strided k_rows = strided_rows(&args->k, &args->cu, batch, args->len, layer->w_k.k);
     struct attn_strided v_rows = strided_rows(&args->v, &args->cu, batch, args->len, layer->w_v.k);
-    RETURN_IF_ERROR(check_layer_rows(&k_rows, ROW_NAMES("k"), &range, error));
-    RETURN_IF_ERROR(check_layer_rows(&v_rows, ROW_NAMES("v"), &range, error));
+    RETURN_IF_ERROR(attn_check_rows(&k_rows, &range, &k_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&v_rows, &range, &v_names, error));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", error));
     RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
     attn_op_layer_append(layer, args, k, v);

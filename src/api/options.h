@@ -31,12 +31,11 @@ size_t attn_cu_longest(const attn_cu_lens *cu, size_t batch, size_t len);
 
 struct attn_problem;
 
-/* Checks the options' pointers to data, after their scalars and the problem's sequences. Sizes in bytes must fit. The
- * optional outputs, dense [batch, heads, q_len, kv_len] and [batch, heads, q_len], must overlap neither inputs, nor
- * each other, nor any of the `count` ranges. The first range is the call's output, which must not overlap the options'
- * inputs either. */
-attn_status attn_check_option_data(const struct attn_problem *problem, const struct attn_named_bytes *ranges,
-                                   size_t count, attn_error *error);
+/* Checks the options' pointers to data, after their scalars and the problem's sequences, and resolves the problem's
+ * outputs. Sizes in bytes must fit. The optional outputs must overlap neither inputs, nor each other, nor any of the
+ * `count` ranges. The first range is the call's output, which must not overlap the options' inputs either. */
+attn_status attn_check_option_data(struct attn_problem *problem, const struct attn_named_bytes *ranges, size_t count,
+                                   attn_error *error);
 
 /* Adds the options in use to the line. */
 void attn_describe_options(const attn_options *options, struct attn_line *line);

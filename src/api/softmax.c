@@ -3,32 +3,27 @@
 #include "api/options.h"
 #include "dispatch.h"
 
+static const struct attn_names x_names = ATTN_NAMES("x"), y_names = ATTN_NAMES("y");
+
 static attn_status check_softmax(const attn_softmax_args *args, attn_error *error) {
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
     RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", error));
     RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", error));
     RETURN_IF_ERROR(attn_check_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", error));
-    RETURN_IF_ERROR(attn_check_valid_kind(&args->valid, "valid.kind", "valid.lens", error));
+    RETURN_IF_ERROR(ATTN_CHECK_VALID(&args->valid, "", error));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     if (args->batch == 0 || args->rows == 0 || args->cols == 0)
         return ATTN_OK;
     RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.lens", error));
-    RETURN_IF_ERROR(attn_check_pointer(args->x, "x", error));
-    RETURN_IF_ERROR(attn_check_pointer(args->y, "y", error));
-    if (args->rows > 1 && args->x_row_stride < args->cols)
-        return attn_fail(ATTN_BAD_STRIDE, "x_row_stride", error);
-
-    struct attn_strided x = {
-        args->x, {1, args->batch, args->rows}, {0, args->x_batch_stride, args->x_row_stride}, args->cols};
-    struct attn_strided y = {
-        args->y, {1, args->batch, args->rows}, {0, args->y_batch_stride, args->y_row_stride}, args->cols};
-    struct attn_named_bytes x_range = {.name = "x"}, y_range = {.name = "y"};
-    RETURN_IF_ERROR(attn_check_extent(x.dims, x.strides, x.width, &x_range.bytes, "x_batch_stride", error));
-    RETURN_IF_ERROR(attn_check_extent(y.dims, y.strides, y.width, &y_range.bytes, "y_batch_stride", error));
-    RETURN_IF_ERROR(attn_check_apart((size_t[]){1, 1, args->rows}, y.strides, args->cols, "y_row_stride", error));
-    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, args->cols, "y_batch_stride", error));
-    bool in_place = args->x == args->y && (args->rows == 1 || args->x_row_stride == args->y_row_stride) &&
-                    (args->batch == 1 || args->x_batch_stride == args->y_batch_stride);
+    attn_tensor out = attn_as_input(&args->y);
+    struct attn_strided x = attn_rows_of(&args->x, args->batch, args->rows, args->cols);
+    struct attn_strided y = attn_rows_of(&out, args->batch, args->rows, args->cols);
+    struct attn_named_bytes x_range, y_range;
+    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &x_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &y_names, error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&y, y_names.batch_stride, error));
+    bool in_place = x.data == y.data && (args->rows == 1 || x.strides[2] == y.strides[2]) &&
+                    (args->batch == 1 || x.strides[1] == y.strides[1]);
     return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, error);
 }
 

@@ -7,11 +7,11 @@
 
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
     *row = 0;
-    if (args->cu.cu) {
-        *row = (size_t)args->cu.cu[b];
-        return (size_t)args->cu.cu[b + 1] - *row;
+    if (attn_ints_given(&args->cu.cu)) {
+        *row = (size_t)attn_ints_at(&args->cu.cu, b);
+        return (size_t)attn_ints_at(&args->cu.cu, b + 1) - *row;
     }
-    return args->lens ? (size_t)args->lens[b] : args->len;
+    return attn_ints_given(&args->lens) ? (size_t)attn_ints_at(&args->lens, b) : args->len;
 }
 
 static void put_length(struct attn_cache *cache, size_t b, size_t len) {
@@ -76,19 +76,19 @@ static void append_head(const void *arg, size_t item, size_t task) {
     const attn_cache_append_args *args = ((const struct append *)arg)->args;
     const attn_tensor *k = &args->k, *v = &args->v;
     size_t b = item / cache->config.kv_heads, head = item % cache->config.kv_heads;
-    size_t row, count = attn_cache_new_keys(args, b, &row), batch = args->cu.cu ? 0 : b;
+    size_t row, count = attn_cache_new_keys(args, b, &row), batch = attn_ints_given(&args->cu.cu) ? 0 : b;
     if (count == 0) /* then the caller need not have given a pointer to rows */
         return;
     struct attn_key_rows rows = {
-        .k = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,
-        .v = v->data + batch * v->batch_stride + head * v->head_stride + row * v->row_stride,
+        .k = attn_row_at(k, batch, head, row),
+        .v = attn_row_at(v, batch, head, row),
         .k_stride = k->row_stride,
         .v_stride = v->row_stride,
         .rotary = args->rotary,
         .kernel = attn_table_attention(cache->table),
     };
     if (args->rotary) {
-        int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0;
+        int64_t offset = attn_ints_or_0(&args->rotary_offsets, b);
         rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
         rows.rotated = cache->rotated + item * ATTN_MAX_COLS * cache->config.head_size;
     }

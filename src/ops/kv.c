@@ -31,14 +31,14 @@ void attn_store_take(struct attn_store *store, size_t segments, struct attn_aren
 static struct attn_segment locate_in_tensors(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     const struct attn_kv_tensors *tensors = store->tensors;
     const attn_tensor *k = &tensors->k, *v = &tensors->v;
-    size_t batch = tensors->cu ? 0 : sequence, row = (tensors->cu ? (size_t)tensors->cu[sequence] : 0) + key;
-    return (struct attn_segment){
-        .keys = k->data + batch * k->batch_stride + head * k->head_stride + row * k->row_stride,
-        .values = v->data + batch * v->batch_stride + head * v->head_stride + row * v->row_stride,
-        .count = SIZE_MAX,
-        .key_stride = k->row_stride,
-        .value_stride = v->row_stride,
-        .key_cols = 1};
+    bool packed = attn_ints_given(&tensors->cu);
+    size_t batch = packed ? 0 : sequence, row = (packed ? (size_t)attn_ints_at(&tensors->cu, sequence) : 0) + key;
+    return (struct attn_segment){.keys = attn_row_at(k, batch, head, row),
+                                 .values = attn_row_at(v, batch, head, row),
+                                 .count = SIZE_MAX,
+                                 .key_stride = k->row_stride,
+                                 .value_stride = v->row_stride,
+                                 .key_cols = 1};
 }
 
 /* The keys of a packed segment from the one in place `slot` on. */

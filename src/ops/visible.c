@@ -25,13 +25,13 @@ static int64_t first_position(const attn_options *options, size_t q_len, size_t 
 
 struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b) {
     struct attn_sequence s = {.q_len = problem->q_len, .kv_len = problem->kv_len};
-    if (problem->q_cu) {
-        s.q_row = (size_t)problem->q_cu[b];
-        s.q_len = (size_t)problem->q_cu[b + 1] - s.q_row;
+    if (attn_ints_given(&problem->q_cu)) {
+        s.q_row = (size_t)attn_ints_at(&problem->q_cu, b);
+        s.q_len = (size_t)attn_ints_at(&problem->q_cu, b + 1) - s.q_row;
     }
-    if (problem->kv_cu) {
-        s.kv_row = (size_t)problem->kv_cu[b];
-        s.kv_len = (size_t)problem->kv_cu[b + 1] - s.kv_row;
+    if (attn_ints_given(&problem->kv_cu)) {
+        s.kv_row = (size_t)attn_ints_at(&problem->kv_cu, b);
+        s.kv_len = (size_t)attn_ints_at(&problem->kv_cu, b + 1) - s.kv_row;
     }
     if (problem->cache) {
         s.kv_len = problem->cache->lengths[b];
@@ -44,7 +44,9 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
 size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
     if (valid->kind == ATTN_VALID_ALL)
         return keys;
-    return clamped(valid->lens[valid->kind == ATTN_VALID_PER_ROW ? b * rows + i : b], keys);
+    bool per_row = valid->kind == ATTN_VALID_PER_ROW, dense = (valid->batch_stride | valid->row_stride) == 0;
+    size_t at = dense ? (per_row ? b * rows + i : b) : b * valid->batch_stride + (per_row ? i * valid->row_stride : 0);
+    return clamped(attn_ints_at(&valid->lens, at), keys);
 }
 
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
@@ -52,10 +54,14 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
     const attn_options *options = problem->options;
     int64_t position = sum(sequence->position, (int64_t)i);
     size_t begin = sequence->oldest, end = attn_valid_len(&options->valid, b, i, problem->q_len, sequence->kv_len);
-    if (options->starts) {
-        size_t start = clamped(options->starts[b], sequence->kv_len);
+    if (attn_ints_given(&options->starts)) {
+        size_t start = clamped(attn_ints_at(&options->starts, b), sequence->kv_len);
         begin = start > begin ? start : begin;
     }
+    if (options->mask_len > 0)
+        end = attn_min(end, options->mask_len);
+    if (options->bias_len > 0)
+        end = attn_min(end, options->bias_len);
     if (options->causal != ATTN_CAUSAL_NONE)
         end = clamped(sum(position, 1), end);
     if (options->window_left > 0) { /* i is added last: position + i may saturate, and the window would be misplaced */
@@ -80,7 +86,7 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
                                             size_t b) {
     const attn_options *options = problem->options;
     struct attn_interval all = {0, 0};
-    if (options->empty == ATTN_EMPTY_MEAN && !options->sinks)
+    if ((options->empty == ATTN_EMPTY_MEAN && !options->sinks) || options->scores_hidden)
         return (struct attn_interval){sequence->oldest, sequence->kv_len};
     if (sequence->q_len == 0)
         return all;
@@ -101,9 +107,10 @@ bool attn_positions_exist(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_sequence s = attn_sequence_of(problem, b);
-        int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
+        int64_t offset = attn_ints_or_0(&options->rotary_offsets, b);
         for (size_t i = 0; i < s.q_len; i++) {
-            struct attn_interval seen = attn_row_interval(problem, &s, b, i);
+            struct attn_interval seen = options->scores_hidden ? (struct attn_interval){s.oldest, s.kv_len}
+                                                               : attn_row_interval(problem, &s, b, i);
             int64_t position = sum(sum(s.position, offset), (int64_t)i);
             if (seen.begin == seen.end)
                 continue;
@@ -133,13 +140,13 @@ bool attn_ring_holds(const struct attn_problem *problem) {
 }
 
 struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size_t b, size_t head, size_t i) {
-    const attn_mask *mask = &problem->options->mask;
-    const attn_tensor *bias = &problem->options->bias;
+    const attn_tensor *mask = &problem->options->mask, *bias = &problem->options->bias;
     struct attn_row_masks masks = {NULL, NULL};
     if (mask->data)
-        masks.mask = mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
+        masks.mask =
+            (const uint8_t *)mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
     if (bias->data)
-        masks.bias = bias->data + b * bias->batch_stride + head * bias->head_stride + i * bias->row_stride;
+        masks.bias = attn_row_at(bias, b, head, i);
     return masks;
 }
 

@@ -212,6 +212,17 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         BAD_SIZE(call, name, member);                                                                                  \
     } while (0)
 
+/* A type, or a column stride, that rows of floats do not have. */
+#define BAD_ROWS(call, name, tensor)                                                                                   \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_BOOL);                                            \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)2);                                         \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)-1);                                        \
+        BAD(call, ATTN_BAD_STRIDE, name ".col_stride", a.tensor.col_stride = 2);                                       \
+    } while (0)
+
+#define BAD_INTS(call, name, ints) BAD(call, ATTN_BAD_VALUE, name, a.ints.i64 = arena.lens; a.ints.i32 = arena.pages)
+
 /* Memory `member` for which `size_call` says how much it takes. */
 #define BAD_MEMORY(call, size_call, name, member)                                                                      \
     do {                                                                                                               \

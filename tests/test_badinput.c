@@ -68,6 +68,10 @@ static void test_gemm(void **state) {
     BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N - 1);
     BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
         a.gemm_args.parallel = &a.parallel_value);
+    BAD_ROWS(gemm_run, "x", gemm_args.x);
+    BAD_ROWS(gemm_run, "y", gemm_args.y);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.head_stride", a.gemm_args.x.head_stride = 1);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "y.head_stride", a.gemm_args.y.head_stride = 1);
     GOOD(gemm_run, a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K);
     GOOD(gemm_run, a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N);
     GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.gemm_args.parallel = &a.parallel_value);
@@ -108,6 +112,13 @@ static void test_masked_softmax(void **state) {
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.x.batch_stride = 0);
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
         a.softmax.x.batch_stride = a.softmax.y.batch_stride = ROWS * (COLS + 1));
+    BAD_ROWS(masked_softmax, "x", softmax.x);
+    BAD_ROWS(masked_softmax, "y", softmax.y);
+    BAD_INTS(masked_softmax, "valid.lens", softmax.valid.lens);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "x.head_stride", a.softmax.x.head_stride = 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.head_stride", a.softmax.y.head_stride = ROWS * COLS);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.row_stride", a.softmax.valid.row_stride = 1);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.batch_stride", a.softmax.valid = (attn_valid_lens){.batch_stride = 1});
     GOOD(masked_softmax, a.softmax.y.data = arena.q);
     GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.batch = 1; a.softmax.y.batch_stride = 0);
     GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.rows = 1; a.softmax.y.row_stride = 0);
@@ -147,6 +158,10 @@ static void transposes(function *call, const char *row_name, size_t x_floats) {
 
 static void test_transposes(void **state) {
     (void)state;
+    BAD_ROWS(transpose_qkv, "x", transpose.x);
+    BAD_ROWS(transpose_output, "y", transpose.y);
+    BAD(transpose_qkv, ATTN_BAD_VALUE, "y.type", a.transpose.y.type = ATTN_BOOL);
+    BAD(transpose_output, ATTN_BAD_VALUE, "x.type", a.transpose.x.type = ATTN_BOOL);
     transposes(transpose_qkv, "x.row_stride", BATCH * Q_LEN * HIDDEN);
     transposes(transpose_output, "y.row_stride", BATCH * Q_LEN * HIDDEN);
     BAD(transpose_qkv, ATTN_BAD_STRIDE, "x.head_stride", a.transpose.x.head_stride = HEAD_SIZE);
@@ -175,6 +190,28 @@ static void put_offset(attn_options *options, int64_t offset) {
             a.member.causal = ATTN_CAUSAL_TOP_LEFT);                                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, -1);                                  \
             a.member.causal = ATTN_CAUSAL_BOTTOM_RIGHT);                                                               \
+        BAD_INTS(call, "options.valid.lens", member.valid.lens);                                                       \
+        BAD_INTS(call, "options.starts", member.starts);                                                               \
+        BAD_INTS(call, "options.rotary_offsets", member.rotary_offsets);                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.row_stride", a.member.valid.row_stride = 1);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.row_stride", a.member.valid = (attn_valid_lens){.row_stride = 1});    \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.batch_stride",                                                        \
+            a.member.valid = (attn_valid_lens){.batch_stride = 1});                                                    \
+        BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = ATTN_F32);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = (attn_type)-1);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_BOOL);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.mask_len", a.member.mask = (attn_tensor){0}; a.member.mask_len = 1);        \
+        BAD(call, ATTN_BAD_VALUE, "options.bias_len", a.member.bias = (attn_tensor){0}; a.member.bias_len = 1);        \
+        BAD(call, ATTN_BAD_VALUE, "options.mask_hides", a.member.mask = (attn_tensor){0}; a.member.mask_hides = 1);    \
+        BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BOOL);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.scores.type", a.member.scores.type = ATTN_BOOL);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.log_sum_exp.type", a.member.log_sum_exp.type = ATTN_BOOL);                  \
+        BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1; a.member.scores.data = NULL);   \
+        BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1;                                 \
+            a.member.score_stage = ATTN_SCORE_MASKED);                                                                 \
+        GOOD(call, a.member.scores_hidden = 1);                                                                        \
+        GOOD(call, a.member.mask_hides = -1; a.member.mask_len = a.member.bias_len = KV_LEN);                          \
+        GOOD(call, a.member.valid.batch_stride = 1);                                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);              \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
@@ -217,6 +254,20 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
 #define BAD_OPTION_DATA(call, member, o_floats)                                                                        \
     do {                                                                                                               \
         BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens.i64 = NULL);                            \
+        BAD(call, ATTN_BAD_SIZE, "options.mask_len", a.member.mask_len = KV_LEN + 1);                                  \
+        BAD(call, ATTN_BAD_SIZE, "options.bias_len", a.member.bias_len = SIZE_MAX);                                    \
+        BAD(call, ATTN_BAD_STRIDE, "options.mask", a.member.mask = (attn_tensor){arena.mask, ATTN_BOOL, 0, 0, 0, 0});  \
+        BAD(call, ATTN_BAD_STRIDE, "options.bias", a.member.bias = (attn_tensor){.data = arena.bias});                 \
+        BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.col_stride = SIZE_MAX);                                 \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.col_stride = PTRDIFF_MAX / 4);                          \
+        BAD(call, ATTN_BAD_STRIDE, "options.weights", a.member.weights.col_stride = 1);                                \
+        BAD(call, ATTN_BAD_STRIDE, "options.scores", a.member.scores.row_stride = KV_LEN);                             \
+        BAD(call, ATTN_BAD_STRIDE, "options.scores",                                                                   \
+            a.member.scores = (attn_tensor_out){arena.scores, ATTN_F32, 300, 60, 10, 3});                              \
+        BAD(call, ATTN_BAD_STRIDE, "options.log_sum_exp", a.member.log_sum_exp.row_stride = 1);                        \
+        BAD(call, ATTN_OVERFLOW, "options.scores",                                                                     \
+            a.member.scores = (attn_tensor_out){arena.scores, ATTN_F32, SIZE_MAX / 2, 60, 10, 1});                     \
+        BAD(call, ATTN_OVERFLOW, "options.weights", a.member.weights.col_stride = SIZE_MAX);                           \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.batch_stride = SIZE_MAX);                               \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.head_stride = SIZE_MAX / 2);                            \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.row_stride = PTRDIFF_MAX);                              \
@@ -355,6 +406,14 @@ static void test_attention(void **state) {
         a.attention.q_len = 1);
     BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 1, 0, 0, 1};
         a.attention.q_cu = packed(0, 1, 2, 2));
+    BAD_ROWS(attention, "q", attention.q);
+    BAD_ROWS(attention, "k", attention.k);
+    BAD_ROWS(attention, "v", attention.v);
+    BAD_ROWS(attention, "o", attention.o);
+    BAD(attention, ATTN_BAD_VALUE, "q_cu.cu", a.attention.q_cu = packed(0, 1, 2, 3);
+        a.attention.q_cu.cu.i32 = arena.pages);
+    BAD(attention, ATTN_BAD_VALUE, "kv_cu.cu", a.attention.kv_cu = packed(0, 1, 2, 3);
+        a.attention.kv_cu.cu.i32 = arena.pages);
     BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1});
     BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
         one_sequence(&a.attention));
@@ -405,6 +464,18 @@ static void test_merge(void **state) {
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.k);
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.q + rows - 1);
     BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
+    BAD_ROWS(merge, "merged", merge.merged);
+    BAD(merge, ATTN_BAD_VALUE, "merged_log_sum_exp.type", a.merge.merged_log_sum_exp.type = ATTN_BOOL);
+    BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.row_stride = 1);
+    BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.col_stride = 1);
+    BAD(merge, ATTN_BAD_VALUE, "o.type", arena.parts[0].type = ATTN_BOOL);
+    arena.parts[0].type = ATTN_F32;
+    BAD(merge, ATTN_BAD_STRIDE, "o.col_stride", arena.parts[0].col_stride = 2);
+    arena.parts[0].col_stride = 1;
+    BAD(merge, ATTN_BAD_VALUE, "log_sum_exp.type", arena.part_log_sum_exp[1].type = ATTN_BOOL);
+    arena.part_log_sum_exp[1].type = ATTN_F32;
+    BAD(merge, ATTN_BAD_STRIDE, "log_sum_exp", arena.part_log_sum_exp[1].col_stride = 1);
+    arena.part_log_sum_exp[1].col_stride = 0;
     GOOD(merge, a.merge.merged_log_sum_exp.data = NULL);
     GOOD(merge, a.merge.parts = 1);
     GOOD(merge, a.merge.batch = 0; a.merge.merged.data = NULL);
@@ -557,6 +628,14 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.k + BATCH * KV_LEN * KEY_WIDTH - 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.v + 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.bias);
+    BAD_ROWS(layer_forward, "q", forward.q);
+    BAD_ROWS(layer_forward, "k", forward.k);
+    BAD_ROWS(layer_forward, "v", forward.v);
+    BAD_ROWS(layer_forward, "y", forward.y);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.head_stride", a.forward.q.head_stride = 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.head_stride", a.forward.k.head_stride = HEAD_SIZE);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "v.head_stride", a.forward.v.head_stride = SIZE_MAX);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "y.head_stride", a.forward.y.head_stride = 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.options.mask.data = (const uint8_t *)(arena.o + 1));
     BAD_CU(layer_forward, "q_cu.cu", forward.q_cu, Q_LEN);
     BAD_CU(layer_forward, "kv_cu.cu", forward.kv_cu, KV_LEN);

@@ -138,6 +138,11 @@ static void test_fork(void **state) {
         BAD(call, ATTN_TOO_SMALL, "len", a.member.cu = packed(0, 0, 4, 4); a.member.len = 4);                          \
         BAD(call, ATTN_BAD_SIZE, "cu.total", a.member.cu = packed(0, 1, 2, SIZE_MAX));                                 \
         BAD(call, ATTN_MISMATCH, "lens", a.member.lens.i64 = two_lens(1, 1); a.member.cu = packed(0, 1, 2, 2));        \
+        BAD_ROWS(call, "k", member.k);                                                                                 \
+        BAD_ROWS(call, "v", member.v);                                                                                 \
+        BAD_INTS(call, "lens", member.lens);                                                                           \
+        BAD_INTS(call, "rotary_offsets", member.rotary_offsets);                                                       \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 2, 2); a.member.cu.cu.i32 = arena.pages);        \
         BAD(call, ATTN_BAD_VALUE, "cu.total", a.member.cu.total = 2);                                                  \
         BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);                      \
         BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets; a.member.len = 0);    \

@@ -164,7 +164,8 @@ typedef enum attn_type {
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
  * + c * col_stride]. [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. An input may
  * broadcast with a stride of 0, but strides that are all 0 with more than one row are refused: they
- * were forgotten. To give one row for all, set the stride of a dimension of size 1 to anything else.
+ * were forgotten. To give one row for all, set the stride of a dimension of size 1 to something
+ * else.
  *
  * Rows are contiguous: col_stride is 0 or 1, which both mean that, unless the field's description
  * says that its columns have a stride. Where it has no heads, head_stride is 0. */

@@ -46,8 +46,9 @@
 #include <stdint.h>
 
 #define ATTN_VERSION_MAJOR 0
-#define ATTN_VERSION_MINOR 1
+#define ATTN_VERSION_MINOR 2
 #define ATTN_VERSION_PATCH 0
+#define ATTN_VERSION       (ATTN_VERSION_MAJOR * 10000 + ATTN_VERSION_MINOR * 100 + ATTN_VERSION_PATCH)
 
 /* On Windows define ATTN_STATIC before including this header if you link the static library. */
 #if defined(_WIN32) && defined(ATTN_BUILDING)
@@ -111,6 +112,8 @@ ATTN_API size_t attn_error_text(const attn_error *error, char *buffer, size_t si
 
 /* "MAJOR.MINOR.PATCH" of the library that is loaded (the macros above are those of this header). */
 ATTN_API const char *attn_version(void);
+/* ATTN_VERSION of the library that is loaded. */
+ATTN_API int attn_version_number(void);
 
 typedef enum attn_isa {
     ATTN_ISA_BEST = 0, /* the best that processor and operating system support; see ATTN_MAX_ISA */
@@ -163,9 +166,9 @@ typedef enum attn_type {
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
  * + c * col_stride]. [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. An input may
- * broadcast with a stride of 0, but strides that are all 0 with more than one row are refused: they
- * were forgotten. To give one row for all, set the stride of a dimension of size 1 to something
- * else.
+ * broadcast with a stride of 0, but strides that are all 0 with more than one row are refused, in
+ * all inputs but v: they were forgotten. To give one row for all, set the stride of a dimension of
+ * size 1 to something else.
  *
  * Rows are contiguous: col_stride is 0 or 1, which both mean that, unless the field's description
  * says that its columns have a stride. Where it has no heads, head_stride is 0. */

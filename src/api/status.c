@@ -34,6 +34,10 @@ const char *attn_status_string(attn_status status) {
     return "not a status of libattn";
 }
 
+int attn_version_number(void) {
+    return ATTN_VERSION;
+}
+
 const char *attn_version(void) {
     return TEXT(ATTN_VERSION_MAJOR) "." TEXT(ATTN_VERSION_MINOR) "." TEXT(ATTN_VERSION_PATCH);
 }

@@ -98,9 +98,6 @@ static struct attn_strided strided_tensor(const attn_tensor *tensor, const attn_
     return strided;
 }
 
-static const struct attn_names o_names = ATTN_NAMES("o"), q_names = ATTN_NAMES("q"), k_names = ATTN_NAMES("k"),
-                               v_names = ATTN_NAMES("v");
-
 static attn_status check_attention_data(struct attn_problem *problem, const attn_attention_args *args,
                                         attn_error *error) {
     attn_tensor out = attn_as_input(&problem->o);
@@ -111,10 +108,10 @@ static attn_status check_attention_data(struct attn_problem *problem, const attn
     struct attn_strided v = strided_tensor(&problem->v, &args->kv_cu, batch, kv_heads, kv_len, value_size);
     struct attn_strided o = strided_tensor(&out, &args->q_cu, batch, heads, q_len, value_size);
     struct attn_named_bytes range[4];
-    RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], &q_names, error));
-    RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], &k_names, error));
-    RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], &v_names, error));
-    RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], &o_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&q, &range[1], &attn_names_q, error));
+    RETURN_IF_ERROR(attn_check_tensor(&k, &range[2], &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &range[3], &attn_names_v, error));
+    RETURN_IF_ERROR(attn_check_tensor(&o, &range[0], &attn_names_o, error));
     /* Not v: a caller who only wants the weights may give one row for all values. */
     RETURN_IF_ERROR(attn_check_strides(&q, "q", error));
     RETURN_IF_ERROR(attn_check_strides(&k, "k", error));

@@ -133,14 +133,12 @@ static struct attn_strided appended_rows(const attn_cache *cache, const attn_cac
     return rows;
 }
 
-static const struct attn_names k_names = ATTN_NAMES("k"), v_names = ATTN_NAMES("v");
-
 static attn_status check_appended_rows(const attn_cache *cache, const attn_cache_append_args *args, attn_error *error) {
     struct attn_strided k = appended_rows(cache, args, &args->k, cache->config.head_size);
     struct attn_strided v = appended_rows(cache, args, &args->v, cache->config.value_size);
     struct attn_named_bytes range;
-    RETURN_IF_ERROR(attn_check_tensor(&k, &range, &k_names, error));
-    RETURN_IF_ERROR(attn_check_tensor(&v, &range, &v_names, error));
+    RETURN_IF_ERROR(attn_check_tensor(&k, &range, &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_tensor(&v, &range, &attn_names_v, error));
     return attn_check_strides(&k, "k", error);
 }
 

@@ -1,5 +1,8 @@
 #include "api/check.h"
 
+const struct attn_names attn_names_q = ATTN_NAMES("q"), attn_names_k = ATTN_NAMES("k"), attn_names_v = ATTN_NAMES("v"),
+                        attn_names_o = ATTN_NAMES("o"), attn_names_x = ATTN_NAMES("x"), attn_names_y = ATTN_NAMES("y");
+
 attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, const char *name, attn_error *error) {
     if (needed == 0)
         return ATTN_OK;

@@ -86,6 +86,8 @@ struct attn_names {
 #define ATTN_NAMES(x)                                                                                                  \
     { x, x ".data", x ".type", x ".batch_stride", x ".head_stride", x ".row_stride", x ".col_stride" }
 
+extern const struct attn_names attn_names_q, attn_names_k, attn_names_v, attn_names_o, attn_names_x, attn_names_y;
+
 /* A tensor of contiguous rows of floats. */
 static inline attn_status attn_check_row_type(attn_type type, size_t col_stride, const struct attn_names *names,
                                               attn_error *error) {

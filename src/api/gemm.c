@@ -51,8 +51,6 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     return ATTN_OK;
 }
 
-static const struct attn_names x_names = ATTN_NAMES("x"), y_names = ATTN_NAMES("y");
-
 static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *args, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
@@ -64,8 +62,8 @@ static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *arg
     attn_tensor to = attn_as_input(&args->y);
     struct attn_strided x = attn_rows_of(&args->x, 1, args->m, w->k), y = attn_rows_of(&to, 1, args->m, w->n);
     struct attn_named_bytes x_range, y_range;
-    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &x_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &y_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &attn_names_x, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &attn_names_y, error));
     RETURN_IF_ERROR(attn_check_input(&y, &y_range, &x, &x_range, error));
     attn_op_gemm(w, args->m, args->x.data, args->x.row_stride, args->y.data, args->y.row_stride, args->parallel);
     return ATTN_OK;

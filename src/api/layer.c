@@ -162,9 +162,6 @@ static struct attn_strided strided_rows(const attn_tensor *rows, const attn_cu_l
     return strided;
 }
 
-static const struct attn_names q_names = ATTN_NAMES("q"), k_names = ATTN_NAMES("k"), v_names = ATTN_NAMES("v"),
-                               y_names = ATTN_NAMES("y");
-
 static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args, struct attn_problem *problem,
                                     attn_error *error) {
     attn_tensor out = attn_as_input(&args->y);
@@ -174,10 +171,10 @@ static attn_status check_layer_data(const attn_layer *layer, const attn_layer_ar
     struct attn_strided v = strided_rows(&args->v, &args->kv_cu, batch, kv_len, layer->w_v.k);
     struct attn_strided y = strided_rows(&out, &args->q_cu, batch, q_len, layer->w_o.n);
     struct attn_named_bytes range[4];
-    RETURN_IF_ERROR(attn_check_rows(&q, &range[1], &q_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&k, &range[2], &k_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&v, &range[3], &v_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&y, &range[0], &y_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&q, &range[1], &attn_names_q, error));
+    RETURN_IF_ERROR(attn_check_rows(&k, &range[2], &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_rows(&v, &range[3], &attn_names_v, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &range[0], &attn_names_y, error));
     RETURN_IF_ERROR(attn_check_rows_apart(&y, "y.batch_stride", error));
     RETURN_IF_ERROR(attn_check_input(&y, &range[0], &q, &range[1], error));
     RETURN_IF_ERROR(attn_check_input(&y, &range[0], &k, &range[2], error));
@@ -292,8 +289,8 @@ static attn_status append_through_layer(const attn_layer *layer, const attn_laye
     size_t batch = args->cache->config.batch;
     struct attn_strided k_rows = strided_rows(&args->k, &args->cu, batch, args->len, layer->w_k.k);
     struct attn_strided v_rows = strided_rows(&args->v, &args->cu, batch, args->len, layer->w_v.k);
-    RETURN_IF_ERROR(attn_check_rows(&k_rows, &range, &k_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&v_rows, &range, &v_names, error));
+    RETURN_IF_ERROR(attn_check_rows(&k_rows, &range, &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_rows(&v_rows, &range, &attn_names_v, error));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", error));
     RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
     attn_op_layer_append(layer, args, k, v);

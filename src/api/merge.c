@@ -5,8 +5,8 @@
 #include "dispatch.h"
 #include "verbose.h"
 
-static const struct attn_names o_names = ATTN_NAMES("o"), lse_names = ATTN_NAMES("log_sum_exp"),
-                               merged_names = ATTN_NAMES("merged"), merged_lse_names = ATTN_NAMES("merged_log_sum_exp");
+static const struct attn_names lse_names = ATTN_NAMES("log_sum_exp"), merged_names = ATTN_NAMES("merged"),
+                               merged_lse_names = ATTN_NAMES("merged_log_sum_exp");
 
 static struct attn_strided part_of(const attn_merge_args *args, const attn_tensor *x, size_t width) {
     return attn_heads_of(x, args->batch, args->heads, args->q_len, width);
@@ -32,7 +32,7 @@ static attn_status check_parts(const attn_merge_args *args, const struct merge_o
     for (size_t p = 0; p < args->parts; p++) {
         struct attn_strided o = part_of(args, &args->o[p], args->value_size), lse;
         struct attn_named_bytes o_range, lse_range;
-        RETURN_IF_ERROR(attn_check_tensor(&o, &o_range, &o_names, error));
+        RETURN_IF_ERROR(attn_check_tensor(&o, &o_range, &attn_names_o, error));
         RETURN_IF_ERROR(check_log_sum_exp(args, &args->log_sum_exp[p], &lse, &lse_range, &lse_names, error));
         for (int i = 0; i < 2; i++) {
             const struct merge_output *output = &outputs[i];

@@ -3,8 +3,6 @@
 #include "api/options.h"
 #include "dispatch.h"
 
-static const struct attn_names x_names = ATTN_NAMES("x"), y_names = ATTN_NAMES("y");
-
 static attn_status check_softmax(const attn_softmax_args *args, attn_error *error) {
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
     RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", error));
@@ -19,9 +17,9 @@ static attn_status check_softmax(const attn_softmax_args *args, attn_error *erro
     struct attn_strided x = attn_rows_of(&args->x, args->batch, args->rows, args->cols);
     struct attn_strided y = attn_rows_of(&out, args->batch, args->rows, args->cols);
     struct attn_named_bytes x_range, y_range;
-    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &x_names, error));
-    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &y_names, error));
-    RETURN_IF_ERROR(attn_check_rows_apart(&y, y_names.batch_stride, error));
+    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &attn_names_x, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &attn_names_y, error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&y, attn_names_y.batch_stride, error));
     bool in_place = x.data == y.data && (args->rows == 1 || x.strides[2] == y.strides[2]) &&
                     (args->batch == 1 || x.strides[1] == y.strides[1]);
     return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, error);

@@ -8,8 +8,6 @@ static bool transpose_is_empty(const attn_transpose_args *args) {
     return !args->batch || !args->len || !args->heads;
 }
 
-static const struct attn_names names[2] = {ATTN_NAMES("x"), ATTN_NAMES("y")};
-
 /* *resolved = the arguments with all strides, unless there is nothing to do. */
 static attn_status check_transpose(const attn_transpose_args *args, bool merge, attn_transpose_args *resolved,
                                    attn_error *error) {
@@ -27,13 +25,14 @@ static attn_status check_transpose(const attn_transpose_args *args, bool merge, 
         !attn_mul(elements, sizeof(float), &bytes) || bytes > PTRDIFF_MAX)
         return attn_fail(ATTN_OVERFLOW, "batch", error);
     attn_tensor side[2] = {args->x, attn_as_input(&args->y)}, *merged = &side[merge], *split = &side[!merge];
+    const struct attn_names *names[2] = {&attn_names_x, &attn_names_y};
     struct attn_strided strided[2];
     struct attn_named_bytes range[2];
     *split = attn_with_strides(split, args->heads, args->len, args->head_size);
     strided[merge] = attn_rows_of(merged, args->batch, args->len, width);
     strided[!merge] = attn_heads_of(split, args->batch, args->heads, args->len, args->head_size);
-    RETURN_IF_ERROR(attn_check_rows(&strided[merge], &range[merge], &names[merge], error));
-    RETURN_IF_ERROR(attn_check_tensor(&strided[!merge], &range[!merge], &names[!merge], error));
+    RETURN_IF_ERROR(attn_check_rows(&strided[merge], &range[merge], names[merge], error));
+    RETURN_IF_ERROR(attn_check_tensor(&strided[!merge], &range[!merge], names[!merge], error));
     RETURN_IF_ERROR(attn_check_rows_apart(&strided[1], "y", error));
     RETURN_IF_ERROR(attn_check_input(&strided[1], &range[1], &strided[0], &range[0], error));
     merged->head_stride = args->head_size;

@@ -192,10 +192,9 @@ void model_truncate(struct model *model, attn_cache *cache, size_t sequence, siz
 }
 
 void model_forget(struct model *model, size_t capacity) {
-    size_t held = (capacity + 15) / 16 * 16;
     for (size_t b = 0; b < model->batch; b++)
-        if (model->lens[b] > held && model->lens[b] - held > model->gone[b])
-            model->gone[b] = model->lens[b] - held;
+        if (model->lens[b] > capacity && model->lens[b] - capacity > model->gone[b])
+            model->gone[b] = model->lens[b] - capacity;
 }
 
 /* ---- Comparing ---- */

@@ -37,7 +37,7 @@ enum {
     PARTS = 2,
     POSITIONS = 12,
     RING_LEN = 4 * KV_LEN,
-    RING_HOLDS = 16,
+    RING_HOLDS = CAPACITY,
     HEAD_SIZE = 4,
     VALUE_SIZE = 6,
     QUERY_WIDTH = 5,

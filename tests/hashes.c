@@ -571,7 +571,7 @@ static attn_cache *new_fork(const attn_cache *parent, size_t len, size_t capacit
 /* About `len` keys, in three pieces, the last few of one sequence forgotten. */
 static attn_cache *fill_cache(enum kind kind, size_t len, const attn_rotary *rotary) {
     size_t first = len / 2, second = len / 3, third = len - first - second;
-    struct appending to = {new_cache(kind, kind == RING ? first + 40 : len), rotary};
+    struct appending to = {new_cache(kind, kind == RING ? (first + 55) / 16 * 16 : len), rotary};
     append(&to, first, false);
     if (kind == FORK)
         to.cache = new_fork(to.cache, first - 5, len);

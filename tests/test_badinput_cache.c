@@ -212,7 +212,7 @@ static void ask_ring(attn_attention_args *args, attn_causal causal, size_t windo
     args->options = (attn_options){.causal = causal, .window_left = window};
 }
 
-/* Keys 4 .. 19 are left; row i stands at 17 + i. */
+/* Keys 12 .. 19 are left; row i stands at 17 + i. */
 static void test_attention_over_ring(void **state) {
     (void)state;
     enum { LOST = RING_LEN - RING_HOLDS, FIRST = RING_LEN - Q_LEN, WHOLE = FIRST + 1 - LOST };
@@ -311,7 +311,7 @@ static void test_truncate(void **state) {
     assert_int_equal(0, attn_cache_length(arena.cache, ATTN_ALL_SEQUENCES));
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN + 1);
-    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN - 16 - 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN - RING_HOLDS - 1);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = 0);
     GOOD(cache_truncate, a.cache = arena.ring; a.len = RING_LEN - 1);
 }

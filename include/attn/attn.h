@@ -462,7 +462,7 @@ ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *
 /* How a cache keeps its keys. */
 typedef enum attn_cache_kind {
     ATTN_CACHE_PLAIN = 0, /* room for `capacity` keys of each sequence */
-    /* Each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as hidden,
+    /* Each sequence keeps its last `capacity` keys, exactly so many. Older ones count as hidden,
      * also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window to the
      * left sees, and one key at least that any other row sees; otherwise attention fails with
      * ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w - 1. */

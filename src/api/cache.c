@@ -37,9 +37,7 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     size_t unit = config->page_size % ATTN_MAX_COLS ? ATTN_PAGE_UNIT : ATTN_MAX_COLS;
     /* Packing fills a panel to its end. The ring has a panel to spare, so that this never writes over its oldest
      * keys. */
-    if (config->kind == ATTN_CACHE_RING &&
-        (!attn_round_up(config->capacity, ATTN_LANES, &cache->config.capacity) ||
-         !attn_round_up(cache->config.capacity, ATTN_MAX_COLS, &keys) || !attn_add(keys, ATTN_MAX_COLS, &keys)))
+    if (config->kind == ATTN_CACHE_RING && !attn_add(keys, ATTN_MAX_COLS, &keys))
         return false;
     *segments = config->page_size ? config->pages : config->batch;
     if (!attn_store_init(&cache->store, attn_table_gemm(cache->table), config->kv_heads, config->head_size,

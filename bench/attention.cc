@@ -23,7 +23,7 @@ class attention {
         args.v = {in.v.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
         args.o = {in.o.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
         args.parallel = parallel_of_subjects();
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.options.causal = shape.causal;
         if (shape.visible_keys() < shape.kv_len) {
             args.options.valid.kind = ATTN_VALID_PER_SEQUENCE;
             args.options.valid.lens.i64 = lens.data();

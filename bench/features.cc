@@ -68,7 +68,7 @@ class featured_attention {
         args.k = {in.k.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
         args.v = {in.v.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
         args.o = {o.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.options.causal = shape.causal;
         if (shape.over_cache)
             fill_cache(with);
         if (with)
@@ -132,7 +132,7 @@ class featured_attention {
             options.bias = {bias.data(), ATTN_F32, 0, 0, shape.kv_len, 1};
             break;
         case feature::causal:
-            options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+            options.causal = 1;
             break;
         case feature::window:
             options.window_left = window_keys;
@@ -216,7 +216,7 @@ class rotary_layer {
         args.q_len = args.kv_len = shape.q_len;
         args.q = args.k = args.v = {x.data(), ATTN_F32, 0, 0, hidden, 1};
         args.y = {y.data(), ATTN_F32, 0, 0, hidden, 1};
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
         if (with)
             args.options.rotary = create(angles, attn_rotary_size, attn_rotary_create, rotary_memory);
         attn_error error{};

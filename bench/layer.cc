@@ -32,7 +32,7 @@ class whole_layer {
         args.k = args.v = {self(shape) ? x.data() : other.data(), ATTN_F32, shape.kv_len * hidden, 0, hidden, 1};
         args.y = {y.data(), ATTN_F32, shape.q_len * hidden, 0, hidden, 1};
         args.parallel = parallel_of_subjects();
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.options.causal = shape.causal;
 
         attn_error error{};
         check(attn_layer_workspace(layer, &args, &workspace_bytes, &error), error);

@@ -33,7 +33,7 @@ attn_attention_args random_args(struct test_random *random, size_t index) {
     args.scale = random_below(random, 3) ? 0 : random_uniform(random, -1.0f, 1.0f);
     if (args.kv_heads == args.heads && random_below(random, 2))
         args.kv_heads = 0;
-    args.options.causal = (attn_causal)(index % 3);
+    set_order(&args.options, (enum order)(index % 3));
     args.options.valid.kind = (attn_valid_kind)(index / 3 % 3);
     args.options.empty = (attn_empty_rows)random_below(random, 2);
     return args;
@@ -79,6 +79,7 @@ void problem_free(struct problem *p) {
     guarded_free(p->lens);
     guarded_free(p->starts);
     guarded_free(p->rotary_offsets);
+    guarded_free(p->position_offsets);
     guarded_free(p->mask);
     guarded_free(p->alibi);
     guarded_free(p->sinks);
@@ -88,10 +89,12 @@ void problem_free(struct problem *p) {
 void describe(const attn_attention_args *a) {
     const attn_options *o = &a->options;
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu scale=%g valid=%d "
-              "causal=%d offset=%lld left=%zu right=%zu starts=%d mask=%d bias=%d alibi=%d soft_cap=%g sinks=%d "
+              "causal=%d position=%d offset=%lld offsets=%d%d left=%zu right=%zu starts=%d mask=%d bias=%d alibi=%d "
+              "soft_cap=%g sinks=%d "
               "rotary=%d packed=%d%d stage=%d empty=%d",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (double)a->scale,
-              (int)o->valid.kind, (int)o->causal, (long long)o->causal_offset, o->window_left, o->window_right,
+              (int)o->valid.kind, o->causal, (int)o->position, (long long)o->position_offset,
+              o->position_offsets.i64 != NULL, o->position_offsets.i32 != NULL, o->window_left, o->window_right,
               o->starts.i64 != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
               o->sinks != NULL, o->rotary != NULL, a->q_cu.cu.i64 != NULL, a->kv_cu.cu.i64 != NULL, (int)o->score_stage,
               (int)o->empty);
@@ -126,7 +129,8 @@ static int one_at_most(unsigned kinds) {
 }
 
 int kinds_agree(unsigned kinds) {
-    return one_at_most(kinds & (KIND(VALID_SEQUENCE) | KIND(VALID_ROW))) && one_at_most(kinds & KINDS_OF_CAUSALITY);
+    return one_at_most(kinds & (KIND(VALID_SEQUENCE) | KIND(VALID_ROW))) && one_at_most(kinds & KINDS_OF_RULES) &&
+           one_at_most(kinds & (KIND(VALID_END) | KIND(VALID_ROW)));
 }
 
 unsigned random_kinds(struct test_random *random, unsigned among) {
@@ -151,6 +155,15 @@ static int64_t random_offset(struct test_random *random, size_t below, size_t ab
     }
 }
 
+/* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+static int64_t random_position(struct test_random *random, const attn_attention_args *args, unsigned kinds) {
+    int64_t offset;
+    do
+        offset = random_offset(random, args->q_len, args->kv_len);
+    while (kinds & (KIND(ROTARY) | KIND(ALIBI)) && (offset == INT64_MIN || offset == INT64_MAX));
+    return offset;
+}
+
 static size_t random_window(struct test_random *random, size_t kv_len) {
     switch (random_below(random, 8)) {
     case 0:
@@ -170,16 +183,13 @@ static void choose_scalars(struct test_random *random, attn_attention_args *args
     options->valid.kind = kinds & KIND(VALID_ROW)        ? ATTN_VALID_PER_ROW
                           : kinds & KIND(VALID_SEQUENCE) ? ATTN_VALID_PER_SEQUENCE
                                                          : ATTN_VALID_ALL;
-    options->causal = kinds & KIND(BOTTOM_RIGHT) ? ATTN_CAUSAL_BOTTOM_RIGHT
-                      : kinds & KIND(TOP_LEFT)   ? ATTN_CAUSAL_TOP_LEFT
-                      : kinds & KIND(OFFSET)     ? ATTN_CAUSAL_OFFSET
-                                                 : ATTN_CAUSAL_NONE;
-    /* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+    options->causal = kinds & KIND(CAUSAL) ? 1 : 0;
+    options->position = kinds & (KIND(OFFSET) | KIND(OFFSETS)) ? ATTN_POSITION_OFFSET
+                        : kinds & KIND(TOP_LEFT)               ? ATTN_POSITION_TOP_LEFT
+                        : kinds & KIND(VALID_END)              ? ATTN_POSITION_VALID_END
+                                                               : ATTN_POSITION_BOTTOM_RIGHT;
     if (kinds & KIND(OFFSET))
-        do
-            options->causal_offset = random_offset(random, args->q_len, args->kv_len);
-        while (kinds & (KIND(ROTARY) | KIND(ALIBI)) &&
-               (options->causal_offset == INT64_MIN || options->causal_offset == INT64_MAX));
+        options->position_offset = random_position(random, args, kinds);
     if (kinds & KIND(WINDOW_LEFT))
         options->window_left = random_window(random, args->kv_len);
     if (kinds & KIND(WINDOW_RIGHT))
@@ -282,6 +292,26 @@ static void add_per_head(struct test_random *random, struct problem *p, unsigned
     }
 }
 
+/* As integers of 64 bits, or of 32. */
+static void add_position_offsets(struct test_random *random, struct problem *p, unsigned kinds) {
+    const attn_attention_args *args = &p->args;
+    size_t size = random_below(random, 2) ? sizeof(int64_t) : sizeof(int32_t);
+    p->position_offsets = guarded_alloc(args->batch * size, size, random_flush(random));
+    for (size_t b = 0; b < args->batch; b++) {
+        int64_t offset = random_position(random, args, kinds);
+        if (size == sizeof(int64_t))
+            ((int64_t *)p->position_offsets)[b] = offset;
+        else
+            ((int32_t *)p->position_offsets)[b] = offset < INT32_MIN   ? INT32_MIN
+                                                  : offset > INT32_MAX ? INT32_MAX
+                                                                       : (int32_t)offset;
+    }
+    if (size == sizeof(int64_t))
+        p->args.options.position_offsets.i64 = p->position_offsets;
+    else
+        p->args.options.position_offsets.i32 = p->position_offsets;
+}
+
 /* With offsets that leave no position below 0 or beyond the table. */
 static void add_rotary(struct test_random *random, struct problem *p) {
     const attn_attention_args *args = &p->args;
@@ -317,6 +347,8 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
     if (kinds & KIND(BIAS))
         add_bias(random, values, &p);
     add_per_head(random, &p, kinds);
+    if (kinds & KIND(OFFSETS))
+        add_position_offsets(random, &p, kinds);
     if (kinds & KIND(ROTARY))
         add_rotary(random, &p);
     return p;
@@ -340,6 +372,10 @@ static const int64_t *numbers_at(const int64_t *numbers, size_t offset) {
     return numbers ? numbers + offset : NULL;
 }
 
+static attn_ints ints_at(attn_ints numbers, size_t offset) {
+    return (attn_ints){numbers.i64 ? numbers.i64 + offset : NULL, numbers.i32 ? numbers.i32 + offset : NULL};
+}
+
 static attn_tensor sequence_at(attn_tensor t, const int64_t *cu, size_t b) {
     return tensor_at(t, cu ? (size_t)cu[b] * t.row_stride : b * t.batch_stride);
 }
@@ -361,6 +397,7 @@ attn_attention_args one_sequence(const attn_attention_args *args, size_t b) {
         options->valid.lens.i64 += options->valid.kind == ATTN_VALID_PER_ROW ? b * args->q_len : b;
     options->starts.i64 = numbers_at(options->starts.i64, b);
     options->rotary_offsets.i64 = numbers_at(options->rotary_offsets.i64, b);
+    options->position_offsets = ints_at(options->position_offsets, b);
     options->mask = mask_at(options->mask, b * options->mask.batch_stride);
     options->bias = tensor_at(options->bias, b * options->bias.batch_stride);
     one.q.batch_stride = one.k.batch_stride = one.v.batch_stride = 0;
@@ -383,6 +420,24 @@ attn_attention_args one_head(const attn_attention_args *args, size_t head) {
     return one;
 }
 
+/* Of the only sequence. */
+static int64_t first_position(const attn_attention_args *args) {
+    const attn_options *options = &args->options;
+    int64_t keys = (int64_t)args->kv_len, len = options->valid.lens.i64 ? options->valid.lens.i64[0] : keys;
+    switch (options->position) {
+    case ATTN_POSITION_TOP_LEFT:
+        return 0;
+    case ATTN_POSITION_OFFSET:
+        return options->position_offsets.i64   ? options->position_offsets.i64[0]
+               : options->position_offsets.i32 ? options->position_offsets.i32[0]
+                                               : options->position_offset;
+    case ATTN_POSITION_VALID_END:
+        return (len < 0 ? 0 : len < keys ? len : keys) - (int64_t)args->q_len;
+    default:
+        return keys - (int64_t)args->q_len;
+    }
+}
+
 attn_attention_args some_rows(const attn_attention_args *args, size_t begin, size_t end) {
     attn_attention_args rows = *args;
     attn_options *options = &rows.options;
@@ -392,14 +447,9 @@ attn_attention_args some_rows(const attn_attention_args *args, size_t begin, siz
         options->valid.lens.i64 += begin;
     options->mask = mask_at(options->mask, begin * options->mask.row_stride);
     options->bias = tensor_at(options->bias, begin * options->bias.row_stride);
-    if (options->causal == ATTN_CAUSAL_BOTTOM_RIGHT)
-        options->causal_offset = (int64_t)args->kv_len - (int64_t)args->q_len;
-    if (options->causal == ATTN_CAUSAL_TOP_LEFT)
-        options->causal_offset = 0;
-    if (options->causal != ATTN_CAUSAL_NONE) {
-        options->causal_offset += (int64_t)begin;
-        options->causal = ATTN_CAUSAL_OFFSET;
-    }
+    options->position_offset = first_position(args) + (int64_t)begin;
+    options->position_offsets = (attn_ints){NULL, NULL};
+    options->position = ATTN_POSITION_OFFSET;
     return rows;
 }
 

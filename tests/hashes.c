@@ -240,14 +240,16 @@ static void left_padding(struct problem *p) {
     p->options->starts.i64 = lengths(p->batch, p->kv_len / 2);
 }
 static void causal(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    p->options->causal = 1;
 }
 static void causal_top_left(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_TOP_LEFT;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_TOP_LEFT;
 }
 static void causal_offset(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_OFFSET;
-    p->options->causal_offset = (int64_t)p->kv_len / 3;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_OFFSET;
+    p->options->position_offset = (int64_t)p->kv_len / 3;
 }
 static void window(struct problem *p) {
     p->options->window_left = 1 + p->kv_len / 4;
@@ -356,8 +358,9 @@ static void masked_weights(struct problem *p) {
 /* Distances that are no longer exact in a float. */
 static void far_alibi(struct problem *p) {
     alibi(p);
-    p->options->causal = ATTN_CAUSAL_OFFSET;
-    p->options->causal_offset = INT64_C(1) << 40;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_OFFSET;
+    p->options->position_offset = INT64_C(1) << 40;
 }
 static void everything(struct problem *p) {
     valid_per_sequence(p);
@@ -716,7 +719,7 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
     ok(attn_cache_size(&config, &bytes, &error), &error);
     ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &error), &error);
     a.cache = append_args.cache;
-    a.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    a.options.causal = 1;
     a.q_len = 1;
     for (size_t step = 0; step < 4; step++) {
         append_args.len = step == 0 ? s->kv_len - 3 : 1;

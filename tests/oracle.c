@@ -64,13 +64,35 @@ static size_t row_offset(const int64_t *cu, size_t b, size_t row, size_t batch_s
     return cu ? ((size_t)cu[b] + row) * row_stride : b * batch_stride + row * row_stride;
 }
 
+static wide offset(const attn_options *options, size_t b) {
+    if (options->position_offsets.i64)
+        return (wide)options->position_offsets.i64[b];
+    if (options->position_offsets.i32)
+        return (wide)options->position_offsets.i32[b];
+    return (wide)options->position_offset;
+}
+
+/* Keys up to which a sequence is valid. */
+static wide valid_end(const struct oracle_shape *s, size_t b) {
+    wide keys = (wide)own_keys(s, b);
+    if (s->options->valid.kind == ATTN_VALID_ALL)
+        return keys;
+    wide len = (wide)s->options->valid.lens.i64[b];
+    return len < 0 ? 0 : len < keys ? len : keys;
+}
+
 /* Where a query row stands among the keys. */
 static wide position(const struct oracle_shape *s, size_t b, size_t row) {
-    if (s->options->causal == ATTN_CAUSAL_TOP_LEFT)
+    switch (s->options->position) {
+    case ATTN_POSITION_TOP_LEFT:
         return (wide)row;
-    if (s->options->causal == ATTN_CAUSAL_OFFSET)
-        return (wide)row + (wide)s->options->causal_offset;
-    return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
+    case ATTN_POSITION_OFFSET:
+        return (wide)row + offset(s->options, b);
+    case ATTN_POSITION_VALID_END:
+        return (wide)row + valid_end(s, b) - (wide)own_rows(s, b);
+    default:
+        return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
+    }
 }
 
 /* ---- Which keys a row sees ---- */
@@ -87,7 +109,7 @@ static int within_lengths(const struct oracle_shape *s, size_t b, size_t row, si
 static int within_window(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
     wide at = position(s, b, row);
-    if (options->causal != ATTN_CAUSAL_NONE && (wide)key > at)
+    if (options->causal && (wide)key > at)
         return 0;
     if (options->window_left && (wide)key <= at - (wide)options->window_left)
         return 0;

@@ -232,6 +232,15 @@ void test_fail_at(const char *file, int line, const char *format, ...) {
     abort();
 }
 
+/* ---- Options ---- */
+
+void set_order(attn_options *options, enum order order) {
+    static const attn_position positions[] = {
+        [ORDER_TOP_LEFT] = ATTN_POSITION_TOP_LEFT, [ORDER_OFFSET] = ATTN_POSITION_OFFSET};
+    options->causal = order != ORDER_NONE;
+    options->position = positions[order];
+}
+
 /* ---- Random numbers: xoshiro256** of a splitmix64 seed ---- */
 
 static uint64_t splitmix(uint64_t *state) {

@@ -53,6 +53,12 @@ const char *test_group(void);
  * faults. */
 void test_case(const char *format, ...) ATTN_PRINTF(1, 2);
 
+/* ---- Options ---- */
+
+/* Causality and the position of rows at once, for sweeps over both. */
+enum order { ORDER_NONE, ORDER_BOTTOM_RIGHT, ORDER_TOP_LEFT, ORDER_OFFSET };
+void set_order(attn_options *options, enum order order);
+
 /* ---- Random numbers ---- */
 
 struct test_random {

@@ -175,8 +175,9 @@ static void test_transposes(void **state) {
 /* ---- Attention ---- */
 
 static void put_offset(attn_options *options, int64_t offset) {
-    options->causal = ATTN_CAUSAL_OFFSET;
-    options->causal_offset = offset;
+    options->causal = 1;
+    options->position = ATTN_POSITION_OFFSET;
+    options->position_offset = offset;
 }
 
 /* The options of attention and of the layer. */
@@ -185,11 +186,19 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
         BAD(call, ATTN_BAD_VALUE, "options.valid.lens", a.member.valid.kind = ATTN_VALID_ALL);                         \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", a.member.causal_offset = 1);                                \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MIN);                           \
-            a.member.causal = ATTN_CAUSAL_TOP_LEFT);                                                                   \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, -1);                                  \
-            a.member.causal = ATTN_CAUSAL_BOTTOM_RIGHT);                                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", a.member.position_offset = 1);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, INT64_MIN);                         \
+            a.member.position = ATTN_POSITION_TOP_LEFT);                                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, -1);                                \
+            a.member.position = ATTN_POSITION_VALID_END);                                                              \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, 1);                                 \
+            a.member.position_offsets.i64 = arena.offsets);                                                            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", a.member.position_offsets.i64 = arena.offsets);          \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", a.member.position_offsets.i32 = arena.pages);            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", put_offset(&a.member, 0);                                \
+            a.member.position_offsets = (attn_ints){arena.offsets, arena.pages});                                      \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = ATTN_POSITION_VALID_END;                     \
+            a.member.valid.kind = ATTN_VALID_PER_ROW);                                                                 \
         BAD_INTS(call, "options.valid.lens", member.valid.lens);                                                       \
         BAD_INTS(call, "options.starts", member.starts);                                                               \
         BAD_INTS(call, "options.rotary_offsets", member.rotary_offsets);                                               \
@@ -213,8 +222,8 @@ static void put_offset(attn_options *options, int64_t offset) {
         GOOD(call, a.member.mask_hides = -1; a.member.mask_len = a.member.bias_len = KV_LEN);                          \
         GOOD(call, a.member.valid.batch_stride = 1);                                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);              \
-        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
-        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = (attn_position)4);                           \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = (attn_position)-1);                          \
         BAD_SIZE(call, "options.window_left", member.window_left);                                                     \
         BAD_SIZE(call, "options.window_right", member.window_right);                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.soft_cap", a.member.soft_cap = NAN);                                        \
@@ -229,6 +238,10 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)3);                  \
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)-1);                 \
         GOOD(call, put_offset(&a.member, INT64_MIN));                                                                  \
+        GOOD(call, a.member.causal = -1);                                                                              \
+        GOOD(call, put_offset(&a.member, 0); a.member.position_offsets.i64 = arena.offsets);                           \
+        GOOD(call, put_offset(&a.member, 0); a.member.position_offsets.i32 = arena.pages);                             \
+        GOOD(call, a.member.position = ATTN_POSITION_VALID_END);                                                       \
         GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \

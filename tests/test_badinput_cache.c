@@ -206,41 +206,42 @@ static void test_append_to_ring(void **state) {
     GOOD(cache_append, a.cache = arena.ring; a.keys.len = RING_HOLDS);
 }
 
-static void ask_ring(attn_attention_args *args, attn_causal causal, size_t window) {
+static void ask_ring(attn_attention_args *args, enum order order, size_t window) {
     args->cache = arena.ring;
     args->kv_len = 0;
-    args->options = (attn_options){.causal = causal, .window_left = window};
+    args->options = (attn_options){.window_left = window};
+    set_order(&args->options, order);
 }
 
 /* Keys 12 .. 19 are left; row i stands at 17 + i. */
 static void test_attention_over_ring(void **state) {
     (void)state;
     enum { LOST = RING_LEN - RING_HOLDS, FIRST = RING_LEN - Q_LEN, WHOLE = FIRST + 1 - LOST };
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_NONE, PTRDIFF_MAX));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, RING_HOLDS + 1);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_NONE, PTRDIFF_MAX));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, RING_HOLDS + 1);
         a.attention.q_len = 1);
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
         a.attention.q_cu = packed(0, 0, Q_LEN, Q_LEN));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, 0);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, 0);
         a.attention.q_len = RING_HOLDS + 1; a.attention.o.head_stride = 0x1000;
         a.attention.o.batch_stride = HEADS * 0x1000);
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_TOP_LEFT, 0));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_TOP_LEFT, 0));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_NONE, 0);
         a.attention.options.valid =
             (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = two_lens(RING_LEN, LOST)});
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, RING_HOLDS); a.attention.q_len = 1);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE));
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, RING_HOLDS); a.attention.q_len = 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
          a.attention.q_cu = packed(0, 0, Q_LEN - 1, Q_LEN));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, 0); a.attention.q_len = 1);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, 0); a.attention.q_len = 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, 0));
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, 0);
          a.attention.options.valid =
              (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = two_lens(LOST + 1, 0)});
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
          a.attention.options.starts.i64 = arena.starts; arena.starts[0] = arena.starts[1] = LOST);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, PTRDIFF_MAX); a.attention.cache = arena.cache);
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, PTRDIFF_MAX); a.attention.cache = arena.cache);
 }
 
 /* One table entry too few for what is appended. */

@@ -90,7 +90,7 @@ static void compare_all_masks(struct test_random *random, const struct problem *
     int64_t *lens = random_lens(random, p->config.batch * q_len, length, FLUSH_END);
     for (size_t i = 0; i < 9; i++) {
         attn_attention_args args = rows_args(p, 0, q_len, length);
-        args.options.causal = (attn_causal)(i % 3);
+        set_order(&args.options, (enum order)(i % 3));
         args.options.valid = valid_lens((attn_valid_kind)(i / 3), lens);
         args.options.empty = (attn_empty_rows)random_below(random, 2);
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
@@ -125,7 +125,7 @@ static void test_long_cache(void **state) {
     append_up_to(&random, &p, p.total, 700);
     for (size_t q_len = 1; q_len <= 3; q_len += 2) {
         attn_attention_args args = rows_args(&p, p.total - q_len, p.total, p.total);
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         use_cache(&args, p.cache);
         struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
@@ -140,7 +140,7 @@ static void test_long_cache(void **state) {
 static void compare_step(const struct problem *p, const struct attention_result *whole, size_t begin, size_t end) {
     attn_attention_args args = rows_args(p, begin, end, end);
     use_cache(&args, p->cache);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     struct attention_result step = attention_run(&args, LAYOUT_BSHD, FLUSH_END);
     for (size_t head = 0; head < p->config.batch * p->heads; head++)
         for (size_t i = begin; i < end; i++) {
@@ -160,7 +160,8 @@ static void test_decode_as_prefill(void **state) {
     for (size_t i = 0; i < sweep(24, 6); i++) {
         struct problem p = random_problem(&random, i);
         attn_attention_args args = rows_args(&p, 0, p.total, p.total);
-        args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        args.options.causal = 1;
+        args.options.position = ATTN_POSITION_TOP_LEFT;
         struct attention_result whole = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         size_t most = i % 3 == 0 ? 1 : i % 3 == 1 ? 20 : p.total;
         for (size_t begin = 0, end; begin < p.total; begin = end) {
@@ -313,7 +314,7 @@ static void layer_append(struct layer_problem *p, size_t count) {
 static struct layer_result layer_rows(const struct layer_problem *p, size_t begin, size_t end, int cached) {
     attn_layer_args args = {.batch = p->batch, .q_len = end - begin, .kv_len = cached ? 0 : end};
     args.q = rows_from(&p->q, begin);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     if (cached) {
         args.cache = p->cache;
     } else {

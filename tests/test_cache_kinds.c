@@ -600,7 +600,7 @@ static attn_attention_args decoder_args(const struct model *m, const struct tens
     args.head_size = m->head_size;
     args.value_size = m->value_size;
     args.q = tensor_from(q, begin);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     args.options.window_left = WINDOW;
     args.options.rotary = m->rotary;
     args.options.rotary_offsets.i64 = m->rotary ? m->offsets : NULL;

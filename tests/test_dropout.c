@@ -51,7 +51,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
         a->kv_len = 450;
         a->head_size = a->value_size = 40;
     }
-    a->options.causal = (attn_causal)(index % 3);
+    set_order(&a->options, (enum order)(index % 3));
     a->options.valid.kind = (attn_valid_kind)(index / 3 % 3);
     a->options.dropout = probabilities[index % 6];
     a->options.dropout_seed = random_bits(random);
@@ -217,7 +217,8 @@ static void test_same_bits_in_a_smaller_problem(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(30, 8); i++) {
         struct problem p = problem_new(&random, i);
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        p.args.options.causal = 1;
+        p.args.options.position = ATTN_POSITION_TOP_LEFT;
         p.args.options.valid = (attn_valid_lens){0};
         struct attention_result whole = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         attn_attention_args part = p.args;

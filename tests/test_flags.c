@@ -53,8 +53,7 @@ static void attention_of_numbers_is_quiet(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(1000, 150); i++) {
         attn_attention_args args = masked_args(&random, i);
-        unsigned kinds =
-            i % 4 ? random_kinds(&random, ~0u) : random_kinds(&random, KIND(VALID_ROW) | KIND(BOTTOM_RIGHT));
+        unsigned kinds = i % 4 ? random_kinds(&random, ~0u) : random_kinds(&random, KIND(VALID_ROW) | KIND(CAUSAL));
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
         describe(&p.args);
         for (size_t mode = 0; mode < MODES; mode++)
@@ -184,7 +183,7 @@ static void layer_of_numbers_is_quiet(void **state) {
             void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
             assert_ok(attn_layer_append(layer, &append, workspace, bytes, NULL));
             guarded_free(workspace);
-            args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+            args.options.causal = 1;
             struct layer_result r = layer_run(layer, &w.config, &args, LAYOUT_BHSD, FLUSH_END);
             layer_result_free(&r);
         }

@@ -78,7 +78,7 @@ static void test_integers(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(300, 60); i++) {
         attn_attention_args sizes = masked_args(&random, i);
-        unsigned kinds = random_kinds(&random, EVERY_KIND) & ~KIND(VALID_ROW);
+        unsigned kinds = random_kinds(&random, EVERY_KIND) & ~(KIND(VALID_ROW) | (i % 3 ? KIND(VALID_END) : 0));
         kinds |= i % 3 ? KIND(VALID_ROW) : KIND(VALID_SEQUENCE);
         kinds &= i % 3 ? ~KIND(VALID_SEQUENCE) : ~0u;
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &sizes, kinds);
@@ -423,7 +423,7 @@ static void test_hidden_scores(void **state) {
     for (size_t i = 0; i < sweep(200, 50); i++) {
         attn_attention_args sizes = masked_args(&random, i);
         /* Of these only rotary embedding depends on positions, which an open call counts from the last key. */
-        unsigned kinds = random_kinds(&random, EVERY_KIND & ~(KIND(TOP_LEFT) | KIND(OFFSET)));
+        unsigned kinds = random_kinds(&random, EVERY_KIND & ~KINDS_OF_RULES);
         sizes.options.score_stage = i % 2 ? ATTN_SCORE_CAPPED : ATTN_SCORE_RAW;
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &sizes, kinds);
         describe(&p.args);
@@ -452,7 +452,7 @@ static void check_hidden_of_large(struct test_random *random, size_t heads, size
     args.q = tensor_in(&q);
     args.k = args.v = tensor_in(&k);
     args.parallel = &parallel;
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     args.options.window_left = 5;
     args.options.soft_cap = 2;
     args.options.score_stage = ATTN_SCORE_CAPPED;
@@ -498,7 +498,7 @@ static void test_hidden_scores_of_a_ring(void **state) {
     args.kv_len = LEN;
     struct attention_result all = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     args.cache = ring;
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     args.options.window_left = 4;
     args.options.scores_hidden = 1;
     struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
@@ -532,7 +532,7 @@ static void test_hidden_scores_of_a_layer(void **state) {
         scores[hidden] = guarded_floats(SCORES, FLUSH_END);
         args.options.scores.data = scores[hidden];
         args.options.scores_hidden = hidden;
-        args.options.causal = hidden ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.options.causal = hidden;
         if (hidden)
             args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i32 = lens};
         struct layer_result r = layer_run(layer, &w.config, &args, LAYOUT_BHSD, FLUSH_END);

@@ -54,7 +54,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
            kv_len = random_between(random, 0, 40);
     p.layer = layer_create(&p.weights.config, &p.memory, random_flush(random));
     p.args = (attn_layer_args){.batch = batch, .q_len = q_len, .kv_len = kv_len};
-    p.args.options.causal = (attn_causal)random_below(random, 3);
+    set_order(&p.args.options, (enum order)random_below(random, 3));
     p.args.options.valid.kind = (attn_valid_kind)random_below(random, 3);
     p.args.options.empty = (attn_empty_rows)random_below(random, 2);
     p.lens = random_lens(random, lens_count(p.args.options.valid.kind, batch, q_len), kv_len, FLUSH_END);
@@ -141,7 +141,7 @@ static void test_same_bits_for_larger_sizes(void **state) {
         struct problem p = {.weights = layer_weights_new(&random, &config, 15)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 45, .kv_len = 270 + i};
-        p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        p.args.options.causal = 1;
         p.q = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, 2, 1, p.args.q_len, 300, FLUSH_END);
         p.k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, p.args.kv_len, 96, FLUSH_END);
         p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, 2, 1, p.args.kv_len, 33, FLUSH_END);
@@ -233,7 +233,7 @@ static void test_self_attention(void **state) {
         p.k = tensor_copy(&p.q, LAYOUT_GAPS, FLUSH_END);
         p.v = tensor_copy(&p.q, LAYOUT_BHSD, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = 23, .q = tensor_rows(&p.q)};
-        p.args.options.causal = (attn_causal)(i % 3);
+        set_order(&p.args.options, (enum order)(i % 3));
         p.args.k = tensor_rows(&p.k);
         p.args.v = tensor_rows(&p.v);
         test_case("self attention %zu", i);
@@ -338,7 +338,7 @@ static void test_row_alone_as_in_batch(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(80, 16); i++) {
         struct problem p = problem_new(&random, i);
-        p.args.options.causal = ATTN_CAUSAL_NONE;
+        p.args.options.causal = 0;
         struct layer_result whole = layer_run(p.layer, &p.weights.config, &p.args, LAYOUT_BHSD, FLUSH_END);
         for (size_t row = 0; row < p.args.batch * p.args.q_len; row++) {
             size_t b = row / p.args.q_len, at = row % p.args.q_len;

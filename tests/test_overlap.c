@@ -149,7 +149,8 @@ static void attention_beside(struct test_random *random, size_t place, bool rows
     attn_attention_args args = {.isa = test_isa(), .batch = BATCH, .heads = HEADS, .q_len = LEN, .kv_len = LEN};
     attn_tensor *in[] = {&args.q, &args.k, &args.v};
     args.head_size = SIZE;
-    args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+    args.options.causal = 1;
+    args.options.position = ATTN_POSITION_TOP_LEFT;
     attn_tensor at = {
         NULL, ATTN_F32, LEN * PARTS * WIDTH, rows_outside ? SIZE : LEN * SIZE, rows_outside ? PARTS * WIDTH : SIZE, 1};
     for (size_t t = 0; t < 3; t++) {

@@ -188,7 +188,7 @@ static void test_one_buffer(void **state) {
         p.args.q = tensor_in(&p.q);
         p.args.k = tensor_in(&p.k);
         p.args.v = tensor_in(&p.v);
-        p.args.options.causal = (attn_causal)(i % 3);
+        set_order(&p.args.options, (enum order)(i % 3));
         describe(&p.args);
         struct attention_result expected = reference_run(&p), actual = attention_run(&p.args, LAYOUT_BSHD, FLUSH_END);
         assert_same_result(&expected, &actual);

@@ -43,7 +43,7 @@ static void use(struct planned *p, uint32_t bit) {
         options->starts.i64 = lens;
         break;
     case ATTN_USE_CAUSAL:
-        options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        options->causal = 1;
         break;
     case ATTN_USE_WINDOW_LEFT:
         options->window_left = 7;
@@ -177,11 +177,15 @@ static void test_every_option_is_known(void **state) {
     static const struct {
         size_t offset, size;
     } fields[] = {
-        FIELD(valid),         FIELD(starts),   FIELD(causal),         FIELD(causal_offset), FIELD(window_left),
-        FIELD(window_right),  FIELD(mask),     FIELD(mask_len),       FIELD(mask_hides),    FIELD(bias_len),
-        FIELD(scores_hidden), FIELD(soft_cap), FIELD(alibi),          FIELD(bias),          FIELD(sinks),
-        FIELD(empty),         FIELD(rotary),   FIELD(rotary_offsets), FIELD(dropout),       FIELD(dropout_seed),
-        FIELD(weights),       FIELD(scores),   FIELD(score_stage),    FIELD(log_sum_exp),
+        FIELD(valid),         FIELD(starts),          FIELD(causal),
+        FIELD(position),      FIELD(position_offset), FIELD(position_offsets),
+        FIELD(window_left),   FIELD(window_right),    FIELD(mask),
+        FIELD(mask_len),      FIELD(mask_hides),      FIELD(bias_len),
+        FIELD(scores_hidden), FIELD(soft_cap),        FIELD(alibi),
+        FIELD(bias),          FIELD(sinks),           FIELD(empty),
+        FIELD(rotary),        FIELD(rotary_offsets),  FIELD(dropout),
+        FIELD(dropout_seed),  FIELD(weights),         FIELD(scores),
+        FIELD(score_stage),   FIELD(log_sum_exp),
     };
     bool known[sizeof(attn_options)] = {0};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)

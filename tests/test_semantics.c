@@ -13,7 +13,7 @@
 /* The number of keys with which rows up to `end` make a problem of their own: the causal mask counts from the last
  * row. */
 static size_t keys_up_to(const attn_attention_args *args, size_t end) {
-    return args->options.causal == ATTN_CAUSAL_NONE ? args->kv_len : args->kv_len - (args->q_len - end);
+    return args->options.causal ? args->kv_len - (args->q_len - end) : args->kv_len;
 }
 
 /* Rows [begin, end) of head `head` of sequence `b` by themselves. */
@@ -57,9 +57,8 @@ static void test_row_alone_as_in_batch(void **state) {
         attn_attention_args args = random_args(&random, i);
         args.q_len = random_between(&random, 1, 40);
         args.kv_len += args.q_len;
-        if (args.options.causal == ATTN_CAUSAL_TOP_LEFT)
-            args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
-        if (args.options.causal != ATTN_CAUSAL_NONE)
+        args.options.position = ATTN_POSITION_BOTTOM_RIGHT;
+        if (args.options.causal)
             args.options.empty = ATTN_EMPTY_ZERO; /* a mean over a shorter chunk's keys is another mean */
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
@@ -79,7 +78,7 @@ static void test_rows_before_first_key_are_empty(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = 33, .kv_len = 5, .head_size = 16};
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     struct problem p = problem_new(&random, TEST_NORMAL, &args);
     struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     for (size_t row = 0; row < r.rows; row++) {
@@ -187,7 +186,8 @@ static void test_keys_after_last_row_do_not_matter(void **state) {
     for (size_t i = 0; i < sizeof q_lens / sizeof *q_lens; i += sweep(1, 3)) {
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = q_lens[i], .head_size = 20};
         args.kv_len = q_lens[i] + random_between(&random, 1, 300);
-        args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        args.options.causal = 1;
+        args.options.position = ATTN_POSITION_TOP_LEFT;
         check_hidden_keys(&random, &args, q_lens[i], HIDE_IN_NO_PAGE);
         args.batch = 2;
         check_hidden_keys(&random, &args, q_lens[i], HIDE_AS_POISON);
@@ -215,12 +215,13 @@ static void test_equal_masks(void **state) {
         attention_free(&per_row);
 
         p.args.options.valid = (attn_valid_lens){0};
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        p.args.options.causal = 1;
+        p.args.options.position = ATTN_POSITION_TOP_LEFT;
         struct attention_result causal = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         for (size_t row = 0; row < args.batch * args.q_len; row++)
             lens[row] = (int64_t)(row % args.q_len) + 1;
         p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
-        p.args.options.causal = ATTN_CAUSAL_NONE;
+        p.args.options.causal = 0;
         per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&per_row, &causal);
         attention_free(&per_row);
@@ -238,7 +239,7 @@ static struct problem spread_problem(struct test_random *random, size_t kind) {
     attn_attention_args args = {
         .isa = test_isa(), .batch = 1, .heads = SPREAD_HEADS, .q_len = SPREAD_Q, .kv_len = SPREAD_KV};
     args.head_size = SPREAD_SIZE;
-    args.options.causal = (attn_causal)(kind % 3);
+    set_order(&args.options, (enum order)(kind % 3));
     args.options.valid.kind = kind / 3 % 2 ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
     struct problem p = problem_new(random, TEST_NORMAL, &args);
     struct tensor *all[] = {&p.q, &p.k, &p.v}; /* dense: an element changed is one element changed */
@@ -257,9 +258,9 @@ static struct problem spread_problem(struct test_random *random, size_t kind) {
 
 static int sees(const struct problem *p, size_t row, size_t key) {
     const attn_options *options = &p->args.options;
-    size_t last = options->causal == ATTN_CAUSAL_TOP_LEFT       ? row
-                  : options->causal == ATTN_CAUSAL_BOTTOM_RIGHT ? row + SPREAD_KV - SPREAD_Q
-                                                                : SPREAD_KV;
+    size_t last = !options->causal                              ? SPREAD_KV
+                  : options->position == ATTN_POSITION_TOP_LEFT ? row
+                                                                : row + SPREAD_KV - SPREAD_Q;
     return key <= last && (options->valid.kind == ATTN_VALID_ALL || (int64_t)key < options->valid.lens.i64[row]);
 }
 
@@ -407,7 +408,7 @@ static void check_nan_for_last_row(struct test_random *random, size_t rows, size
     if (by == BY_BIAS)
         args.options.bias = (attn_tensor){bias, ATTN_F32, 0, 0, kv_len, 1};
     if (by == BY_CAUSALITY)
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
     describe(&args);
     struct attention_result clean = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     tensor_row(&v, 0, 0, bad)[1] = NAN;

@@ -69,7 +69,7 @@ static attn_options any_options(struct test_random *random, const attn_rotary *r
     if (random_below(random, 2)) /* none: the small path */
         return o;
     o.starts.i64 = random_below(random, 4) ? NULL : some_lens;
-    o.causal = (attn_causal)random_below(random, 4);
+    set_order(&o, (enum order)random_below(random, 4));
     o.window_left = random_below(random, 4) ? 0 : 30;
     if (random_below(random, 4) == 0) {
         o.mask = (attn_tensor){some_bytes, ATTN_BOOL, 0, 0, 0, 1 + random_below(random, 2)};
@@ -251,11 +251,12 @@ static attn_options use_options(struct test_random *random, struct used_options 
     used->drawn = draw_options(random, s->batch, heads, s->q_len, s->kv_len);
     attn_options o = used->drawn.options;
     if (random_below(random, 3) == 0)
-        o = (attn_options){.causal = o.causal, .causal_offset = o.causal_offset};
+        o = (attn_options){.causal = o.causal,
+                           .position = o.position == ATTN_POSITION_VALID_END ? ATTN_POSITION_TOP_LEFT : o.position,
+                           .position_offset = o.position_offset,
+                           .position_offsets = o.position_offsets};
     o.rotary = draw_used_rotary(random, s, head_size, used->offsets, &used->rotary_memory);
     o.rotary_offsets.i64 = o.rotary ? used->offsets : NULL;
-    if (o.causal != ATTN_CAUSAL_OFFSET)
-        o.causal_offset = 0;
     if (random_below(random, 4) == 0)
         o.weights.data = used->weights = guarded_floats(rows * s->kv_len, FLUSH_END);
     if (random_below(random, 4) == 0)

@@ -558,6 +558,13 @@ static void measure_append(struct test_random *random, struct cache_problem *p, 
     tensor_free(&v);
 }
 
+/* From the first key on. */
+static void put_positions_in_table(attn_options *options) {
+    options->position = ATTN_POSITION_TOP_LEFT;
+    options->position_offset = 0;
+    options->position_offsets = (attn_ints){NULL, NULL};
+}
+
 static void measure_cached(struct test_random *random, const struct cache_problem *p, const attn_rotary *rotary,
                            size_t q_len) {
     const attn_cache_config *c = &p->config;
@@ -571,6 +578,8 @@ static void measure_cached(struct test_random *random, const struct cache_proble
     args.cache = p->cache;
     if (random_below(random, 2) && c->kind != ATTN_CACHE_RING)
         args.options = drawn.options;
+    if (rotary)
+        put_positions_in_table(&args.options);
     args.options.rotary = rotary;
     measure_attentions(&args);
     drawn_options_free(&drawn);
@@ -761,8 +770,7 @@ static void measure_layer_shape(struct test_random *random, const struct layer_s
     if (!plain) {
         p.args.options = drawn.options;
         p.args.options.rotary = draw_rotary(random, 3 * s->kv_len + s->q_len, s->hidden / s->heads, &table);
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT; /* all positions are in the table */
-        p.args.options.causal_offset = 0;
+        put_positions_in_table(&p.args.options);
     }
     test_case("hidden=%zu heads=%zu,%zu width=%zu q_len=%zu kv_len=%zu %s", s->hidden, s->heads, s->kv_heads, s->width,
               s->q_len, s->kv_len, options_text(&p.args.options));

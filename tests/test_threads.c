@@ -253,7 +253,7 @@ static attn_attention_args shape_args(const struct shape *s, size_t index) {
     args.kv_len = s->kv_len;
     args.head_size = s->head_size;
     args.value_size = s->value_size;
-    args.options.causal = (attn_causal)(index % 3);
+    set_order(&args.options, (enum order)(index % 3));
     args.options.valid.kind = (attn_valid_kind)(index % 3);
     args.options.empty = (attn_empty_rows)(index % 2);
     args.options.dropout = index == 1 ? 0.25f : 0;
@@ -485,7 +485,7 @@ static void test_cache(void **state) {
         p.args.kv_len = 0;
         p.args.q = tensor_in(&q);
         p.args.options.valid = (attn_valid_lens){0};
-        p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        p.args.options.causal = 1;
         check(&random, "cache", &(struct operation){run_cache, &p, attention_outputs(&p.args, s->kv_len), is_small(s)});
         tensor_free(&q);
         tensor_free(&p.k);
@@ -526,7 +526,7 @@ static void test_decode_split_by_keys(void **state) {
         args.value_size = VALUES;
         args.q = tensor_in(&q);
         args.cache = cache;
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
         args.options.starts.i64 = i ? &start : NULL;
         args.options.soft_cap = i == 1 ? 20.0f : 0;
         check(&random, "decode", &(struct operation){run_decode, &args, GROUP * args.q_len * (VALUES + 1), 0});
@@ -580,7 +580,7 @@ static void test_paged_cache(void **state) {
     args.head_size = SIZE;
     args.q = tensor_in(&q);
     args.cache = cache;
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     check(&random, "pages", &(struct operation){run_attention, &args, attention_outputs(&args, 4500), 0});
     guarded_free(memory);
     tensor_free(&q);

@@ -242,23 +242,28 @@ static void test_options(void **state) {
     attn_options *options = &attention.options;
     options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
     options->starts.i64 = offsets;
-    options->causal = ATTN_CAUSAL_OFFSET;
-    options->causal_offset = -1;
+    options->causal = 1;
+    options->position = ATTN_POSITION_OFFSET;
+    options->position_offset = -1;
     options->window_left = 7;
     options->mask = (attn_tensor){mask, ATTN_BOOL, 0, 0, 0, 1};
     options->empty = ATTN_EMPTY_MEAN;
-    assert_said(ATTENTION " valid per_sequence starts causal offset -1 window_left 7 mask empty mean" PACKED "; T\n",
+    assert_said(ATTENTION " valid per_sequence starts causal position offset -1 window_left 7 mask empty mean" PACKED
+                          "; T\n",
                 run_attention);
     *options = (attn_options){
         .window_right = 9, .bias = {x, ATTN_F32, 0, 0, 0, 1}, .alibi = x, .rotary = rotary, .dropout = 0.25f};
     options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
-    options->causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said(ATTENTION " valid per_row causal top_left window_right 9 bias alibi rotary dropout 0.25" PACKED "; T\n",
+    options->causal = 1;
+    options->position = ATTN_POSITION_TOP_LEFT;
+    assert_said(ATTENTION " valid per_row causal position top_left window_right 9 bias alibi rotary dropout 0.25" PACKED
+                          "; T\n",
                 run_attention);
     *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets.i64 = offsets};
-    options->causal = ATTN_CAUSAL_TOP_LEFT;
+    options->causal = 1;
+    options->position = ATTN_POSITION_TOP_LEFT;
     attention.parallel = &parallel;
-    assert_said(ATTENTION " causal top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
+    assert_said(ATTENTION " causal position top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
                 run_attention);
     attention.parallel = NULL;
     static const char *const stages[] = {"raw", "capped", "masked"};
@@ -267,10 +272,10 @@ static void test_options(void **state) {
         char expected[256];
         *options = (attn_options){.scores.data = dense};
         (stage ? &options->weights : &options->log_sum_exp)->data = stage ? weights : lse;
-        options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        options->causal = 1;
         options->score_stage = (attn_score_stage)stage;
-        snprintf(expected, sizeof expected, ATTENTION " causal bottom_right%s scores %s%s" PACKED "; T\n",
-                 stage ? " weights" : "", stages[stage], stage ? "" : " log_sum_exp");
+        snprintf(expected, sizeof expected, ATTENTION " causal%s scores %s%s" PACKED "; T\n", stage ? " weights" : "",
+                 stages[stage], stage ? "" : " log_sum_exp");
         assert_said(expected, run_attention);
     }
 }
@@ -358,21 +363,22 @@ static void test_layer(void **state) {
     forward.y.row_stride = HIDDEN;
     forward.q = (attn_tensor){x, ATTN_F32, LEN * 2, 0, 2, 1};
     forward.k = forward.v = (attn_tensor){x, ATTN_F32, KEYS * 2, 0, 2, 1};
-    forward.options.causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal top_left" SMALL
-                "; T\n",
+    forward.options.causal = 1;
+    forward.options.position = ATTN_POSITION_TOP_LEFT;
+    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal position "
+                "top_left" SMALL "; T\n",
                 run_forward);
     forward.q_cu = forward.kv_cu = (attn_cu_lens){.cu.i64 = cu, .total = 3};
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 packed q packed kv causal "
-        "top_left" SMALL "; T\n",
+        "position top_left" SMALL "; T\n",
         run_forward);
     forward.kv_cu = (attn_cu_lens){.cu.i64 = NULL, .total = 0};
     forward.cache = cache;
     forward.kv_len = 0;
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 0 packed q from a cache causal "
-        "top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
+        "position top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
         run_forward);
 }
 

@@ -187,7 +187,7 @@ static bool decode_step(struct model *model, int32_t token, size_t position, str
         if (!append(model, layer->self_attention, 1, layer->self_cache, error))
             return false;
         attn_layer_args self = cache_args(model, layer->self_cache);
-        self.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        self.options.causal = 1;
         const attn_layer_args cross = cache_args(model, layer->cross_cache);
         if (!attend(model, layer->self_attention, &layer->self_norm, &self, error) ||
             !attend(model, layer->cross_attention, &layer->cross_norm, &cross, error) ||
@@ -262,7 +262,7 @@ bool model_plan(struct model *model, struct error *error) {
     const attn_layer_args encoder_self = self_args(model, 1, model->positions, &source_length);
     const attn_layer_args cross = cache_args(model, decoder->cross_cache);
     attn_layer_args self = cache_args(model, decoder->self_cache);
-    self.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    self.options.causal = 1;
     return reserve_rows(model, model->positions, error) &&
            reserve_attend(model, model->encoder[0].self_attention, &encoder_self, error) &&
            reserve_append(model, decoder->cross_attention, model->positions, decoder->cross_cache, error) &&
@@ -275,7 +275,7 @@ bool model_plan(struct model *model, struct error *error) {
 
 static attn_layer_args forced_self_args(const struct model *model, const struct forced_batch *batch) {
     attn_layer_args args = self_args(model, batch->batch, batch->target_length, NULL);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     return args;
 }
 

@@ -293,18 +293,18 @@ ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, attn
 
 /* ---- Attention level ------------------------------------------------------------------------- */
 
-/* The position of a query row among the keys, of a sequence with q rows and n keys: row i stands
- *   at i + n - q           the last row at the last key (decode, cache)
- *   at i                   ATTN_CAUSAL_TOP_LEFT
- *   at i + causal_offset   ATTN_CAUSAL_OFFSET
- * Causal rows see the keys up to their position. Window, ALiBi and rotary embedding count from it
- * too; valid lengths do not change it. */
-typedef enum attn_causal {
-    ATTN_CAUSAL_NONE = 0, /* no limit; positions are those of ATTN_CAUSAL_BOTTOM_RIGHT */
-    ATTN_CAUSAL_BOTTOM_RIGHT,
-    ATTN_CAUSAL_TOP_LEFT,
-    ATTN_CAUSAL_OFFSET
-} attn_causal;
+/* Where query row i stands among the keys, of a sequence with q rows and n keys. Causality,
+ * windows, ALiBi and rotary embedding count from there, and each of the last three does so without
+ * causality too. q and n are the sequence's own: of its packed rows, or in the cache. */
+typedef enum attn_position {
+    ATTN_POSITION_BOTTOM_RIGHT = 0, /* at i + n - q: the last row at the last key */
+    ATTN_POSITION_TOP_LEFT,         /* at i */
+    /* At i + valid - q: the last row at the sequence's last valid key (buffers that are longer than
+     * what is in them). valid is the sequence's length in `valid`, 0 at least and n at most, or n
+     * where there are no lengths. A length for each row is BAD_VALUE. */
+    ATTN_POSITION_VALID_END,
+    ATTN_POSITION_OFFSET /* at i + position_offset, or i + position_offsets[b] for sequence b */
+} attn_position;
 
 /* After which step logits are copied out. Each step includes those before it. */
 typedef enum attn_score_stage {
@@ -321,8 +321,10 @@ typedef struct attn_rotary attn_rotary;
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
     attn_ints starts;      /* not given, or [batch]: keys below starts[b] are hidden (padding) */
-    attn_causal causal;
-    int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else 0 */
+    int causal; /* not 0: a row sees keys up to its position, none where that is negative */
+    attn_position position;
+    int64_t position_offset;    /* any, with ATTN_POSITION_OFFSET; else 0 */
+    attn_ints position_offsets; /* none, or [batch], any, in place of position_offset; likewise */
     /* Keys on each side of the row's position, its own included: position - window_left < key and
      * key < position + window_right. 0: no limit. */
     size_t window_left, window_right;
@@ -343,7 +345,8 @@ typedef struct attn_options {
     const float *sinks;
     attn_empty_rows empty;
     /* NULL, or rotates each query by its position, and each key of a tensor by its index. A cache's
-     * keys were rotated when they were appended. */
+     * keys were rotated when they were appended. A row that sees a key and whose position the table
+     * lacks, a negative one say, is BAD_VALUE; one that sees none needs no position there. */
     const attn_rotary *rotary;
     attn_ints rotary_offsets; /* not given, or [batch]: added to the positions of `rotary` */
     /* Training: the probability p in [0, 1) that a weight becomes 0; the others are multiplied by

@@ -25,12 +25,21 @@ static attn_status check_output_options(const attn_options *options, attn_error 
     return lse ? attn_fail(ATTN_BAD_VALUE, "options.log_sum_exp.type", error) : ATTN_OK;
 }
 
+static attn_status check_position(const attn_options *options, attn_error *error) {
+    const attn_ints *offsets = &options->position_offsets;
+    bool offset = options->position == ATTN_POSITION_OFFSET, given = attn_ints_given(offsets);
+    RETURN_IF_ERROR(attn_check_enum((int)options->position, ATTN_POSITION_OFFSET, "options.position", error));
+    if (options->position == ATTN_POSITION_VALID_END && options->valid.kind == ATTN_VALID_PER_ROW)
+        return attn_fail(ATTN_BAD_VALUE, "options.position", error);
+    RETURN_IF_ERROR(attn_check_used(given, offset, "options.position_offsets", error));
+    RETURN_IF_ERROR(attn_check_ints(offsets, "options.position_offsets", error));
+    return attn_check_used(options->position_offset != 0, offset && !given, "options.position_offset", error);
+}
+
 attn_status attn_check_options(const attn_options *options, attn_error *error) {
     RETURN_IF_ERROR(ATTN_CHECK_VALID(&options->valid, "options.", error));
     RETURN_IF_ERROR(attn_check_ints(&options->starts, "options.starts", error));
-    RETURN_IF_ERROR(attn_check_enum((int)options->causal, ATTN_CAUSAL_OFFSET, "options.causal", error));
-    RETURN_IF_ERROR(attn_check_used(options->causal_offset != 0, options->causal == ATTN_CAUSAL_OFFSET,
-                                    "options.causal_offset", error));
+    RETURN_IF_ERROR(check_position(options, error));
     RETURN_IF_ERROR(attn_check_ints(&options->rotary_offsets, "options.rotary_offsets", error));
     RETURN_IF_ERROR(attn_check_used(attn_ints_given(&options->rotary_offsets), options->rotary != NULL,
                                     "options.rotary_offsets", error));
@@ -225,11 +234,13 @@ attn_status attn_check_option_data(struct attn_problem *problem, const struct at
 
 static void describe_visibility(const attn_options *options, struct attn_line *line) {
     static const char *const kinds[] = {"", " valid per_sequence", " valid per_row"};
-    static const char *const orders[] = {"", " causal bottom_right", " causal top_left", " causal offset"};
-    attn_line_add(line, "%s%s%s", kinds[options->valid.kind], attn_ints_given(&options->starts) ? " starts" : "",
-                  orders[options->causal]);
-    if (options->causal == ATTN_CAUSAL_OFFSET)
-        attn_line_add(line, " %lld", (long long)options->causal_offset);
+    static const char *const positions[] = {"", " position top_left", " position valid_end", " position offset"};
+    attn_line_add(line, "%s%s%s%s", kinds[options->valid.kind], attn_ints_given(&options->starts) ? " starts" : "",
+                  options->causal ? " causal" : "", positions[options->position]);
+    if (attn_ints_given(&options->position_offsets))
+        attn_line_add(line, "s");
+    else if (options->position == ATTN_POSITION_OFFSET)
+        attn_line_add(line, " %lld", (long long)options->position_offset);
     if (options->window_left)
         attn_line_size(line, "window_left", options->window_left);
     if (options->window_right)

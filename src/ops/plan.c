@@ -13,8 +13,7 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     return use_if(options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE) |
            use_if(options->valid.kind == ATTN_VALID_PER_ROW, ATTN_USE_VALID_PER_ROW) |
-           use_if(attn_ints_given(&options->starts), ATTN_USE_STARTS) |
-           use_if(options->causal != ATTN_CAUSAL_NONE, ATTN_USE_CAUSAL) |
+           use_if(attn_ints_given(&options->starts), ATTN_USE_STARTS) | use_if(options->causal, ATTN_USE_CAUSAL) |
            use_if(options->window_left > 0, ATTN_USE_WINDOW_LEFT) |
            use_if(options->window_right > 0, ATTN_USE_WINDOW_RIGHT) | use_if(options->mask.data, ATTN_USE_MASK) |
            use_if(options->bias.data, ATTN_USE_BIAS) | use_if(options->soft_cap > 0.0f, ATTN_USE_SOFT_CAP) |

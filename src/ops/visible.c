@@ -15,11 +15,30 @@ static size_t clamped(int64_t x, size_t most) {
     return x <= 0 ? 0 : (uint64_t)x < most ? (size_t)x : most;
 }
 
-static int64_t first_position(const attn_options *options, size_t q_len, size_t kv_len) {
-    if (options->causal == ATTN_CAUSAL_TOP_LEFT)
+size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
+    if (valid->kind == ATTN_VALID_ALL)
+        return keys;
+    bool per_row = valid->kind == ATTN_VALID_PER_ROW, dense = (valid->batch_stride | valid->row_stride) == 0;
+    size_t at = dense ? (per_row ? b * rows + i : b) : b * valid->batch_stride + (per_row ? i * valid->row_stride : 0);
+    return clamped(attn_ints_at(&valid->lens, at), keys);
+}
+
+static int64_t offset_of(const attn_options *options, size_t b) {
+    const attn_ints *offsets = &options->position_offsets;
+    return attn_ints_given(offsets) ? attn_ints_at(offsets, b) : options->position_offset;
+}
+
+static int64_t first_position(const attn_options *options, size_t b, size_t q_len, size_t kv_len) {
+    switch (options->position) {
+    case ATTN_POSITION_TOP_LEFT:
         return 0;
-    if (options->causal == ATTN_CAUSAL_OFFSET)
-        return options->causal_offset;
+    case ATTN_POSITION_OFFSET:
+        return offset_of(options, b);
+    case ATTN_POSITION_VALID_END: /* there are no lengths for each row: the check refused them */
+        return (int64_t)attn_valid_len(&options->valid, b, 0, q_len, kv_len) - (int64_t)q_len;
+    case ATTN_POSITION_BOTTOM_RIGHT:
+        break;
+    }
     return (int64_t)kv_len - (int64_t)q_len;
 }
 
@@ -37,16 +56,8 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
         s.kv_len = problem->cache->lengths[b];
         s.oldest = problem->cache->oldest[b];
     }
-    s.position = first_position(problem->options, s.q_len, s.kv_len);
+    s.position = first_position(problem->options, b, s.q_len, s.kv_len);
     return s;
-}
-
-size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
-    if (valid->kind == ATTN_VALID_ALL)
-        return keys;
-    bool per_row = valid->kind == ATTN_VALID_PER_ROW, dense = (valid->batch_stride | valid->row_stride) == 0;
-    size_t at = dense ? (per_row ? b * rows + i : b) : b * valid->batch_stride + (per_row ? i * valid->row_stride : 0);
-    return clamped(attn_ints_at(&valid->lens, at), keys);
 }
 
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
@@ -62,7 +73,7 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
         end = attn_min(end, options->mask_len);
     if (options->bias_len > 0)
         end = attn_min(end, options->bias_len);
-    if (options->causal != ATTN_CAUSAL_NONE)
+    if (options->causal)
         end = clamped(sum(position, 1), end);
     if (options->window_left > 0) { /* i is added last: position + i may saturate, and the window would be misplaced */
         size_t left =

@@ -401,17 +401,18 @@ static void forget_magnitude(const struct matrix *m, size_t count) {
 }
 
 /* Merges the heads of o and multiplies by W_o. */
-static struct matrix project_output(const struct oracle_shape *s, const struct matrix *o, const attn_linear *w) {
-    size_t hidden = s->heads * s->head_size;
-    struct matrix y = matrix(s->batch * s->q_len * hidden);
+static struct matrix project_output(const struct oracle_shape *s, const struct matrix *o, const attn_linear *w,
+                                    size_t out_size) {
+    size_t size = s->value_size, merged = s->heads * size;
+    struct matrix y = matrix(s->batch * s->q_len * out_size);
     for (size_t b = 0; b < s->batch; b++)
         for (size_t i = 0; i < own_rows(s, b); i++)
-            for (size_t n = 0; n < hidden; n++) {
-                size_t at = (b * s->q_len + i) * hidden + n;
+            for (size_t n = 0; n < out_size; n++) {
+                size_t at = (b * s->q_len + i) * out_size + n;
                 y.value[at] = w->bias ? (double)w->bias[n] : 0;
                 y.magnitude[at] = fabs(y.value[at]);
-                for (size_t p = 0; p < hidden; p++) {
-                    size_t from = ((b * s->heads + p / s->head_size) * s->q_len + i) * s->head_size + p % s->head_size;
+                for (size_t p = 0; p < merged; p++) {
+                    size_t from = ((b * s->heads + p / size) * s->q_len + i) * size + p % size;
                     double weight = (double)w->weight[p * w->in_stride + n * w->out_stride];
                     y.value[at] += o->value[from] * weight;
                     y.magnitude[at] += o->magnitude[from] * fabs(weight);
@@ -422,14 +423,15 @@ static struct matrix project_output(const struct oracle_shape *s, const struct m
 
 void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, const attn_rotary_config *rotary,
                   struct oracle *result) {
-    size_t head_size = config->hidden / config->heads;
+    size_t head_size = config->head_size ? config->head_size : config->hidden / config->heads;
+    size_t value_size = config->value_size ? config->value_size : head_size;
     struct oracle_shape s = {.batch = args->batch,
                              .heads = config->heads,
                              .kv_heads = config->kv_heads ? config->kv_heads : config->heads,
                              .q_len = args->q_len,
                              .kv_len = args->kv_len,
                              .head_size = head_size,
-                             .value_size = head_size,
+                             .value_size = value_size,
                              .q_cu = args->q_cu.cu.i64,
                              .kv_cu = args->kv_cu.cu.i64,
                              .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
@@ -440,12 +442,12 @@ void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, 
     struct matrix k =
         project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_width, &config->w_k, s.kv_heads, head_size);
     struct matrix v =
-        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_width, &config->w_v, s.kv_heads, head_size);
-    struct matrix o = matrix(s.batch * s.heads * s.q_len * head_size);
+        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_width, &config->w_v, s.kv_heads, value_size);
+    struct matrix o = matrix(s.batch * s.heads * s.q_len * value_size);
     forget_magnitude(&q, s.batch * s.heads * s.q_len * head_size);
     forget_magnitude(&k, s.batch * s.kv_heads * s.kv_len * head_size);
     attend(&s, &q, &k, &v, &o, result);
-    struct matrix y = project_output(&s, &o, &config->w_o);
+    struct matrix y = project_output(&s, &o, &config->w_o, config->out_size ? config->out_size : s.heads * head_size);
     result->output = y.value;
     result->magnitude = y.magnitude;
     matrix_free(q);

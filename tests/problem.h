@@ -257,11 +257,35 @@ struct layer_weights {
     float *weight[LAYER_WEIGHTS], *bias[LAYER_WEIGHTS];
 };
 
+/* What a config stands for. */
+struct layer_sizes {
+    size_t kv_heads, head_size, value_size, out_size;
+};
+
+PROBLEM_API struct layer_sizes layer_sizes_of(const attn_layer_config *config) {
+    struct layer_sizes s = {config->kv_heads, config->head_size, config->value_size, config->out_size};
+    s.kv_heads = s.kv_heads ? s.kv_heads : config->heads;
+    s.head_size = s.head_size ? s.head_size : config->hidden / config->heads;
+    s.value_size = s.value_size ? s.value_size : s.head_size;
+    s.out_size = s.out_size ? s.out_size : config->heads * s.head_size;
+    return s;
+}
+
+/* A config with that head size, said in any of the ways there are, and each other size of its own or the usual one. */
+PROBLEM_API void random_layer_sizes(struct test_random *random, attn_layer_config *config, size_t head_size) {
+    config->head_size = random_below(random, 2) ? head_size : 0;
+    config->hidden = config->head_size && random_below(random, 2) ? 0 : config->heads * head_size;
+    config->value_size = random_below(random, 2) ? random_between(random, 1, 40) : 0;
+    config->out_size = random_below(random, 2) ? random_between(random, 1, 90) : 0;
+}
+
 PROBLEM_API void layer_weight_sizes(const attn_layer_config *config, size_t which, size_t *in, size_t *out) {
-    size_t kv_heads = config->kv_heads ? config->kv_heads : config->heads;
-    const size_t ins[] = {config->query_width, config->key_width, config->value_width, config->hidden};
+    struct layer_sizes s = layer_sizes_of(config);
+    const size_t ins[] = {config->query_width, config->key_width, config->value_width, config->heads * s.value_size};
+    const size_t outs[] = {config->heads * s.head_size, s.kv_heads * s.head_size, s.kv_heads * s.value_size,
+                           s.out_size};
     *in = ins[which];
-    *out = which == LAYER_K || which == LAYER_V ? kv_heads * (config->hidden / config->heads) : config->hidden;
+    *out = outs[which];
 }
 
 PROBLEM_API attn_linear *layer_linear(attn_layer_config *config, size_t which) {
@@ -321,7 +345,7 @@ PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_la
     attn_layer_args full = *args;
     attn_error error = {.field = "none"};
     size_t bytes = 0;
-    r.y = tensor_new(layout, args->batch, 1, args->q_len, config->hidden, flush);
+    r.y = tensor_new(layout, args->batch, 1, args->q_len, layer_sizes_of(config).out_size, flush);
     r.weights = guarded_floats(r.rows * r.kv_len, flush);
     r.log_sum_exp = guarded_floats(r.rows, flush);
     full.y = tensor_rows_out(&r.y);

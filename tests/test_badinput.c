@@ -540,8 +540,13 @@ static void layer_configs(function *call) {
     ZERO_OR_BAD_SIZE(call, "hidden", layer_config_value.hidden);
     ZERO_OR_BAD_SIZE(call, "heads", layer_config_value.heads);
     BAD_SIZE(call, "kv_heads", layer_config_value.kv_heads);
+    BAD_SIZE(call, "head_size", layer_config_value.head_size);
+    BAD_SIZE(call, "value_size", layer_config_value.value_size);
+    BAD_SIZE(call, "out_size", layer_config_value.out_size);
     BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 3);
     BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 2 * HIDDEN);
+    BAD(call, ATTN_BAD_SIZE, "hidden", a.layer_config_value.head_size = HEAD_SIZE + 1);
+    BAD(call, ATTN_BAD_SIZE, "hidden", a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden--);
     BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 3);
     BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 2 * HEADS);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = NAN);
@@ -553,6 +558,13 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_width = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(60));
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(31));
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.head_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX / HEADS);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.out_size = PTRDIFF_MAX);
+    GOOD(call, a.layer_config_value.head_size = HEAD_SIZE);
+    GOOD(call, a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden = 0);
+    GOOD(call, a.layer_config_value.value_size = HEAD_SIZE; a.layer_config_value.out_size = HIDDEN);
 }
 
 #define BAD_LINEAR(name, member)                                                                                       \
@@ -703,9 +715,12 @@ static void test_size_queries_at_random(void **state) {
         layer->value_width = size_at_random(&random);
         layer->heads = layer->kv_heads = size_at_random(&random);
         layer->hidden = layer->heads < POWER(32) ? layer->heads * 3 : layer->heads;
+        layer->value_size = size_at_random(&random);
+        layer->out_size = size_at_random(&random);
         check_bytes(layer_size(&a, NULL),
-                    (long double)layer->hidden *
-                        ((long double)layer->query_width + layer->key_width + layer->value_width + layer->hidden));
+                    (long double)layer->hidden * ((long double)layer->query_width + layer->key_width) +
+                        (long double)layer->heads * layer->value_size *
+                            ((long double)layer->value_width + layer->out_size));
     }
 }
 

@@ -267,7 +267,7 @@ static struct layer_problem layer_problem_new(struct test_random *random, size_t
     struct layer_problem p = {.batch = random_between(random, 1, 2), .total = random_between(random, 1, 60)};
     config.heads = index % 2 ? 6 : 3;
     config.kv_heads = index % 4 == 3 ? 2 : 0;
-    config.hidden = config.heads * random_between(random, 1, 20);
+    random_layer_sizes(random, &config, random_between(random, 1, 20));
     if (index % 8 == 7)
         p.total += 256;
     p.weights = layer_weights_new(random, &config, (unsigned)index % 16);
@@ -276,14 +276,16 @@ static struct layer_problem layer_problem_new(struct test_random *random, size_t
     assert_ok(attn_layer_cache_config(p.layer, p.batch, p.total, &cache_config, NULL));
     assert_int_equal(test_isa(), cache_config.isa);
     assert_int_equal(p.batch, cache_config.batch);
-    assert_int_equal(config.kv_heads ? config.kv_heads : config.heads, cache_config.kv_heads);
+    assert_int_equal(layer_sizes_of(&config).kv_heads, cache_config.kv_heads);
+    assert_int_equal(layer_sizes_of(&config).head_size, cache_config.head_size);
+    assert_int_equal(layer_sizes_of(&config).value_size, cache_config.value_size);
     assert_int_equal(p.total, cache_config.capacity);
     p.cache = cache_create(&cache_config, &p.cache_memory, FLUSH_END);
     p.q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, p.batch, 1, p.total, 20, FLUSH_END);
     p.k = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, p.batch, 1, p.total, 31, FLUSH_END);
     p.v = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, p.batch, 1, p.total, 13, FLUSH_START);
-    test_case("layer: batch=%zu total=%zu hidden=%zu heads=%zu kv_heads=%zu", p.batch, p.total, config.hidden,
-              config.heads, config.kv_heads);
+    test_case("layer: batch=%zu total=%zu hidden=%zu heads=%zu,%zu sizes=%zu,%zu,%zu", p.batch, p.total, config.hidden,
+              config.heads, config.kv_heads, config.head_size, config.value_size, config.out_size);
     return p;
 }
 

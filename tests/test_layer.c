@@ -34,7 +34,7 @@ static attn_layer_config random_config(struct test_random *random, size_t index)
     size_t group = random_between(random, 1, 3), kv_heads = random_between(random, 1, 3);
     config.heads = group * kv_heads;
     config.kv_heads = group == 1 && random_below(random, 2) ? 0 : kv_heads;
-    config.hidden = config.heads * head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)];
+    random_layer_sizes(random, &config, head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)]);
     config.query_width = random_between(random, 1, 70);
     config.key_width = random_between(random, 1, 70);
     config.value_width = random_between(random, 1, 70);
@@ -68,12 +68,13 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     p.args.q = tensor_rows(&p.q);
     p.args.k = tensor_rows(&p.k);
     p.args.v = tensor_rows(&p.v);
-    test_case("batch=%zu q_len=%zu kv_len=%zu sizes=%zu,%zu,%zu hidden=%zu heads=%zu kv_heads=%zu scale=%g valid=%d "
+    test_case("batch=%zu q_len=%zu kv_len=%zu widths=%zu,%zu,%zu hidden=%zu heads=%zu kv_heads=%zu sizes=%zu,%zu,%zu "
+              "scale=%g valid=%d "
               "causal=%d "
               "empty=%d biases=%zu",
               batch, q_len, kv_len, config.query_width, config.key_width, config.value_width, config.hidden,
-              config.heads, config.kv_heads, (double)config.scale, (int)p.args.options.valid.kind,
-              (int)p.args.options.causal, (int)p.args.options.empty, index % 16);
+              config.heads, config.kv_heads, config.head_size, config.value_size, config.out_size, (double)config.scale,
+              (int)p.args.options.valid.kind, (int)p.args.options.causal, (int)p.args.options.empty, index % 16);
     return p;
 }
 
@@ -105,7 +106,7 @@ static void compare_with_reference(const struct problem *p, const struct layer_r
             one.options.valid.lens.i64 += one.options.valid.kind == ATTN_VALID_PER_ROW ? b * one.q_len : b;
         struct layer_result expected = layer_run(layer, &config, &one, LAYOUT_BHSD, FLUSH_END);
         for (size_t i = 0; i < one.q_len; i++)
-            assert_same_bits(tensor_row(&expected.y, 0, 0, i), tensor_row(&actual->y, b, 0, i), config.hidden);
+            assert_same_bits(tensor_row(&expected.y, 0, 0, i), tensor_row(&actual->y, b, 0, i), actual->y.size);
         assert_same_bits(expected.weights, actual->weights + b * rows * one.kv_len, rows * one.kv_len);
         assert_same_bits(expected.log_sum_exp, actual->log_sum_exp + b * rows, rows);
         layer_result_free(&expected);
@@ -300,6 +301,8 @@ static void test_rows_that_alias(void **state) {
         config.key_width = i % 2 ? 60 : 70;
         config.heads = i == 5 ? 16 : 6;
         config.hidden = i == 5 ? 1024 : 72;
+        config.value_size = i % 3 == 2 ? 5 : 0; /* merged heads are then narrower than the inputs */
+        config.out_size = i % 2 ? 50 : 0;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = kv_len};

@@ -158,8 +158,9 @@ static void attention_needs_no_more_for_less(void **state) {
 static struct layer_weights draw_layer(struct test_random *random) {
     size_t kv_heads = random_between(random, 1, 3), heads = kv_heads * random_between(random, 1, 3);
     attn_layer_config config = {.isa = test_isa(), .heads = heads, .kv_heads = kv_heads};
-    config.hidden = heads * random_between(random, 2, 20);
-    config.query_width = random_below(random, 2) ? config.hidden : random_between(random, 1, 40);
+    random_layer_sizes(random, &config, random_between(random, 2, 20));
+    config.query_width =
+        random_below(random, 2) ? config.heads * layer_sizes_of(&config).head_size : random_between(random, 1, 40);
     config.key_width = random_below(random, 2) ? config.query_width : random_between(random, 1, 40);
     config.value_width = random_below(random, 2) ? config.key_width : random_between(random, 1, 40);
     return layer_weights_new(random, &config, (unsigned)random_below(random, 16));
@@ -431,12 +432,12 @@ static void layer_runs_in_what_serves_more(void **state) {
         attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
         attn_layer_args args = {0};
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
-        args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
+        args.options = use_options(&random, &used, &s, w.config.heads, layer_sizes_of(&w.config).head_size);
         args.parallel = &used.pool;
         struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
         struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
         struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
-        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
+        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, layer_sizes_of(&w.config).out_size, FLUSH_END);
         args.q = rows_of(&q, packed & 1);
         args.k = rows_of(&k, packed & 2);
         args.v = rows_of(&v, packed & 2);
@@ -484,10 +485,10 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
         struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
         struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
-        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
+        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, layer_sizes_of(&w.config).out_size, FLUSH_END);
         attn_layer_args args = {.batch = s.batch, .q_len = s.q_len, .cache = holder.cache};
         attn_layer_append_args append = {.len = s.kv_len, .cache = holder.cache};
-        args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
+        args.options = use_options(&random, &used, &s, w.config.heads, layer_sizes_of(&w.config).head_size);
         args.parallel = &used.pool;
         append.parallel = args.parallel;
         args.q = rows_of(&q, packed & 1);

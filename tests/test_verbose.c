@@ -355,6 +355,30 @@ static void test_kinds_of_caches(void **state) {
     assert_non_null(strstr(said(run_attention), " from a paged cache; "));
 }
 
+/* In the place of the layer. */
+static attn_status create_layer_of_other_sizes(void) {
+    attn_layer_config config = {.isa = ATTN_ISA_SCALAR, .heads = HEADS, .kv_heads = KV_HEADS, .head_size = SIZE};
+    config.query_width = config.key_width = config.value_width = 2;
+    config.value_size = 3;
+    config.out_size = 5;
+    config.w_q = config.w_k = config.w_v = config.w_o = (attn_linear){x, 1, 1, NULL};
+    return attn_layer_create(&config, layer_memory, BYTES, &layer, NULL);
+}
+
+static void test_layer_of_other_sizes(void **state) {
+    (void)state;
+    assert_said("attn: layer hidden 16, 4 heads, scalar_1x1\n", create_layer_of_other_sizes);
+    forward = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = KEYS, .y.data = y};
+    forward.y.batch_stride = LEN * HIDDEN;
+    forward.y.row_stride = HIDDEN;
+    forward.q = (attn_tensor){x, ATTN_F32, LEN * 2, 0, 2, 1};
+    forward.k = forward.v = (attn_tensor){x, ATTN_F32, KEYS * 2, 0, 2, 1};
+    assert_said(
+        "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 value_size 3 out_size 5 batch 2 q_len 3 kv_len 5" SMALL
+        "; T\n",
+        run_forward);
+}
+
 static void test_layer(void **state) {
     (void)state;
     static const int64_t cu[] = {0, 1, 3};
@@ -507,6 +531,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kinds_of_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_layer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_layer_of_other_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kernels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zeros, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),

@@ -571,15 +571,20 @@ typedef struct attn_layer attn_layer;
  *     w_o = { out_proj.weight,            1, E, out_proj.bias } */
 typedef struct attn_layer_config {
     attn_isa isa;
-    size_t query_width, key_width, value_width; /* of rows of q, k and v; each at least 1 */
-    size_t hidden; /* width of the projected queries and of y; a multiple of heads */
+    size_t query_width, key_width, value_width; /* of the rows of q, k and v; each at least 1 */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */
-    float scale;     /* +0 stands for 1 / sqrt(hidden / heads); -0 is an error */
-    attn_linear w_q; /* [query_width, hidden] */
-    attn_linear w_k; /* [key_width, kv_heads * hidden / heads] */
-    attn_linear w_v; /* [value_width, kv_heads * hidden / heads] */
-    attn_linear w_o; /* [hidden, hidden] */
+    /* Width of all heads together. 0 where head_size is given, else a multiple of heads; given both
+     * it is heads * head_size. */
+    size_t hidden;
+    size_t head_size;  /* of query and key; 0 stands for hidden / heads */
+    size_t value_size; /* of a head's value; 0 stands for head_size */
+    size_t out_size;   /* width of y; 0 stands for heads * head_size */
+    float scale;       /* +0 stands for 1 / sqrt(head_size); -0 is an error */
+    attn_linear w_q;   /* [query_width, heads * head_size] */
+    attn_linear w_k;   /* [key_width, kv_heads * head_size] */
+    attn_linear w_v;   /* [value_width, kv_heads * value_size] */
+    attn_linear w_o;   /* [heads * value_size, out_size] */
 } attn_layer_config;
 
 /* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA,
@@ -602,7 +607,7 @@ typedef struct attn_layer_args {
     /* NULL, or keys and values projected by attn_layer_append; kv_len is then 0 or the length of
      * the longest sequence. */
     const attn_cache *cache;
-    attn_tensor_out y; /* [batch, q_len, hidden] */
+    attn_tensor_out y; /* [batch, q_len, out_size] */
     attn_options options;
     const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_layer_args;

@@ -8,31 +8,61 @@
 
 /* ---- Creation ---- */
 
+/* Of heads: the sizes of one and of all of them together. */
+struct widths {
+    size_t heads, values; /* heads * head_size, heads * value_size */
+    size_t out;
+};
+
+/* Fills the layer's sizes, and *widths; what is 0 in the config follows from the rest. */
+static attn_status resolve_sizes(const attn_layer_config *config, struct attn_layer *layer, struct widths *widths,
+                                 attn_error *error) {
+    size_t heads = config->heads, head_size = config->head_size;
+    RETURN_IF_ERROR(attn_check_size(config->hidden, head_size ? 0 : 1, "hidden", error));
+    RETURN_IF_ERROR(attn_check_size(heads, 1, "heads", error));
+    RETURN_IF_ERROR(attn_check_size(head_size, 0, "head_size", error));
+    RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
+    RETURN_IF_ERROR(attn_check_size(config->out_size, 0, "out_size", error));
+    if (head_size == 0) {
+        if (config->hidden % heads != 0)
+            return attn_fail(ATTN_BAD_SIZE, "heads", error);
+        head_size = config->hidden / heads;
+    }
+    *layer = (struct attn_layer){.heads = heads, .head_size = head_size};
+    layer->value_size = config->value_size ? config->value_size : head_size;
+    if (!attn_mul(heads, head_size, &widths->heads))
+        return attn_fail(ATTN_OVERFLOW, "head_size", error);
+    if (!attn_mul(heads, layer->value_size, &widths->values))
+        return attn_fail(ATTN_OVERFLOW, "value_size", error);
+    if (config->hidden != 0 && config->hidden != widths->heads)
+        return attn_fail_size(ATTN_BAD_SIZE, "hidden", widths->heads, config->hidden, error);
+    widths->out = config->out_size ? config->out_size : widths->heads;
+    return attn_check_kv_heads(heads, config->kv_heads, &layer->kv_heads, error);
+}
+
 /* Fills *layer but for its weights. *object is where the object itself goes. */
 static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
                                 struct attn_layer **object, attn_error *error) {
+    struct widths widths;
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     RETURN_IF_ERROR(attn_check_size(config->query_width, 1, "query_width", error));
     RETURN_IF_ERROR(attn_check_size(config->key_width, 1, "key_width", error));
     RETURN_IF_ERROR(attn_check_size(config->value_width, 1, "value_width", error));
-    RETURN_IF_ERROR(attn_check_size(config->hidden, 1, "hidden", error));
-    RETURN_IF_ERROR(attn_check_size(config->heads, 1, "heads", error));
-    if (config->hidden % config->heads != 0)
-        return attn_fail(ATTN_BAD_SIZE, "heads", error);
-    *layer = (struct attn_layer){.heads = config->heads, .head_size = config->hidden / config->heads};
-    RETURN_IF_ERROR(attn_check_kv_heads(config->heads, config->kv_heads, &layer->kv_heads, error));
+    RETURN_IF_ERROR(resolve_sizes(config, layer, &widths, error));
     RETURN_IF_ERROR(attn_check_scale(config->scale, layer->head_size, &layer->scale, error));
     attn_status status = attn_table_for(config->isa, &layer->table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
 
     const struct attn_gemm_kernel *gemm = attn_table_gemm(layer->table);
-    size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
+    size_t kv_heads = layer->kv_heads; /* <= heads */
     *object = attn_arena_take(arena, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, gemm, config->query_width, config->hidden, config->w_q.bias != NULL, arena);
-    attn_packed_layout(&layer->w_k, gemm, config->key_width, kv_width, config->w_k.bias != NULL, arena);
-    attn_packed_layout(&layer->w_v, gemm, config->value_width, kv_width, config->w_v.bias != NULL, arena);
-    attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, arena);
+    attn_packed_layout(&layer->w_q, gemm, config->query_width, widths.heads, config->w_q.bias != NULL, arena);
+    attn_packed_layout(&layer->w_k, gemm, config->key_width, kv_heads * layer->head_size, config->w_k.bias != NULL,
+                       arena);
+    attn_packed_layout(&layer->w_v, gemm, config->value_width, kv_heads * layer->value_size, config->w_v.bias != NULL,
+                       arena);
+    attn_packed_layout(&layer->w_o, gemm, widths.values, widths.out, config->w_o.bias != NULL, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", error) : ATTN_OK;
 }
 
@@ -45,15 +75,15 @@ attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, attn
     return ATTN_OK;
 }
 
-static attn_status check_weights(const attn_layer_config *config, size_t kv_width, attn_error *error) {
-    RETURN_IF_ERROR(attn_check_linear(&config->w_q, config->query_width, config->hidden, "w_q.weight", "w_q.in_stride",
+static attn_status check_weights(const attn_layer_config *config, const struct attn_layer *layer, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_linear(&config->w_q, layer->w_q.k, layer->w_q.n, "w_q.weight", "w_q.in_stride",
                                       "w_q.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_k, config->key_width, kv_width, "w_k.weight", "w_k.in_stride",
+    RETURN_IF_ERROR(attn_check_linear(&config->w_k, layer->w_k.k, layer->w_k.n, "w_k.weight", "w_k.in_stride",
                                       "w_k.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_v, config->value_width, kv_width, "w_v.weight", "w_v.in_stride",
+    RETURN_IF_ERROR(attn_check_linear(&config->w_v, layer->w_v.k, layer->w_v.n, "w_v.weight", "w_v.in_stride",
                                       "w_v.out_stride", error));
-    return attn_check_linear(&config->w_o, config->hidden, config->hidden, "w_o.weight", "w_o.in_stride",
-                             "w_o.out_stride", error);
+    return attn_check_linear(&config->w_o, layer->w_o.k, layer->w_o.n, "w_o.weight", "w_o.in_stride", "w_o.out_stride",
+                             error);
 }
 
 attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
@@ -62,7 +92,7 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     struct attn_layer filled;
     attn_layer *object = NULL;
     RETURN_IF_ERROR(layout_layer(config, &measure, &filled, &object, error));
-    RETURN_IF_ERROR(check_weights(config, filled.w_k.n, error));
+    RETURN_IF_ERROR(check_weights(config, &filled, error));
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));
 
@@ -73,7 +103,7 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     attn_packed_fill(&filled.w_o, &config->w_o);
     *object = filled;
     *layer = object;
-    attn_verbose("layer hidden %zu, %zu heads, %s", config->hidden, config->heads, filled.w_q.kernel->name);
+    attn_verbose("layer hidden %zu, %zu heads, %s", filled.w_q.n, filled.heads, filled.w_q.kernel->name);
     return ATTN_OK;
 }
 
@@ -86,7 +116,7 @@ static bool layer_is_empty(const attn_layer_args *args) {
 static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *cache, attn_error *error) {
     const attn_cache_config *config = &cache->config;
     bool fits = cache->table == layer->table && config->kv_heads == layer->kv_heads &&
-                config->head_size == layer->head_size && config->value_size == layer->head_size;
+                config->head_size == layer->head_size && config->value_size == layer->value_size;
     return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", error);
 }
 
@@ -206,6 +236,10 @@ static void describe_layer(const attn_layer *layer, struct attn_line *line) {
     attn_line_size(line, "hidden", layer->w_q.n);
     attn_line_size(line, "heads", layer->heads);
     attn_line_size(line, "kv_heads", layer->kv_heads);
+    if (layer->value_size != layer->head_size)
+        attn_line_size(line, "value_size", layer->value_size);
+    if (layer->w_o.n != layer->w_q.n)
+        attn_line_size(line, "out_size", layer->w_o.n);
 }
 
 static void describe_forward(const attn_layer *layer, const attn_layer_args *args, const struct attn_plan *plan,
@@ -247,7 +281,7 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
                                   .batch = batch,
                                   .kv_heads = layer->kv_heads,
                                   .head_size = layer->head_size,
-                                  .value_size = layer->head_size,
+                                  .value_size = layer->value_size,
                                   .capacity = capacity};
     return ATTN_OK;
 }

@@ -94,8 +94,8 @@ static struct attn_interval new_keys(const void *context, size_t b) {
 
 bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
                          size_t kv_len, struct attn_longest longest) {
-    size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
-    attn_tensor o = split_heads(NULL, args->q_len, hidden, head_size);
+    size_t head_size = layer->head_size, value_size = layer->value_size;
+    attn_tensor o = split_heads(NULL, args->q_len, layer->w_o.k, value_size);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
     run->problem = (struct attn_problem){
         .table = layer->table,
@@ -107,11 +107,11 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .kv_len = kv_len,
         .longest = longest,
         .head_size = head_size,
-        .value_size = head_size,
+        .value_size = value_size,
         .scale = layer->scale,
-        .q = split_heads(NULL, args->q_len, hidden, head_size),
-        .k = split_heads(NULL, kv_len, kv_width, head_size),
-        .v = split_heads(NULL, kv_len, kv_width, head_size),
+        .q = split_heads(NULL, args->q_len, layer->w_q.n, head_size),
+        .k = split_heads(NULL, kv_len, layer->w_k.n, head_size),
+        .v = split_heads(NULL, kv_len, layer->w_v.n, value_size),
         .o = {.batch_stride = o.batch_stride, .head_stride = o.head_stride, .row_stride = o.row_stride},
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,
@@ -128,11 +128,11 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
     struct attn_problem *problem = &run->problem;
     run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, arena);
     problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n);
-    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_q.n);
+    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_o.k);
     if (!args->cache) {
         size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
         problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n);
-        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_k.n);
+        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
 }
@@ -219,7 +219,7 @@ attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer
                                     .lens = args->lens,
                                     .cu = args->cu,
                                     .k = split_heads(k, args->len, layer->w_k.n, layer->head_size),
-                                    .v = split_heads(v, args->len, layer->w_v.n, layer->head_size),
+                                    .v = split_heads(v, args->len, layer->w_v.n, layer->value_size),
                                     .rotary = args->rotary,
                                     .rotary_offsets = args->rotary_offsets,
                                     .parallel = args->parallel};

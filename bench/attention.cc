@@ -18,24 +18,26 @@ class attention {
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {in.q.data(), shape.heads * in.q_head, in.q_head, shape.head_size};
-        args.k = {in.k.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
-        args.v = {in.v.data(), shape.heads * in.kv_head, in.kv_head, shape.head_size};
-        args.o = {in.o.data(), shape.heads * in.q_head, in.q_head, shape.head_size};
-        args.options.parallel = parallel_of_subjects();
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
-        if (shape.visible_keys() < shape.kv_len)
-            args.options.valid = {ATTN_VALID_PER_SEQUENCE, lens.data()};
+        args.q = {in.q.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.k = {in.k.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.v = {in.v.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.o = {in.o.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.parallel = parallel_of_subjects();
+        args.options.causal = shape.causal;
+        if (shape.visible_keys() < shape.kv_len) {
+            args.options.valid.kind = ATTN_VALID_PER_SEQUENCE;
+            args.options.valid.lens.i64 = lens.data();
+        }
         if (with_cache)
             fill_cache();
 
-        const char *field = nullptr;
-        check(attn_attention_workspace(&args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_attention_workspace(&args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_attention(&args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_attention(&args, workspace.data(), workspace_bytes, error);
     }
 
   private:
@@ -57,8 +59,8 @@ class attention {
         append.len = args.kv_len;
         append.k = args.k;
         append.v = args.v;
-        const char *field = nullptr;
-        check(attn_cache_append(cache, &append, &field), field);
+        attn_error error{};
+        check(attn_cache_append(cache, &append, &error), error);
         args.cache = cache;
         in.k = buffer<float>(0);
         in.v = buffer<float>(0);

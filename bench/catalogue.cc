@@ -21,13 +21,12 @@ catalogue all_subjects() {
     return all;
 }
 
-void check(attn_status status, const char *field) {
+void check(attn_status status, const attn_error &error) {
+    char text[256];
     if (status == ATTN_OK)
         return;
-    std::string message = attn_status_string(status);
-    if (field)
-        message += std::string(" (") + field + ")";
-    throw failure(message);
+    attn_error_text(&error, text, sizeof text);
+    throw failure(text);
 }
 
 } /* namespace bench */

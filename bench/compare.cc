@@ -49,8 +49,8 @@ double clock_us() {
 }
 
 void call(const subject &subject) {
-    const char *field = nullptr;
-    check(subject.call(&field), field);
+    attn_error error{};
+    check(subject.call(&error), error);
 }
 
 double time_calls(const subject &subject, std::size_t calls) {
@@ -187,7 +187,8 @@ class server {
 
     static std::string ceiling(const std::string &name, double bytes) {
         attn_isa isa;
-        check(attn_isa_from_name(name.c_str(), &isa), "isa");
+        if (attn_isa_from_name(name.c_str(), &isa) != ATTN_OK)
+            throw failure("there is no ISA " + name);
         std::ostringstream text;
         text << "{\"gflops\": " << fma_ceiling_now(isa)
              << ", \"gbytes_per_s\": " << read_ceiling_now(isa, static_cast<std::size_t>(bytes)) << "}";

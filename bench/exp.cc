@@ -14,7 +14,7 @@ class elementwise {
     elementwise(exp_function function, const exp_shape &shape)
         : exp(function), x(random_normal(shape.elements, 1)), y(shape.elements), elements(shape.elements) {}
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         exp(x.data(), y.data(), elements);
         return ATTN_OK;
     }

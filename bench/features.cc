@@ -64,22 +64,22 @@ class featured_attention {
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {q.data(), 0, in.q_head, shape.head_size};
-        args.k = {in.k.data(), 0, in.kv_head, shape.head_size};
-        args.v = {in.v.data(), 0, in.kv_head, shape.head_size};
-        args.o = {o.data(), 0, in.q_head, shape.head_size};
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.q = {q.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
+        args.k = {in.k.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
+        args.v = {in.v.data(), ATTN_F32, 0, in.kv_head, shape.head_size, 1};
+        args.o = {o.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
+        args.options.causal = shape.causal;
         if (shape.over_cache)
             fill_cache(with);
         if (with)
             switch_on();
-        const char *field = nullptr;
-        check(attn_attention_workspace(&args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_attention_workspace(&args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_attention(&args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_attention(&args, workspace.data(), workspace_bytes, error);
     }
 
   private:
@@ -125,21 +125,21 @@ class featured_attention {
         switch (what) {
         case feature::bool_mask:
             hide_some();
-            options.mask = {mask.data(), 0, 0, shape.kv_len};
+            options.mask = {mask.data(), ATTN_BOOL, 0, 0, shape.kv_len, 1};
             break;
         case feature::additive_mask:
             hide_some();
-            options.bias = {bias.data(), 0, 0, shape.kv_len};
+            options.bias = {bias.data(), ATTN_F32, 0, 0, shape.kv_len, 1};
             break;
         case feature::causal:
-            options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+            options.causal = 1;
             break;
         case feature::window:
             options.window_left = window_keys;
             break;
         case feature::log_sum_exp:
             log_sum_exp = buffer<float>(heads * shape.q_len);
-            options.log_sum_exp = log_sum_exp.data();
+            options.log_sum_exp.data = log_sum_exp.data();
             break;
         case feature::alibi:
             options.alibi = per_head.data();
@@ -165,18 +165,19 @@ class featured_attention {
         config.capacity = shape.kv_len;
         const bool paged = what == feature::paged && with;
         if (paged) {
+            config.kind = ATTN_CACHE_PAGED;
             config.page_size = page_size;
             config.pages = shape.kv_len / page_size;
         }
         attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
-        const char *field = nullptr;
+        attn_error error{};
         if (paged)
             scatter_pages(cache, config.pages);
         attn_cache_append_args append = {};
         append.len = shape.kv_len;
         append.k = args.k;
         append.v = args.v;
-        check(attn_cache_append(cache, &append, &field), field);
+        check(attn_cache_append(cache, &append, &error), error);
         args.cache = cache;
     }
 
@@ -186,8 +187,8 @@ class featured_attention {
         random_bits bits(9);
         for (std::size_t i = count; i > 1; i--)
             std::swap(pages[i - 1], pages[bits.next() % i]);
-        const char *field = nullptr;
-        check(attn_cache_set_pages(cache, 0, 0, count, pages.data(), &field), field);
+        attn_error error{};
+        check(attn_cache_set_pages(cache, 0, 0, count, pages.data(), &error), error);
     }
 };
 
@@ -203,7 +204,7 @@ class rotary_layer {
         const buffer<float> weight = random_normal(hidden * hidden, 2, 1 / std::sqrt(static_cast<double>(hidden)));
         attn_layer_config config = {};
         config.isa = isa;
-        config.query_size = config.key_size = config.value_size = config.hidden = hidden;
+        config.query_width = config.key_width = config.value_width = config.hidden = hidden;
         config.heads = shape.heads;
         config.w_q = config.w_k = config.w_v = config.w_o = {weight.data(), hidden, 1, nullptr};
         layer = create(config, attn_layer_size, attn_layer_create, memory);
@@ -213,18 +214,18 @@ class rotary_layer {
         angles.dims = shape.head_size;
         args.batch = 1;
         args.q_len = args.kv_len = shape.q_len;
-        args.q = args.k = args.v = {x.data(), 0, hidden};
-        args.y = {y.data(), 0, hidden};
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.q = args.k = args.v = {x.data(), ATTN_F32, 0, 0, hidden, 1};
+        args.y = {y.data(), ATTN_F32, 0, 0, hidden, 1};
+        args.options.causal = 1;
         if (with)
             args.options.rotary = create(angles, attn_rotary_size, attn_rotary_create, rotary_memory);
-        const char *field = nullptr;
-        check(attn_layer_workspace(layer, &args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_layer_workspace(layer, &args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, error);
     }
 
   private:

@@ -15,22 +15,21 @@ class packed_gemm {
         config.w = {in.weight.data(), shape.n, 1, nullptr};
         gemm = create(config, attn_gemm_size, attn_gemm_create, memory);
         in.weight = buffer<float>(0);
-        const char *field = "";
-        check(attn_gemm_workspace(gemm, shape.m, shape.k, &workspace_bytes, &field), field);
-        workspace = buffer<char>(workspace_bytes);
+        args.m = shape.m;
+        args.x.data = in.x.data();
+        args.x.row_stride = shape.k;
+        args.y.data = in.y.data();
+        args.y.row_stride = shape.n;
     }
 
-    attn_status operator()(const char **field) {
-        return attn_gemm_run(gemm, shape.m, in.x.data(), shape.k, in.y.data(), shape.n, workspace.data(),
-                             workspace_bytes, nullptr, field);
-    }
+    attn_status operator()(attn_error *error) { return attn_gemm_run(gemm, &args, error); }
 
   private:
     const gemm_shape &shape;
     gemm_data in;
-    buffer<char> memory{0}, workspace{0};
-    std::size_t workspace_bytes = 0;
+    buffer<char> memory{0};
     const attn_gemm *gemm;
+    attn_gemm_run_args args{};
 };
 
 } /* namespace */

@@ -28,19 +28,19 @@ class whole_layer {
         args.batch = shape.batch;
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
-        args.q = {x.data(), shape.q_len * hidden, hidden};
-        args.k = args.v = {self(shape) ? x.data() : other.data(), shape.kv_len * hidden, hidden};
-        args.y = {y.data(), shape.q_len * hidden, hidden};
-        args.options.parallel = parallel_of_subjects();
-        args.options.causal = shape.causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
+        args.q = {x.data(), ATTN_F32, shape.q_len * hidden, 0, hidden, 1};
+        args.k = args.v = {self(shape) ? x.data() : other.data(), ATTN_F32, shape.kv_len * hidden, 0, hidden, 1};
+        args.y = {y.data(), ATTN_F32, shape.q_len * hidden, 0, hidden, 1};
+        args.parallel = parallel_of_subjects();
+        args.options.causal = shape.causal;
 
-        const char *field = nullptr;
-        check(attn_layer_workspace(layer, &args, &workspace_bytes, &field), field);
+        attn_error error{};
+        check(attn_layer_workspace(layer, &args, &workspace_bytes, &error), error);
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(const char **field) {
-        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, field);
+    attn_status operator()(attn_error *error) {
+        return attn_layer_forward(layer, &args, workspace.data(), workspace_bytes, error);
     }
 
   private:
@@ -54,7 +54,7 @@ class whole_layer {
         const std::size_t hidden = shape.hidden;
         attn_layer_config config = {};
         config.isa = isa;
-        config.query_size = config.key_size = config.value_size = config.hidden = hidden;
+        config.query_width = config.key_width = config.value_width = config.hidden = hidden;
         config.heads = shape.heads;
 
         const double deviation = 1 / std::sqrt(static_cast<double>(hidden));

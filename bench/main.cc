@@ -46,10 +46,10 @@ void run(benchmark::State &state, const entry &entry) {
     }
     try {
         const subject subject = entry.make();
-        const char *field = nullptr;
-        check(subject.call(&field), field);
+        attn_error error{};
+        check(subject.call(&error), error);
         for (auto _ : state) {
-            benchmark::DoNotOptimize(subject.call(&field));
+            benchmark::DoNotOptimize(subject.call(&error));
             benchmark::ClobberMemory();
         }
         report(state, entry.isa, subject.work);

@@ -17,17 +17,19 @@ class masked_softmax {
         args.batch = 1;
         args.rows = shape.rows;
         args.cols = shape.cols;
-        args.x = x.data();
-        args.x_batch_stride = shape.rows * shape.cols;
-        args.x_row_stride = shape.cols;
-        args.y = y.data();
-        args.y_batch_stride = shape.rows * shape.cols;
-        args.y_row_stride = shape.cols;
-        if (shape.valid < shape.cols)
-            args.valid = {ATTN_VALID_PER_ROW, lens.data()};
+        args.x.data = x.data();
+        args.x.batch_stride = shape.rows * shape.cols;
+        args.x.row_stride = shape.cols;
+        args.y.data = y.data();
+        args.y.batch_stride = shape.rows * shape.cols;
+        args.y.row_stride = shape.cols;
+        if (shape.valid < shape.cols) {
+            args.valid.kind = ATTN_VALID_PER_ROW;
+            args.valid.lens.i64 = lens.data();
+        }
     }
 
-    attn_status operator()(const char **field) { return attn_masked_softmax(&args, field); }
+    attn_status operator()(attn_error *error) { return attn_masked_softmax(&args, error); }
 
   private:
     buffer<float> x, y;
@@ -40,7 +42,7 @@ class softmax_with_sleef {
     softmax_with_sleef(softmax_function function, const softmax_shape &of)
         : softmax(function), shape(of), x(random_normal(of.rows * of.cols, 1)), y(of.rows * of.cols) {}
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         for (std::size_t row = 0; row < shape.rows; row++)
             softmax(x.data() + row * shape.cols, shape.valid, shape.cols, y.data() + row * shape.cols);
         return ATTN_OK;

@@ -25,13 +25,13 @@ struct work {
 /* A call on buffers of its own, ready to be repeated. */
 struct subject {
     bench::work work;
-    std::function<attn_status(const char **field)> call;
+    std::function<attn_status(attn_error *error)> call;
 };
 
 /* The subject whose call is that of a T(args...), which it owns. */
 template <class T, class... Args> subject make_subject(const work &work, Args &&...args) {
     const auto state = std::make_shared<T>(std::forward<Args>(args)...);
-    return {work, [state](const char **field) { return (*state)(field); }};
+    return {work, [state](attn_error *error) { return (*state)(error); }};
 }
 
 /* Who computes attention and layers that are made from now on; NULL for the calling thread. */
@@ -77,20 +77,20 @@ struct failure : std::runtime_error {
     using runtime_error::runtime_error;
 };
 
-/* Throws a failure with the status and the field, unless the status is ATTN_OK. */
-void check(attn_status status, const char *field);
+/* Throws a failure with the error's text, unless the status is ATTN_OK. */
+void check(attn_status status, const attn_error &error);
 
 /* The object that size() and create() of the public API make of `config`, in `memory`. */
 template <class Object, class Config>
-Object *create(const Config &config, attn_status (*size)(const Config *, std::size_t *, const char **),
-               attn_status (*make)(const Config *, void *, std::size_t, Object **, const char **),
+Object *create(const Config &config, attn_status (*size)(const Config *, std::size_t *, attn_error *),
+               attn_status (*make)(const Config *, void *, std::size_t, Object **, attn_error *),
                buffer<char> &memory) {
     std::size_t bytes = 0;
     Object *object = nullptr;
-    const char *field = nullptr;
-    check(size(&config, &bytes, &field), field);
+    attn_error error{};
+    check(size(&config, &bytes, &error), error);
     memory = buffer<char>(bytes);
-    check(make(&config, memory.data(), bytes, &object, &field), field);
+    check(make(&config, memory.data(), bytes, &object, &error), error);
     return object;
 }
 

@@ -36,9 +36,9 @@ double now_us() {
 }
 
 double time_call(const subject &subject) {
-    const char *field = nullptr;
+    attn_error error{};
     const double start = now_us();
-    check(subject.call(&field), field);
+    check(subject.call(&error), error);
     return now_us() - start;
 }
 

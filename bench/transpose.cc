@@ -5,7 +5,7 @@
 namespace bench {
 namespace {
 
-using transpose_function = attn_status (*)(const attn_transpose_args *args, const char **field);
+using transpose_function = attn_status (*)(const attn_transpose_args *args, attn_error *error);
 
 class transpose {
   public:
@@ -17,13 +17,14 @@ class transpose {
         args.len = shape.q_len;
         args.heads = shape.heads;
         args.head_size = shape.head_size;
-        args.x = x.data();
-        args.y = y.data();
-        args.merged_batch_stride = shape.q_len * row;
-        args.merged_row_stride = row;
+        args.x.data = x.data();
+        args.y.data = y.data();
+        bool split = function == attn_transpose_qkv;
+        (split ? args.x.batch_stride : args.y.batch_stride) = shape.q_len * row;
+        (split ? args.x.row_stride : args.y.row_stride) = row;
     }
 
-    attn_status operator()(const char **field) { return function(&args, field); }
+    attn_status operator()(attn_error *error) { return function(&args, error); }
 
   private:
     transpose_function function;

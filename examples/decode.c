@@ -28,13 +28,14 @@ struct decoder {
     uint32_t seed; /* of random numbers in place of a model's */
 };
 
-/* The argument that a function calls wrong. */
-static const char *field = "";
+static attn_error error;
 
 static void check(attn_status status) {
     if (status == ATTN_OK)
         return;
-    fprintf(stderr, "decode: %s: %s\n", field, attn_status_string(status));
+    char text[128];
+    attn_error_text(&error, text, sizeof text);
+    fprintf(stderr, "decode: %s\n", text);
     exit(EXIT_FAILURE);
 }
 
@@ -59,9 +60,9 @@ static void fill(struct decoder *d, float *x, size_t count) {
 /* Rows first .. first + len - 1 of k and v become the next keys. */
 static void append(struct decoder *d, size_t first, size_t len) {
     attn_cache_append_args args = {.len = len};
-    args.k = (attn_tensor){d->k + first * d->head_size, 0, CHUNK * d->head_size, d->head_size};
-    args.v = (attn_tensor){d->v + first * d->head_size, 0, CHUNK * d->head_size, d->head_size};
-    check(attn_cache_append(d->cache, &args, &field));
+    args.k = (attn_tensor){d->k + first * d->head_size, ATTN_F32, 0, CHUNK * d->head_size, d->head_size, 1};
+    args.v = (attn_tensor){d->v + first * d->head_size, ATTN_F32, 0, CHUNK * d->head_size, d->head_size, 1};
+    check(attn_cache_append(d->cache, &args, &error));
 }
 
 static attn_attention_args attention_args(const struct decoder *d, size_t token, const attn_parallel *parallel) {
@@ -69,9 +70,9 @@ static attn_attention_args attention_args(const struct decoder *d, size_t token,
     attn_attention_args args = {.batch = 1, .heads = d->heads, .kv_heads = d->kv_heads, .q_len = 1};
     args.head_size = d->head_size;
     args.cache = d->cache;
-    args.q = (attn_tensor){d->q + token * row, 0, d->head_size, 0};
-    args.o = (attn_tensor_out){d->o + token * row, 0, d->head_size, 0};
-    args.options.parallel = parallel;
+    args.q = (attn_tensor){d->q + token * row, ATTN_F32, 0, d->head_size, 0, 1};
+    args.o = (attn_tensor_out){d->o + token * row, ATTN_F32, 0, d->head_size, 0, 1};
+    args.parallel = parallel;
     return args;
 }
 
@@ -87,7 +88,7 @@ static void decode(struct decoder *d, const attn_parallel *parallel) {
     for (size_t token = 0; token < TOKENS; token++) {
         append(d, token, 1);
         attn_attention_args args = attention_args(d, token, parallel);
-        check(attn_attention(&args, d->workspace, d->workspace_bytes, &field));
+        check(attn_attention(&args, d->workspace, d->workspace_bytes, &error));
         bytes += (double)(attn_cache_length(d->cache, 0) * d->kv_heads * d->head_size * 2 * sizeof(float));
     }
     double seconds = now() - begin;
@@ -116,7 +117,7 @@ static int decode_at(struct decoder *d, size_t length, const attn_parallel *para
     decode(d, NULL);
     if (parallel) {
         float *alone = memcpy(allocate(bytes), d->o, bytes);
-        check(attn_cache_truncate(d->cache, 0, length - TOKENS, &field));
+        check(attn_cache_truncate(d->cache, 0, length - TOKENS, &error));
         decode(d, parallel);
         same = memcmp(alone, d->o, bytes) == 0;
         free(alone);
@@ -148,16 +149,16 @@ static int read_options(struct decoder *d, int argc, char **argv) {
 static void set_up(struct decoder *d, const attn_parallel *parallel) {
     attn_cache_config config = {.batch = 1, .kv_heads = d->kv_heads, .head_size = d->head_size, .capacity = d->keys};
     size_t bytes = 0;
-    check(attn_cache_size(&config, &bytes, &field));
+    check(attn_cache_size(&config, &bytes, &error));
     d->cache_memory = allocate(bytes);
-    check(attn_cache_create(&config, d->cache_memory, bytes, &d->cache, &field));
+    check(attn_cache_create(&config, d->cache_memory, bytes, &d->cache, &error));
     d->q = allocate(TOKENS * d->heads * d->head_size * sizeof(float));
     d->o = allocate(TOKENS * d->heads * d->head_size * sizeof(float));
     d->k = allocate(d->kv_heads * CHUNK * d->head_size * sizeof(float));
     d->v = allocate(d->kv_heads * CHUNK * d->head_size * sizeof(float));
     for (int i = 0; i < 2; i++) { /* with one thread and with all of them */
         attn_attention_args args = attention_args(d, 0, i ? parallel : NULL);
-        check(attn_attention_workspace(&args, &bytes, &field));
+        check(attn_attention_workspace(&args, &bytes, &error));
         d->workspace_bytes = bytes > d->workspace_bytes ? bytes : d->workspace_bytes;
     }
     d->workspace = allocate(d->workspace_bytes);

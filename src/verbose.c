@@ -90,10 +90,10 @@ void attn_line_parallel(struct attn_line *line, const attn_parallel *parallel) {
         attn_line_size(line, "threads", parallel->threads);
 }
 
-void attn_line_end(const struct attn_line *line, attn_status status, const char **field) {
+void attn_line_end(const struct attn_line *line, attn_status status, attn_error *error) {
     if (status == ATTN_OK)
         fprintf(stderr, "attn: %s%s; %.2f us\n", line->name, line->text, line->microseconds);
     else
-        fprintf(stderr, "attn: %s failed: %s%s%s\n", line->name, field ? *field : "", field ? ": " : "",
+        fprintf(stderr, "attn: %s failed: %s%s%s\n", line->name, error ? error->field : "", error ? ": " : "",
                 attn_status_string(status));
 }

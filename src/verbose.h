@@ -53,9 +53,9 @@ static inline bool attn_calls_are_printed(void) {
 void attn_line_begin(struct attn_line *line, const char *name) ATTN_COLD;
 void attn_line_stop(struct attn_line *line) ATTN_COLD;
 /* Prints the line; after a failure the status instead and, if the caller asked for it, the field. */
-void attn_line_end(const struct attn_line *line, attn_status status, const char **field) ATTN_COLD;
+void attn_line_end(const struct attn_line *line, attn_status status, attn_error *error) ATTN_COLD;
 
-/* The body of a public function that has a parameter `field`: returns what `call` does. Where calls are printed,
+/* The body of a public function that has a parameter `error`: returns what `call` does. Where calls are printed,
  * `describe` adds sizes and options to `line` after a success. `call` stands in one place only, so that the compiler
  * inlines it and a quiet call costs no more than the question whether it is one. */
 #define ATTN_RETURN_CALL(name, call, describe)                                                                         \
@@ -69,7 +69,7 @@ void attn_line_end(const struct attn_line *line, attn_status status, const char 
             attn_line_stop(&line);                                                                                     \
             if (call_status == ATTN_OK)                                                                                \
                 describe;                                                                                              \
-            attn_line_end(&line, call_status, field);                                                                  \
+            attn_line_end(&line, call_status, error);                                                                  \
         }                                                                                                              \
         return call_status;                                                                                            \
     } while (0)

@@ -33,7 +33,7 @@ attn_attention_args random_args(struct test_random *random, size_t index) {
     args.scale = random_below(random, 3) ? 0 : random_uniform(random, -1.0f, 1.0f);
     if (args.kv_heads == args.heads && random_below(random, 2))
         args.kv_heads = 0;
-    args.options.causal = (attn_causal)(index % 3);
+    set_order(&args.options, (enum order)(index % 3));
     args.options.valid.kind = (attn_valid_kind)(index / 3 % 3);
     args.options.empty = (attn_empty_rows)random_below(random, 2);
     return args;
@@ -56,8 +56,9 @@ static size_t kv_heads_of(const attn_attention_args *args) {
 struct problem problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args) {
     struct problem p = {.args = *args};
     size_t value_size = args->value_size ? args->value_size : args->head_size;
-    size_t q_batch = args->q_cu.cu ? 1 : args->batch, q_len = args->q_cu.cu ? args->q_cu.total : args->q_len;
-    size_t kv_batch = args->kv_cu.cu ? 1 : args->batch, kv_len = args->kv_cu.cu ? args->kv_cu.total : args->kv_len;
+    size_t q_batch = args->q_cu.cu.i64 ? 1 : args->batch, q_len = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
+    size_t kv_batch = args->kv_cu.cu.i64 ? 1 : args->batch,
+           kv_len = args->kv_cu.cu.i64 ? args->kv_cu.total : args->kv_len;
     p.q = random_input(random, values, q_batch, args->heads, q_len, args->head_size);
     p.k = random_input(random, values, kv_batch, kv_heads_of(args), kv_len, args->head_size);
     p.v = random_input(random, values, kv_batch, kv_heads_of(args), kv_len, value_size);
@@ -78,6 +79,7 @@ void problem_free(struct problem *p) {
     guarded_free(p->lens);
     guarded_free(p->starts);
     guarded_free(p->rotary_offsets);
+    guarded_free(p->position_offsets);
     guarded_free(p->mask);
     guarded_free(p->alibi);
     guarded_free(p->sinks);
@@ -87,12 +89,14 @@ void problem_free(struct problem *p) {
 void describe(const attn_attention_args *a) {
     const attn_options *o = &a->options;
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu scale=%g valid=%d "
-              "causal=%d offset=%lld left=%zu right=%zu starts=%d mask=%d bias=%d alibi=%d soft_cap=%g sinks=%d "
+              "causal=%d position=%d offset=%lld offsets=%d%d left=%zu right=%zu starts=%d mask=%d bias=%d alibi=%d "
+              "soft_cap=%g sinks=%d "
               "rotary=%d packed=%d%d stage=%d empty=%d",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (double)a->scale,
-              (int)o->valid.kind, (int)o->causal, (long long)o->causal_offset, o->window_left, o->window_right,
-              o->starts != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
-              o->sinks != NULL, o->rotary != NULL, a->q_cu.cu != NULL, a->kv_cu.cu != NULL, (int)o->score_stage,
+              (int)o->valid.kind, o->causal, (int)o->position, (long long)o->position_offset,
+              o->position_offsets.i64 != NULL, o->position_offsets.i32 != NULL, o->window_left, o->window_right,
+              o->starts.i64 != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
+              o->sinks != NULL, o->rotary != NULL, a->q_cu.cu.i64 != NULL, a->kv_cu.cu.i64 != NULL, (int)o->score_stage,
               (int)o->empty);
 }
 
@@ -125,7 +129,8 @@ static int one_at_most(unsigned kinds) {
 }
 
 int kinds_agree(unsigned kinds) {
-    return one_at_most(kinds & (KIND(VALID_SEQUENCE) | KIND(VALID_ROW))) && one_at_most(kinds & KINDS_OF_CAUSALITY);
+    return one_at_most(kinds & (KIND(VALID_SEQUENCE) | KIND(VALID_ROW))) && one_at_most(kinds & KINDS_OF_RULES) &&
+           one_at_most(kinds & (KIND(VALID_END) | KIND(VALID_ROW)));
 }
 
 unsigned random_kinds(struct test_random *random, unsigned among) {
@@ -150,6 +155,15 @@ static int64_t random_offset(struct test_random *random, size_t below, size_t ab
     }
 }
 
+/* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+static int64_t random_position(struct test_random *random, const attn_attention_args *args, unsigned kinds) {
+    int64_t offset;
+    do
+        offset = random_offset(random, args->q_len, args->kv_len);
+    while (kinds & (KIND(ROTARY) | KIND(ALIBI)) && (offset == INT64_MIN || offset == INT64_MAX));
+    return offset;
+}
+
 static size_t random_window(struct test_random *random, size_t kv_len) {
     switch (random_below(random, 8)) {
     case 0:
@@ -169,16 +183,13 @@ static void choose_scalars(struct test_random *random, attn_attention_args *args
     options->valid.kind = kinds & KIND(VALID_ROW)        ? ATTN_VALID_PER_ROW
                           : kinds & KIND(VALID_SEQUENCE) ? ATTN_VALID_PER_SEQUENCE
                                                          : ATTN_VALID_ALL;
-    options->causal = kinds & KIND(BOTTOM_RIGHT) ? ATTN_CAUSAL_BOTTOM_RIGHT
-                      : kinds & KIND(TOP_LEFT)   ? ATTN_CAUSAL_TOP_LEFT
-                      : kinds & KIND(OFFSET)     ? ATTN_CAUSAL_OFFSET
-                                                 : ATTN_CAUSAL_NONE;
-    /* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+    options->causal = kinds & KIND(CAUSAL) ? 1 : 0;
+    options->position = kinds & (KIND(OFFSET) | KIND(OFFSETS)) ? ATTN_POSITION_OFFSET
+                        : kinds & KIND(TOP_LEFT)               ? ATTN_POSITION_TOP_LEFT
+                        : kinds & KIND(VALID_END)              ? ATTN_POSITION_VALID_END
+                                                               : ATTN_POSITION_BOTTOM_RIGHT;
     if (kinds & KIND(OFFSET))
-        do
-            options->causal_offset = random_offset(random, args->q_len, args->kv_len);
-        while (kinds & (KIND(ROTARY) | KIND(ALIBI)) &&
-               (options->causal_offset == INT64_MIN || options->causal_offset == INT64_MAX));
+        options->position_offset = random_position(random, args, kinds);
     if (kinds & KIND(WINDOW_LEFT))
         options->window_left = random_window(random, args->kv_len);
     if (kinds & KIND(WINDOW_RIGHT))
@@ -201,14 +212,14 @@ static void broadcast_strides(const attn_attention_args *args, unsigned broadcas
     strides[2] = broadcast & 4 ? 0 : row;
 }
 
-attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes) {
+attn_tensor mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes) {
     size_t strides[3];
     broadcast_strides(args, broadcast, 5, strides);
     *bytes = args->batch && args->heads && args->q_len && args->kv_len
                  ? (args->batch - 1) * strides[0] + (args->heads - 1) * strides[1] + (args->q_len - 1) * strides[2] +
                        args->kv_len
                  : 0;
-    return (attn_mask){.batch_stride = strides[0], .head_stride = strides[1], .row_stride = strides[2]};
+    return (attn_tensor){NULL, ATTN_BOOL, strides[0], strides[1], strides[2], 1};
 }
 
 struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush) {
@@ -237,7 +248,7 @@ static void random_visibility(struct test_random *random, uint8_t *visible, size
 static void add_mask(struct test_random *random, struct problem *p) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, (unsigned)random_below(random, 8), &bytes);
+    attn_tensor mask = mask_layout(args, (unsigned)random_below(random, 8), &bytes);
     p->mask = guarded_alloc(bytes, 1, random_flush(random));
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
@@ -281,6 +292,26 @@ static void add_per_head(struct test_random *random, struct problem *p, unsigned
     }
 }
 
+/* As integers of 64 bits, or of 32. */
+static void add_position_offsets(struct test_random *random, struct problem *p, unsigned kinds) {
+    const attn_attention_args *args = &p->args;
+    size_t size = random_below(random, 2) ? sizeof(int64_t) : sizeof(int32_t);
+    p->position_offsets = guarded_alloc(args->batch * size, size, random_flush(random));
+    for (size_t b = 0; b < args->batch; b++) {
+        int64_t offset = random_position(random, args, kinds);
+        if (size == sizeof(int64_t))
+            ((int64_t *)p->position_offsets)[b] = offset;
+        else
+            ((int32_t *)p->position_offsets)[b] = offset < INT32_MIN   ? INT32_MIN
+                                                  : offset > INT32_MAX ? INT32_MAX
+                                                                       : (int32_t)offset;
+    }
+    if (size == sizeof(int64_t))
+        p->args.options.position_offsets.i64 = p->position_offsets;
+    else
+        p->args.options.position_offsets.i32 = p->position_offsets;
+}
+
 /* With offsets that leave no position below 0 or beyond the table. */
 static void add_rotary(struct test_random *random, struct problem *p) {
     const attn_attention_args *args = &p->args;
@@ -297,7 +328,7 @@ static void add_rotary(struct test_random *random, struct problem *p) {
     for (size_t b = 0; b < args->batch; b++)
         p->rotary_offsets[b] = (int64_t)(args->q_len + random_below(random, 8));
     p->args.options.rotary = rotary;
-    p->args.options.rotary_offsets = p->rotary_offsets;
+    p->args.options.rotary_offsets.i64 = p->rotary_offsets;
 }
 
 struct problem masked_problem_new(struct test_random *random, enum test_values values, const attn_attention_args *args,
@@ -309,13 +340,15 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
         p.starts = guarded_alloc(a.batch * sizeof(int64_t), sizeof(int64_t), random_flush(random));
         for (size_t b = 0; b < a.batch; b++)
             p.starts[b] = random_offset(random, 2, random_below(random, a.kv_len + 2));
-        p.args.options.starts = p.starts;
+        p.args.options.starts.i64 = p.starts;
     }
     if (kinds & KIND(MASK))
         add_mask(random, &p);
     if (kinds & KIND(BIAS))
         add_bias(random, values, &p);
     add_per_head(random, &p, kinds);
+    if (kinds & KIND(OFFSETS))
+        add_position_offsets(random, &p, kinds);
     if (kinds & KIND(ROTARY))
         add_rotary(random, &p);
     return p;
@@ -325,18 +358,22 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
 
 static attn_tensor tensor_at(attn_tensor t, size_t offset) {
     if (t.data)
-        t.data += offset;
+        t.data = (const float *)t.data + offset;
     return t;
 }
 
-static attn_mask mask_at(attn_mask mask, size_t offset) {
+static attn_tensor mask_at(attn_tensor mask, size_t offset) {
     if (mask.data)
-        mask.data += offset;
+        mask.data = (const uint8_t *)mask.data + offset;
     return mask;
 }
 
 static const int64_t *numbers_at(const int64_t *numbers, size_t offset) {
     return numbers ? numbers + offset : NULL;
+}
+
+static attn_ints ints_at(attn_ints numbers, size_t offset) {
+    return (attn_ints){numbers.i64 ? numbers.i64 + offset : NULL, numbers.i32 ? numbers.i32 + offset : NULL};
 }
 
 static attn_tensor sequence_at(attn_tensor t, const int64_t *cu, size_t b) {
@@ -346,9 +383,9 @@ static attn_tensor sequence_at(attn_tensor t, const int64_t *cu, size_t b) {
 attn_attention_args one_sequence(const attn_attention_args *args, size_t b) {
     attn_attention_args one = *args;
     attn_options *options = &one.options;
-    const int64_t *q_cu = args->q_cu.cu, *kv_cu = args->kv_cu.cu;
+    const int64_t *q_cu = args->q_cu.cu.i64, *kv_cu = args->kv_cu.cu.i64;
     one.batch = 1;
-    one.q_cu = one.kv_cu = (attn_cu_lens){NULL, 0};
+    one.q_cu = one.kv_cu = (attn_cu_lens){.cu.i64 = NULL, .total = 0};
     one.q = sequence_at(args->q, q_cu, b);
     one.k = sequence_at(args->k, kv_cu, b);
     one.v = sequence_at(args->v, kv_cu, b);
@@ -357,9 +394,10 @@ attn_attention_args one_sequence(const attn_attention_args *args, size_t b) {
     if (kv_cu)
         one.kv_len = (size_t)(kv_cu[b + 1] - kv_cu[b]);
     if (options->valid.kind != ATTN_VALID_ALL)
-        options->valid.lens += options->valid.kind == ATTN_VALID_PER_ROW ? b * args->q_len : b;
-    options->starts = numbers_at(options->starts, b);
-    options->rotary_offsets = numbers_at(options->rotary_offsets, b);
+        options->valid.lens.i64 += options->valid.kind == ATTN_VALID_PER_ROW ? b * args->q_len : b;
+    options->starts.i64 = numbers_at(options->starts.i64, b);
+    options->rotary_offsets.i64 = numbers_at(options->rotary_offsets.i64, b);
+    options->position_offsets = ints_at(options->position_offsets, b);
     options->mask = mask_at(options->mask, b * options->mask.batch_stride);
     options->bias = tensor_at(options->bias, b * options->bias.batch_stride);
     one.q.batch_stride = one.k.batch_stride = one.v.batch_stride = 0;
@@ -382,23 +420,36 @@ attn_attention_args one_head(const attn_attention_args *args, size_t head) {
     return one;
 }
 
+/* Of the only sequence. */
+static int64_t first_position(const attn_attention_args *args) {
+    const attn_options *options = &args->options;
+    int64_t keys = (int64_t)args->kv_len, len = options->valid.lens.i64 ? options->valid.lens.i64[0] : keys;
+    switch (options->position) {
+    case ATTN_POSITION_TOP_LEFT:
+        return 0;
+    case ATTN_POSITION_OFFSET:
+        return options->position_offsets.i64   ? options->position_offsets.i64[0]
+               : options->position_offsets.i32 ? options->position_offsets.i32[0]
+                                               : options->position_offset;
+    case ATTN_POSITION_VALID_END:
+        return (len < 0 ? 0 : len < keys ? len : keys) - (int64_t)args->q_len;
+    default:
+        return keys - (int64_t)args->q_len;
+    }
+}
+
 attn_attention_args some_rows(const attn_attention_args *args, size_t begin, size_t end) {
     attn_attention_args rows = *args;
     attn_options *options = &rows.options;
     rows.q_len = end - begin;
     rows.q = tensor_at(args->q, begin * args->q.row_stride);
     if (options->valid.kind == ATTN_VALID_PER_ROW)
-        options->valid.lens += begin;
+        options->valid.lens.i64 += begin;
     options->mask = mask_at(options->mask, begin * options->mask.row_stride);
     options->bias = tensor_at(options->bias, begin * options->bias.row_stride);
-    if (options->causal == ATTN_CAUSAL_BOTTOM_RIGHT)
-        options->causal_offset = (int64_t)args->kv_len - (int64_t)args->q_len;
-    if (options->causal == ATTN_CAUSAL_TOP_LEFT)
-        options->causal_offset = 0;
-    if (options->causal != ATTN_CAUSAL_NONE) {
-        options->causal_offset += (int64_t)begin;
-        options->causal = ATTN_CAUSAL_OFFSET;
-    }
+    options->position_offset = first_position(args) + (int64_t)begin;
+    options->position_offsets = (attn_ints){NULL, NULL};
+    options->position = ATTN_POSITION_OFFSET;
     return rows;
 }
 
@@ -406,7 +457,7 @@ attn_attention_args some_rows(const attn_attention_args *args, size_t begin, siz
 static struct tensor dense_head(attn_tensor *t, size_t len, size_t size) {
     struct tensor dense = tensor_new(LAYOUT_BHSD, 1, 1, len, size, FLUSH_END);
     for (size_t i = 0; i < len && size; i++)
-        memcpy(tensor_row(&dense, 0, 0, i), t->data + i * t->row_stride, size * sizeof(float));
+        memcpy(tensor_row(&dense, 0, 0, i), (const float *)t->data + i * t->row_stride, size * sizeof(float));
     *t = tensor_in(&dense);
     return dense;
 }
@@ -531,7 +582,7 @@ static void check_keys(const struct oracle *oracle, const struct attention_resul
 }
 
 static size_t own_len(attn_cu_lens cu, size_t b, size_t len) {
-    return cu.cu ? (size_t)(cu.cu[b + 1] - cu.cu[b]) : len;
+    return cu.cu.i64 ? (size_t)(cu.cu.i64[b + 1] - cu.cu.i64[b]) : len;
 }
 
 void check_against_oracle(const struct problem *p, const struct attention_result *r, int exact_scores) {

@@ -10,9 +10,11 @@ enum kind {
     KIND_VALID_SEQUENCE,
     KIND_VALID_ROW,
     KIND_STARTS,
-    KIND_BOTTOM_RIGHT,
-    KIND_TOP_LEFT,
+    KIND_CAUSAL,
+    KIND_TOP_LEFT, /* positions; without any of these four they are those of BOTTOM_RIGHT */
+    KIND_VALID_END,
     KIND_OFFSET,
+    KIND_OFFSETS, /* an offset for each sequence */
     KIND_WINDOW_LEFT,
     KIND_WINDOW_RIGHT,
     KIND_MASK,
@@ -25,16 +27,17 @@ enum kind {
     KINDS
 };
 
-#define KIND(name) (1u << KIND_##name)
+#define KIND(name)     (1u << KIND_##name)
+#define KINDS_OF_RULES (KIND(TOP_LEFT) | KIND(VALID_END) | KIND(OFFSET) | KIND(OFFSETS))
 /* With only these a row sees an interval of keys. */
 #define KINDS_OF_INTERVALS                                                                                             \
-    (KIND(VALID_SEQUENCE) | KIND(VALID_ROW) | KIND(STARTS) | KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET) |      \
-     KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT))
-#define KINDS_OF_CAUSALITY (KIND(BOTTOM_RIGHT) | KIND(TOP_LEFT) | KIND(OFFSET))
+    (KIND(VALID_SEQUENCE) | KIND(VALID_ROW) | KIND(STARTS) | KIND(CAUSAL) | KINDS_OF_RULES | KIND(WINDOW_LEFT) |       \
+     KIND(WINDOW_RIGHT))
 /* Those whose effect depends on a query row's position. */
-#define KINDS_OF_POSITIONS (KINDS_OF_CAUSALITY | KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT) | KIND(ALIBI) | KIND(ROTARY))
+#define KINDS_OF_POSITIONS (KIND(CAUSAL) | KIND(WINDOW_LEFT) | KIND(WINDOW_RIGHT) | KIND(ALIBI) | KIND(ROTARY))
 
-/* 1 if these kinds can be combined, else 0: there is at most one kind of lengths and one of causality. */
+/* 1 if these kinds can be combined, else 0: there is at most one kind of lengths and one rule of positions, and
+ * VALID_END knows no lengths of rows. */
 int kinds_agree(unsigned kinds);
 /* Each of `among` with probability 1/2, without those that cannot be combined. */
 unsigned random_kinds(struct test_random *random, unsigned among);
@@ -44,6 +47,7 @@ struct problem {
     attn_attention_args args;
     struct tensor q, k, v;
     int64_t *lens, *starts, *rotary_offsets;
+    void *position_offsets;
     uint8_t *mask;
     struct tensor bias;
     float *alibi, *sinks;
@@ -72,7 +76,7 @@ void problem_free(struct problem *p);
 
 /* A boolean mask or an additive one with gaps after its rows; bit 0 of `broadcast` makes the batch stride 0, bit 1 that
  * of heads, bit 2 that of rows. */
-attn_mask mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
+attn_tensor mask_layout(const attn_attention_args *args, unsigned broadcast, size_t *bytes);
 struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum flush flush);
 
 /* Names the problem as the current case. */
@@ -84,8 +88,7 @@ void describe(const attn_attention_args *a);
 attn_attention_args one_sequence(const attn_attention_args *args, size_t b);
 /* Query head `head` of the only sequence by itself. */
 attn_attention_args one_head(const attn_attention_args *args, size_t head);
-/* Query rows [begin, end) of the only sequence, at their own positions. If positions matter, the arguments must be
- * causal: a chunk gives its position by ATTN_CAUSAL_OFFSET. */
+/* Query rows [begin, end) of the only sequence, at their own positions, which a chunk gives by ATTN_POSITION_OFFSET. */
 attn_attention_args some_rows(const attn_attention_args *args, size_t begin, size_t end);
 
 /* What the scalar reference gives for dense tensors, one sequence and one head at a time. */

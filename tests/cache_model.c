@@ -118,7 +118,7 @@ static struct tensor new_packed_rows(struct test_random *random, const struct mo
                                      const attn_cu_lens *cu) {
     struct tensor t = tensor_new(random_layout(random), 1, from->heads, cu->total, from->size, FLUSH_END);
     for (size_t b = 0; b < m->batch; b++)
-        copy_rows(&t, 0, (size_t)cu->cu[b], from, b, m->lens[b], (size_t)(cu->cu[b + 1] - cu->cu[b]));
+        copy_rows(&t, 0, (size_t)cu->cu.i64[b], from, b, m->lens[b], (size_t)(cu->cu.i64[b + 1] - cu->cu.i64[b]));
     return t;
 }
 
@@ -127,14 +127,14 @@ static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, siz
     cu[0] = (int64_t)(random_below(random, 2) * random_below(random, 4));
     for (size_t b = 0; b < batch; b++)
         cu[b + 1] = cu[b] + (int64_t)lens[b];
-    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
+    return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
 }
 
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
                   const size_t *lens) {
     int64_t each[MODEL_BATCH], cu[MODEL_BATCH + 1];
     attn_cache_append_args args = {.len = maximum(lens, model->batch) + random_below(random, 3)};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     struct tensor k, v;
     for (size_t b = 0; b < model->batch; b++) {
         each[b] = (int64_t)lens[b];
@@ -152,16 +152,16 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
         if (all_equal(lens, model->batch) && random_below(random, 2))
             args.len = lens[0];
         else
-            args.lens = each;
+            args.lens.i64 = each;
         k = new_rows(random, model, &model->k, lens);
         v = new_rows(random, model, &model->v, lens);
     }
     args.k = tensor_in(&k);
     args.v = tensor_in(&v);
     args.rotary = model->rotary;
-    args.rotary_offsets = model->rotary ? model->offsets : NULL;
-    assert_ok(attn_cache_append(cache, &args, &field));
-    assert_string_equal("none", field);
+    args.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
+    assert_ok(attn_cache_append(cache, &args, &error));
+    assert_string_equal("none", error.field);
     for (size_t b = 0; b < model->batch; b++)
         model->lens[b] += lens[b];
     check_lengths(model, cache);
@@ -179,9 +179,9 @@ void model_append_some(struct test_random *random, struct model *model, attn_cac
 }
 
 void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len) {
-    const char *field = "none";
-    assert_ok(attn_cache_truncate(cache, sequence, len, &field));
-    assert_string_equal("none", field);
+    attn_error error = {.field = "none"};
+    assert_ok(attn_cache_truncate(cache, sequence, len, &error));
+    assert_string_equal("none", error.field);
     for (size_t b = 0; b < model->batch; b++)
         if ((sequence == b || sequence == ATTN_ALL_SEQUENCES) && model->lens[b] > len) {
             model->lens[b] = len;
@@ -192,10 +192,9 @@ void model_truncate(struct model *model, attn_cache *cache, size_t sequence, siz
 }
 
 void model_forget(struct model *model, size_t capacity) {
-    size_t held = (capacity + 15) / 16 * 16;
     for (size_t b = 0; b < model->batch; b++)
-        if (model->lens[b] > held && model->lens[b] - held > model->gone[b])
-            model->gone[b] = model->lens[b] - held;
+        if (model->lens[b] > capacity && model->lens[b] - capacity > model->gone[b])
+            model->gone[b] = model->lens[b] - capacity;
 }
 
 /* ---- Comparing ---- */
@@ -207,26 +206,26 @@ struct outputs {
 
 /* A run with every output, and one with the first alone. */
 static struct outputs run(const attn_attention_args *args, enum layout layout) {
-    size_t batch = args->q_cu.cu ? 1 : args->batch, len = args->q_cu.cu ? args->q_cu.total : args->q_len;
+    size_t batch = args->q_cu.cu.i64 ? 1 : args->batch, len = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
     size_t kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len;
     size_t rows = args->batch * args->heads * args->q_len, bytes = 0;
     struct tensor alone = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END);
     struct outputs r = {.o = tensor_new(layout, batch, args->heads, len, args->value_size, FLUSH_END)};
     attn_attention_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     full.o = tensor_out(&alone);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_attention(&full, workspace, bytes, &field));
+    assert_ok(attn_attention(&full, workspace, bytes, &error));
     guarded_free(workspace);
     full.o = tensor_out(&r.o);
-    full.options.weights = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
-    full.options.scores = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
-    full.options.log_sum_exp = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    full.options.weights.data = r.weights = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.scores.data = r.scores = guarded_floats(rows * kv_len, FLUSH_END);
+    full.options.log_sum_exp.data = r.log_sum_exp = guarded_floats(rows, FLUSH_END);
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_attention(&full, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_attention(&full, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     guarded_free(workspace);
     assert_same_tensor(&r.o, &alone);
     tensor_free(&alone);
@@ -299,10 +298,10 @@ static attn_attention_args part_args(const struct model *model, const attn_atten
 static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
                                const struct part *part) {
     attn_attention_args args = part_args(model, whole, q, part);
-    int64_t start = whole->options.starts ? whole->options.starts[part->b] : 0;
+    int64_t start = whole->options.starts.i64 ? whole->options.starts.i64[part->b] : 0;
     if (model->gone[part->b]) {
         start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
-        args.options.starts = &start;
+        args.options.starts.i64 = &start;
     }
     return run(&args, LAYOUT_BHSD);
 }
@@ -319,7 +318,7 @@ struct question {
 static attn_options options_over(const struct model *model, const attn_options *drawn) {
     attn_options options = *drawn;
     options.rotary = model->rotary;
-    options.rotary_offsets = model->rotary ? model->offsets : NULL;
+    options.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
     if (maximum(model->gone, model->batch) > 0) /* the mean of values that are gone cannot be had */
         options.empty = ATTN_EMPTY_ZERO;
     return options;
@@ -353,22 +352,22 @@ static void question_draw(struct test_random *random, struct question *question,
     args->options = options_over(model, &question->drawn.options);
     draw_queries(random, question);
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu%s longest=%zu sizes=%zu,%zu %s", model->batch, model->heads,
-              model->kv_heads, q_len, args->q_cu.cu ? " (packed)" : "", longest, model->head_size, model->value_size,
-              options_text(&args->options));
+              model->kv_heads, q_len, args->q_cu.cu.i64 ? " (packed)" : "", longest, model->head_size,
+              model->value_size, options_text(&args->options));
 }
 
 /* Packed rows that belong to no sequence. */
 static void check_other_rows(const struct question *question, const struct outputs *r) {
     const attn_cu_lens *cu = &question->args.q_cu;
-    for (size_t row = 0; cu->cu && row < cu->total; row++)
+    for (size_t row = 0; cu->cu.i64 && row < cu->total; row++)
         for (size_t h = 0; h < r->o.heads; h++)
-            if ((int64_t)row < cu->cu[0] || (int64_t)row >= cu->cu[question->args.batch])
+            if ((int64_t)row < cu->cu.i64[0] || (int64_t)row >= cu->cu.i64[question->args.batch])
                 check_untouched(tensor_row(&r->o, 0, h, row), r->o.size, "rows");
 }
 
 static struct part part_of(const struct model *model, const struct question *question, size_t b) {
     return (struct part){.b = b,
-                         .row = question->args.q_cu.cu ? (size_t)question->cu[b] : 0,
+                         .row = question->args.q_cu.cu.i64 ? (size_t)question->cu[b] : 0,
                          .q_len = question->q_lens[b],
                          .kv_len = model->lens[b],
                          .most_rows = question->args.q_len,
@@ -396,13 +395,13 @@ static int asks_for_what_is_gone(const struct model *model, const struct questio
 static void check_refused(const attn_attention_args *args) {
     struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
     attn_attention_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
     full.o = tensor_out(&r.o);
-    assert_ok(attn_attention_workspace(&full, &bytes, &field));
+    assert_ok(attn_attention_workspace(&full, &bytes, &error));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_status(ATTN_TOO_SMALL, attn_attention(&full, workspace, bytes, &field));
-    assert_string_equal("cache", field);
+    assert_status(ATTN_TOO_SMALL, attn_attention(&full, workspace, bytes, &error));
+    assert_string_equal("cache", error.field);
     for (size_t at = 0; at < tensor_count(&r.o); at++)
         assert_true(is_untouched(r.o.data + at));
     guarded_free(workspace);
@@ -469,14 +468,14 @@ struct family family_new(struct test_random *random, size_t most) {
     struct family family = {.count = 0};
     struct member *root = &family.member[0];
     size_t page = page_size(), bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     root->model = model_new(random, random_between(random, 1, 3), most + FAMILY * MORE);
     attn_cache_config own = model_config(&root->model, most), largest = model_config(&root->model, root->model.most);
     largest.batch = MODEL_BATCH;
     root->model.most = most; /* there are positions for the keys of all forks */
     for (size_t b = 0; b < root->model.batch; b++)
         root->model.room[b] = most;
-    assert_ok(attn_cache_size(&largest, &bytes, &field));
+    assert_ok(attn_cache_size(&largest, &bytes, &error));
     family.slot_bytes = (bytes + page - 1) / page * page;
     family.arena = guarded_alloc(FAMILY * (family.slot_bytes + page), page, FLUSH_START);
     for (size_t i = 0; i < FAMILY; i++) {
@@ -485,9 +484,9 @@ struct family family_new(struct test_random *random, size_t most) {
         family.slots[j] = family.arena + i * (family.slot_bytes + page);
         pages_protect(family.slots[j] + family.slot_bytes, page, ACCESS_NONE);
     }
-    assert_ok(attn_cache_size(&own, &bytes, &field));
+    assert_ok(attn_cache_size(&own, &bytes, &error));
     void *memory = take_slot(random, &family, root, bytes);
-    assert_ok(attn_cache_create(&own, memory, bytes, &root->cache, &field));
+    assert_ok(attn_cache_create(&own, memory, bytes, &root->cache, &error));
     return family;
 }
 
@@ -495,7 +494,7 @@ size_t family_fork(struct test_random *random, struct family *family, size_t par
     struct member *of = &family->member[parent], *member = &family->member[family->count];
     size_t sources[MODEL_BATCH], batch = random_between(random, 1, MODEL_BATCH), len = SIZE_MAX, bytes = 0;
     int identity = random_below(random, 3) == 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     assert_in_range(family->count, 1, FAMILY - 1);
     batch = identity ? of->model.batch : batch;
     for (size_t b = 0; b < batch; b++) {
@@ -509,10 +508,10 @@ size_t family_fork(struct test_random *random, struct family *family, size_t par
     attn_cache_fork_config config = {.parent = of->cache, .batch = batch, .len = len, .capacity = most};
     config.sources = identity ? NULL : sources;
     test_case("fork %zu of member %zu: batch=%zu len=%zu capacity=%zu", family->count, parent, batch, len, most);
-    assert_ok(attn_cache_fork_size(&config, &bytes, &field));
+    assert_ok(attn_cache_fork_size(&config, &bytes, &error));
     *member = (struct member){.model = model_continue(&of->model, batch, config.sources, len, most)};
     void *memory = take_slot(random, family, member, bytes);
-    assert_ok(attn_cache_fork(&config, memory, bytes, &member->cache, &field));
+    assert_ok(attn_cache_fork(&config, memory, bytes, &member->cache, &error));
     family_compare(random, family);
     return family->count - 1;
 }

@@ -50,9 +50,9 @@ static attn_linear linear(size_t out, int with_bias) {
 
 static attn_layer_config layer_config(void) {
     attn_layer_config config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
-    config.query_size = QUERY_WIDTH;
-    config.key_size = KEY_WIDTH;
-    config.value_size = VALUE_WIDTH;
+    config.query_width = QUERY_WIDTH;
+    config.key_width = KEY_WIDTH;
+    config.value_width = VALUE_WIDTH;
     config.w_q = linear(HIDDEN, 1);
     config.w_k = linear(KV_HIDDEN, 0);
     config.w_v = linear(KV_HIDDEN, 1);
@@ -75,7 +75,7 @@ attn_cu_lens packed(int64_t first, int64_t second, int64_t third, size_t total) 
     arena.cu[0] = first;
     arena.cu[1] = second;
     arena.cu[2] = third;
-    return (attn_cu_lens){arena.cu, total};
+    return (attn_cu_lens){.cu.i64 = arena.cu, .total = total};
 }
 
 const int64_t *two_lens(int64_t first, int64_t second) {
@@ -85,41 +85,42 @@ const int64_t *two_lens(int64_t first, int64_t second) {
 }
 
 static attn_softmax_args softmax_args(void) {
-    attn_softmax_args args = {
-        .isa = ATTN_ISA_SCALAR, .batch = BATCH, .rows = ROWS, .cols = COLS, .x = arena.q, .y = arena.o};
-    args.x_batch_stride = args.y_batch_stride = ROWS * COLS;
-    args.x_row_stride = args.y_row_stride = COLS;
-    args.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, arena.lens};
+    attn_softmax_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .rows = ROWS, .cols = COLS};
+    args.x.data = arena.q;
+    args.y.data = arena.o;
+    args.x.batch_stride = args.y.batch_stride = ROWS * COLS;
+    args.x.row_stride = args.y.row_stride = COLS;
+    args.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = arena.lens};
     return args;
 }
 
 static attn_transpose_args transpose_args(void) {
-    attn_transpose_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .len = Q_LEN, .heads = HEADS, .x = arena.q};
+    attn_transpose_args args = {.isa = ATTN_ISA_SCALAR, .batch = BATCH, .len = Q_LEN, .heads = HEADS};
     args.head_size = HEAD_SIZE;
-    args.y = arena.o;
-    args.merged_row_stride = HIDDEN;
-    args.merged_batch_stride = Q_LEN * HIDDEN;
+    args.x.data = arena.q;
+    args.y.data = arena.o;
     return args;
 }
 
 static attn_tensor keys(void) {
-    return (attn_tensor){arena.k, KV_HEADS * KV_LEN * HEAD_SIZE, KV_LEN * HEAD_SIZE, HEAD_SIZE};
+    return (attn_tensor){arena.k, ATTN_F32, KV_HEADS * KV_LEN * HEAD_SIZE, KV_LEN * HEAD_SIZE, HEAD_SIZE, 1};
 }
 
 static attn_tensor values(void) {
-    return (attn_tensor){arena.v, KV_HEADS * KV_LEN * VALUE_SIZE, KV_LEN * VALUE_SIZE, VALUE_SIZE};
+    return (attn_tensor){arena.v, ATTN_F32, KV_HEADS * KV_LEN * VALUE_SIZE, KV_LEN * VALUE_SIZE, VALUE_SIZE, 1};
 }
 
 static attn_options options(void) {
-    attn_options options = {.valid = {ATTN_VALID_PER_SEQUENCE, arena.lens}, .starts = arena.starts};
-    options.mask = (attn_mask){arena.mask, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    attn_options options = {.valid = {.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = arena.lens},
+                            .starts.i64 = arena.starts};
+    options.mask = (attn_tensor){arena.mask, ATTN_BOOL, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN, 1};
     options.soft_cap = 10;
     options.alibi = arena.alibi;
-    options.bias = (attn_tensor){arena.bias, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN};
+    options.bias = (attn_tensor){arena.bias, ATTN_F32, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN, 1};
     options.sinks = arena.sinks;
-    options.weights = arena.weights;
-    options.scores = arena.scores;
-    options.log_sum_exp = arena.log_sum_exp;
+    options.weights.data = arena.weights;
+    options.scores.data = arena.scores;
+    options.log_sum_exp.data = arena.log_sum_exp;
     return options;
 }
 
@@ -129,20 +130,20 @@ static attn_attention_args attention_args(void) {
     args.kv_len = KV_LEN;
     args.head_size = HEAD_SIZE;
     args.value_size = VALUE_SIZE;
-    args.q = (attn_tensor){arena.q, HEADS * Q_LEN * HEAD_SIZE, Q_LEN * HEAD_SIZE, HEAD_SIZE};
+    args.q = (attn_tensor){arena.q, ATTN_F32, HEADS * Q_LEN * HEAD_SIZE, Q_LEN * HEAD_SIZE, HEAD_SIZE, 1};
     args.k = keys();
     args.v = values();
-    args.o = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
+    args.o = (attn_tensor_out){arena.o, ATTN_F32, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE, 1};
     args.options = options();
     return args;
 }
 
 static attn_layer_args layer_args(void) {
     attn_layer_args args = {.batch = BATCH, .q_len = Q_LEN, .kv_len = KV_LEN, .options = options()};
-    args.q = (attn_rows){arena.q, Q_LEN * QUERY_WIDTH, QUERY_WIDTH};
-    args.k = (attn_rows){arena.k, KV_LEN * KEY_WIDTH, KEY_WIDTH};
-    args.v = (attn_rows){arena.v, KV_LEN * VALUE_WIDTH, VALUE_WIDTH};
-    args.y = (attn_rows_out){arena.o, Q_LEN * HIDDEN, HIDDEN};
+    args.q = (attn_tensor){arena.q, ATTN_F32, Q_LEN * QUERY_WIDTH, 0, QUERY_WIDTH, 1};
+    args.k = (attn_tensor){arena.k, ATTN_F32, KV_LEN * KEY_WIDTH, 0, KEY_WIDTH, 1};
+    args.v = (attn_tensor){arena.v, ATTN_F32, KV_LEN * VALUE_WIDTH, 0, VALUE_WIDTH, 1};
+    args.y = (attn_tensor_out){arena.o, ATTN_F32, Q_LEN * HIDDEN, 0, HIDDEN, 1};
     return args;
 }
 
@@ -151,8 +152,8 @@ static attn_merge_args merge_args(void) {
     args.value_size = VALUE_SIZE;
     args.o = arena.parts;
     args.log_sum_exp = arena.part_log_sum_exp;
-    args.merged = (attn_tensor_out){arena.o, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
-    args.merged_log_sum_exp = arena.log_sum_exp;
+    args.merged = (attn_tensor_out){arena.o, ATTN_F32, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE, 1};
+    args.merged_log_sum_exp.data = arena.log_sum_exp;
     return args;
 }
 
@@ -160,6 +161,9 @@ void base(struct arguments *a) {
     *a = (struct arguments){
         .bytes_out = &arena.bytes, .memory = arena.memory, .workspace = arena.workspace, .bytes = BYTES};
     a->gemm_config_value = (attn_gemm_config){ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    a->gemm_args = (attn_gemm_run_args){.m = GEMM_M};
+    a->gemm_args.x = (attn_tensor){.data = arena.q, .row_stride = GEMM_K};
+    a->gemm_args.y = (attn_tensor_out){.data = arena.o, .row_stride = GEMM_N};
     a->layer_config_value = layer_config();
     a->cache_config_value = cache_config();
     a->softmax = softmax_args();
@@ -173,6 +177,7 @@ void base(struct arguments *a) {
     a->parallel_value = (attn_parallel){must_not_run, NULL, 2};
     a->append = (attn_layer_append_args){.len = 1, .k = a->forward.k, .v = a->forward.v, .cache = arena.layer_cache};
     a->gemm_config = &a->gemm_config_value;
+    a->gemm_run_args = &a->gemm_args;
     a->layer_config = &a->layer_config_value;
     a->cache_config = &a->cache_config_value;
     a->softmax_args = &a->softmax;
@@ -192,11 +197,8 @@ void base(struct arguments *a) {
     a->new_cache = &arena.new_cache;
     a->new_rotary = &arena.new_rotary;
     a->new_config = &arena.new_config;
-    a->m = GEMM_M;
-    a->x = arena.q;
-    a->x_stride = GEMM_K;
-    a->y = arena.o;
-    a->y_stride = GEMM_N;
+    a->merged_batch_stride = Q_LEN * HIDDEN;
+    a->merged_row_stride = HIDDEN;
     a->sequence = ATTN_ALL_SEQUENCES;
     a->len = 1;
     a->count = 1;
@@ -205,113 +207,112 @@ void base(struct arguments *a) {
 
 /* ---- The functions ---- */
 
-attn_status gemm_size(struct arguments *a, const char **field) {
-    return attn_gemm_size(a->gemm_config, a->bytes_out, field);
+attn_status gemm_size(struct arguments *a, attn_error *error) {
+    return attn_gemm_size(a->gemm_config, a->bytes_out, error);
 }
 
-attn_status gemm_create(struct arguments *a, const char **field) {
-    return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, field);
+attn_status gemm_create(struct arguments *a, attn_error *error) {
+    return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, error);
 }
 
-attn_status gemm_run(struct arguments *a, const char **field) {
-    return attn_gemm_run(a->gemm, a->m, a->x, a->x_stride, a->y, a->y_stride, a->workspace, a->bytes, a->parallel,
-                         field);
+attn_status gemm_run(struct arguments *a, attn_error *error) {
+    return attn_gemm_run(a->gemm, a->gemm_run_args, error);
 }
 
-attn_status gemm_workspace(struct arguments *a, const char **field) {
-    return attn_gemm_workspace(a->gemm, a->m, a->x_stride, a->bytes_out, field);
+attn_status masked_softmax(struct arguments *a, attn_error *error) {
+    return attn_masked_softmax(a->softmax_args, error);
 }
 
-attn_status masked_softmax(struct arguments *a, const char **field) {
-    return attn_masked_softmax(a->softmax_args, field);
+attn_status transpose_qkv(struct arguments *a, attn_error *error) {
+    a->transpose.x.batch_stride = a->merged_batch_stride;
+    a->transpose.x.row_stride = a->merged_row_stride;
+    return attn_transpose_qkv(a->transpose_args, error);
 }
 
-attn_status transpose_qkv(struct arguments *a, const char **field) {
-    return attn_transpose_qkv(a->transpose_args, field);
+attn_status transpose_output(struct arguments *a, attn_error *error) {
+    a->transpose.y.batch_stride = a->merged_batch_stride;
+    a->transpose.y.row_stride = a->merged_row_stride;
+    return attn_transpose_output(a->transpose_args, error);
 }
 
-attn_status transpose_output(struct arguments *a, const char **field) {
-    return attn_transpose_output(a->transpose_args, field);
+attn_status attention_workspace(struct arguments *a, attn_error *error) {
+    return attn_attention_workspace(a->attention_args, a->bytes_out, error);
 }
 
-attn_status attention_workspace(struct arguments *a, const char **field) {
-    return attn_attention_workspace(a->attention_args, a->bytes_out, field);
+attn_status attention(struct arguments *a, attn_error *error) {
+    return attn_attention(a->attention_args, a->workspace, a->bytes, error);
 }
 
-attn_status attention(struct arguments *a, const char **field) {
-    return attn_attention(a->attention_args, a->workspace, a->bytes, field);
+attn_status merge(struct arguments *a, attn_error *error) {
+    return attn_merge(a->merge_args, error);
 }
 
-attn_status merge(struct arguments *a, const char **field) {
-    return attn_merge(a->merge_args, field);
+attn_status rotary_size(struct arguments *a, attn_error *error) {
+    return attn_rotary_size(a->rotary_config, a->bytes_out, error);
 }
 
-attn_status rotary_size(struct arguments *a, const char **field) {
-    return attn_rotary_size(a->rotary_config, a->bytes_out, field);
+attn_status rotary_create(struct arguments *a, attn_error *error) {
+    return attn_rotary_create(a->rotary_config, a->memory, a->bytes, a->new_rotary, error);
 }
 
-attn_status rotary_create(struct arguments *a, const char **field) {
-    return attn_rotary_create(a->rotary_config, a->memory, a->bytes, a->new_rotary, field);
+attn_status cache_size(struct arguments *a, attn_error *error) {
+    return attn_cache_size(a->cache_config, a->bytes_out, error);
 }
 
-attn_status cache_size(struct arguments *a, const char **field) {
-    return attn_cache_size(a->cache_config, a->bytes_out, field);
+attn_status cache_create_(struct arguments *a, attn_error *error) {
+    return attn_cache_create(a->cache_config, a->memory, a->bytes, a->new_cache, error);
 }
 
-attn_status cache_create_(struct arguments *a, const char **field) {
-    return attn_cache_create(a->cache_config, a->memory, a->bytes, a->new_cache, field);
+attn_status cache_append(struct arguments *a, attn_error *error) {
+    return attn_cache_append(a->cache, a->keys_args, error);
 }
 
-attn_status cache_append(struct arguments *a, const char **field) {
-    return attn_cache_append(a->cache, a->keys_args, field);
+attn_status cache_truncate(struct arguments *a, attn_error *error) {
+    return attn_cache_truncate(a->cache, a->sequence, a->len, error);
 }
 
-attn_status cache_truncate(struct arguments *a, const char **field) {
-    return attn_cache_truncate(a->cache, a->sequence, a->len, field);
+attn_status cache_set_pages(struct arguments *a, attn_error *error) {
+    return attn_cache_set_pages(a->cache, a->sequence, a->first, a->count, a->pages, error);
 }
 
-attn_status cache_set_pages(struct arguments *a, const char **field) {
-    return attn_cache_set_pages(a->cache, a->sequence, a->first, a->count, a->pages, field);
+attn_status cache_adopt(struct arguments *a, attn_error *error) {
+    return attn_cache_adopt(a->cache, a->sequence, a->len, error);
 }
 
-attn_status cache_adopt(struct arguments *a, const char **field) {
-    return attn_cache_adopt(a->cache, a->sequence, a->len, field);
+attn_status fork_size(struct arguments *a, attn_error *error) {
+    return attn_cache_fork_size(a->fork_config, a->bytes_out, error);
 }
 
-attn_status fork_size(struct arguments *a, const char **field) {
-    return attn_cache_fork_size(a->fork_config, a->bytes_out, field);
+attn_status fork_create(struct arguments *a, attn_error *error) {
+    return attn_cache_fork(a->fork_config, a->memory, a->bytes, a->new_cache, error);
 }
 
-attn_status fork_create(struct arguments *a, const char **field) {
-    return attn_cache_fork(a->fork_config, a->memory, a->bytes, a->new_cache, field);
+attn_status layer_size(struct arguments *a, attn_error *error) {
+    return attn_layer_size(a->layer_config, a->bytes_out, error);
 }
 
-attn_status layer_size(struct arguments *a, const char **field) {
-    return attn_layer_size(a->layer_config, a->bytes_out, field);
+attn_status layer_create_(struct arguments *a, attn_error *error) {
+    return attn_layer_create(a->layer_config, a->memory, a->bytes, a->new_layer, error);
 }
 
-attn_status layer_create_(struct arguments *a, const char **field) {
-    return attn_layer_create(a->layer_config, a->memory, a->bytes, a->new_layer, field);
+attn_status layer_workspace(struct arguments *a, attn_error *error) {
+    return attn_layer_workspace(a->layer, a->layer_args, a->bytes_out, error);
 }
 
-attn_status layer_workspace(struct arguments *a, const char **field) {
-    return attn_layer_workspace(a->layer, a->layer_args, a->bytes_out, field);
+attn_status layer_forward(struct arguments *a, attn_error *error) {
+    return attn_layer_forward(a->layer, a->layer_args, a->workspace, a->bytes, error);
 }
 
-attn_status layer_forward(struct arguments *a, const char **field) {
-    return attn_layer_forward(a->layer, a->layer_args, a->workspace, a->bytes, field);
+attn_status layer_cache_config(struct arguments *a, attn_error *error) {
+    return attn_layer_cache_config(a->layer, BATCH, CAPACITY, a->new_config, error);
 }
 
-attn_status layer_cache_config(struct arguments *a, const char **field) {
-    return attn_layer_cache_config(a->layer, BATCH, CAPACITY, a->new_config, field);
+attn_status layer_append_workspace(struct arguments *a, attn_error *error) {
+    return attn_layer_append_workspace(a->layer, a->append_args, a->bytes_out, error);
 }
 
-attn_status layer_append_workspace(struct arguments *a, const char **field) {
-    return attn_layer_append_workspace(a->layer, a->append_args, a->bytes_out, field);
-}
-
-attn_status layer_append(struct arguments *a, const char **field) {
-    return attn_layer_append(a->layer, a->append_args, a->workspace, a->bytes, field);
+attn_status layer_append(struct arguments *a, attn_error *error) {
+    return attn_layer_append(a->layer, a->append_args, a->workspace, a->bytes, error);
 }
 
 /* ---- The check ---- */
@@ -320,16 +321,32 @@ unsigned provoked;
 
 const char *const any_name = "any name";
 
+/* The sentence begins with the field's name, and a short buffer gets the beginning of it. */
+static void check_text(const attn_error *error) {
+    char text[256], cut[256];
+    size_t length = attn_error_text(error, text, sizeof text), size = length / 2;
+    if (length != strlen(text) || strncmp(text, error->field, strlen(error->field)) != 0)
+        test_fail("the text of %zu characters is \"%s\"", length, text);
+    memset(cut, 'x', sizeof cut);
+    assert_int_equal(length, attn_error_text(error, cut, size + 1));
+    assert_memory_equal(text, cut, size);
+    assert_int_equal(0, cut[size]);
+    assert_int_equal('x', cut[size + 1]);
+    assert_int_equal(length, attn_error_text(error, NULL, 0));
+}
+
 void check_bad(function *call, struct arguments *a, attn_status expected, const char *name) {
-    const char *field = "untouched";
+    attn_error error = {.field = "untouched"};
     memcpy(&before, &arena, sizeof arena);
-    attn_status status = call(a, &field);
+    attn_status status = call(a, &error);
     assert_status(expected, status);
     assert_status(expected, call(a, NULL));
-    if (name == any_name ? strcmp(field, "untouched") == 0 : strcmp(field, name) != 0)
-        test_fail("the field is called \"%s\", not \"%s\"", field, name);
+    if (name == any_name ? strcmp(error.field, "untouched") == 0 : strcmp(error.field, name) != 0)
+        test_fail("the field is called \"%s\", not \"%s\"", error.field, name);
     if (memcmp(&before, &arena, sizeof arena) != 0)
         test_fail("something was written");
+    assert_status(status, error.status);
+    check_text(&error);
     provoked |= 1u << status;
 }
 
@@ -354,9 +371,9 @@ static void fill_arrays(void) {
     for (int32_t i = 0; i < PAGES; i++)
         arena.pages[i] = i;
     for (size_t p = 0; p < PARTS; p++) {
-        arena.parts[p] =
-            (attn_tensor){p ? arena.k : arena.v, HEADS * Q_LEN * VALUE_SIZE, Q_LEN * VALUE_SIZE, VALUE_SIZE};
-        arena.part_log_sum_exp[p] = arena.q + p * BATCH * HEADS * Q_LEN;
+        arena.parts[p] = (attn_tensor){p ? arena.k : arena.v, ATTN_F32,   HEADS * Q_LEN * VALUE_SIZE,
+                                       Q_LEN * VALUE_SIZE,    VALUE_SIZE, 1};
+        arena.part_log_sum_exp[p] = (attn_tensor){.data = arena.q + p * BATCH * HEADS * Q_LEN};
     }
 }
 
@@ -367,11 +384,11 @@ static void create_caches(void) {
     assert_ok(attn_cache_append(arena.cache, &append, NULL));
     assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
     assert_ok(attn_cache_create(&of_layer, arena.layer_cache_memory, BYTES, &arena.layer_cache, NULL));
-    config.ring = 1;
+    config.kind = ATTN_CACHE_RING;
     assert_ok(attn_cache_create(&config, arena.ring_memory, BYTES, &arena.ring, NULL));
     for (size_t i = 0; i < RING_LEN / KV_LEN; i++)
         assert_ok(attn_cache_append(arena.ring, &append, NULL));
-    config.ring = 0;
+    config.kind = ATTN_CACHE_PAGED;
     config.page_size = PAGE;
     config.pages = PAGES;
     config.capacity = PAGES * PAGE;

@@ -37,7 +37,7 @@ enum {
     PARTS = 2,
     POSITIONS = 12,
     RING_LEN = 4 * KV_LEN,
-    RING_HOLDS = 16,
+    RING_HOLDS = CAPACITY,
     HEAD_SIZE = 4,
     VALUE_SIZE = 6,
     QUERY_WIDTH = 5,
@@ -71,7 +71,7 @@ struct arena {
     int32_t pages[PAGES];
     size_t sources[BATCH];
     attn_tensor parts[PARTS];
-    const float *part_log_sum_exp[PARTS];
+    attn_tensor part_log_sum_exp[PARTS];
     attn_gemm *gemm, *new_gemm;
     attn_layer *layer, *new_layer;
     attn_cache *cache, *layer_cache, *ring; /* hold KV_LEN keys, the ring RING_LEN */
@@ -89,6 +89,7 @@ extern struct arena arena, before;
 /* The arguments of every function. What a function takes by address it takes by the pointers, which may be NULL. */
 struct arguments {
     const attn_gemm_config *gemm_config;
+    const attn_gemm_run_args *gemm_run_args;
     const attn_layer_config *layer_config;
     const attn_cache_config *cache_config;
     const attn_softmax_args *softmax_args;
@@ -111,13 +112,12 @@ struct arguments {
     attn_cache **new_cache;
     attn_rotary **new_rotary;
     attn_cache_config *new_config;
-    size_t m, x_stride, y_stride, sequence, len, first, count;
+    size_t merged_batch_stride, merged_row_stride; /* of the merged side of both transposes */
+    size_t sequence, len, first, count;
     const int32_t *pages;
-    const float *x;
-    float *y;
-    const attn_parallel *parallel;
 
     attn_gemm_config gemm_config_value;
+    attn_gemm_run_args gemm_args;
     attn_layer_config layer_config_value;
     attn_cache_config cache_config_value;
     attn_softmax_args softmax;
@@ -149,12 +149,12 @@ int set_up(void **state);
  *
  * Each calls the attn_ function of its name; the underscores tell two of them from those of problem.h. */
 
-typedef attn_status function(struct arguments *a, const char **field);
+typedef attn_status function(struct arguments *a, attn_error *error);
 
-function gemm_size, gemm_create, gemm_workspace, gemm_run, masked_softmax, transpose_qkv, transpose_output,
-    attention_workspace, attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append,
-    cache_truncate, cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace,
-    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
+function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
+    attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append, cache_truncate,
+    cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace, layer_forward,
+    layer_cache_config, layer_append_workspace, layer_append;
 
 /* ---- The check ---- */
 
@@ -181,12 +181,12 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
 #define GOOD(call, ...)                                                                                                \
     do {                                                                                                               \
         struct arguments a;                                                                                            \
-        const char *field = "untouched";                                                                               \
+        attn_error error = {.field = "untouched"};                                                                     \
         base(&a);                                                                                                      \
         __VA_ARGS__;                                                                                                   \
         test_case("%s: %s", #call, #__VA_ARGS__);                                                                      \
-        assert_ok(call(&a, &field));                                                                                   \
-        assert_string_equal("untouched", field);                                                                       \
+        assert_ok(call(&a, &error));                                                                                   \
+        assert_string_equal("untouched", error.field);                                                                 \
         provoked |= 1u << ATTN_OK;                                                                                     \
     } while (0)
 
@@ -211,6 +211,17 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         BAD(call, ATTN_BAD_SIZE, name, a.member = 0);                                                                  \
         BAD_SIZE(call, name, member);                                                                                  \
     } while (0)
+
+/* A type, or a column stride, that rows of floats do not have. */
+#define BAD_ROWS(call, name, tensor)                                                                                   \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_BOOL);                                            \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)2);                                         \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)-1);                                        \
+        BAD(call, ATTN_BAD_STRIDE, name ".col_stride", a.tensor.col_stride = 2);                                       \
+    } while (0)
+
+#define BAD_INTS(call, name, ints) BAD(call, ATTN_BAD_VALUE, name, a.ints.i64 = arena.lens; a.ints.i32 = arena.pages)
 
 /* Memory `member` for which `size_call` says how much it takes. */
 #define BAD_MEMORY(call, size_call, name, member)                                                                      \

@@ -178,9 +178,9 @@ static const int64_t *starts_of(size_t batch, size_t len, size_t *total) {
 
 /* ---- Calls ---- */
 
-static void ok(attn_status status, const char *field) {
+static void ok(attn_status status, const attn_error *error) {
     if (status != ATTN_OK)
-        stop("%s: %s: %s", now.name, field, attn_status_string(status));
+        stop("%s: %s: %s", now.name, error->field, attn_status_string(status));
 }
 
 /* As many tasks as threads, the last one first, in the calling thread. */
@@ -195,18 +195,18 @@ static const attn_parallel three_tasks = {run_backwards, NULL, 3};
 static attn_rotary *new_rotary(size_t positions, size_t dims, attn_rotary_pairs pairs, double base) {
     attn_rotary_config config = {.positions = positions, .dims = dims / 2 * 2, .pairs = pairs, .base = base};
     attn_rotary *rotary = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_rotary_size(&config, &bytes, &field), field);
-    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &field), field);
+    ok(attn_rotary_size(&config, &bytes, &error), &error);
+    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &error), &error);
     return rotary;
 }
 
 static void run_attention(const attn_attention_args *args) {
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_attention_workspace(args, &bytes, &field), field);
-    ok(attn_attention(args, take(bytes), bytes, &field), field);
+    ok(attn_attention_workspace(args, &bytes, &error), &error);
+    ok(attn_attention(args, take(bytes), bytes, &error), &error);
 }
 
 /* ---- Options ---- */
@@ -229,23 +229,27 @@ static void plain(struct problem *p) {
     (void)p;
 }
 static void valid_per_sequence(struct problem *p) {
-    p->options->valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lengths(p->batch, p->kv_len + 2)};
+    p->options->valid =
+        (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lengths(p->batch, p->kv_len + 2)};
 }
 static void valid_per_row(struct problem *p) {
-    p->options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lengths(p->batch * p->q_len, p->kv_len)};
+    p->options->valid =
+        (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lengths(p->batch * p->q_len, p->kv_len)};
 }
 static void left_padding(struct problem *p) {
-    p->options->starts = lengths(p->batch, p->kv_len / 2);
+    p->options->starts.i64 = lengths(p->batch, p->kv_len / 2);
 }
 static void causal(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    p->options->causal = 1;
 }
 static void causal_top_left(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_TOP_LEFT;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_TOP_LEFT;
 }
 static void causal_offset(struct problem *p) {
-    p->options->causal = ATTN_CAUSAL_OFFSET;
-    p->options->causal_offset = (int64_t)p->kv_len / 3;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_OFFSET;
+    p->options->position_offset = (int64_t)p->kv_len / 3;
 }
 static void window(struct problem *p) {
     p->options->window_left = 1 + p->kv_len / 4;
@@ -260,13 +264,13 @@ static void mask(struct problem *p) {
     uint8_t *data = take(n);
     for (size_t i = 0; i < n; i++)
         data[i] = below(4) ? (uint8_t)(1 + below(255)) : 0;
-    p->options->mask = (attn_mask){data, 0, p->q_len * p->kv_len, p->kv_len};
+    p->options->mask = (attn_tensor){data, ATTN_BOOL, 0, p->q_len * p->kv_len, p->kv_len, 1};
 }
 static void bias(struct problem *p) {
     float *data = numbers(p->heads * p->kv_len);
     for (size_t i = 0; i < p->heads * p->kv_len; i += 7)
         data[i] = float_of(0xff800000);
-    p->options->bias = (attn_tensor){data, 0, p->kv_len, 0};
+    p->options->bias = (attn_tensor){data, ATTN_F32, 0, p->kv_len, 0, 1};
 }
 static void soft_cap(struct problem *p) {
     p->options->soft_cap = 1.5f;
@@ -283,13 +287,13 @@ static void sinks(struct problem *p) {
 static void empty_mean(struct problem *p) {
     valid_per_row(p);
     p->options->empty = ATTN_EMPTY_MEAN;
-    p->options->log_sum_exp = outputs(rows_of(p));
+    p->options->log_sum_exp.data = outputs(rows_of(p));
 }
 static void rotary_offsets(struct problem *p) {
     int64_t *offsets = lengths(p->batch, 5);
     for (size_t b = 0; b < p->batch; b++)
         offsets[b] += (int64_t)p->q_len;
-    p->options->rotary_offsets = offsets;
+    p->options->rotary_offsets.i64 = offsets;
 }
 static void rotary(struct problem *p) {
     p->options->rotary = new_rotary(p->kv_len + p->q_len + 6, p->head_size, ATTN_ROTARY_HALVES, 0);
@@ -305,13 +309,13 @@ static void dropout(struct problem *p) {
     p->options->dropout_seed = UINT64_C(0x123456789abcdef);
 }
 static void log_sum_exp(struct problem *p) {
-    p->options->log_sum_exp = outputs(rows_of(p));
+    p->options->log_sum_exp.data = outputs(rows_of(p));
 }
 static void weights(struct problem *p) {
-    p->options->weights = outputs(rows_of(p) * p->kv_len);
+    p->options->weights.data = outputs(rows_of(p) * p->kv_len);
 }
 static void raw_scores(struct problem *p) {
-    p->options->scores = outputs(rows_of(p) * p->kv_len);
+    p->options->scores.data = outputs(rows_of(p) * p->kv_len);
 }
 static void masked_scores(struct problem *p) {
     soft_cap(p);
@@ -354,12 +358,13 @@ static void masked_weights(struct problem *p) {
 /* Distances that are no longer exact in a float. */
 static void far_alibi(struct problem *p) {
     alibi(p);
-    p->options->causal = ATTN_CAUSAL_OFFSET;
-    p->options->causal_offset = INT64_C(1) << 40;
+    p->options->causal = 1;
+    p->options->position = ATTN_POSITION_OFFSET;
+    p->options->position_offset = INT64_C(1) << 40;
 }
 static void everything(struct problem *p) {
     valid_per_sequence(p);
-    p->options->starts = lengths(p->batch, 3);
+    p->options->starts.i64 = lengths(p->batch, 3);
     causal_window(p);
     mask(p);
     bias(p);
@@ -415,12 +420,12 @@ static const struct option {
 };
 
 static void add_outputs(const struct problem *p) {
-    if (p->options->weights)
-        add(p->options->weights, rows_of(p) * p->kv_len);
-    if (p->options->scores)
-        add(p->options->scores, rows_of(p) * p->kv_len);
-    if (p->options->log_sum_exp)
-        add(p->options->log_sum_exp, rows_of(p));
+    if (p->options->weights.data)
+        add(p->options->weights.data, rows_of(p) * p->kv_len);
+    if (p->options->scores.data)
+        add(p->options->scores.data, rows_of(p) * p->kv_len);
+    if (p->options->log_sum_exp.data)
+        add(p->options->log_sum_exp.data, rows_of(p));
 }
 
 /* ---- Attention over tensors ---- */
@@ -449,9 +454,9 @@ static const struct shape {
 /* [batch, rows, heads, size], or the same without padding. */
 static attn_tensor input(const struct shape *s, size_t heads, size_t rows, size_t size, attn_cu_lens *cu, size_t *n) {
     if (s->packed)
-        cu->cu = starts_of(s->batch, rows, &cu->total);
+        cu->cu.i64 = starts_of(s->batch, rows, &cu->total);
     *n = (s->packed ? cu->total : s->batch * rows) * heads * size;
-    return (attn_tensor){numbers(*n), rows * heads * size, size, heads * size};
+    return (attn_tensor){numbers(*n), ATTN_F32, rows * heads * size, size, heads * size, 1};
 }
 
 static void attention_case(const struct shape *s, const struct option *option) {
@@ -466,14 +471,14 @@ static void attention_case(const struct shape *s, const struct option *option) {
     a.k = input(s, s->kv_heads, s->kv_len, s->head_size, &a.kv_cu, &p.length[1]);
     attn_cu_lens keys = a.kv_cu;
     p.length[2] = (s->packed ? keys.total : s->batch * s->kv_len) * s->kv_heads * s->value_size;
-    a.v = (attn_tensor){numbers(p.length[2]), s->kv_len * s->kv_heads * s->value_size, s->value_size,
-                        s->kv_heads * s->value_size};
+    a.v = (attn_tensor){numbers(p.length[2]),        ATTN_F32, s->kv_len * s->kv_heads * s->value_size, s->value_size,
+                        s->kv_heads * s->value_size, 1};
     size_t row = s->heads * s->value_size, rows = s->packed ? a.q_cu.total : s->batch * s->q_len;
-    a.o = (attn_tensor_out){outputs(rows * row), s->q_len * row, s->value_size, row};
+    a.o = (attn_tensor_out){outputs(rows * row), ATTN_F32, s->q_len * row, s->value_size, row, 1};
     p.data[0] = a.q.data;
     p.data[1] = a.k.data;
     p.data[2] = a.v.data;
-    a.options.parallel = s->parallel;
+    a.parallel = s->parallel;
     option->choose(&p);
     a.scale = p.scale;
     run_attention(&a);
@@ -496,8 +501,12 @@ struct appending {
 };
 
 static attn_tensor cache_rows(size_t rows, size_t size) {
-    return (attn_tensor){numbers(rows * CACHE_KV_HEADS * size), rows / CACHE_BATCH * CACHE_KV_HEADS * size, size,
-                         CACHE_KV_HEADS * size};
+    return (attn_tensor){numbers(rows * CACHE_KV_HEADS * size),
+                         ATTN_F32,
+                         rows / CACHE_BATCH * CACHE_KV_HEADS * size,
+                         size,
+                         CACHE_KV_HEADS * size,
+                         1};
 }
 
 /* `len` keys for each sequence, or up to so many with lengths of their own. */
@@ -506,18 +515,18 @@ static void append(const struct appending *to, size_t len, bool uneven) {
     args.k = cache_rows(CACHE_BATCH * len, CACHE_SIZE);
     args.v = cache_rows(CACHE_BATCH * len, CACHE_VALUE_SIZE);
     if (uneven)
-        args.lens = lengths(CACHE_BATCH, len);
-    const char *field = "";
-    ok(attn_cache_append(to->cache, &args, &field), field);
+        args.lens.i64 = lengths(CACHE_BATCH, len);
+    attn_error error = {0};
+    ok(attn_cache_append(to->cache, &args, &error), &error);
 }
 
 static void append_packed(const struct appending *to, size_t len) {
     attn_cache_append_args args = {.len = len, .rotary = to->rotary};
-    args.cu.cu = starts_of(CACHE_BATCH, len, &args.cu.total);
+    args.cu.cu.i64 = starts_of(CACHE_BATCH, len, &args.cu.total);
     args.k = cache_rows(args.cu.total, CACHE_SIZE);
     args.v = cache_rows(args.cu.total, CACHE_VALUE_SIZE);
-    const char *field = "";
-    ok(attn_cache_append(to->cache, &args, &field), field);
+    attn_error error = {0};
+    ok(attn_cache_append(to->cache, &args, &error), &error);
 }
 
 /* Pages from the last to the first, taken by the sequences in turn. */
@@ -525,25 +534,26 @@ static void set_pages(attn_cache *cache, size_t count) {
     for (size_t b = 0; b < CACHE_BATCH; b++)
         for (size_t i = 0; i < count; i++) {
             int32_t page = (int32_t)(CACHE_BATCH * (count - 1 - i) + b);
-            const char *field = "";
-            ok(attn_cache_set_pages(cache, b, i, 1, &page, &field), field);
+            attn_error error = {0};
+            ok(attn_cache_set_pages(cache, b, i, 1, &page, &error), &error);
         }
 }
 
 static attn_cache *new_cache(enum kind kind, size_t capacity) {
     attn_cache_config config = {now.isa, CACHE_BATCH, CACHE_KV_HEADS, CACHE_SIZE, CACHE_VALUE_SIZE, capacity, 0, 0, 0};
     if (kind == RING)
-        config.ring = 1;
+        config.kind = ATTN_CACHE_RING;
     if (kind == PAGES) {
+        config.kind = ATTN_CACHE_PAGED;
         config.page_size = PAGE;
         config.capacity = (capacity + PAGE - 1) / PAGE * PAGE;
         config.pages = CACHE_BATCH * config.capacity / PAGE;
     }
     attn_cache *cache = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_cache_size(&config, &bytes, &field), field);
-    ok(attn_cache_create(&config, take(bytes), bytes, &cache, &field), field);
+    ok(attn_cache_size(&config, &bytes, &error), &error);
+    ok(attn_cache_create(&config, take(bytes), bytes, &cache, &error), &error);
     if (kind == PAGES)
         set_pages(cache, config.capacity / PAGE);
     return cache;
@@ -554,24 +564,24 @@ static attn_cache *new_fork(const attn_cache *parent, size_t len, size_t capacit
     static const size_t sources[CACHE_BATCH] = {1, 0};
     attn_cache_fork_config config = {parent, CACHE_BATCH, sources, len, capacity};
     attn_cache *cache = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_cache_fork_size(&config, &bytes, &field), field);
-    ok(attn_cache_fork(&config, take(bytes), bytes, &cache, &field), field);
+    ok(attn_cache_fork_size(&config, &bytes, &error), &error);
+    ok(attn_cache_fork(&config, take(bytes), bytes, &cache, &error), &error);
     return cache;
 }
 
 /* About `len` keys, in three pieces, the last few of one sequence forgotten. */
 static attn_cache *fill_cache(enum kind kind, size_t len, const attn_rotary *rotary) {
     size_t first = len / 2, second = len / 3, third = len - first - second;
-    struct appending to = {new_cache(kind, kind == RING ? first + 40 : len), rotary};
+    struct appending to = {new_cache(kind, kind == RING ? (first + 55) / 16 * 16 : len), rotary};
     append(&to, first, false);
     if (kind == FORK)
         to.cache = new_fork(to.cache, first - 5, len);
     append(&to, second, true);
     append_packed(&to, third);
-    const char *field = "";
-    ok(attn_cache_truncate(to.cache, 0, attn_cache_length(to.cache, 0) - 2, &field), field);
+    attn_error error = {0};
+    ok(attn_cache_truncate(to.cache, 0, attn_cache_length(to.cache, 0) - 2, &error), &error);
     return to.cache;
 }
 
@@ -587,15 +597,19 @@ static void cache_case(enum kind kind, size_t len, const struct option *option, 
     const attn_rotary *table = rotated ? new_rotary(len + 9, CACHE_SIZE, ATTN_ROTARY_HALVES, 0) : NULL;
     a.cache = fill_cache(kind, len, table);
     p.kv_len = attn_cache_length(a.cache, ATTN_ALL_SEQUENCES);
-    a.options.parallel = parallel;
+    a.parallel = parallel;
     option->choose(&p);
     if (rotated)
         a.options.rotary = table;
     a.scale = p.scale;
-    a.q = (attn_tensor){numbers(CACHE_BATCH * HEADS * ROWS * CACHE_SIZE), HEADS * ROWS * CACHE_SIZE, ROWS * CACHE_SIZE,
-                        CACHE_SIZE};
+    a.q = (attn_tensor){numbers(CACHE_BATCH * HEADS * ROWS * CACHE_SIZE),
+                        ATTN_F32,
+                        HEADS * ROWS * CACHE_SIZE,
+                        ROWS * CACHE_SIZE,
+                        CACHE_SIZE,
+                        1};
     size_t n = (size_t)CACHE_BATCH * HEADS * ROWS * CACHE_VALUE_SIZE;
-    a.o = (attn_tensor_out){outputs(n), n / CACHE_BATCH, ROWS * CACHE_VALUE_SIZE, CACHE_VALUE_SIZE};
+    a.o = (attn_tensor_out){outputs(n), ATTN_F32, n / CACHE_BATCH, ROWS * CACHE_VALUE_SIZE, CACHE_VALUE_SIZE, 1};
     run_attention(&a);
     add(a.o.data, n);
     add_outputs(&p);
@@ -616,7 +630,7 @@ static void cache_cases(void) {
 
 static const struct layer_shape {
     const char *name;
-    size_t query_size, key_size, value_size, hidden, heads, kv_heads, batch, q_len, kv_len;
+    size_t query_width, key_width, value_width, hidden, heads, kv_heads, batch, q_len, kv_len;
     bool has_bias, is_transposed, packed;
     const attn_parallel *parallel;
 } layer_shapes[] = {
@@ -635,44 +649,47 @@ static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
 }
 
 static attn_layer *new_layer(const struct layer_shape *s) {
-    attn_layer_config config = {now.isa,     s->query_size, s->key_size, s->value_size, s->hidden, s->heads,
-                                s->kv_heads, 0x1p-4f,       {0},         {0},           {0},       {0}};
+    attn_layer_config config = {.isa = now.isa, .hidden = s->hidden, .heads = s->heads, .kv_heads = s->kv_heads};
+    config.query_width = s->query_width;
+    config.key_width = s->key_width;
+    config.value_width = s->value_width;
+    config.scale = 0x1p-4f;
     size_t kv_hidden = s->hidden / s->heads * s->kv_heads;
-    config.w_q = linear(s->query_size, s->hidden, s);
-    config.w_k = linear(s->key_size, kv_hidden, s);
-    config.w_v = linear(s->value_size, kv_hidden, s);
+    config.w_q = linear(s->query_width, s->hidden, s);
+    config.w_k = linear(s->key_width, kv_hidden, s);
+    config.w_v = linear(s->value_width, kv_hidden, s);
     config.w_o = linear(s->hidden, s->hidden, s);
     attn_layer *layer = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_layer_size(&config, &bytes, &field), field);
-    ok(attn_layer_create(&config, take(bytes), bytes, &layer, &field), field);
+    ok(attn_layer_size(&config, &bytes, &error), &error);
+    ok(attn_layer_create(&config, take(bytes), bytes, &layer, &error), &error);
     return layer;
 }
 
-static attn_rows rows_in(const struct layer_shape *s, size_t len, size_t size, const attn_cu_lens *cu) {
-    return (attn_rows){numbers((cu->cu ? cu->total : s->batch * len) * size), len * size, size};
+static attn_tensor rows_in(const struct layer_shape *s, size_t len, size_t size, const attn_cu_lens *cu) {
+    return (attn_tensor){numbers((cu->cu.i64 ? cu->total : s->batch * len) * size), ATTN_F32, len * size, 0, size, 1};
 }
 
 static attn_layer_args layer_args(const struct layer_shape *s) {
     attn_layer_args a = {.batch = s->batch, .q_len = s->q_len, .kv_len = s->kv_len};
     if (s->packed) {
-        a.q_cu.cu = starts_of(s->batch, s->q_len, &a.q_cu.total);
-        a.kv_cu.cu = starts_of(s->batch, s->kv_len, &a.kv_cu.total);
+        a.q_cu.cu.i64 = starts_of(s->batch, s->q_len, &a.q_cu.total);
+        a.kv_cu.cu.i64 = starts_of(s->batch, s->kv_len, &a.kv_cu.total);
     }
-    a.q = rows_in(s, s->q_len, s->query_size, &a.q_cu);
-    a.k = rows_in(s, s->kv_len, s->key_size, &a.kv_cu);
-    a.v = rows_in(s, s->kv_len, s->value_size, &a.kv_cu);
-    a.y = (attn_rows_out){outputs(s->batch * s->q_len * s->hidden), s->q_len * s->hidden, s->hidden};
-    a.options.parallel = s->parallel;
+    a.q = rows_in(s, s->q_len, s->query_width, &a.q_cu);
+    a.k = rows_in(s, s->kv_len, s->key_width, &a.kv_cu);
+    a.v = rows_in(s, s->kv_len, s->value_width, &a.kv_cu);
+    a.y = (attn_tensor_out){outputs(s->batch * s->q_len * s->hidden), ATTN_F32, s->q_len * s->hidden, 0, s->hidden, 1};
+    a.parallel = s->parallel;
     return a;
 }
 
 static void forward(const attn_layer *layer, const attn_layer_args *args, size_t hidden) {
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_layer_workspace(layer, args, &bytes, &field), field);
-    ok(attn_layer_forward(layer, args, take(bytes), bytes, &field), field);
+    ok(attn_layer_workspace(layer, args, &bytes, &error), &error);
+    ok(attn_layer_forward(layer, args, take(bytes), bytes, &error), &error);
     add(args->y.data, args->batch * args->q_len * hidden);
 }
 
@@ -695,22 +712,22 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
     attn_layer_args a = layer_args(s);
     attn_cache_config config;
     attn_layer_append_args append_args = {.k = a.k, .v = a.v, .parallel = s->parallel};
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0, done = 0;
-    ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &field), field);
-    config.ring = kind == RING;
-    ok(attn_cache_size(&config, &bytes, &field), field);
-    ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &field), field);
+    ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &error), &error);
+    config.kind = kind == RING ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
+    ok(attn_cache_size(&config, &bytes, &error), &error);
+    ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &error), &error);
     a.cache = append_args.cache;
-    a.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    a.options.causal = 1;
     a.q_len = 1;
     for (size_t step = 0; step < 4; step++) {
         append_args.len = step == 0 ? s->kv_len - 3 : 1;
-        append_args.k.data = a.k.data + done * s->key_size;
-        append_args.v.data = a.v.data + done * s->value_size;
+        append_args.k.data = (const float *)a.k.data + done * s->key_width;
+        append_args.v.data = (const float *)a.v.data + done * s->value_width;
         done += append_args.len;
-        ok(attn_layer_append_workspace(layer, &append_args, &bytes, &field), field);
-        ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &field), field);
+        ok(attn_layer_append_workspace(layer, &append_args, &bytes, &error), &error);
+        ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &error), &error);
         a.kv_len = done;
         forward(layer, &a, s->hidden);
     }
@@ -738,20 +755,25 @@ static void layer_cases(void) {
 static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, const attn_parallel *parallel) {
     begin("merge/%zu-parts/%zux%zux%zu", parts, heads, q_len, size);
     attn_tensor o[8];
-    const float *log_sum_exp_of[8];
+    attn_tensor log_sum_exp_of[8];
     size_t rows = 2 * heads * q_len;
     for (size_t i = 0; i < parts; i++) {
         float *lse = numbers(rows);
         lse[below(rows)] = float_of(0xff800000);
-        log_sum_exp_of[i] = lse;
-        o[i] = (attn_tensor){numbers(rows * size), heads * q_len * size, q_len * size, size};
+        log_sum_exp_of[i] = (attn_tensor){.data = lse};
+        o[i] = (attn_tensor){numbers(rows * size), ATTN_F32, heads * q_len * size, q_len * size, size, 1};
     }
-    attn_merge_args args = {now.isa, parts, 2, heads, q_len, size, o, log_sum_exp_of, {0}, outputs(rows), parallel};
-    args.merged = (attn_tensor_out){outputs(rows * size), heads * q_len * size, q_len * size, size};
-    const char *field = "";
-    ok(attn_merge(&args, &field), field);
+    attn_merge_args args = {.isa = now.isa, .parts = parts, .batch = 2, .heads = heads, .q_len = q_len};
+    args.value_size = size;
+    args.o = o;
+    args.log_sum_exp = log_sum_exp_of;
+    args.merged_log_sum_exp.data = outputs(rows);
+    args.parallel = parallel;
+    args.merged = (attn_tensor_out){outputs(rows * size), ATTN_F32, heads * q_len * size, q_len * size, size, 1};
+    attn_error error = {0};
+    ok(attn_merge(&args, &error), &error);
     add(args.merged.data, rows * size);
-    add(args.merged_log_sum_exp, rows);
+    add(args.merged_log_sum_exp.data, rows);
     end();
 }
 
@@ -765,13 +787,15 @@ static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transpos
     if (is_transposed)
         config.w.bias = numbers(n);
     attn_gemm *gemm = NULL;
-    const char *field = "";
+    attn_error error = {0};
     size_t bytes = 0;
-    ok(attn_gemm_size(&config, &bytes, &field), field);
-    ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &field), field);
-    ok(attn_gemm_workspace(gemm, m, k + gap, &bytes, &field), field);
+    ok(attn_gemm_size(&config, &bytes, &error), &error);
+    ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &error), &error);
     float *y = outputs(m * n), *x = numbers(m * (k + gap));
-    ok(attn_gemm_run(gemm, m, x, k + gap, y, n, take(bytes), bytes, parallel, &field), field);
+    attn_gemm_run_args args = {.m = m, .parallel = parallel};
+    args.x = (attn_tensor){.data = x, .row_stride = k + gap};
+    args.y = (attn_tensor_out){.data = y, .row_stride = n};
+    ok(attn_gemm_run(gemm, &args, &error), &error);
     add(y, m * n);
     end();
 }
@@ -792,12 +816,14 @@ static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empt
           in_place ? "/in-place" : "");
     enum { BATCH = 2, ROWS = 5 };
     float *x = numbers(BATCH * ROWS * cols), *y = in_place ? x : outputs(BATCH * ROWS * cols);
-    attn_softmax_args args = {now.isa, BATCH,       ROWS, cols,         x,     ROWS * cols, cols,
-                              y,       ROWS * cols, cols, {kind, NULL}, empty, NULL};
+    attn_softmax_args args = {.isa = now.isa, .batch = BATCH, .rows = ROWS, .cols = cols, .empty = empty};
+    args.x = (attn_tensor){x, ATTN_F32, ROWS * cols, 0, cols, 1};
+    args.y = (attn_tensor_out){y, ATTN_F32, ROWS * cols, 0, cols, 1};
+    args.valid.kind = kind;
     if (kind != ATTN_VALID_ALL)
-        args.valid.lens = lengths((size_t)BATCH * ROWS, cols);
-    const char *field = "";
-    ok(attn_masked_softmax(&args, &field), field);
+        args.valid.lens.i64 = lengths((size_t)BATCH * ROWS, cols);
+    attn_error error = {0};
+    ok(attn_masked_softmax(&args, &error), &error);
     add(y, BATCH * ROWS * cols);
     end();
 }
@@ -816,13 +842,14 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
     enum { BATCH = 2 };
     size_t row = heads * head_size + gap, n = BATCH * len * heads * head_size;
     float *split = outputs(n), *merged = outputs(BATCH * len * row);
-    attn_transpose_args args = {now.isa, BATCH,     len, heads, head_size, numbers(BATCH * len * row),
-                                split,   len * row, row, NULL};
-    const char *field = "";
-    ok(attn_transpose_qkv(&args, &field), field);
-    args.x = split;
-    args.y = merged;
-    ok(attn_transpose_output(&args, &field), field);
+    attn_transpose_args args = {.isa = now.isa, .batch = BATCH, .len = len, .heads = heads, .head_size = head_size};
+    args.x = (attn_tensor){numbers(BATCH * len * row), ATTN_F32, len * row, 0, row, 1};
+    args.y.data = split;
+    attn_error error = {0};
+    ok(attn_transpose_qkv(&args, &error), &error);
+    args.x = (attn_tensor){.data = split};
+    args.y = (attn_tensor_out){merged, ATTN_F32, len * row, 0, row, 1};
+    ok(attn_transpose_output(&args, &error), &error);
     add(split, n);
     add(merged, BATCH * len * row);
     end();

@@ -64,30 +64,52 @@ static size_t row_offset(const int64_t *cu, size_t b, size_t row, size_t batch_s
     return cu ? ((size_t)cu[b] + row) * row_stride : b * batch_stride + row * row_stride;
 }
 
+static wide offset(const attn_options *options, size_t b) {
+    if (options->position_offsets.i64)
+        return (wide)options->position_offsets.i64[b];
+    if (options->position_offsets.i32)
+        return (wide)options->position_offsets.i32[b];
+    return (wide)options->position_offset;
+}
+
+/* Keys up to which a sequence is valid. */
+static wide valid_end(const struct oracle_shape *s, size_t b) {
+    wide keys = (wide)own_keys(s, b);
+    if (s->options->valid.kind == ATTN_VALID_ALL)
+        return keys;
+    wide len = (wide)s->options->valid.lens.i64[b];
+    return len < 0 ? 0 : len < keys ? len : keys;
+}
+
 /* Where a query row stands among the keys. */
 static wide position(const struct oracle_shape *s, size_t b, size_t row) {
-    if (s->options->causal == ATTN_CAUSAL_TOP_LEFT)
+    switch (s->options->position) {
+    case ATTN_POSITION_TOP_LEFT:
         return (wide)row;
-    if (s->options->causal == ATTN_CAUSAL_OFFSET)
-        return (wide)row + (wide)s->options->causal_offset;
-    return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
+    case ATTN_POSITION_OFFSET:
+        return (wide)row + offset(s->options, b);
+    case ATTN_POSITION_VALID_END:
+        return (wide)row + valid_end(s, b) - (wide)own_rows(s, b);
+    default:
+        return (wide)row + (wide)own_keys(s, b) - (wide)own_rows(s, b);
+    }
 }
 
 /* ---- Which keys a row sees ---- */
 
 static int within_lengths(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
-    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= (wide)options->valid.lens[b])
+    if (options->valid.kind == ATTN_VALID_PER_SEQUENCE && (wide)key >= (wide)options->valid.lens.i64[b])
         return 0;
-    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= (wide)options->valid.lens[b * s->q_len + row])
+    if (options->valid.kind == ATTN_VALID_PER_ROW && (wide)key >= (wide)options->valid.lens.i64[b * s->q_len + row])
         return 0;
-    return !options->starts || (wide)key >= (wide)options->starts[b];
+    return !options->starts.i64 || (wide)key >= (wide)options->starts.i64[b];
 }
 
 static int within_window(const struct oracle_shape *s, size_t b, size_t row, size_t key) {
     const attn_options *options = s->options;
     wide at = position(s, b, row);
-    if (options->causal != ATTN_CAUSAL_NONE && (wide)key > at)
+    if (options->causal && (wide)key > at)
         return 0;
     if (options->window_left && (wide)key <= at - (wide)options->window_left)
         return 0;
@@ -96,15 +118,23 @@ static int within_window(const struct oracle_shape *s, size_t b, size_t row, siz
 
 static double bias_at(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
     const attn_tensor *bias = &options->bias;
-    return !bias->data
-               ? 0
-               : (double)bias->data[b * bias->batch_stride + head * bias->head_stride + row * bias->row_stride + key];
+    if (!bias->data)
+        return 0;
+    if (options->bias_len && key >= options->bias_len)
+        return -INFINITY;
+    return (double)((const float *)bias->data)[b * bias->batch_stride + head * bias->head_stride +
+                                               row * bias->row_stride + key * bias->col_stride];
 }
 
 static int within_mask(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
-    const attn_mask *mask = &options->mask;
-    if (mask->data && !mask->data[b * mask->batch_stride + head * mask->head_stride + row * mask->row_stride + key])
+    const attn_tensor *mask = &options->mask;
+    if (mask->data && options->mask_len && key >= options->mask_len)
         return 0;
+    if (mask->data) {
+        size_t at = b * mask->batch_stride + head * mask->head_stride + row * mask->row_stride + key * mask->col_stride;
+        if ((((const uint8_t *)mask->data)[at] != 0) == (options->mask_hides != 0))
+            return 0;
+    }
     return bias_at(options, b, head, row, key) != -INFINITY;
 }
 
@@ -138,7 +168,7 @@ static void rotate_all(const struct oracle_shape *s, const struct matrix *q, con
     if (!s->rotary)
         return;
     for (size_t b = 0; b < s->batch; b++) {
-        double offset = s->options->rotary_offsets ? (double)s->options->rotary_offsets[b] : 0;
+        double offset = s->options->rotary_offsets.i64 ? (double)s->options->rotary_offsets.i64[b] : 0;
         for (size_t h = 0; h < s->heads; h++)
             for (size_t i = 0; i < own_rows(s, b); i++) {
                 size_t start = ((b * s->heads + h) * s->q_len + i) * s->head_size;
@@ -297,7 +327,8 @@ static struct matrix dense(const attn_tensor *t, const int64_t *cu, size_t batch
     for (size_t b = 0; b < batch; b++)
         for (size_t h = 0; h < heads; h++)
             for (size_t i = 0; i < oracle_len(cu, b, len); i++) {
-                const float *row = t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
+                const float *row =
+                    (const float *)t->data + row_offset(cu, b, i, t->batch_stride, t->row_stride) + h * t->head_stride;
                 for (size_t c = 0; c < size; c++) {
                     size_t at = ((b * heads + h) * len + i) * size + c;
                     m.value[at] = (double)row[c];
@@ -315,8 +346,8 @@ static struct oracle_shape attention_shape(const attn_attention_args *args, cons
                                  .kv_len = args->kv_len,
                                  .head_size = args->head_size,
                                  .value_size = args->value_size ? args->value_size : args->head_size,
-                                 .q_cu = args->q_cu.cu,
-                                 .kv_cu = args->kv_cu.cu,
+                                 .q_cu = args->q_cu.cu.i64,
+                                 .kv_cu = args->kv_cu.cu.i64,
                                  .scale = args->scale != 0 ? (double)args->scale : 1 / sqrt((double)args->head_size),
                                  .options = &args->options,
                                  .rotary = args->options.rotary ? rotary : NULL};
@@ -344,13 +375,13 @@ int oracle_sees(const attn_attention_args *args, size_t b, size_t head, size_t r
 /* ---- The layer ---- */
 
 /* x W + b with the columns split: element [b][h][i][c] is column h * head_size + c of row i of sequence b. */
-static struct matrix project(const attn_rows *x, const int64_t *cu, size_t batch, size_t len, size_t in,
+static struct matrix project(const attn_tensor *x, const int64_t *cu, size_t batch, size_t len, size_t in,
                              const attn_linear *w, size_t heads, size_t head_size) {
     struct matrix m = matrix(batch * len * heads * head_size);
     for (size_t b = 0; b < batch; b++)
         for (size_t i = 0; i < oracle_len(cu, b, len); i++)
             for (size_t n = 0; n < heads * head_size; n++) {
-                const float *row = x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
+                const float *row = (const float *)x->data + row_offset(cu, b, i, x->batch_stride, x->row_stride);
                 size_t at = ((b * heads + n / head_size) * len + i) * head_size + n % head_size;
                 m.value[at] = w->bias ? (double)w->bias[n] : 0;
                 m.magnitude[at] = fabs(m.value[at]);
@@ -370,17 +401,18 @@ static void forget_magnitude(const struct matrix *m, size_t count) {
 }
 
 /* Merges the heads of o and multiplies by W_o. */
-static struct matrix project_output(const struct oracle_shape *s, const struct matrix *o, const attn_linear *w) {
-    size_t hidden = s->heads * s->head_size;
-    struct matrix y = matrix(s->batch * s->q_len * hidden);
+static struct matrix project_output(const struct oracle_shape *s, const struct matrix *o, const attn_linear *w,
+                                    size_t out_size) {
+    size_t size = s->value_size, merged = s->heads * size;
+    struct matrix y = matrix(s->batch * s->q_len * out_size);
     for (size_t b = 0; b < s->batch; b++)
         for (size_t i = 0; i < own_rows(s, b); i++)
-            for (size_t n = 0; n < hidden; n++) {
-                size_t at = (b * s->q_len + i) * hidden + n;
+            for (size_t n = 0; n < out_size; n++) {
+                size_t at = (b * s->q_len + i) * out_size + n;
                 y.value[at] = w->bias ? (double)w->bias[n] : 0;
                 y.magnitude[at] = fabs(y.value[at]);
-                for (size_t p = 0; p < hidden; p++) {
-                    size_t from = ((b * s->heads + p / s->head_size) * s->q_len + i) * s->head_size + p % s->head_size;
+                for (size_t p = 0; p < merged; p++) {
+                    size_t from = ((b * s->heads + p / size) * s->q_len + i) * size + p % size;
                     double weight = (double)w->weight[p * w->in_stride + n * w->out_stride];
                     y.value[at] += o->value[from] * weight;
                     y.magnitude[at] += o->magnitude[from] * fabs(weight);
@@ -391,29 +423,31 @@ static struct matrix project_output(const struct oracle_shape *s, const struct m
 
 void oracle_layer(const attn_layer_config *config, const attn_layer_args *args, const attn_rotary_config *rotary,
                   struct oracle *result) {
-    size_t head_size = config->hidden / config->heads;
+    size_t head_size = config->head_size ? config->head_size : config->hidden / config->heads;
+    size_t value_size = config->value_size ? config->value_size : head_size;
     struct oracle_shape s = {.batch = args->batch,
                              .heads = config->heads,
                              .kv_heads = config->kv_heads ? config->kv_heads : config->heads,
                              .q_len = args->q_len,
                              .kv_len = args->kv_len,
                              .head_size = head_size,
-                             .value_size = head_size,
-                             .q_cu = args->q_cu.cu,
-                             .kv_cu = args->kv_cu.cu,
+                             .value_size = value_size,
+                             .q_cu = args->q_cu.cu.i64,
+                             .kv_cu = args->kv_cu.cu.i64,
                              .scale = config->scale != 0 ? (double)config->scale : 1 / sqrt((double)head_size),
                              .options = &args->options,
                              .rotary = args->options.rotary ? rotary : NULL};
-    struct matrix q = project(&args->q, s.q_cu, s.batch, s.q_len, config->query_size, &config->w_q, s.heads, head_size);
+    struct matrix q =
+        project(&args->q, s.q_cu, s.batch, s.q_len, config->query_width, &config->w_q, s.heads, head_size);
     struct matrix k =
-        project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_size, &config->w_k, s.kv_heads, head_size);
+        project(&args->k, s.kv_cu, s.batch, s.kv_len, config->key_width, &config->w_k, s.kv_heads, head_size);
     struct matrix v =
-        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_size, &config->w_v, s.kv_heads, head_size);
-    struct matrix o = matrix(s.batch * s.heads * s.q_len * head_size);
+        project(&args->v, s.kv_cu, s.batch, s.kv_len, config->value_width, &config->w_v, s.kv_heads, value_size);
+    struct matrix o = matrix(s.batch * s.heads * s.q_len * value_size);
     forget_magnitude(&q, s.batch * s.heads * s.q_len * head_size);
     forget_magnitude(&k, s.batch * s.kv_heads * s.kv_len * head_size);
     attend(&s, &q, &k, &v, &o, result);
-    struct matrix y = project_output(&s, &o, &config->w_o);
+    struct matrix y = project_output(&s, &o, &config->w_o, config->out_size ? config->out_size : s.heads * head_size);
     result->output = y.value;
     result->magnitude = y.magnitude;
     matrix_free(q);

@@ -87,20 +87,20 @@ PROBLEM_API struct tensor tensor_copy(const struct tensor *t, enum layout layout
 }
 
 PROBLEM_API attn_tensor tensor_in(const struct tensor *t) {
-    return (attn_tensor){t->data, t->batch_stride, t->head_stride, t->row_stride};
+    return (attn_tensor){t->data, ATTN_F32, t->batch_stride, t->head_stride, t->row_stride, 1};
 }
 
 PROBLEM_API attn_tensor_out tensor_out(const struct tensor *t) {
-    return (attn_tensor_out){t->data, t->batch_stride, t->head_stride, t->row_stride};
+    return (attn_tensor_out){t->data, ATTN_F32, t->batch_stride, t->head_stride, t->row_stride, 1};
 }
 
 /* As [batch, len, size], for one head. */
-PROBLEM_API attn_rows tensor_rows(const struct tensor *t) {
-    return (attn_rows){t->data, t->batch_stride, t->row_stride};
+PROBLEM_API attn_tensor tensor_rows(const struct tensor *t) {
+    return (attn_tensor){t->data, ATTN_F32, t->batch_stride, 0, t->row_stride, 1};
 }
 
-PROBLEM_API attn_rows_out tensor_rows_out(const struct tensor *t) {
-    return (attn_rows_out){t->data, t->batch_stride, t->row_stride};
+PROBLEM_API attn_tensor_out tensor_rows_out(const struct tensor *t) {
+    return (attn_tensor_out){t->data, ATTN_F32, t->batch_stride, 0, t->row_stride, 1};
 }
 
 /* Fails the test where anything but the elements was written. */
@@ -153,8 +153,8 @@ PROBLEM_API struct attention_result attention_result_new(const attn_attention_ar
                                  .kv_len =
                                      args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
     size_t size = args->value_size ? args->value_size : args->head_size;
-    r.o = args->q_cu.cu ? tensor_new(layout, 1, args->heads, args->q_cu.total, size, flush)
-                        : tensor_new(layout, args->batch, args->heads, args->q_len, size, flush);
+    r.o = args->q_cu.cu.i64 ? tensor_new(layout, 1, args->heads, args->q_cu.total, size, flush)
+                            : tensor_new(layout, args->batch, args->heads, args->q_len, size, flush);
     r.weights = guarded_floats(r.rows * r.kv_len, flush);
     r.scores = guarded_floats(r.rows * r.kv_len, flush);
     r.log_sum_exp = guarded_floats(r.rows, flush);
@@ -164,11 +164,11 @@ PROBLEM_API struct attention_result attention_result_new(const attn_attention_ar
 /* Runs with a workspace of exactly the size that was asked for. */
 PROBLEM_API void attention_run_into(const attn_attention_args *args, enum flush flush) {
     size_t bytes = 0;
-    const char *field = "none";
-    assert_ok(attn_attention_workspace(args, &bytes, &field));
+    attn_error error = {.field = "none"};
+    assert_ok(attn_attention_workspace(args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, flush);
-    assert_ok(attn_attention(args, workspace, bytes, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_attention(args, workspace, bytes, &error));
+    assert_string_equal(error.field, "none");
     guarded_free(workspace);
 }
 
@@ -177,9 +177,9 @@ PROBLEM_API struct attention_result attention_run(const attn_attention_args *arg
     struct attention_result r = attention_result_new(args, layout, flush);
     attn_attention_args full = *args;
     full.o = tensor_out(&r.o);
-    full.options.weights = r.weights;
-    full.options.scores = r.scores;
-    full.options.log_sum_exp = r.log_sum_exp;
+    full.options.weights.data = r.weights;
+    full.options.scores.data = r.scores;
+    full.options.log_sum_exp.data = r.log_sum_exp;
     attention_run_into(&full, flush);
     return r;
 }
@@ -194,7 +194,8 @@ PROBLEM_API void attention_free(struct attention_result *r) {
 /* The output of query row `row` of a head of sequence `b`. */
 PROBLEM_API float *attention_row(const attn_attention_args *args, const struct attention_result *r, size_t b,
                                  size_t head, size_t row) {
-    return args->q_cu.cu ? tensor_row(&r->o, 0, head, (size_t)args->q_cu.cu[b] + row) : tensor_row(&r->o, b, head, row);
+    return args->q_cu.cu.i64 ? tensor_row(&r->o, 0, head, (size_t)args->q_cu.cu.i64[b] + row)
+                             : tensor_row(&r->o, b, head, row);
 }
 
 #define assert_same_result(expected, actual) test_same_result(expected, actual, __FILE__, __LINE__)
@@ -243,7 +244,7 @@ PROBLEM_API size_t lens_count(attn_valid_kind kind, size_t batch, size_t q_len) 
 
 /* No lengths without a kind. */
 PROBLEM_API attn_valid_lens valid_lens(attn_valid_kind kind, const int64_t *lens) {
-    return (attn_valid_lens){kind, kind == ATTN_VALID_ALL ? NULL : lens};
+    return (attn_valid_lens){.kind = kind, .lens.i64 = kind == ATTN_VALID_ALL ? NULL : lens};
 }
 
 /* ---- Layer ---- */
@@ -256,11 +257,35 @@ struct layer_weights {
     float *weight[LAYER_WEIGHTS], *bias[LAYER_WEIGHTS];
 };
 
+/* What a config stands for. */
+struct layer_sizes {
+    size_t kv_heads, head_size, value_size, out_size;
+};
+
+PROBLEM_API struct layer_sizes layer_sizes_of(const attn_layer_config *config) {
+    struct layer_sizes s = {config->kv_heads, config->head_size, config->value_size, config->out_size};
+    s.kv_heads = s.kv_heads ? s.kv_heads : config->heads;
+    s.head_size = s.head_size ? s.head_size : config->hidden / config->heads;
+    s.value_size = s.value_size ? s.value_size : s.head_size;
+    s.out_size = s.out_size ? s.out_size : config->heads * s.head_size;
+    return s;
+}
+
+/* A config with that head size, said in any of the ways there are, and each other size of its own or the usual one. */
+PROBLEM_API void random_layer_sizes(struct test_random *random, attn_layer_config *config, size_t head_size) {
+    config->head_size = random_below(random, 2) ? head_size : 0;
+    config->hidden = config->head_size && random_below(random, 2) ? 0 : config->heads * head_size;
+    config->value_size = random_below(random, 2) ? random_between(random, 1, 40) : 0;
+    config->out_size = random_below(random, 2) ? random_between(random, 1, 90) : 0;
+}
+
 PROBLEM_API void layer_weight_sizes(const attn_layer_config *config, size_t which, size_t *in, size_t *out) {
-    size_t kv_heads = config->kv_heads ? config->kv_heads : config->heads;
-    const size_t ins[] = {config->query_size, config->key_size, config->value_size, config->hidden};
+    struct layer_sizes s = layer_sizes_of(config);
+    const size_t ins[] = {config->query_width, config->key_width, config->value_width, config->heads * s.value_size};
+    const size_t outs[] = {config->heads * s.head_size, s.kv_heads * s.head_size, s.kv_heads * s.value_size,
+                           s.out_size};
     *in = ins[which];
-    *out = which == LAYER_K || which == LAYER_V ? kv_heads * (config->hidden / config->heads) : config->hidden;
+    *out = outs[which];
 }
 
 PROBLEM_API attn_linear *layer_linear(attn_layer_config *config, size_t which) {
@@ -318,18 +343,18 @@ PROBLEM_API struct layer_result layer_run(const attn_layer *layer, const attn_la
     struct layer_result r = {.rows = args->batch * config->heads * args->q_len,
                              .kv_len = args->cache ? attn_cache_length(args->cache, ATTN_ALL_SEQUENCES) : args->kv_len};
     attn_layer_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
-    r.y = tensor_new(layout, args->batch, 1, args->q_len, config->hidden, flush);
+    r.y = tensor_new(layout, args->batch, 1, args->q_len, layer_sizes_of(config).out_size, flush);
     r.weights = guarded_floats(r.rows * r.kv_len, flush);
     r.log_sum_exp = guarded_floats(r.rows, flush);
     full.y = tensor_rows_out(&r.y);
-    full.options.weights = r.weights;
-    full.options.log_sum_exp = r.log_sum_exp;
-    assert_ok(attn_layer_workspace(layer, &full, &bytes, &field));
+    full.options.weights.data = r.weights;
+    full.options.log_sum_exp.data = r.log_sum_exp;
+    assert_ok(attn_layer_workspace(layer, &full, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, flush);
-    assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_layer_forward(layer, &full, workspace, bytes, &error));
+    assert_string_equal(error.field, "none");
     guarded_free(workspace);
     return r;
 }
@@ -365,21 +390,21 @@ PROBLEM_API attn_cache *cache_create(const attn_cache_config *config, void **mem
 PROBLEM_API void cache_append(attn_cache *cache, size_t len, attn_tensor k, attn_tensor v,
                               const attn_parallel *parallel) {
     attn_cache_append_args args = {.len = len, .k = k, .v = v, .parallel = parallel};
-    const char *field = "none";
-    assert_ok(attn_cache_append(cache, &args, &field));
-    assert_string_equal(field, "none");
+    attn_error error = {.field = "none"};
+    assert_ok(attn_cache_append(cache, &args, &error));
+    assert_string_equal(error.field, "none");
 }
 
 /* The rows from `begin` on. */
 PROBLEM_API attn_tensor tensor_from(const struct tensor *t, size_t begin) {
     attn_tensor in = tensor_in(t);
-    in.data += begin * t->row_stride;
+    in.data = (const float *)in.data + begin * t->row_stride;
     return in;
 }
 
-PROBLEM_API attn_rows rows_from(const struct tensor *t, size_t begin) {
-    attn_rows rows = tensor_rows(t);
-    rows.data += begin * t->row_stride;
+PROBLEM_API attn_tensor rows_from(const struct tensor *t, size_t begin) {
+    attn_tensor rows = tensor_rows(t);
+    rows.data = (const float *)rows.data + begin * t->row_stride;
     return rows;
 }
 

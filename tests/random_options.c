@@ -31,11 +31,11 @@ static struct spread draw_spread(struct test_random *random, size_t batch, size_
     return s;
 }
 
-static attn_mask draw_mask(struct test_random *random, struct drawn_options *drawn, const struct spread *s) {
+static attn_tensor draw_mask(struct test_random *random, struct drawn_options *drawn, const struct spread *s) {
     uint8_t *mask = keep(drawn, guarded_alloc(s->count, 1, FLUSH_END));
     for (size_t i = 0; i < s->count; i++)
         mask[i] = random_below(random, 4) ? (uint8_t)random_between(random, 1, 255) : 0;
-    return (attn_mask){mask, s->batch_stride, s->head_stride, s->row_stride};
+    return (attn_tensor){mask, ATTN_BOOL, s->batch_stride, s->head_stride, s->row_stride, 1};
 }
 
 static attn_tensor draw_bias(struct test_random *random, struct drawn_options *drawn, const struct spread *s) {
@@ -44,7 +44,7 @@ static attn_tensor draw_bias(struct test_random *random, struct drawn_options *d
     for (size_t i = 0; i < s->count; i++)
         if (random_below(random, 8) == 0)
             bias[i] = -INFINITY;
-    return (attn_tensor){bias, s->batch_stride, s->head_stride, s->row_stride};
+    return (attn_tensor){bias, ATTN_F32, s->batch_stride, s->head_stride, s->row_stride, 1};
 }
 
 static const float *draw_per_head(struct test_random *random, struct drawn_options *drawn, size_t heads) {
@@ -57,19 +57,48 @@ static size_t draw_window(struct test_random *random, size_t kv_len) {
     return random_below(random, 8) ? random_between(random, 1, kv_len + 2) : PTRDIFF_MAX;
 }
 
+/* One offset for all, or one for each sequence, as integers of either size. */
+static void draw_offsets(struct test_random *random, struct drawn_options *drawn, size_t batch, size_t q_len,
+                         size_t kv_len) {
+    attn_options *o = &drawn->options;
+    size_t which = random_below(random, 3);
+    int64_t *i64 = which == 1 ? keep(drawn, guarded_alloc(batch * sizeof *i64, sizeof *i64, FLUSH_END)) : NULL;
+    int32_t *i32 = which == 2 ? keep(drawn, guarded_alloc(batch * sizeof *i32, sizeof *i32, FLUSH_END)) : NULL;
+    for (size_t b = 0; b < batch; b++) {
+        int64_t offset = (int64_t)random_below(random, q_len + kv_len + 1) - (int64_t)q_len;
+        if (i64)
+            i64[b] = offset;
+        else if (i32)
+            i32[b] = (int32_t)offset;
+        else
+            o->position_offset = offset;
+    }
+    o->position_offsets = (attn_ints){i64, i32};
+}
+
+static void draw_position(struct test_random *random, struct drawn_options *drawn, size_t batch, size_t q_len,
+                          size_t kv_len) {
+    attn_options *o = &drawn->options;
+    o->position = (attn_position)random_below(random, ATTN_POSITION_OFFSET + 1);
+    if (o->position == ATTN_POSITION_VALID_END && o->valid.kind == ATTN_VALID_PER_ROW)
+        o->position = ATTN_POSITION_BOTTOM_RIGHT;
+    if (o->position == ATTN_POSITION_OFFSET)
+        draw_offsets(random, drawn, batch, q_len, kv_len);
+}
+
 struct drawn_options draw_options(struct test_random *random, size_t batch, size_t heads, size_t q_len, size_t kv_len) {
     struct drawn_options drawn = {0};
     attn_options *o = &drawn.options;
     struct spread s;
     if (now_and_then(random)) {
         o->valid.kind = (attn_valid_kind)random_between(random, 1, 2);
-        o->valid.lens = keep(&drawn, random_lens(random, lens_count(o->valid.kind, batch, q_len), kv_len, FLUSH_END));
+        o->valid.lens.i64 =
+            keep(&drawn, random_lens(random, lens_count(o->valid.kind, batch, q_len), kv_len, FLUSH_END));
     }
     if (now_and_then(random))
-        o->starts = keep(&drawn, random_lens(random, batch, kv_len / 2, FLUSH_END));
-    o->causal = (attn_causal)random_below(random, 4);
-    if (o->causal == ATTN_CAUSAL_OFFSET)
-        o->causal_offset = (int64_t)random_below(random, q_len + kv_len + 1) - (int64_t)q_len;
+        o->starts.i64 = keep(&drawn, random_lens(random, batch, kv_len / 2, FLUSH_END));
+    o->causal = random_below(random, 4) != 0;
+    draw_position(random, &drawn, batch, q_len, kv_len);
     o->window_left = now_and_then(random) ? draw_window(random, kv_len) : 0;
     o->window_right = now_and_then(random) ? draw_window(random, kv_len) : 0;
     s = draw_spread(random, batch, heads, q_len, kv_len);
@@ -95,24 +124,30 @@ void drawn_options_free(struct drawn_options *drawn) {
 attn_options options_of_sequence(const attn_options *options, size_t b, size_t q_len) {
     attn_options o = *options;
     if (o.valid.kind != ATTN_VALID_ALL)
-        o.valid.lens += o.valid.kind == ATTN_VALID_PER_ROW ? b * q_len : b;
-    if (o.starts)
-        o.starts += b;
-    if (o.rotary_offsets)
-        o.rotary_offsets += b;
+        o.valid.lens.i64 += o.valid.kind == ATTN_VALID_PER_ROW ? b * q_len : b;
+    if (o.starts.i64)
+        o.starts.i64 += b;
+    if (o.rotary_offsets.i64)
+        o.rotary_offsets.i64 += b;
+    if (o.position_offsets.i64)
+        o.position_offsets.i64 += b;
+    if (o.position_offsets.i32)
+        o.position_offsets.i32 += b;
     if (o.mask.data)
-        o.mask.data += b * o.mask.batch_stride;
+        o.mask.data = (const uint8_t *)o.mask.data + b * o.mask.batch_stride;
     if (o.bias.data)
-        o.bias.data += b * o.bias.batch_stride;
-    o.weights = o.scores = o.log_sum_exp = NULL;
+        o.bias.data = (const float *)o.bias.data + b * o.bias.batch_stride;
+    o.weights = o.scores = o.log_sum_exp = (attn_tensor_out){0};
     return o;
 }
 
 attn_options options_without_intervals(const attn_options *options) {
     attn_options o = *options;
     o.valid = (attn_valid_lens){0};
-    o.causal = ATTN_CAUSAL_NONE;
-    o.causal_offset = 0;
+    o.causal = 0;
+    o.position = ATTN_POSITION_BOTTOM_RIGHT;
+    o.position_offset = 0;
+    o.position_offsets = (attn_ints){NULL, NULL};
     o.window_left = o.window_right = 0;
     return o;
 }
@@ -120,9 +155,11 @@ attn_options options_without_intervals(const attn_options *options) {
 const char *options_text(const attn_options *o) {
     static char text[320];
     snprintf(text, sizeof text,
-             "valid=%d starts=%d causal=%d offset=%" PRId64 " window=%zu,%zu mask=%d soft_cap=%g alibi=%d bias=%d "
+             "valid=%d starts=%d causal=%d position=%d offset=%" PRId64
+             " offsets=%d%d window=%zu,%zu mask=%d soft_cap=%g alibi=%d bias=%d "
              "sinks=%d empty=%d rotary=%d stage=%d",
-             (int)o->valid.kind, o->starts != NULL, (int)o->causal, o->causal_offset, o->window_left, o->window_right,
+             (int)o->valid.kind, o->starts.i64 != NULL, o->causal, (int)o->position, o->position_offset,
+             o->position_offsets.i64 != NULL, o->position_offsets.i32 != NULL, o->window_left, o->window_right,
              o->mask.data != NULL, (double)o->soft_cap, o->alibi != NULL, o->bias.data != NULL, o->sinks != NULL,
              (int)o->empty, o->rotary != NULL, (int)o->score_stage);
     return text;

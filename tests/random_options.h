@@ -4,7 +4,7 @@
 
 #include "problem.h"
 
-enum { OPTIONS_ARRAYS = 8 };
+enum { OPTIONS_ARRAYS = 9 };
 
 struct drawn_options {
     attn_options options;

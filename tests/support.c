@@ -232,6 +232,15 @@ void test_fail_at(const char *file, int line, const char *format, ...) {
     abort();
 }
 
+/* ---- Options ---- */
+
+void set_order(attn_options *options, enum order order) {
+    static const attn_position positions[] = {
+        [ORDER_TOP_LEFT] = ATTN_POSITION_TOP_LEFT, [ORDER_OFFSET] = ATTN_POSITION_OFFSET};
+    options->causal = order != ORDER_NONE;
+    options->position = positions[order];
+}
+
 /* ---- Random numbers: xoshiro256** of a splitmix64 seed ---- */
 
 static uint64_t splitmix(uint64_t *state) {
@@ -517,6 +526,16 @@ void test_matrix_free(struct test_matrix *matrix) {
     test_matrix_check(matrix);
     guarded_free(matrix->data);
     matrix->data = NULL;
+}
+
+/* ---- Calls ---- */
+
+attn_status gemm_rows(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                      const attn_parallel *parallel, attn_error *error) {
+    attn_gemm_run_args args = {.m = m, .parallel = parallel};
+    args.x = (attn_tensor){.data = x, .row_stride = x_stride};
+    args.y = (attn_tensor_out){.data = y, .row_stride = y_stride};
+    return attn_gemm_run(gemm, &args, error);
 }
 
 /* ---- Comparison ---- */

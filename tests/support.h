@@ -53,6 +53,12 @@ const char *test_group(void);
  * faults. */
 void test_case(const char *format, ...) ATTN_PRINTF(1, 2);
 
+/* ---- Options ---- */
+
+/* Causality and the position of rows at once, for sweeps over both. */
+enum order { ORDER_NONE, ORDER_BOTTOM_RIGHT, ORDER_TOP_LEFT, ORDER_OFFSET };
+void set_order(attn_options *options, enum order order);
+
 /* ---- Random numbers ---- */
 
 struct test_random {
@@ -123,6 +129,12 @@ void test_matrix_fill(const struct test_matrix *matrix, struct test_random *rand
 void test_matrix_check(const struct test_matrix *matrix);
 /* Checks and frees. */
 void test_matrix_free(struct test_matrix *matrix);
+
+/* ---- Calls ---- */
+
+/* attn_gemm_run with its arguments in a row. */
+attn_status gemm_rows(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
+                      const attn_parallel *parallel, attn_error *error);
 
 /* ---- Comparison ---- */
 

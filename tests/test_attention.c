@@ -48,7 +48,7 @@ static void test_same_bits_across_spans(void **state) {
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .kv_heads = 1, .q_len = 3 + i};
         args.kv_len = kv_lens[test_quick() ? 2 + i : i];
         args.head_size = 20;
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
         args.options.valid.kind = i % 2 ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
         check_against_reference(&random, TEST_NORMAL, &args);
     }
@@ -328,9 +328,9 @@ static void test_outputs_are_independent(void **state) {
             float *log_sum_exp = asked == 2 ? guarded_floats(full.rows, FLUSH_END) : NULL;
             float *scores = asked == 3 ? guarded_floats(full.rows * full.kv_len, FLUSH_END) : NULL;
             p.args.o = tensor_out(&o);
-            p.args.options.weights = weights;
-            p.args.options.log_sum_exp = log_sum_exp;
-            p.args.options.scores = scores;
+            p.args.options.weights.data = weights;
+            p.args.options.log_sum_exp.data = log_sum_exp;
+            p.args.options.scores.data = scores;
             attention_run_into(&p.args, FLUSH_END);
             assert_same_tensor(&full.o, &o);
             if (weights)
@@ -358,7 +358,7 @@ static void test_many_rows_over_few_keys(void **state) {
     for (size_t i = 0; i < 9 * (sizeof q_lens / sizeof *q_lens); i++) {
         attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 2, .q_len = q_lens[i / 9], .kv_len = 20};
         args.head_size = 5;
-        args.options.causal = (attn_causal)(i % 3);
+        set_order(&args.options, (enum order)(i % 3));
         args.options.valid.kind = (attn_valid_kind)(i / 3 % 3);
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);

@@ -3,6 +3,7 @@
 #include "faults.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* ---- Kernel level ---- */
 
@@ -50,29 +51,31 @@ static void test_gemm(void **state) {
     BAD_MEMORY(gemm_create, gemm_size, "memory", memory);
     GOOD(gemm_create, a.gemm_config_value.w.bias = NULL);
 
-    BAD(gemm_workspace, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
-    BAD(gemm_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
-    BAD_SIZE(gemm_workspace, "m", m);
-
     BAD(gemm_run, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
-    BAD(gemm_run, ATTN_NULL_POINTER, "x", a.x = NULL);
-    BAD(gemm_run, ATTN_NULL_POINTER, "y", a.y = NULL);
-    BAD_SIZE(gemm_run, "m", m);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = GEMM_K - 1);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "x_stride", a.x_stride = 0);
-    BAD(gemm_run, ATTN_BAD_STRIDE, "y_stride", a.y_stride = GEMM_N - 1);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = SIZE_MAX);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.x_stride = POWER(60)); /* above PTRDIFF_MAX bytes only */
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.y_stride = SIZE_MAX / 2);
-    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.m = PTRDIFF_MAX);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.y = arena.q + GEMM_M * GEMM_K - 1);
-    BAD(gemm_run, ATTN_OVERLAP, "y", a.x = arena.o + GEMM_M * GEMM_N - 1);
-    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.parallel = &a.parallel_value);
-    GOOD(gemm_run, a.y = arena.q + GEMM_M * GEMM_K);
-    GOOD(gemm_run, a.x = arena.o + GEMM_M * GEMM_N);
-    GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.parallel = &a.parallel_value);
-    GOOD(gemm_run, a.m = 0; a.x = NULL; a.y = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "args", a.gemm_run_args = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "x.data", a.gemm_args.x.data = NULL);
+    BAD(gemm_run, ATTN_NULL_POINTER, "y.data", a.gemm_args.y.data = NULL);
+    BAD_SIZE(gemm_run, "m", gemm_args.m);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = GEMM_K - 1);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = 0);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "y.row_stride", a.gemm_args.y.row_stride = GEMM_N - 1);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.x.row_stride = SIZE_MAX);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.x.row_stride = POWER(60)); /* above PTRDIFF_MAX bytes only */
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.y.row_stride = SIZE_MAX / 2);
+    BAD(gemm_run, ATTN_OVERFLOW, any_name, a.gemm_args.m = PTRDIFF_MAX);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K - 1);
+    BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N - 1);
+    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
+        a.gemm_args.parallel = &a.parallel_value);
+    BAD_ROWS(gemm_run, "x", gemm_args.x);
+    BAD_ROWS(gemm_run, "y", gemm_args.y);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "x.head_stride", a.gemm_args.x.head_stride = 1);
+    BAD(gemm_run, ATTN_BAD_STRIDE, "y.head_stride", a.gemm_args.y.head_stride = 1);
+    GOOD(gemm_run, a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K);
+    GOOD(gemm_run, a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N);
+    GOOD(gemm_run, a.parallel_value = (attn_parallel){0}; a.gemm_args.parallel = &a.parallel_value);
+    GOOD(gemm_run, a.gemm_args.m = 0; a.gemm_args.x.data = NULL; a.gemm_args.y.data = NULL);
 }
 
 static void test_masked_softmax(void **state) {
@@ -82,84 +85,99 @@ static void test_masked_softmax(void **state) {
     BAD_SIZE(masked_softmax, "batch", softmax.batch);
     BAD_SIZE(masked_softmax, "rows", softmax.rows);
     BAD_SIZE(masked_softmax, "cols", softmax.cols);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "x", a.softmax.x = NULL);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "y", a.softmax.y = NULL);
-    BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "x.data", a.softmax.x.data = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "y.data", a.softmax.y.data = NULL);
+    BAD(masked_softmax, ATTN_NULL_POINTER, "valid.lens", a.softmax.valid.lens.i64 = NULL);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)3);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.kind", a.softmax.valid.kind = (attn_valid_kind)-1);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.lens", a.softmax.valid.kind = ATTN_VALID_ALL; a.softmax.rows = 0);
     BAD(masked_softmax, ATTN_BAD_VALUE, "empty", a.softmax.empty = (attn_empty_rows)2);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "x_row_stride", a.softmax.x_row_stride = COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_row_stride", a.softmax.y_row_stride = 0);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = ROWS * COLS - 1);
-    BAD(masked_softmax, ATTN_BAD_STRIDE, "y_batch_stride", a.softmax.y_batch_stride = 0);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "x.row_stride", a.softmax.x.row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.row_stride", a.softmax.y.row_stride = COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.row_stride", a.softmax.y.row_stride = 0);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.batch_stride", a.softmax.y.batch_stride = ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.batch_stride", a.softmax.y.batch_stride = 0);
     BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.batch = PTRDIFF_MAX);
     BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.rows = PTRDIFF_MAX);
-    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.x_batch_stride = SIZE_MAX);
-    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.y_row_stride = SIZE_MAX / 2);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q + BATCH * ROWS * COLS - 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
-        a.softmax.y_batch_stride = ROWS * (COLS + 1));
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.x.batch_stride = SIZE_MAX);
+    BAD(masked_softmax, ATTN_OVERFLOW, any_name, a.softmax.y.row_stride = SIZE_MAX / 2);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q + BATCH * ROWS * COLS - 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
+        a.softmax.y.batch_stride = ROWS * (COLS + 1));
     BAD(masked_softmax, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
         a.softmax.parallel = &a.parallel_value);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_batch_stride = ROWS * COLS + 1);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.x_batch_stride = 0);
-    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y = arena.q; a.softmax.y_row_stride = COLS + 1;
-        a.softmax.x_batch_stride = a.softmax.y_batch_stride = ROWS * (COLS + 1));
-    GOOD(masked_softmax, a.softmax.y = arena.q);
-    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.batch = 1; a.softmax.y_batch_stride = 0);
-    GOOD(masked_softmax, a.softmax.y = arena.q; a.softmax.rows = 1; a.softmax.y_row_stride = 0);
-    GOOD(masked_softmax, a.softmax.y = arena.q + BATCH * ROWS * COLS);
-    GOOD(masked_softmax, a.softmax.x = arena.o + BATCH * ROWS * COLS);
-    GOOD(masked_softmax, a.softmax.x_batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.batch_stride = ROWS * COLS + 1);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.x.batch_stride = 0);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
+        a.softmax.x.batch_stride = a.softmax.y.batch_stride = ROWS * (COLS + 1));
+    BAD_ROWS(masked_softmax, "x", softmax.x);
+    BAD_ROWS(masked_softmax, "y", softmax.y);
+    BAD_INTS(masked_softmax, "valid.lens", softmax.valid.lens);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "x.head_stride", a.softmax.x.head_stride = 1);
+    BAD(masked_softmax, ATTN_BAD_STRIDE, "y.head_stride", a.softmax.y.head_stride = ROWS * COLS);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.row_stride", a.softmax.valid.row_stride = 1);
+    BAD(masked_softmax, ATTN_BAD_VALUE, "valid.batch_stride", a.softmax.valid = (attn_valid_lens){.batch_stride = 1});
+    GOOD(masked_softmax, a.softmax.y.data = arena.q);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.batch = 1; a.softmax.y.batch_stride = 0);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.rows = 1; a.softmax.y.row_stride = 0);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q + BATCH * ROWS * COLS);
+    GOOD(masked_softmax, a.softmax.x.data = arena.o + BATCH * ROWS * COLS);
+    GOOD(masked_softmax, a.softmax.x.batch_stride = 0);
     GOOD(masked_softmax, a.softmax.valid = (attn_valid_lens){0});
-    GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x = NULL; a.softmax.y = NULL);
-    GOOD(masked_softmax, a.softmax.cols = 0; a.softmax.x = NULL; a.softmax.y = NULL);
+    GOOD(masked_softmax, a.softmax.batch = 0; a.softmax.x.data = NULL; a.softmax.y.data = NULL);
+    GOOD(masked_softmax, a.softmax.cols = 0; a.softmax.x.data = NULL; a.softmax.y.data = NULL);
 }
 
-static void transposes(function *call, size_t x_floats) {
+static void transposes(function *call, const char *row_name, size_t x_floats) {
     BAD(call, ATTN_NULL_POINTER, "args", a.transpose_args = NULL);
     BAD_ISA(call, transpose.isa);
     BAD_SIZE(call, "batch", transpose.batch);
     BAD_SIZE(call, "len", transpose.len);
     BAD_SIZE(call, "heads", transpose.heads);
     ZERO_OR_BAD_SIZE(call, "head_size", transpose.head_size);
-    BAD(call, ATTN_NULL_POINTER, "x", a.transpose.x = NULL);
-    BAD(call, ATTN_NULL_POINTER, "y", a.transpose.y = NULL);
-    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = HIDDEN - 1);
-    BAD(call, ATTN_BAD_STRIDE, "merged_row_stride", a.transpose.merged_row_stride = 0);
-    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride",
-        a.transpose.merged_batch_stride = (Q_LEN - 1) * HIDDEN + HIDDEN - 1);
-    BAD(call, ATTN_BAD_STRIDE, "merged_batch_stride", a.transpose.merged_batch_stride = 0);
-    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.heads = PTRDIFF_MAX; a.transpose.merged_row_stride = PTRDIFF_MAX);
+    BAD(call, ATTN_NULL_POINTER, "x.data", a.transpose.x.data = NULL);
+    BAD(call, ATTN_NULL_POINTER, "y.data", a.transpose.y.data = NULL);
+    BAD(call, ATTN_BAD_STRIDE, row_name, a.merged_row_stride = HIDDEN - 1);
+    BAD(call, ATTN_BAD_STRIDE, row_name, a.merged_row_stride = 0);
+    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.heads = PTRDIFF_MAX; a.merged_row_stride = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.head_size = PTRDIFF_MAX; a.transpose.heads = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.batch = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.transpose.len = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.transpose.merged_batch_stride = SIZE_MAX);
-    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q);
-    BAD(call, ATTN_OVERLAP, "y", a.transpose.y = arena.q + x_floats - 1);
+    BAD(call, ATTN_OVERFLOW, any_name, a.merged_batch_stride = SIZE_MAX);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y.data = arena.q);
+    BAD(call, ATTN_OVERLAP, "y", a.transpose.y.data = arena.q + x_floats - 1);
     BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.transpose.parallel = &a.parallel_value);
-    GOOD(call, a.transpose.y = arena.q + x_floats);
-    GOOD(call, a.transpose.x = arena.o + x_floats);
-    GOOD(call, a.transpose.batch = 0; a.transpose.x = NULL; a.transpose.y = NULL);
-    GOOD(call, a.transpose.len = 0; a.transpose.x = NULL; a.transpose.y = NULL);
-    GOOD(call, a.transpose.heads = 0; a.transpose.x = NULL; a.transpose.y = NULL);
+    GOOD(call, a.transpose.y.data = arena.q + x_floats);
+    GOOD(call, a.transpose.x.data = arena.o + x_floats);
+    GOOD(call, a.transpose.batch = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
+    GOOD(call, a.transpose.len = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
+    GOOD(call, a.transpose.heads = 0; a.transpose.x.data = NULL; a.transpose.y.data = NULL);
 }
 
 static void test_transposes(void **state) {
     (void)state;
-    transposes(transpose_qkv, BATCH * Q_LEN * HIDDEN);
-    transposes(transpose_output, BATCH * Q_LEN * HIDDEN);
+    BAD_ROWS(transpose_qkv, "x", transpose.x);
+    BAD_ROWS(transpose_output, "y", transpose.y);
+    BAD(transpose_qkv, ATTN_BAD_VALUE, "y.type", a.transpose.y.type = ATTN_BOOL);
+    BAD(transpose_output, ATTN_BAD_VALUE, "x.type", a.transpose.x.type = ATTN_BOOL);
+    transposes(transpose_qkv, "x.row_stride", BATCH * Q_LEN * HIDDEN);
+    transposes(transpose_output, "y.row_stride", BATCH * Q_LEN * HIDDEN);
+    BAD(transpose_qkv, ATTN_BAD_STRIDE, "x.head_stride", a.transpose.x.head_stride = HEAD_SIZE);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y.head_stride", a.transpose.y.head_stride = HEAD_SIZE);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y", a.merged_batch_stride = (Q_LEN - 1) * HIDDEN + HIDDEN - 1);
+    BAD(transpose_output, ATTN_BAD_STRIDE, "y", a.merged_batch_stride = 0);
+    BAD(transpose_qkv, ATTN_BAD_STRIDE, "y", a.transpose.y.row_stride = HEAD_SIZE);
+    GOOD(transpose_qkv, a.merged_batch_stride = 0);
 }
 
 /* ---- Attention ---- */
 
 static void put_offset(attn_options *options, int64_t offset) {
-    options->causal = ATTN_CAUSAL_OFFSET;
-    options->causal_offset = offset;
+    options->causal = 1;
+    options->position = ATTN_POSITION_OFFSET;
+    options->position_offset = offset;
 }
 
 /* The options of attention and of the layer. */
@@ -168,14 +186,44 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)3);                     \
         BAD(call, ATTN_BAD_VALUE, "options.valid.kind", a.member.valid.kind = (attn_valid_kind)-1);                    \
         BAD(call, ATTN_BAD_VALUE, "options.valid.lens", a.member.valid.kind = ATTN_VALID_ALL);                         \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", a.member.causal_offset = 1);                                \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, INT64_MIN);                           \
-            a.member.causal = ATTN_CAUSAL_TOP_LEFT);                                                                   \
-        BAD(call, ATTN_BAD_VALUE, "options.causal_offset", put_offset(&a.member, -1);                                  \
-            a.member.causal = ATTN_CAUSAL_BOTTOM_RIGHT);                                                               \
-        BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets = arena.offsets);                  \
-        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)4);                                 \
-        BAD(call, ATTN_BAD_VALUE, "options.causal", a.member.causal = (attn_causal)-1);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", a.member.position_offset = 1);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, INT64_MIN);                         \
+            a.member.position = ATTN_POSITION_TOP_LEFT);                                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, -1);                                \
+            a.member.position = ATTN_POSITION_VALID_END);                                                              \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offset", put_offset(&a.member, 1);                                 \
+            a.member.position_offsets.i64 = arena.offsets);                                                            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", a.member.position_offsets.i64 = arena.offsets);          \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", a.member.position_offsets.i32 = arena.pages);            \
+        BAD(call, ATTN_BAD_VALUE, "options.position_offsets", put_offset(&a.member, 0);                                \
+            a.member.position_offsets = (attn_ints){arena.offsets, arena.pages});                                      \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = ATTN_POSITION_VALID_END;                     \
+            a.member.valid.kind = ATTN_VALID_PER_ROW);                                                                 \
+        BAD_INTS(call, "options.valid.lens", member.valid.lens);                                                       \
+        BAD_INTS(call, "options.starts", member.starts);                                                               \
+        BAD_INTS(call, "options.rotary_offsets", member.rotary_offsets);                                               \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.row_stride", a.member.valid.row_stride = 1);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.row_stride", a.member.valid = (attn_valid_lens){.row_stride = 1});    \
+        BAD(call, ATTN_BAD_VALUE, "options.valid.batch_stride",                                                        \
+            a.member.valid = (attn_valid_lens){.batch_stride = 1});                                                    \
+        BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = ATTN_F32);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = (attn_type)-1);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_BOOL);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.mask_len", a.member.mask = (attn_tensor){0}; a.member.mask_len = 1);        \
+        BAD(call, ATTN_BAD_VALUE, "options.bias_len", a.member.bias = (attn_tensor){0}; a.member.bias_len = 1);        \
+        BAD(call, ATTN_BAD_VALUE, "options.mask_hides", a.member.mask = (attn_tensor){0}; a.member.mask_hides = 1);    \
+        BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BOOL);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.scores.type", a.member.scores.type = ATTN_BOOL);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.log_sum_exp.type", a.member.log_sum_exp.type = ATTN_BOOL);                  \
+        BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1; a.member.scores.data = NULL);   \
+        BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1;                                 \
+            a.member.score_stage = ATTN_SCORE_MASKED);                                                                 \
+        GOOD(call, a.member.scores_hidden = 1);                                                                        \
+        GOOD(call, a.member.mask_hides = -1; a.member.mask_len = a.member.bias_len = KV_LEN);                          \
+        GOOD(call, a.member.valid.batch_stride = 1);                                                                   \
+        BAD(call, ATTN_BAD_VALUE, "options.rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);              \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = (attn_position)4);                           \
+        BAD(call, ATTN_BAD_VALUE, "options.position", a.member.position = (attn_position)-1);                          \
         BAD_SIZE(call, "options.window_left", member.window_left);                                                     \
         BAD_SIZE(call, "options.window_right", member.window_right);                                                   \
         BAD(call, ATTN_BAD_VALUE, "options.soft_cap", a.member.soft_cap = NAN);                                        \
@@ -189,26 +237,28 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.dropout", a.member.dropout = INFINITY);                                     \
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)3);                  \
         BAD(call, ATTN_BAD_VALUE, "options.score_stage", a.member.score_stage = (attn_score_stage)-1);                 \
-        BAD(call, ATTN_NULL_POINTER, "options.parallel.run", a.parallel_value.run = NULL;                              \
-            a.member.parallel = &a.parallel_value);                                                                    \
         GOOD(call, put_offset(&a.member, INT64_MIN));                                                                  \
+        GOOD(call, a.member.causal = -1);                                                                              \
+        GOOD(call, put_offset(&a.member, 0); a.member.position_offsets.i64 = arena.offsets);                           \
+        GOOD(call, put_offset(&a.member, 0); a.member.position_offsets.i32 = arena.pages);                             \
+        GOOD(call, a.member.position = ATTN_POSITION_VALID_END);                                                       \
         GOOD(call, put_offset(&a.member, INT64_MAX));                                                                  \
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \
-        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets);                           \
+        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets.i64 = arena.offsets);                       \
         GOOD(call, a.member.mask.data = NULL; a.member.bias.data = NULL; a.member.dropout_seed = 1);                   \
-        GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores = NULL);                                  \
+        GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores.data = NULL);                             \
     } while (0)
 
 /* An optional output on top of whatever else the call reads or writes, `o_floats` of main output among it. */
 #define BAD_OPTION_OUTPUT(call, name, options, output, o_floats)                                                       \
     do {                                                                                                               \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.o + (o_floats)-1);                                      \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.q);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.k);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.v);                                                     \
-        BAD(call, ATTN_OVERLAP, name, a.options.output = arena.bias);                                                  \
-        BAD(call, ATTN_OVERLAP, name, a.options.mask.data = (const uint8_t *)a.options.output);                        \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.o + (o_floats)-1);                                 \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.q);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.k);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.v);                                                \
+        BAD(call, ATTN_OVERLAP, name, a.options.output.data = arena.bias);                                             \
+        BAD(call, ATTN_OVERLAP, name, a.options.mask.data = a.options.output.data);                                    \
     } while (0)
 
 enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
@@ -216,7 +266,21 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
 /* What options point to, given how many floats the main output has. */
 #define BAD_OPTION_DATA(call, member, o_floats)                                                                        \
     do {                                                                                                               \
-        BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens = NULL);                                \
+        BAD(call, ATTN_NULL_POINTER, "options.valid.lens", a.member.valid.lens.i64 = NULL);                            \
+        BAD(call, ATTN_BAD_SIZE, "options.mask_len", a.member.mask_len = KV_LEN + 1);                                  \
+        BAD(call, ATTN_BAD_SIZE, "options.bias_len", a.member.bias_len = SIZE_MAX);                                    \
+        BAD(call, ATTN_BAD_STRIDE, "options.mask", a.member.mask = (attn_tensor){arena.mask, ATTN_BOOL, 0, 0, 0, 0});  \
+        BAD(call, ATTN_BAD_STRIDE, "options.bias", a.member.bias = (attn_tensor){.data = arena.bias});                 \
+        BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.col_stride = SIZE_MAX);                                 \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.col_stride = PTRDIFF_MAX / 4);                          \
+        BAD(call, ATTN_BAD_STRIDE, "options.weights", a.member.weights.col_stride = 1);                                \
+        BAD(call, ATTN_BAD_STRIDE, "options.scores", a.member.scores.row_stride = KV_LEN);                             \
+        BAD(call, ATTN_BAD_STRIDE, "options.scores",                                                                   \
+            a.member.scores = (attn_tensor_out){arena.scores, ATTN_F32, 300, 60, 10, 3});                              \
+        BAD(call, ATTN_BAD_STRIDE, "options.log_sum_exp", a.member.log_sum_exp.row_stride = 1);                        \
+        BAD(call, ATTN_OVERFLOW, "options.scores",                                                                     \
+            a.member.scores = (attn_tensor_out){arena.scores, ATTN_F32, SIZE_MAX / 2, 60, 10, 1});                     \
+        BAD(call, ATTN_OVERFLOW, "options.weights", a.member.weights.col_stride = SIZE_MAX);                           \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.batch_stride = SIZE_MAX);                               \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.head_stride = SIZE_MAX / 2);                            \
         BAD(call, ATTN_OVERFLOW, "options.mask", a.member.mask.row_stride = PTRDIFF_MAX);                              \
@@ -230,19 +294,19 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
         BAD_OPTION_OUTPUT(call, "options.weights", member, weights, o_floats);                                         \
         BAD_OPTION_OUTPUT(call, "options.scores", member, scores, o_floats);                                           \
         BAD_OPTION_OUTPUT(call, "options.log_sum_exp", member, log_sum_exp, o_floats);                                 \
-        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights);                                 \
-        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores = a.member.weights + WEIGHTS - 1);                   \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights);                       \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.weights + WEIGHTS - 1);         \
-        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp = a.member.scores + WEIGHTS - 1);          \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores.data = arena.weights);                               \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.scores.data = arena.weights + WEIGHTS - 1);                 \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.weights);                     \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.weights + WEIGHTS - 1);       \
+        BAD(call, ATTN_OVERLAP, "options.log_sum_exp", a.member.log_sum_exp.data = arena.scores + WEIGHTS - 1);        \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN + 1);               \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN + 1);           \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = -(KV_LEN - Q_LEN) - 1);                \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = -(KV_LEN - Q_LEN) - 1);            \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                        \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
-            a.member.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                        \
         arena.offsets[BATCH - 1] = 0;                                                                                  \
         BAD(call, ATTN_BAD_VALUE, "options.rotary", a.member.rotary = arena.rotary;                                    \
             put_offset(&a.member, POSITIONS - Q_LEN + 1));                                                             \
@@ -250,7 +314,7 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
             put_offset(&a.member, INT64_MAX));                                                                         \
         GOOD(call, a.member.rotary = arena.rotary; put_offset(&a.member, POSITIONS - Q_LEN));                          \
         GOOD(call, put_offset(&a.member, INT32_MIN / 4));                                                              \
-        GOOD(call, a.member.weights = NULL; a.member.scores = NULL; a.member.log_sum_exp = NULL);                      \
+        GOOD(call, a.member.weights.data = NULL; a.member.scores.data = NULL; a.member.log_sum_exp.data = NULL);       \
         GOOD(call, a.member.valid = (attn_valid_lens){0});                                                             \
         GOOD(call, a.member.mask.batch_stride = a.member.mask.head_stride = a.member.mask.row_stride = 0);             \
         GOOD(call, a.member.bias.batch_stride = a.member.bias.head_stride = a.member.bias.row_stride = 0);             \
@@ -272,6 +336,7 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
 
 static void attention_sizes(function *call) {
     BAD(call, ATTN_NULL_POINTER, "args", a.attention_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.attention.parallel = &a.parallel_value);
     BAD_ISA(call, attention.isa);
     BAD_SIZE(call, "batch", attention.batch);
     BAD_SIZE(call, "heads", attention.heads);
@@ -349,24 +414,34 @@ static void test_attention(void **state) {
          a.attention.k.batch_stride = a.attention.v.batch_stride = SIZE_MAX);
     BAD_OPTION_DATA(attention, attention.options, o_floats);
     BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0});
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 0, 0, 0}; a.attention.q_len = 1);
-    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, 1, 0, 0};
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1});
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
+        a.attention.q_len = 1);
+    BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 1, 0, 0, 1};
         a.attention.q_cu = packed(0, 1, 2, 2));
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0});
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention));
-    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, 0, 0, 0};
+    BAD_ROWS(attention, "q", attention.q);
+    BAD_ROWS(attention, "k", attention.k);
+    BAD_ROWS(attention, "v", attention.v);
+    BAD_ROWS(attention, "o", attention.o);
+    BAD(attention, ATTN_BAD_VALUE, "q_cu.cu", a.attention.q_cu = packed(0, 1, 2, 3);
+        a.attention.q_cu.cu.i32 = arena.pages);
+    BAD(attention, ATTN_BAD_VALUE, "kv_cu.cu", a.attention.kv_cu = packed(0, 1, 2, 3);
+        a.attention.kv_cu.cu.i32 = arena.pages);
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1});
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
+        one_sequence(&a.attention));
+    BAD(attention, ATTN_BAD_STRIDE, "k", a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
         a.attention.kv_cu = packed(0, 1, 1, 1));
     GOOD(attention, a.attention.q.batch_stride = a.attention.k.head_stride = a.attention.v.row_stride = 0);
-    GOOD(attention, a.attention.q = (attn_tensor){arena.q, 0, 0, HEAD_SIZE});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, HEAD_SIZE, 0});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 1, 0, 0});
-    GOOD(attention, a.attention.v = (attn_tensor){arena.v, 0, 0, 0});
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; one_sequence(&a.attention);
+    GOOD(attention, a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, HEAD_SIZE, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, HEAD_SIZE, 0, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 1, 0, 0, 1});
+    GOOD(attention, a.attention.v = (attn_tensor){arena.v, ATTN_F32, 0, 0, 0, 1});
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; one_sequence(&a.attention);
          a.attention.kv_len = 1);
-    GOOD(attention, a.attention.k = (attn_tensor){arena.k, 0, 0, 0}; a.attention.kv_len = 0);
-    GOOD(attention, a.attention.q = a.attention.k = (attn_tensor){arena.q, 0, 0, 0}; one_sequence(&a.attention);
-         a.attention.q_len = a.attention.kv_len = 1);
+    GOOD(attention, a.attention.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; a.attention.kv_len = 0);
+    GOOD(attention, a.attention.q = a.attention.k = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
+         one_sequence(&a.attention); a.attention.q_len = a.attention.kv_len = 1);
 }
 
 static void test_merge(void **state) {
@@ -380,11 +455,11 @@ static void test_merge(void **state) {
     BAD_SIZE(merge, "q_len", merge.q_len);
     BAD_SIZE(merge, "value_size", merge.value_size);
     BAD(merge, ATTN_NULL_POINTER, "o", a.merge.o = NULL);
-    BAD(merge, ATTN_NULL_POINTER, "o", arena.parts[PARTS - 1].data = NULL);
+    BAD(merge, ATTN_NULL_POINTER, "o.data", arena.parts[PARTS - 1].data = NULL);
     arena.parts[PARTS - 1].data = arena.k;
     BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", a.merge.log_sum_exp = NULL);
-    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp", arena.part_log_sum_exp[PARTS - 1] = NULL);
-    arena.part_log_sum_exp[PARTS - 1] = arena.q;
+    BAD(merge, ATTN_NULL_POINTER, "log_sum_exp.data", arena.part_log_sum_exp[PARTS - 1].data = NULL);
+    arena.part_log_sum_exp[PARTS - 1].data = arena.q;
     BAD(merge, ATTN_NULL_POINTER, "merged.data", a.merge.merged.data = NULL);
     BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.row_stride = VALUE_SIZE - 1);
     BAD(merge, ATTN_BAD_STRIDE, "merged", a.merge.merged.head_stride = 0);
@@ -398,11 +473,23 @@ static void test_merge(void **state) {
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.v);
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.k + o_floats - 1);
     BAD(merge, ATTN_OVERLAP, "merged", a.merge.merged.data = arena.q);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.o + o_floats - 1);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.k);
-    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp = arena.q + rows - 1);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.o + o_floats - 1);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.k);
+    BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.q + rows - 1);
     BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
-    GOOD(merge, a.merge.merged_log_sum_exp = NULL);
+    BAD_ROWS(merge, "merged", merge.merged);
+    BAD(merge, ATTN_BAD_VALUE, "merged_log_sum_exp.type", a.merge.merged_log_sum_exp.type = ATTN_BOOL);
+    BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.row_stride = 1);
+    BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.col_stride = 1);
+    BAD(merge, ATTN_BAD_VALUE, "o.type", arena.parts[0].type = ATTN_BOOL);
+    arena.parts[0].type = ATTN_F32;
+    BAD(merge, ATTN_BAD_STRIDE, "o.col_stride", arena.parts[0].col_stride = 2);
+    arena.parts[0].col_stride = 1;
+    BAD(merge, ATTN_BAD_VALUE, "log_sum_exp.type", arena.part_log_sum_exp[1].type = ATTN_BOOL);
+    arena.part_log_sum_exp[1].type = ATTN_F32;
+    BAD(merge, ATTN_BAD_STRIDE, "log_sum_exp", arena.part_log_sum_exp[1].col_stride = 1);
+    arena.part_log_sum_exp[1].col_stride = 0;
+    GOOD(merge, a.merge.merged_log_sum_exp.data = NULL);
     GOOD(merge, a.merge.parts = 1);
     GOOD(merge, a.merge.batch = 0; a.merge.merged.data = NULL);
     GOOD(merge, a.merge.q_len = 0; a.merge.merged.data = NULL);
@@ -447,25 +534,37 @@ static void test_rotary(void **state) {
 static void layer_configs(function *call) {
     BAD(call, ATTN_NULL_POINTER, "config", a.layer_config = NULL);
     BAD_ISA(call, layer_config_value.isa);
-    ZERO_OR_BAD_SIZE(call, "query_size", layer_config_value.query_size);
-    ZERO_OR_BAD_SIZE(call, "key_size", layer_config_value.key_size);
-    ZERO_OR_BAD_SIZE(call, "value_size", layer_config_value.value_size);
+    ZERO_OR_BAD_SIZE(call, "query_width", layer_config_value.query_width);
+    ZERO_OR_BAD_SIZE(call, "key_width", layer_config_value.key_width);
+    ZERO_OR_BAD_SIZE(call, "value_width", layer_config_value.value_width);
     ZERO_OR_BAD_SIZE(call, "hidden", layer_config_value.hidden);
     ZERO_OR_BAD_SIZE(call, "heads", layer_config_value.heads);
     BAD_SIZE(call, "kv_heads", layer_config_value.kv_heads);
+    BAD_SIZE(call, "head_size", layer_config_value.head_size);
+    BAD_SIZE(call, "value_size", layer_config_value.value_size);
+    BAD_SIZE(call, "out_size", layer_config_value.out_size);
     BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 3);
     BAD(call, ATTN_BAD_SIZE, "heads", a.layer_config_value.heads = 2 * HIDDEN);
+    BAD(call, ATTN_BAD_SIZE, "hidden", a.layer_config_value.head_size = HEAD_SIZE + 1);
+    BAD(call, ATTN_BAD_SIZE, "hidden", a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden--);
     BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 3);
     BAD(call, ATTN_BAD_SIZE, "kv_heads", a.layer_config_value.kv_heads = 2 * HEADS);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = NAN);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -INFINITY);
     BAD(call, ATTN_BAD_VALUE, "scale", a.layer_config_value.scale = -0.0f);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_size = PTRDIFF_MAX);
-    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.query_width = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.key_width = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_width = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(60));
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.hidden = POWER(31));
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.head_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX / HEADS);
+    BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.out_size = PTRDIFF_MAX);
+    GOOD(call, a.layer_config_value.head_size = HEAD_SIZE);
+    GOOD(call, a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden = 0);
+    GOOD(call, a.layer_config_value.value_size = HEAD_SIZE; a.layer_config_value.out_size = HIDDEN);
 }
 
 #define BAD_LINEAR(name, member)                                                                                       \
@@ -498,6 +597,7 @@ static void test_layer_creation(void **state) {
 static void layer_sizes(function *call) {
     BAD(call, ATTN_NULL_POINTER, "layer", a.layer = NULL);
     BAD(call, ATTN_NULL_POINTER, "args", a.layer_args = NULL);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.forward.parallel = &a.parallel_value);
     BAD_SIZE(call, "batch", forward.batch);
     BAD_SIZE(call, "q_len", forward.q_len);
     BAD_SIZE(call, "kv_len", forward.kv_len);
@@ -517,8 +617,8 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);
     BAD(call, ATTN_MISMATCH, "batch", a.forward.cache = arena.layer_cache; a.forward.batch = 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.forward.cache = arena.layer_cache; a.forward.kv_len = KV_LEN - 1);
-    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
-    GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_rows){0});
+    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
+    GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
     GOOD(call, a.forward.batch = 0; a.forward.q.data = NULL; a.forward.y.data = NULL);
 }
 
@@ -537,13 +637,14 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.row_stride", a.forward.y.row_stride = HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = Q_LEN * HIDDEN - 1);
     BAD(layer_forward, ATTN_BAD_STRIDE, "y.batch_stride", a.forward.y.batch_stride = 0);
-    BAD(layer_forward, ATTN_BAD_STRIDE, "q.batch_stride", a.forward.q = (attn_rows){arena.q, 0, 0};
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.batch_stride", a.forward.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1};
         a.forward.q_len = 1);
-    BAD(layer_forward, ATTN_BAD_STRIDE, "k.batch_stride", a.forward.k = (attn_rows){arena.k, 0, 0};
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.batch_stride", a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
         a.forward.kv_len = 1);
-    GOOD(layer_forward, a.forward.q = (attn_rows){arena.q, 0, QUERY_WIDTH}; a.forward.q_len = 1);
-    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_cu = packed(0, 1, 1, 1));
-    GOOD(layer_forward, a.forward.k = (attn_rows){arena.k, 0, 0}; a.forward.kv_len = 0);
+    GOOD(layer_forward, a.forward.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, QUERY_WIDTH, 1}; a.forward.q_len = 1);
+    GOOD(layer_forward, a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1};
+         a.forward.kv_cu = packed(0, 1, 1, 1));
+    GOOD(layer_forward, a.forward.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1}; a.forward.kv_len = 0);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.q.batch_stride = SIZE_MAX);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.k.row_stride = SIZE_MAX / 4);
     BAD(layer_forward, ATTN_OVERFLOW, any_name, a.forward.v.batch_stride = SIZE_MAX / 4);
@@ -552,6 +653,14 @@ static void test_layer_forward(void **state) {
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.k + BATCH * KV_LEN * KEY_WIDTH - 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.v + 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.y.data = arena.bias);
+    BAD_ROWS(layer_forward, "q", forward.q);
+    BAD_ROWS(layer_forward, "k", forward.k);
+    BAD_ROWS(layer_forward, "v", forward.v);
+    BAD_ROWS(layer_forward, "y", forward.y);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "q.head_stride", a.forward.q.head_stride = 1);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "k.head_stride", a.forward.k.head_stride = HEAD_SIZE);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "v.head_stride", a.forward.v.head_stride = SIZE_MAX);
+    BAD(layer_forward, ATTN_BAD_STRIDE, "y.head_stride", a.forward.y.head_stride = 1);
     BAD(layer_forward, ATTN_OVERLAP, "y", a.forward.options.mask.data = (const uint8_t *)(arena.o + 1));
     BAD_CU(layer_forward, "q_cu.cu", forward.q_cu, Q_LEN);
     BAD_CU(layer_forward, "kv_cu.cu", forward.kv_cu, KV_LEN);
@@ -601,14 +710,17 @@ static void test_size_queries_at_random(void **state) {
         check_bytes(cache_size(&a, NULL), (long double)cache->batch * cache->kv_heads * cache->capacity *
                                               ((long double)cache->head_size + cache->value_size));
         attn_layer_config *layer = &a.layer_config_value;
-        layer->query_size = size_at_random(&random);
-        layer->key_size = size_at_random(&random);
-        layer->value_size = size_at_random(&random);
+        layer->query_width = size_at_random(&random);
+        layer->key_width = size_at_random(&random);
+        layer->value_width = size_at_random(&random);
         layer->heads = layer->kv_heads = size_at_random(&random);
         layer->hidden = layer->heads < POWER(32) ? layer->heads * 3 : layer->heads;
+        layer->value_size = size_at_random(&random);
+        layer->out_size = size_at_random(&random);
         check_bytes(layer_size(&a, NULL),
-                    (long double)layer->hidden *
-                        ((long double)layer->query_size + layer->key_size + layer->value_size + layer->hidden));
+                    (long double)layer->hidden * ((long double)layer->query_width + layer->key_width) +
+                        (long double)layer->heads * layer->value_size *
+                            ((long double)layer->value_width + layer->out_size));
     }
 }
 
@@ -632,13 +744,13 @@ static void test_runs_at_random(void **state) {
         args->k.head_stride = size_at_random(&random);
         args->v.batch_stride = size_at_random(&random);
         args->o.row_stride = size_at_random(&random);
-        args->options.parallel = random_below(&random, 2) ? &a.parallel_value : NULL;
+        args->parallel = random_below(&random, 2) ? &a.parallel_value : NULL;
         a.forward.batch = size_at_random(&random);
         a.forward.q_len = size_at_random(&random);
         a.forward.kv_len = size_at_random(&random);
         a.forward.q.batch_stride = size_at_random(&random);
         a.forward.y.row_stride = size_at_random(&random);
-        a.forward.options.parallel = args->options.parallel;
+        a.forward.parallel = args->parallel;
         test_case("attention %zu x %zu x %zu x %zu, sizes %zu, %zu; layer %zu x %zu x %zu; %zu threads", args->batch,
                   args->heads, args->q_len, args->kv_len, args->head_size, args->value_size, a.forward.batch,
                   a.forward.q_len, a.forward.kv_len, a.parallel_value.threads);
@@ -657,11 +769,11 @@ static void test_runs_at_random(void **state) {
 static bool are_cumulative(const attn_cu_lens *cu, size_t most) {
     int64_t last = 0;
     for (size_t b = 0; b <= BATCH; b++) {
-        if (cu->cu[b] < last || cu->cu[b] > (int64_t)cu->total)
+        if (cu->cu.i64[b] < last || cu->cu.i64[b] > (int64_t)cu->total)
             return false;
-        if (b > 0 && cu->cu[b] - last > (int64_t)most)
+        if (b > 0 && cu->cu.i64[b] - last > (int64_t)most)
             return false;
-        last = cu->cu[b];
+        last = cu->cu.i64[b];
     }
     return true;
 }
@@ -687,8 +799,8 @@ static void test_cu_at_random(void **state) {
         a.attention.o.batch_stride *= HEADS;
         *(of_keys ? &a.attention.kv_cu : &a.attention.q_cu) = cu;
         *(of_keys ? &a.forward.kv_cu : &a.forward.q_cu) = cu;
-        test_case("%s %jd %jd %jd of %zu", of_keys ? "kv_cu" : "q_cu", (intmax_t)cu.cu[0], (intmax_t)cu.cu[1],
-                  (intmax_t)cu.cu[2], cu.total);
+        test_case("%s %jd %jd %jd of %zu", of_keys ? "kv_cu" : "q_cu", (intmax_t)cu.cu.i64[0], (intmax_t)cu.cu.i64[1],
+                  (intmax_t)cu.cu.i64[2], cu.total);
         attn_status expected = are_cumulative(&cu, of_keys ? KV_LEN : Q_LEN) ? ATTN_OK : ATTN_BAD_VALUE;
         assert_status(expected, attention(&a, NULL));
         assert_status(expected, layer_forward(&a, NULL));
@@ -717,6 +829,57 @@ static void test_status_strings(void **state) {
     }
 }
 
+static void test_status_names(void **state) {
+    (void)state;
+    assert_string_equal("ATTN_OK", attn_status_name(ATTN_OK));
+    assert_string_equal("ATTN_TOO_SMALL", attn_status_name(ATTN_TOO_SMALL));
+    assert_string_equal("ATTN_MISMATCH", attn_status_name(ATTN_MISMATCH));
+    for (int i = 0; i <= ATTN_MISMATCH; i++)
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(attn_status_name((attn_status)j), attn_status_name((attn_status)i));
+    assert_string_equal("no status", attn_status_name((attn_status)-1));
+    assert_string_equal("no status", attn_status_name((attn_status)(ATTN_MISMATCH + 1)));
+}
+
+/* What an error says of a call that fails, made of valid arguments by the statements. */
+#define SAYS(call, text, expected_needed, expected_given, ...)                                                         \
+    do {                                                                                                               \
+        struct arguments a;                                                                                            \
+        attn_error error;                                                                                              \
+        char said[256];                                                                                                \
+        base(&a);                                                                                                      \
+        __VA_ARGS__;                                                                                                   \
+        call(&a, &error);                                                                                              \
+        assert_int_equal(expected_needed, error.needed);                                                               \
+        assert_int_equal(expected_given, error.given);                                                                 \
+        attn_error_text(&error, said, sizeof said);                                                                    \
+        assert_string_equal(text, said);                                                                               \
+    } while (0)
+
+static void test_error_texts(void **state) {
+    (void)state;
+    size_t bytes;
+    char text[64], expected[64];
+    struct arguments measured;
+    base(&measured);
+    assert_ok(attention_workspace(&measured, NULL));
+    bytes = arena.bytes;
+    snprintf(expected, sizeof expected, "bytes: too small: %zu needed, 100 given", bytes);
+    SAYS(attention, expected, bytes, 100, a.bytes = 100);
+    SAYS(attention_workspace, "head_size: too small: at least 1, but 0 given", 1, 0, a.attention.head_size = 0);
+    SAYS(cache_truncate, "sequence: too large: at most 1, but 2 given", BATCH - 1, BATCH, a.sequence = BATCH);
+    SAYS(cache_truncate, "len: too large: at most 5, but 6 given", KV_LEN, KV_LEN + 1, a.len = KV_LEN + 1);
+    SAYS(cache_append, "len: too small: 4 needed, 3 given", 4, CAPACITY - KV_LEN, a.keys.len = 4);
+    SAYS(attention, "kv_len: does not belong together: 5 expected, 4 given", KV_LEN, KV_LEN - 1,
+         a.attention.cache = arena.cache;
+         a.attention.kv_len = KV_LEN - 1);
+    SAYS(attention, "args: a required pointer is NULL", 0, 0, a.attention_args = NULL);
+    attn_error_text(&(attn_error){0}, text, sizeof text);
+    assert_string_equal("success", text);
+    attn_error_text(NULL, text, sizeof text);
+    assert_string_equal("success", text);
+}
+
 /* The tests above have seen every status; a library of scalar only supports what it holds. */
 static void test_every_status_was_provoked(void **state) {
     (void)state;
@@ -743,6 +906,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(test_runs_at_random, set_up),
         cmocka_unit_test_setup(test_cu_at_random, set_up),
         cmocka_unit_test(test_status_strings),
+        cmocka_unit_test(test_status_names),
+        cmocka_unit_test_setup(test_error_texts, set_up),
         cmocka_unit_test(test_every_status_was_provoked),
     };
     return test_run(tests);

@@ -26,6 +26,7 @@ static void test_other_isa(void **state) {
 /* ---- Creation ---- */
 
 static void put_pages(attn_cache_config *config, size_t page_size, size_t pages) {
+    config->kind = ATTN_CACHE_PAGED;
     config->page_size = config->capacity = page_size;
     config->pages = pages;
 }
@@ -44,21 +45,28 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.value_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.capacity = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.cache_config_value.batch = a.cache_config_value.capacity = POWER(32));
-    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 8);
-    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = 40);
-    BAD(call, ATTN_BAD_SIZE, "page_size", a.cache_config_value.page_size = SIZE_MAX - 15);
+    BAD(call, ATTN_BAD_SIZE, "page_size", put_pages(&a.cache_config_value, 8, 1));
+    BAD(call, ATTN_BAD_SIZE, "page_size", put_pages(&a.cache_config_value, 40, 1));
+    BAD(call, ATTN_BAD_SIZE, "page_size", put_pages(&a.cache_config_value, SIZE_MAX - 15, 1);
+        a.cache_config_value.capacity = 16);
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, 0));
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, (size_t)INT32_MAX + 1));
     BAD(call, ATTN_BAD_SIZE, "pages", put_pages(&a.cache_config_value, PAGE, SIZE_MAX));
     BAD(call, ATTN_BAD_VALUE, "pages", a.cache_config_value.pages = PAGES);
     BAD(call, ATTN_BAD_SIZE, "capacity", put_pages(&a.cache_config_value, PAGE, PAGES);
         a.cache_config_value.capacity = PAGE + 1);
-    BAD(call, ATTN_MISMATCH, "ring", put_pages(&a.cache_config_value, PAGE, PAGES); a.cache_config_value.ring = 1);
+    BAD(call, ATTN_BAD_SIZE, "page_size", put_pages(&a.cache_config_value, PAGE, 1);
+        a.cache_config_value.page_size = 0);
+    BAD(call, ATTN_BAD_VALUE, "page_size", put_pages(&a.cache_config_value, PAGE, PAGES);
+        a.cache_config_value.kind = ATTN_CACHE_RING);
+    BAD(call, ATTN_BAD_VALUE, "page_size", a.cache_config_value.page_size = PAGE);
+    BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)3);
+    BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)-1);
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, POWER(40), INT32_MAX));
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
         a.cache_config_value.head_size = POWER(30));
     GOOD(call, a.cache_config_value.value_size = 0);
-    GOOD(call, a.cache_config_value.ring = 1);
+    GOOD(call, a.cache_config_value.kind = ATTN_CACHE_RING);
     GOOD(call, put_pages(&a.cache_config_value, PAGE, 1));
 }
 
@@ -117,11 +125,11 @@ static void test_fork(void **state) {
 /* How many rows each sequence is given, and where they stand; there is room for 3 in each. */
 #define BAD_APPEND_LENGTHS(call, member)                                                                               \
     do {                                                                                                               \
-        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(0, -1));                                            \
-        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(0, INT64_MIN));                                     \
-        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(2, 1));                                             \
-        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens = two_lens(1, INT64_MAX));                                     \
-        BAD(call, ATTN_TOO_SMALL, "len", a.member.lens = two_lens(1, 4); a.member.len = 4);                            \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens.i64 = two_lens(0, -1));                                        \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens.i64 = two_lens(0, INT64_MIN));                                 \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens.i64 = two_lens(2, 1));                                         \
+        BAD(call, ATTN_BAD_VALUE, "lens", a.member.lens.i64 = two_lens(1, INT64_MAX));                                 \
+        BAD(call, ATTN_TOO_SMALL, "len", a.member.lens.i64 = two_lens(1, 4); a.member.len = 4);                        \
         BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 0, 2));                                          \
         BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(-1, 0, 1, 2));                                         \
         BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 2, 1));                                          \
@@ -129,26 +137,32 @@ static void test_fork(void **state) {
         BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, INT64_MAX, INT64_MIN, 3));                          \
         BAD(call, ATTN_TOO_SMALL, "len", a.member.cu = packed(0, 0, 4, 4); a.member.len = 4);                          \
         BAD(call, ATTN_BAD_SIZE, "cu.total", a.member.cu = packed(0, 1, 2, SIZE_MAX));                                 \
-        BAD(call, ATTN_MISMATCH, "lens", a.member.lens = two_lens(1, 1); a.member.cu = packed(0, 1, 2, 2));            \
+        BAD(call, ATTN_MISMATCH, "lens", a.member.lens.i64 = two_lens(1, 1); a.member.cu = packed(0, 1, 2, 2));        \
+        BAD_ROWS(call, "k", member.k);                                                                                 \
+        BAD_ROWS(call, "v", member.v);                                                                                 \
+        BAD_INTS(call, "lens", member.lens);                                                                           \
+        BAD_INTS(call, "rotary_offsets", member.rotary_offsets);                                                       \
+        BAD(call, ATTN_BAD_VALUE, "cu.cu", a.member.cu = packed(0, 1, 2, 2); a.member.cu.cu.i32 = arena.pages);        \
         BAD(call, ATTN_BAD_VALUE, "cu.total", a.member.cu.total = 2);                                                  \
-        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets = arena.offsets);                          \
-        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets = arena.offsets; a.member.len = 0);        \
+        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets);                      \
+        BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.member.rotary_offsets.i64 = arena.offsets; a.member.len = 0);    \
         BAD(call, ATTN_MISMATCH, "rotary", a.member.rotary = arena.wide_rotary);                                       \
-        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
-            arena.offsets[BATCH - 1] = POSITIONS - KV_LEN - 1; a.member.len = 2);                                      \
-        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
-            arena.offsets[BATCH - 1] = POSITIONS - KV_LEN);                                                            \
-        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
-            arena.offsets[BATCH - 1] = -KV_LEN - 1);                                                                   \
-        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
-            arena.offsets[BATCH - 1] = INT64_MAX);                                                                     \
-        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets;   \
-            arena.offsets[BATCH - 1] = INT64_MIN);                                                                     \
-        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets = arena.offsets; a.member.len = 0;          \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary;                                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN - 1;            \
+            a.member.len = 2);                                                                                         \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary;                                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - KV_LEN);               \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary;                                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = -KV_LEN - 1);                      \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary;                                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MAX);                        \
+        BAD(call, ATTN_BAD_VALUE, "rotary", a.member.rotary = arena.rotary;                                            \
+            a.member.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = INT64_MIN);                        \
+        GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets.i64 = arena.offsets; a.member.len = 0;      \
              arena.offsets[BATCH - 1] = INT64_MIN);                                                                    \
         arena.offsets[BATCH - 1] = 0;                                                                                  \
         GOOD(call, a.member.len = 0; a.member.rotary = arena.rotary; a.member.k.data = a.member.v.data = NULL);        \
-        GOOD(call, a.member.lens = two_lens(0, 0); a.member.len = 9);                                                  \
+        GOOD(call, a.member.lens.i64 = two_lens(0, 0); a.member.len = 9);                                              \
         GOOD(call, a.member.cu = packed(2, 2, 2, 2); a.member.len = 9);                                                \
     } while (0)
 
@@ -161,8 +175,9 @@ static void test_append(void **state) {
     BAD_SIZE(cache_append, "len", keys.len);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN + 1);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = PTRDIFF_MAX);
-    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, 0, 0, 0});
-    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, 1, 0, 0}; a.keys.cu = packed(0, 1, 2, 2));
+    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1});
+    BAD(cache_append, ATTN_BAD_STRIDE, "k", a.keys.k = (attn_tensor){arena.k, ATTN_F32, 1, 0, 0, 1};
+        a.keys.cu = packed(0, 1, 2, 2));
     BAD(cache_append, ATTN_OVERFLOW, "k", a.keys.k.batch_stride = SIZE_MAX);
     BAD(cache_append, ATTN_OVERFLOW, "v", a.keys.v.head_stride = SIZE_MAX / 2);
     BAD(cache_append, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
@@ -175,8 +190,9 @@ static void test_append(void **state) {
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = CAPACITY - KV_LEN);
     GOOD(cache_append, a.keys.len = CAPACITY - KV_LEN - 1);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.keys.len = 1);
-    GOOD(cache_append, a.keys.lens = two_lens(0, 1); a.keys.rotary = arena.rotary; /* at the table's last position */
-         a.keys.rotary_offsets = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - CAPACITY);
+    GOOD(cache_append, a.keys.lens.i64 = two_lens(0, 1);
+         a.keys.rotary = arena.rotary; /* at the table's last position */
+         a.keys.rotary_offsets.i64 = arena.offsets; arena.offsets[BATCH - 1] = POSITIONS - CAPACITY);
 }
 
 /* A ring takes as many keys at once as it holds. */
@@ -185,44 +201,47 @@ static void test_append_to_ring(void **state) {
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.cache = arena.ring; a.keys.len = RING_HOLDS + 1);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.cache = arena.ring; a.keys.len = PTRDIFF_MAX);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.cache = arena.ring; a.keys.len = RING_HOLDS + 1;
-        a.keys.lens = two_lens(0, RING_HOLDS + 1));
-    GOOD(cache_append, a.cache = arena.ring; a.keys.len = RING_HOLDS + 1; a.keys.lens = two_lens(0, RING_HOLDS));
+        a.keys.lens.i64 = two_lens(0, RING_HOLDS + 1));
+    GOOD(cache_append, a.cache = arena.ring; a.keys.len = RING_HOLDS + 1; a.keys.lens.i64 = two_lens(0, RING_HOLDS));
     GOOD(cache_append, a.cache = arena.ring; a.keys.len = RING_HOLDS);
 }
 
-static void ask_ring(attn_attention_args *args, attn_causal causal, size_t window) {
+static void ask_ring(attn_attention_args *args, enum order order, size_t window) {
     args->cache = arena.ring;
     args->kv_len = 0;
-    args->options = (attn_options){.causal = causal, .window_left = window};
+    args->options = (attn_options){.window_left = window};
+    set_order(&args->options, order);
 }
 
-/* Keys 4 .. 19 are left; row i stands at 17 + i. */
+/* Keys 12 .. 19 are left; row i stands at 17 + i. */
 static void test_attention_over_ring(void **state) {
     (void)state;
     enum { LOST = RING_LEN - RING_HOLDS, FIRST = RING_LEN - Q_LEN, WHOLE = FIRST + 1 - LOST };
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_NONE, PTRDIFF_MAX));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, RING_HOLDS + 1);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_NONE, PTRDIFF_MAX));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, RING_HOLDS + 1);
         a.attention.q_len = 1);
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
         a.attention.q_cu = packed(0, 0, Q_LEN, Q_LEN));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, 0);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, 0);
         a.attention.q_len = RING_HOLDS + 1; a.attention.o.head_stride = 0x1000;
         a.attention.o.batch_stride = HEADS * 0x1000);
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_TOP_LEFT, 0));
-    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0);
-        a.attention.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, two_lens(RING_LEN, LOST)});
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, RING_HOLDS); a.attention.q_len = 1);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_TOP_LEFT, 0));
+    BAD(attention, ATTN_TOO_SMALL, "cache", ask_ring(&a.attention, ORDER_NONE, 0);
+        a.attention.options.valid =
+            (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = two_lens(RING_LEN, LOST)});
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE));
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, RING_HOLDS); a.attention.q_len = 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
          a.attention.q_cu = packed(0, 0, Q_LEN - 1, Q_LEN));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, 0); a.attention.q_len = 1);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0));
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, 0);
-         a.attention.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, two_lens(LOST + 1, 0)});
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_BOTTOM_RIGHT, WHOLE + 1);
-         a.attention.options.starts = arena.starts; arena.starts[0] = arena.starts[1] = LOST);
-    GOOD(attention, ask_ring(&a.attention, ATTN_CAUSAL_NONE, PTRDIFF_MAX); a.attention.cache = arena.cache);
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, 0); a.attention.q_len = 1);
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, 0));
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, 0);
+         a.attention.options.valid =
+             (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = two_lens(LOST + 1, 0)});
+    GOOD(attention, ask_ring(&a.attention, ORDER_BOTTOM_RIGHT, WHOLE + 1);
+         a.attention.options.starts.i64 = arena.starts; arena.starts[0] = arena.starts[1] = LOST);
+    GOOD(attention, ask_ring(&a.attention, ORDER_NONE, PTRDIFF_MAX); a.attention.cache = arena.cache);
 }
 
 /* One table entry too few for what is appended. */
@@ -233,8 +252,8 @@ static void test_append_to_pages(void **state) {
     BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged);
     GOOD(cache_set_pages, a.cache = arena.paged; a.sequence = 0; a.first = 1; a.pages += 2);
     BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged);
-    GOOD(cache_append, a.cache = arena.paged; a.keys.lens = two_lens(1, 0));
-    BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged; a.keys.lens = two_lens(PAGE, 0);
+    GOOD(cache_append, a.cache = arena.paged; a.keys.lens.i64 = two_lens(1, 0));
+    BAD(cache_append, ATTN_BAD_VALUE, "pages", a.cache = arena.paged; a.keys.lens.i64 = two_lens(PAGE, 0);
         a.keys.len = PAGE; a.keys.k.row_stride = a.keys.v.row_stride = 0);
     BAD(cache_append, ATTN_TOO_SMALL, "len", a.cache = arena.paged; a.keys.len = PAGES * PAGE;
         a.keys.k.row_stride = a.keys.v.row_stride = 0);
@@ -248,7 +267,7 @@ static void layer_appends(function *call) {
     BAD(call, ATTN_OVERFLOW, "len", a.append.len = PTRDIFF_MAX);
     BAD(call, ATTN_BAD_SIZE, "cu.total", a.append.cu = packed(0, 1, 2, SIZE_MAX));
     BAD(call, ATTN_BAD_VALUE, "cu.total", a.append.cu.total = 2);
-    BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.append.rotary_offsets = arena.offsets);
+    BAD(call, ATTN_BAD_VALUE, "rotary_offsets", a.append.rotary_offsets.i64 = arena.offsets);
     BAD(call, ATTN_MISMATCH, "rotary", a.append.rotary = arena.wide_rotary);
     BAD(call, ATTN_MISMATCH, "cache", a.append.cache = arena.cache);
     BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.append.parallel = &a.parallel_value);
@@ -264,8 +283,8 @@ static void test_layer_append(void **state) {
     BAD(layer_append, ATTN_NULL_POINTER, "v.data", a.append.v.data = NULL);
     BAD(layer_append, ATTN_BAD_STRIDE, "k.row_stride", a.append.len = 2; a.append.k.row_stride = KEY_WIDTH - 1);
     BAD(layer_append, ATTN_BAD_STRIDE, "v.row_stride", a.append.len = 2; a.append.v.row_stride = VALUE_WIDTH - 1);
-    BAD(layer_append, ATTN_BAD_STRIDE, "k.batch_stride", a.append.k = (attn_rows){arena.k, 0, 0});
-    BAD(layer_append, ATTN_BAD_STRIDE, "v.batch_stride", a.append.v = (attn_rows){arena.v, 0, 0});
+    BAD(layer_append, ATTN_BAD_STRIDE, "k.batch_stride", a.append.k = (attn_tensor){arena.k, ATTN_F32, 0, 0, 0, 1});
+    BAD(layer_append, ATTN_BAD_STRIDE, "v.batch_stride", a.append.v = (attn_tensor){arena.v, ATTN_F32, 0, 0, 0, 1});
     BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.k.batch_stride = SIZE_MAX);
     BAD(layer_append, ATTN_OVERFLOW, any_name, a.append.v.batch_stride = SIZE_MAX / 2);
     BAD_APPEND_LENGTHS(layer_append, append);
@@ -293,7 +312,7 @@ static void test_truncate(void **state) {
     assert_int_equal(0, attn_cache_length(arena.cache, ATTN_ALL_SEQUENCES));
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.len = 1);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN + 1);
-    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN - 16 - 1);
+    BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = RING_LEN - RING_HOLDS - 1);
     BAD(cache_truncate, ATTN_BAD_SIZE, "len", a.cache = arena.ring; a.len = 0);
     GOOD(cache_truncate, a.cache = arena.ring; a.len = RING_LEN - 1);
 }

@@ -80,7 +80,7 @@ static attn_attention_args rows_args(const struct problem *p, size_t begin, size
 static void use_cache(attn_attention_args *args, const attn_cache *cache) {
     args->cache = cache;
     args->kv_len = 0;
-    args->k = args->v = (attn_tensor){NULL, 0, 0, 0};
+    args->k = args->v = (attn_tensor){NULL, ATTN_F32, 0, 0, 0, 1};
 }
 
 /* Attention over the cache is attention over the tensors, for every mask. */
@@ -90,7 +90,7 @@ static void compare_all_masks(struct test_random *random, const struct problem *
     int64_t *lens = random_lens(random, p->config.batch * q_len, length, FLUSH_END);
     for (size_t i = 0; i < 9; i++) {
         attn_attention_args args = rows_args(p, 0, q_len, length);
-        args.options.causal = (attn_causal)(i % 3);
+        set_order(&args.options, (enum order)(i % 3));
         args.options.valid = valid_lens((attn_valid_kind)(i / 3), lens);
         args.options.empty = (attn_empty_rows)random_below(random, 2);
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
@@ -125,7 +125,7 @@ static void test_long_cache(void **state) {
     append_up_to(&random, &p, p.total, 700);
     for (size_t q_len = 1; q_len <= 3; q_len += 2) {
         attn_attention_args args = rows_args(&p, p.total - q_len, p.total, p.total);
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         use_cache(&args, p.cache);
         struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
@@ -140,7 +140,7 @@ static void test_long_cache(void **state) {
 static void compare_step(const struct problem *p, const struct attention_result *whole, size_t begin, size_t end) {
     attn_attention_args args = rows_args(p, begin, end, end);
     use_cache(&args, p->cache);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     struct attention_result step = attention_run(&args, LAYOUT_BSHD, FLUSH_END);
     for (size_t head = 0; head < p->config.batch * p->heads; head++)
         for (size_t i = begin; i < end; i++) {
@@ -160,7 +160,8 @@ static void test_decode_as_prefill(void **state) {
     for (size_t i = 0; i < sweep(24, 6); i++) {
         struct problem p = random_problem(&random, i);
         attn_attention_args args = rows_args(&p, 0, p.total, p.total);
-        args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        args.options.causal = 1;
+        args.options.position = ATTN_POSITION_TOP_LEFT;
         struct attention_result whole = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         size_t most = i % 3 == 0 ? 1 : i % 3 == 1 ? 20 : p.total;
         for (size_t begin = 0, end; begin < p.total; begin = end) {
@@ -204,7 +205,7 @@ static void test_length_zero(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem p = random_problem(&random, 0);
-    attn_tensor nothing = {NULL, 0, 0, 0};
+    attn_tensor nothing = {NULL, ATTN_F32, 0, 0, 0, 1};
     assert_int_equal(0, attn_cache_length(NULL, ATTN_ALL_SEQUENCES));
     cache_append(p.cache, 0, nothing, nothing, NULL);
     assert_int_equal(0, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
@@ -230,7 +231,7 @@ static void test_full_cache(void **state) {
     for (size_t i = 0; i < sweep(20, 5); i++) {
         struct problem p = random_problem(&random, i);
         size_t bytes = 0, left = p.config.capacity - p.total;
-        const char *field = NULL;
+        attn_error error = {0};
         attn_cache_append_args args = {.len = left + 1, .k = tensor_in(&p.k), .v = tensor_in(&p.v)};
         append_up_to(&random, &p, p.total, p.total);
         assert_ok(attn_cache_size(&p.config, &bytes, NULL));
@@ -238,10 +239,10 @@ static void test_full_cache(void **state) {
         assert_non_null(before);
         make_defined(p.memory, bytes);
         memcpy(before, p.memory, bytes);
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
-        assert_string_equal("len", field);
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &error));
+        assert_string_equal("len", error.field);
         args.len = PTRDIFF_MAX;
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &field));
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(p.cache, &args, &error));
         assert_memory_equal(before, p.memory, bytes);
         assert_int_equal(p.total, attn_cache_length(p.cache, ATTN_ALL_SEQUENCES));
         compare_all_masks(&random, &p);
@@ -262,11 +263,11 @@ struct layer_problem {
 };
 
 static struct layer_problem layer_problem_new(struct test_random *random, size_t index) {
-    attn_layer_config config = {.isa = test_isa(), .query_size = 20, .key_size = 31, .value_size = 13};
+    attn_layer_config config = {.isa = test_isa(), .query_width = 20, .key_width = 31, .value_width = 13};
     struct layer_problem p = {.batch = random_between(random, 1, 2), .total = random_between(random, 1, 60)};
     config.heads = index % 2 ? 6 : 3;
     config.kv_heads = index % 4 == 3 ? 2 : 0;
-    config.hidden = config.heads * random_between(random, 1, 20);
+    random_layer_sizes(random, &config, random_between(random, 1, 20));
     if (index % 8 == 7)
         p.total += 256;
     p.weights = layer_weights_new(random, &config, (unsigned)index % 16);
@@ -275,14 +276,16 @@ static struct layer_problem layer_problem_new(struct test_random *random, size_t
     assert_ok(attn_layer_cache_config(p.layer, p.batch, p.total, &cache_config, NULL));
     assert_int_equal(test_isa(), cache_config.isa);
     assert_int_equal(p.batch, cache_config.batch);
-    assert_int_equal(config.kv_heads ? config.kv_heads : config.heads, cache_config.kv_heads);
+    assert_int_equal(layer_sizes_of(&config).kv_heads, cache_config.kv_heads);
+    assert_int_equal(layer_sizes_of(&config).head_size, cache_config.head_size);
+    assert_int_equal(layer_sizes_of(&config).value_size, cache_config.value_size);
     assert_int_equal(p.total, cache_config.capacity);
     p.cache = cache_create(&cache_config, &p.cache_memory, FLUSH_END);
     p.q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, p.batch, 1, p.total, 20, FLUSH_END);
     p.k = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, p.batch, 1, p.total, 31, FLUSH_END);
     p.v = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, p.batch, 1, p.total, 13, FLUSH_START);
-    test_case("layer: batch=%zu total=%zu hidden=%zu heads=%zu kv_heads=%zu", p.batch, p.total, config.hidden,
-              config.heads, config.kv_heads);
+    test_case("layer: batch=%zu total=%zu hidden=%zu heads=%zu,%zu sizes=%zu,%zu,%zu", p.batch, p.total, config.hidden,
+              config.heads, config.kv_heads, config.head_size, config.value_size, config.out_size);
     return p;
 }
 
@@ -298,13 +301,13 @@ static void layer_problem_free(struct layer_problem *p) {
 static void layer_append(struct layer_problem *p, size_t count) {
     size_t length = attn_cache_length(p->cache, ATTN_ALL_SEQUENCES), bytes = 0;
     attn_layer_append_args args = {.len = count, .cache = p->cache};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.k = rows_from(&p->k, length);
     args.v = rows_from(&p->v, length);
-    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     assert_int_equal(length + count, attn_cache_length(p->cache, ATTN_ALL_SEQUENCES));
     guarded_free(workspace);
 }
@@ -313,7 +316,7 @@ static void layer_append(struct layer_problem *p, size_t count) {
 static struct layer_result layer_rows(const struct layer_problem *p, size_t begin, size_t end, int cached) {
     attn_layer_args args = {.batch = p->batch, .q_len = end - begin, .kv_len = cached ? 0 : end};
     args.q = rows_from(&p->q, begin);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     if (cached) {
         args.cache = p->cache;
     } else {
@@ -364,11 +367,11 @@ static void test_layer_projected_once(void **state) {
             args.q = rows_from(&p.q, p.total - q_len);
             args.k = tensor_rows(&p.k);
             args.v = tensor_rows(&p.v);
-            args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+            args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
             args.options.empty = (attn_empty_rows)(i % 2);
             struct layer_result expected = layer_run(p.layer, &p.weights.config, &args, LAYOUT_BHSD, FLUSH_END);
             args.cache = p.cache;
-            args.k = args.v = (attn_rows){NULL, 0, 0};
+            args.k = args.v = (attn_tensor){NULL, ATTN_F32, 0, 0, 0, 1};
             struct layer_result actual = layer_run(p.layer, &p.weights.config, &args, LAYOUT_BHSD, FLUSH_END);
             assert_same_layer_result(&expected, &actual);
             layer_result_free(&expected);

@@ -28,7 +28,7 @@ static void check_growing_logits(struct test_random *random, size_t page_size, i
         tensor_row(&q, 0, 0, i)[0] = 1.0f;
     for (size_t j = 0; j < KEYS; j++)
         tensor_row(&k, 0, 0, j)[0] = (float)j / 16;
-    config.ring = ring;
+    config.kind = page_size ? ATTN_CACHE_PAGED : ring ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (page_size) {
         config.page_size = page_size;
         config.pages = (KEYS + page_size - 1) / page_size;
@@ -117,7 +117,7 @@ static void test_truncate_one_sequence(void **state) {
 
 static void test_ring(void **state) {
     (void)state;
-    static const size_t capacities[] = {16, 1, 17, 32, 100, 256, 260};
+    static const size_t capacities[] = {16, 1, 17, 31, 32, 33, 100, 255, 256, 260};
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(70, 14); i++) {
         size_t capacity = capacities[i % (sizeof capacities / sizeof *capacities)];
@@ -125,10 +125,10 @@ static void test_ring(void **state) {
         struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
-        config.ring = 1;
+        config.kind = ATTN_CACHE_RING;
         attn_cache *cache = cache_create(&config, &memory, random_flush(&random));
         for (size_t step = 0; step < 8; step++) {
-            model_append_some(&random, &m, cache, step % 4 == 3 ? (capacity + 15) / 16 * 16 : capacity);
+            model_append_some(&random, &m, cache, capacity);
             model_forget(&m, capacity);
             model_compare(&random, &m, cache);
         }
@@ -142,11 +142,11 @@ static void test_ring_truncated(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(40, 8); i++) {
-        size_t capacity = 16 * random_between(&random, 1, 3), total = 4 * capacity;
+        size_t capacity = random_between(&random, 1, 70), total = 4 * capacity;
         struct model m = model_new(&random, 2, total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
-        config.ring = 1;
+        config.kind = ATTN_CACHE_RING;
         attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
         for (size_t step = 0; step < 8; step++) {
             size_t b = random_below(&random, 2);
@@ -176,6 +176,7 @@ struct paged {
 static struct paged paged_new(struct test_random *random, const struct model *m, size_t page_size, size_t extra) {
     size_t per_sequence = (m->most + page_size - 1) / page_size;
     struct paged p = {.config = model_config(m, per_sequence * page_size)};
+    p.config.kind = ATTN_CACHE_PAGED;
     p.config.page_size = page_size;
     p.config.pages = p.spares = m->batch * per_sequence + extra;
     p.cache = cache_create(&p.config, &p.memory, random_flush(random));
@@ -309,12 +310,12 @@ struct fork {
 
 static attn_cache *fork_create(struct test_random *random, const attn_cache_fork_config *config, void **memory) {
     attn_cache *cache = NULL;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
-    assert_ok(attn_cache_fork_size(config, &bytes, &field));
+    assert_ok(attn_cache_fork_size(config, &bytes, &error));
     *memory = poisoned_alloc(bytes, random_flush(random));
-    assert_ok(attn_cache_fork(config, *memory, bytes, &cache, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_cache_fork(config, *memory, bytes, &cache, &error));
+    assert_string_equal("none", error.field);
     return cache;
 }
 
@@ -400,7 +401,7 @@ static void check_chain(struct test_random *random, int downwards) {
     size_t slot = 0, all[MODEL_BATCH];
     char *memory = NULL;
     for (size_t i = 0; i < CHAIN; i++) {
-        const char *field = "none";
+        attn_error error = {.field = "none"};
         attn_cache_fork_config fork = {.batch = 1, .len = shared[i], .capacity = KEYS};
         size_t place = downwards ? CHAIN - 1 - i : i, bytes;
         test_case("fork %zu of a chain, %s", i, downwards ? "each below its parent" : "each above its parent");
@@ -408,16 +409,16 @@ static void check_chain(struct test_random *random, int downwards) {
             chain[i].m = model_new(random, 1, KEYS);
             chain[i].m.rotary = NULL;
             config = model_config(&chain[i].m, 2 * KEYS); /* what is larger than any fork */
-            assert_ok(attn_cache_size(&config, &slot, &field));
+            assert_ok(attn_cache_size(&config, &slot, &error));
             memory = poisoned_alloc(CHAIN * slot, FLUSH_END);
             config.capacity = KEYS;
-            assert_ok(attn_cache_create(&config, memory + place * slot, slot, &chain[i].cache, &field));
+            assert_ok(attn_cache_create(&config, memory + place * slot, slot, &chain[i].cache, &error));
         } else {
             fork.parent = chain[i - 1].cache;
             chain[i].m = model_continue(&chain[i - 1].m, 1, NULL, shared[i], KEYS);
-            assert_ok(attn_cache_fork_size(&fork, &bytes, &field));
+            assert_ok(attn_cache_fork_size(&fork, &bytes, &error));
             assert_in_range(bytes, 1, slot);
-            assert_ok(attn_cache_fork(&fork, memory + place * slot, slot, &chain[i].cache, &field));
+            assert_ok(attn_cache_fork(&fork, memory + place * slot, slot, &chain[i].cache, &error));
         }
         all[0] = KEYS - shared[i];
         model_append(random, &chain[i].m, chain[i].cache, TEST_NORMAL, all);
@@ -490,12 +491,12 @@ static void test_full_forks(void **state) {
         struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, child.m.kv_heads, args.len,
                                         child.m.head_size + child.m.value_size, FLUSH_END);
         args.k = args.v = tensor_in(&x);
-        const char *field = "none";
-        assert_status(ATTN_TOO_SMALL, attn_cache_append(child.cache, &args, &field));
-        assert_string_equal("len", field);
+        attn_error error = {.field = "none"};
+        assert_status(ATTN_TOO_SMALL, attn_cache_append(child.cache, &args, &error));
+        assert_string_equal("len", error.field);
         model_compare(&random, &child.m, child.cache);
         args.len = CAPACITY - len; /* there may be memory for it */
-        if (attn_cache_append(child.cache, &args, &field) == ATTN_OK)
+        if (attn_cache_append(child.cache, &args, &error) == ATTN_OK)
             assert_ok(attn_cache_truncate(child.cache, 0, len, NULL));
         else
             assert_in_range(len, 0, LEN - 1);
@@ -545,7 +546,7 @@ enum kind { PLAIN, RING, PAGES, FORK, KINDS };
 
 static const char *const kind_names[] = {"plain", "ring", "pages", "fork"};
 
-enum { WINDOW = 70, CHUNK = 30, RING_CAPACITY = WINDOW + CHUNK, PAGE_OF_LONG = 64, LINKS = 4 };
+enum { WINDOW = 70, CHUNK = 30, RING_CAPACITY = WINDOW + CHUNK - 1, PAGE_OF_LONG = 64, LINKS = 4 };
 
 /* An empty cache of some kind and what it stands on; a fork is a chain of at most LINKS caches. */
 struct holder {
@@ -558,7 +559,7 @@ struct holder {
 static struct holder holder_new(struct test_random *random, enum kind kind, const struct model *m, size_t page_size) {
     struct holder holder = {0};
     attn_cache_config config = model_config(m, kind == RING ? RING_CAPACITY : m->most);
-    config.ring = kind == RING;
+    config.kind = kind == RING ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (kind == PAGES) {
         holder.paged = paged_new(random, m, page_size, 3);
         give_all_pages(random, &holder.paged);
@@ -599,10 +600,10 @@ static attn_attention_args decoder_args(const struct model *m, const struct tens
     args.head_size = m->head_size;
     args.value_size = m->value_size;
     args.q = tensor_from(q, begin);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     args.options.window_left = WINDOW;
     args.options.rotary = m->rotary;
-    args.options.rotary_offsets = m->rotary ? m->offsets : NULL;
+    args.options.rotary_offsets.i64 = m->rotary ? m->offsets : NULL;
     return args;
 }
 
@@ -642,7 +643,7 @@ static void compare_steps(struct test_random *random, enum kind kind, size_t tot
         attn_cache_append_args append = {.len = end - begin, .rotary = m.rotary};
         append.k = tensor_from(&k, begin);
         append.v = tensor_from(&v, begin);
-        append.rotary_offsets = m.rotary && m.offsets[0] ? m.offsets : NULL; /* none are zeros */
+        append.rotary_offsets.i64 = m.rotary && m.offsets[0] ? m.offsets : NULL; /* none are zeros */
         assert_ok(attn_cache_append(holder.cache, &append, NULL));
         if (kind == FORK && random_below(random, 5) == 0)
             holder_fork(random, &holder, 2, total);
@@ -678,7 +679,7 @@ static void compare_workspaces(struct test_random *random, enum kind kind, size_
     args.kv_len = 0;
     args.o = tensor_out(&o);
     args.cache = holder.cache;
-    args.options.parallel = &parallel;
+    args.parallel = &parallel;
     test_case("%s: heads=%zu kv_heads=%zu sizes=%zu,%zu threads=%zu", kind_names[kind], m.heads, m.kv_heads,
               m.head_size, m.value_size, threads);
     assert_ok(attn_attention_workspace(&args, &needed, NULL));

@@ -376,6 +376,10 @@ static void version_is_the_header_s(void **state) {
     char text[64];
     snprintf(text, sizeof text, "%d.%d.%d", ATTN_VERSION_MAJOR, ATTN_VERSION_MINOR, ATTN_VERSION_PATCH);
     assert_string_equal(attn_version(), text);
+    assert_int_equal(ATTN_VERSION, attn_version_number());
+    assert_int_equal(ATTN_VERSION_MAJOR, ATTN_VERSION / 10000);
+    assert_int_equal(ATTN_VERSION_MINOR, ATTN_VERSION / 100 % 100);
+    assert_int_equal(ATTN_VERSION_PATCH, ATTN_VERSION % 100);
 }
 
 int main(int argc, char **argv) {

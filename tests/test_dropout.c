@@ -51,7 +51,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
         a->kv_len = 450;
         a->head_size = a->value_size = 40;
     }
-    a->options.causal = (attn_causal)(index % 3);
+    set_order(&a->options, (enum order)(index % 3));
     a->options.valid.kind = (attn_valid_kind)(index / 3 % 3);
     a->options.dropout = probabilities[index % 6];
     a->options.dropout_seed = random_bits(random);
@@ -64,11 +64,11 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->v = tensor_in(&p.v);
     a->options.valid = valid_lens(a->options.valid.kind, p.lens);
     if (index % 2)
-        a->options.starts = p.starts = random_starts(random, a->batch, a->kv_len);
+        a->options.starts.i64 = p.starts = random_starts(random, a->batch, a->kv_len);
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu valid=%d causal=%d "
               "starts=%d p=%g",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size,
-              (int)a->options.valid.kind, (int)a->options.causal, a->options.starts != NULL,
+              (int)a->options.valid.kind, (int)a->options.causal, a->options.starts.i64 != NULL,
               (double)a->options.dropout);
     return p;
 }
@@ -115,7 +115,7 @@ static void test_mask_is_the_documented_one(void **state) {
         for (size_t j = 0; j < n * n; j++)
             identity[j] = j % (n + 1) == 0;
         p.args.value_size = n;
-        p.args.v = (attn_tensor){identity, 0, 0, n};
+        p.args.v = (attn_tensor){identity, ATTN_F32, 0, 0, n, 1};
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END), plain = run_without(&p.args);
         assert_same_bits(plain.weights, r.weights, r.rows * n);
         assert_same_bits(plain.log_sum_exp, r.log_sum_exp, r.rows);
@@ -199,7 +199,7 @@ static void test_same_bits_on_every_isa_and_thread_count(void **state) {
         for (size_t threads = 1; threads <= 8; threads++) {
             attn_parallel parallel = {run_in_reverse, &runs, threads};
             attn_attention_args args = p.args;
-            args.options.parallel = &parallel;
+            args.parallel = &parallel;
             args.isa = ATTN_ISA_SCALAR;
             struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
             assert_same_result(&expected, &actual);
@@ -217,7 +217,8 @@ static void test_same_bits_in_a_smaller_problem(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(30, 8); i++) {
         struct problem p = problem_new(&random, i);
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        p.args.options.causal = 1;
+        p.args.options.position = ATTN_POSITION_TOP_LEFT;
         p.args.options.valid = (attn_valid_lens){0};
         struct attention_result whole = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         attn_attention_args part = p.args;
@@ -323,7 +324,7 @@ static void test_layer(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     enum { HIDDEN = 24, HEADS = 3, BATCH = 2, LEN = 19, SIZE = HIDDEN / HEADS };
-    attn_layer_config config = {.isa = test_isa(), .query_size = HIDDEN, .key_size = HIDDEN, .value_size = HIDDEN};
+    attn_layer_config config = {.isa = test_isa(), .query_width = HIDDEN, .key_width = HIDDEN, .value_width = HIDDEN};
     config.hidden = HIDDEN;
     config.heads = HEADS;
     struct layer_weights weights = layer_weights_new(&random, &config, 0);

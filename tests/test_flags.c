@@ -34,9 +34,9 @@ static void check_problem(const struct problem *p, int mode) {
     attn_attention_args args = p->args;
     args.o = tensor_out(&r.o);
     for (int all = 0; all < 2; all++) {
-        args.options.weights = all ? r.weights : NULL;
-        args.options.scores = all ? r.scores : NULL;
-        args.options.log_sum_exp = all ? r.log_sum_exp : NULL;
+        args.options.weights.data = all ? r.weights : NULL;
+        args.options.scores.data = all ? r.scores : NULL;
+        args.options.log_sum_exp.data = all ? r.log_sum_exp : NULL;
         assert_flags(run_in_mode(&args, mode), 0);
         no_nan(r.o.data, tensor_count(&r.o), "output");
     }
@@ -53,8 +53,7 @@ static void attention_of_numbers_is_quiet(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(1000, 150); i++) {
         attn_attention_args args = masked_args(&random, i);
-        unsigned kinds =
-            i % 4 ? random_kinds(&random, ~0u) : random_kinds(&random, KIND(VALID_ROW) | KIND(BOTTOM_RIGHT));
+        unsigned kinds = i % 4 ? random_kinds(&random, ~0u) : random_kinds(&random, KIND(VALID_ROW) | KIND(CAUSAL));
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
         describe(&p.args);
         for (size_t mode = 0; mode < MODES; mode++)
@@ -80,9 +79,9 @@ static void equal_keys_are_quiet(void **state) {
     float *o = guarded_floats(ROWS * SIZE, FLUSH_END);
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .kv_len = KEYS};
     args.head_size = SIZE;
-    args.q = (attn_tensor){q, 0, 0, SIZE};
-    args.k = args.v = (attn_tensor){k, 0, 0, SIZE};
-    args.o = (attn_tensor_out){o, ROWS * SIZE, ROWS * SIZE, SIZE};
+    args.q = (attn_tensor){q, ATTN_F32, 0, 0, SIZE, 1};
+    args.k = args.v = (attn_tensor){k, ATTN_F32, 0, 0, SIZE, 1};
+    args.o = (attn_tensor_out){o, ATTN_F32, ROWS * SIZE, ROWS * SIZE, SIZE, 1};
     for (size_t mode = 0; mode < MODES; mode++) {
         test_case("mode %zu", mode);
         assert_flags(run_in_mode(&args, modes[mode]), 0);
@@ -101,8 +100,10 @@ static void softmax_of_numbers_is_quiet(void **state) {
         size_t cols = random_between(&random, 1, MOST);
         float spread = spreads[i % (sizeof spreads / sizeof *spreads)], offset = random_below(&random, 2) ? -spread : 0;
         float *x = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
-        attn_softmax_args args = {.isa = test_isa(), .batch = 1, .rows = 1, .cols = cols, .x = x, .y = y};
-        args.x_row_stride = args.y_row_stride = cols;
+        attn_softmax_args args = {.isa = test_isa(), .batch = 1, .rows = 1, .cols = cols};
+        args.x.data = x;
+        args.y.data = y;
+        args.x.row_stride = args.y.row_stride = cols;
         for (size_t c = 0; c < cols; c++)
             x[c] = c == 0 || random_below(&random, 8) ? spread * random_normal(&random) + offset : -INFINITY;
         for (size_t mode = 0; mode < MODES; mode++) {
@@ -141,7 +142,7 @@ static void workspaces_are_not_read(void **state) {
             args.q = args.k = args.v = tensor_in(&x);
             args.o = tensor_out(&o);
             args.options.rotary = i % 2 ? rotary : NULL;
-            args.options.starts = &start;
+            args.options.starts.i64 = &start;
             assert_ok(attn_attention_workspace(&args, &bytes, NULL));
             unsigned char *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
             for (size_t at = 0; at < bytes; at += sizeof signalling)
@@ -164,7 +165,7 @@ static void layer_of_numbers_is_quiet(void **state) {
     for (size_t i = 0; i < sweep(60, 10); i++) {
         size_t heads = random_between(&random, 1, 3), hidden = heads * random_between(&random, 1, 20), len = 45;
         attn_layer_config config = {.isa = test_isa(), .heads = heads, .hidden = hidden};
-        config.query_size = config.key_size = config.value_size = hidden;
+        config.query_width = config.key_width = config.value_width = hidden;
         struct layer_weights w = layer_weights_new(&random, &config, (unsigned)i);
         void *memory, *cache_memory;
         attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
@@ -182,7 +183,7 @@ static void layer_of_numbers_is_quiet(void **state) {
             void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
             assert_ok(attn_layer_append(layer, &append, workspace, bytes, NULL));
             guarded_free(workspace);
-            args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+            args.options.causal = 1;
             struct layer_result r = layer_run(layer, &w.config, &args, LAYOUT_BHSD, FLUSH_END);
             layer_result_free(&r);
         }

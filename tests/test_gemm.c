@@ -683,12 +683,12 @@ static attn_gemm *create(const struct problem *problem, bool out_by_in, bool wit
     attn_gemm_config config = {.isa = test_isa(), .k = k, .n = n};
     config.w =
         (attn_linear){.weight = weight, .in_stride = out_by_in ? 1 : n, .out_stride = out_by_in ? k : 1, .bias = bias};
-    const char *field = NULL;
+    attn_error error = {0};
     attn_gemm *gemm = NULL;
-    assert_ok(attn_gemm_size(&config, &bytes, &field));
+    assert_ok(attn_gemm_size(&config, &bytes, &error));
     *memory = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_gemm_create(&config, *memory, bytes, &gemm, &field));
-    assert_null(field);
+    assert_ok(attn_gemm_create(&config, *memory, bytes, &gemm, &error));
+    assert_null(error.field);
     assert_non_null(gemm);
 
     /* The weights are not needed any more: what a late reader would find is NaN. */
@@ -707,14 +707,14 @@ static void check_public(struct test_random *random, const struct problem *probl
               out_by_in ? "[out, in]" : "[in, out]", with_bias, gap);
     void *memory;
     attn_gemm *gemm = create(problem, out_by_in, with_bias, &memory);
-    const char *field = NULL;
+    attn_error error = {0};
     for (size_t m = 0; m <= problem->m; m += problem->m > 4 ? problem->m : 1) {
         struct test_matrix x = corner(problem->a, problem->k, m, problem->k, gap, FLUSH_END);
         struct test_matrix y = test_matrix(m, problem->n, problem->n + gap, FLUSH_END);
         struct test_matrix expected = corner(problem->expected[with_bias ? ATTN_START_BIAS : ATTN_START_ZERO],
                                              problem->n, m, problem->n, gap, FLUSH_END);
-        assert_ok(attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, NULL, 0, NULL, &field));
-        assert_null(field);
+        assert_ok(gemm_rows(gemm, m, x.data, x.stride, y.data, y.stride, NULL, &error));
+        assert_null(error.field);
         assert_same_matrix(&expected, &y);
         test_matrix_free(&x);
         test_matrix_free(&y);
@@ -739,48 +739,6 @@ static void public_functions_equal_reference(void **state) {
     }
 }
 
-/* More rows than a tile has, in distances of 4 KiB, times enough columns: with a workspace the same bits. Where none is
- * wanted a small one does. */
-static void takes_a_workspace(void **state) {
-    (void)state;
-    struct test_random random = test_random(__func__);
-    struct problem problem = new_problem(&random, TEST_NORMAL, 2 * max_m(), 512, 1024);
-    void *memory;
-    attn_gemm *gemm = create(&problem, false, true, &memory);
-    const char *field = NULL;
-    size_t m = problem.m, bytes = 1, wanted = 0;
-    assert_ok(attn_gemm_workspace(gemm, m, problem.k + 16, &bytes, &field));
-    assert_int_equal(bytes, 0);
-    assert_ok(attn_gemm_workspace(gemm, m, problem.k, &wanted, &field));
-    assert_true(wanted == 0 || wanted >= m * problem.k * sizeof(float));
-    if (test_isa() == ATTN_ISA_AVX512)
-        assert_true(wanted > 0);
-
-    struct test_matrix x = corner(problem.a, problem.k, m, problem.k, 0, FLUSH_END);
-    struct test_matrix y = test_matrix(m, problem.n, problem.n, FLUSH_END);
-    struct test_matrix expected = corner(problem.expected[ATTN_START_BIAS], problem.n, m, problem.n, 0, FLUSH_END);
-    char *workspace = poisoned_alloc(wanted > 0 ? wanted : 1, FLUSH_END);
-    if (wanted > 0) {
-        assert_int_equal(
-            attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, workspace, wanted - 1, NULL, &field),
-            ATTN_TOO_SMALL);
-        assert_string_equal(field, "bytes");
-        assert_int_equal(
-            attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, workspace + 4, wanted, NULL, &field),
-            ATTN_MISALIGNED);
-        assert_string_equal(field, "workspace");
-        assert_int_equal(attn_gemm_workspace(gemm, SIZE_MAX / 8, problem.k, &bytes, &field), ATTN_OVERFLOW);
-    }
-    assert_ok(attn_gemm_run(gemm, m, x.data, x.stride, y.data, y.stride, workspace, wanted, NULL, &field));
-    assert_same_matrix(&expected, &y);
-    guarded_free(workspace);
-    test_matrix_free(&x);
-    test_matrix_free(&y);
-    test_matrix_free(&expected);
-    guarded_free(memory);
-    free_problem(&problem);
-}
-
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -800,7 +758,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(runs_on_a_range_of_panels),
         cmocka_unit_test(is_the_naive_chain),
         cmocka_unit_test(public_functions_equal_reference),
-        cmocka_unit_test(takes_a_workspace),
     };
     /* Once for each of the ISA's kernels whose features this processor has. */
     struct attn_cpu_registers registers;

@@ -14,7 +14,7 @@
 
 struct golden {
     char directory[512], kind[32], class_[16];
-    size_t batch, heads, hidden, query_size, key_size, value_size, q_len, kv_len, bias, rank;
+    size_t batch, heads, hidden, query_width, key_width, value_width, q_len, kv_len, bias, rank;
     double score_max, tolerance;
 };
 
@@ -83,9 +83,9 @@ static struct golden golden_read(const char *name) {
         return g;
     g.heads = meta_size(g.directory, "heads");
     g.hidden = meta_size(g.directory, "num_hiddens");
-    g.query_size = meta_size(g.directory, "query_size");
-    g.key_size = meta_size(g.directory, "key_size");
-    g.value_size = meta_size(g.directory, "value_size");
+    g.query_width = meta_size(g.directory, "query_size");
+    g.key_width = meta_size(g.directory, "key_size");
+    g.value_width = meta_size(g.directory, "value_size");
     g.bias = meta_size(g.directory, "bias");
     g.score_max = meta_number(g.directory, "score_max_abs");
     g.tolerance = meta_number(g.directory, "tol.y.max_abs");
@@ -109,10 +109,11 @@ static struct npy golden_array(const struct golden *g, const char *name, enum np
 static attn_valid_lens golden_lens(const struct golden *g, struct npy *array) {
     *array = (struct npy){0};
     if (g->rank == 0)
-        return (attn_valid_lens){ATTN_VALID_ALL, NULL};
+        return (attn_valid_lens){.kind = ATTN_VALID_ALL, .lens.i64 = NULL};
     *array = golden_array(g, "valid_lens", NPY_I64, g->rank == 1 ? g->batch : g->batch * g->q_len);
     assert_int_equal(g->rank, array->rank);
-    return (attn_valid_lens){g->rank == 1 ? ATTN_VALID_PER_SEQUENCE : ATTN_VALID_PER_ROW, array->i64};
+    return (attn_valid_lens){.kind = g->rank == 1 ? ATTN_VALID_PER_SEQUENCE : ATTN_VALID_PER_ROW,
+                             .lens.i64 = array->i64};
 }
 
 /* ---- Multi-head attention ---- */
@@ -143,12 +144,12 @@ static attn_layer *golden_layer(const struct golden *g, void **memory) {
     struct weights arrays[4];
     attn_layer *layer = NULL;
     size_t bytes = 0;
-    config.query_size = g->query_size;
-    config.key_size = g->key_size;
-    config.value_size = g->value_size;
-    config.w_q = golden_linear(g, "q", g->query_size, &arrays[0]);
-    config.w_k = golden_linear(g, "k", g->key_size, &arrays[1]);
-    config.w_v = golden_linear(g, "v", g->value_size, &arrays[2]);
+    config.query_width = g->query_width;
+    config.key_width = g->key_width;
+    config.value_width = g->value_width;
+    config.w_q = golden_linear(g, "q", g->query_width, &arrays[0]);
+    config.w_k = golden_linear(g, "k", g->key_width, &arrays[1]);
+    config.w_v = golden_linear(g, "v", g->value_width, &arrays[2]);
     config.w_o = golden_linear(g, "o", g->hidden, &arrays[3]);
     assert_ok(attn_layer_size(&config, &bytes, NULL));
     *memory = poisoned_alloc(bytes, FLUSH_END);
@@ -187,20 +188,20 @@ static void check_multihead(const struct golden *g, attn_empty_rows empty, const
                             const char *weights_truth) {
     void *memory;
     const attn_layer *layer = golden_layer(g, &memory);
-    struct npy q = golden_array(g, "q", NPY_F32, g->batch * g->q_len * g->query_size);
-    struct npy k = golden_array(g, "k", NPY_F32, g->batch * g->kv_len * g->key_size);
-    struct npy v = golden_array(g, "v", NPY_F32, g->batch * g->kv_len * g->value_size), lens;
+    struct npy q = golden_array(g, "q", NPY_F32, g->batch * g->q_len * g->query_width);
+    struct npy k = golden_array(g, "k", NPY_F32, g->batch * g->kv_len * g->key_width);
+    struct npy v = golden_array(g, "v", NPY_F32, g->batch * g->kv_len * g->value_width), lens;
     float *y = guarded_floats(g->batch * g->q_len * g->hidden, FLUSH_END);
     float *weights = guarded_floats(g->batch * g->heads * g->q_len * g->kv_len, FLUSH_END);
     attn_layer_args args = {.batch = g->batch, .q_len = g->q_len, .kv_len = g->kv_len};
     size_t bytes = 0;
-    args.q = (attn_rows){q.f32, g->q_len * g->query_size, g->query_size};
-    args.k = (attn_rows){k.f32, g->kv_len * g->key_size, g->key_size};
-    args.v = (attn_rows){v.f32, g->kv_len * g->value_size, g->value_size};
-    args.y = (attn_rows_out){y, g->q_len * g->hidden, g->hidden};
+    args.q = (attn_tensor){q.f32, ATTN_F32, g->q_len * g->query_width, 0, g->query_width, 1};
+    args.k = (attn_tensor){k.f32, ATTN_F32, g->kv_len * g->key_width, 0, g->key_width, 1};
+    args.v = (attn_tensor){v.f32, ATTN_F32, g->kv_len * g->value_width, 0, g->value_width, 1};
+    args.y = (attn_tensor_out){y, ATTN_F32, g->q_len * g->hidden, 0, g->hidden, 1};
     args.options.valid = golden_lens(g, &lens);
     args.options.empty = empty;
-    args.options.weights = weights;
+    args.options.weights.data = weights;
     assert_ok(attn_layer_workspace(layer, &args, &bytes, NULL));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_forward(layer, &args, workspace, bytes, NULL));
@@ -225,10 +226,10 @@ static void check_softmax(const struct golden *g) {
     struct npy x = golden_array(g, "x", NPY_F32, count), expected = golden_array(g, "y_f64", NPY_F64, count), lens;
     float *y = guarded_floats(count, FLUSH_END);
     attn_softmax_args args = {.isa = test_isa(), .batch = g->batch, .rows = g->q_len, .cols = g->kv_len};
-    args.x = x.f32;
-    args.y = y;
-    args.x_batch_stride = args.y_batch_stride = g->q_len * g->kv_len;
-    args.x_row_stride = args.y_row_stride = g->kv_len;
+    args.x.data = x.f32;
+    args.y.data = y;
+    args.x.batch_stride = args.y.batch_stride = g->q_len * g->kv_len;
+    args.x.row_stride = args.y.row_stride = g->kv_len;
     args.valid = golden_lens(g, &lens);
     args.empty = ATTN_EMPTY_MEAN;
     assert_ok(attn_masked_softmax(&args, NULL));

@@ -223,14 +223,14 @@ static void test_tensors(void **state) {
     (void)state;
     static const float data[1 << 12];
     static const int64_t cu[] = {3, 10, 20};
-    struct attn_kv_tensors tensors = {{data, 700, 50, 5}, {data + 1, 800, 60, 6}, NULL};
+    struct attn_kv_tensors tensors = {.k = {data, ATTN_F32, 700, 50, 5, 1}, .v = {data + 1, ATTN_F32, 800, 60, 6, 1}};
     struct attn_store store = attn_store_of_tensors(&tensors);
     struct attn_segment segment = attn_store_locate(&store, 1, 2, 7);
     assert_int_equal(1, store.unit);
     assert_ptr_equal(data + 700 + 2 * 50 + 7 * 5, segment.keys.data);
     assert_ptr_equal(data + 1 + 800 + 2 * 60 + 7 * 6, segment.values.data);
     assert_true(segment.count == SIZE_MAX && segment.keys.stride == 20 && segment.values.stride == 24);
-    tensors.cu = cu;
+    tensors.cu.i64 = cu;
     segment = attn_store_locate(&store, 1, 2, 7);
     assert_ptr_equal(data + 2 * 50 + 17 * 5, segment.keys.data);
     assert_ptr_equal(data + 1 + 2 * 60 + 17 * 6, segment.values.data);

@@ -35,10 +35,10 @@ static attn_layer_config random_config(struct test_random *random, size_t index)
     size_t group = random_between(random, 1, 3), kv_heads = random_between(random, 1, 3);
     config.heads = group * kv_heads;
     config.kv_heads = group == 1 && random_below(random, 2) ? 0 : kv_heads;
-    config.hidden = config.heads * head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)];
-    config.query_size = random_between(random, 1, 70);
-    config.key_size = random_between(random, 1, 70);
-    config.value_size = random_between(random, 1, 70);
+    random_layer_sizes(random, &config, head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)]);
+    config.query_width = random_between(random, 1, 70);
+    config.key_width = random_between(random, 1, 70);
+    config.value_width = random_between(random, 1, 70);
     config.scale = random_below(random, 4) ? 0 : random_uniform(random, -1.0f, 1.0f);
     return config;
 }
@@ -55,26 +55,27 @@ static struct problem problem_new(struct test_random *random, size_t index) {
            kv_len = random_between(random, 0, 40);
     p.layer = layer_create(&p.weights.config, &p.memory, random_flush(random));
     p.args = (attn_layer_args){.batch = batch, .q_len = q_len, .kv_len = kv_len};
-    p.args.options.causal = (attn_causal)random_below(random, 3);
+    set_order(&p.args.options, (enum order)random_below(random, 3));
     p.args.options.valid.kind = (attn_valid_kind)random_below(random, 3);
     p.args.options.empty = (attn_empty_rows)random_below(random, 2);
     p.lens = random_lens(random, lens_count(p.args.options.valid.kind, batch, q_len), kv_len, FLUSH_END);
     p.args.options.valid = valid_lens(p.args.options.valid.kind, p.lens);
     p.q =
-        tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, q_len, config.query_size, FLUSH_END);
-    p.k =
-        tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, kv_len, config.key_size, FLUSH_START);
-    p.v =
-        tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, kv_len, config.value_size, FLUSH_END);
+        tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, q_len, config.query_width, FLUSH_END);
+    p.k = tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, kv_len, config.key_width,
+                        FLUSH_START);
+    p.v = tensor_random(random, TEST_NORMAL, random_input_layout(random), batch, 1, kv_len, config.value_width,
+                        FLUSH_END);
     p.args.q = tensor_rows(&p.q);
     p.args.k = tensor_rows(&p.k);
     p.args.v = tensor_rows(&p.v);
-    test_case("batch=%zu q_len=%zu kv_len=%zu sizes=%zu,%zu,%zu hidden=%zu heads=%zu kv_heads=%zu scale=%g valid=%d "
+    test_case("batch=%zu q_len=%zu kv_len=%zu widths=%zu,%zu,%zu hidden=%zu heads=%zu kv_heads=%zu sizes=%zu,%zu,%zu "
+              "scale=%g valid=%d "
               "causal=%d "
               "empty=%d biases=%zu",
-              batch, q_len, kv_len, config.query_size, config.key_size, config.value_size, config.hidden, config.heads,
-              config.kv_heads, (double)config.scale, (int)p.args.options.valid.kind, (int)p.args.options.causal,
-              (int)p.args.options.empty, index % 16);
+              batch, q_len, kv_len, config.query_width, config.key_width, config.value_width, config.hidden,
+              config.heads, config.kv_heads, config.head_size, config.value_size, config.out_size, (double)config.scale,
+              (int)p.args.options.valid.kind, (int)p.args.options.causal, (int)p.args.options.empty, index % 16);
     return p;
 }
 
@@ -99,14 +100,14 @@ static void compare_with_reference(const struct problem *p, const struct layer_r
         attn_layer_args one = p->args;
         size_t rows = config.heads * one.q_len;
         one.batch = 1;
-        one.q = (attn_rows){tensor_row(&q, b, 0, 0), 0, q.row_stride};
-        one.k = (attn_rows){tensor_row(&k, b, 0, 0), 0, k.row_stride};
-        one.v = (attn_rows){tensor_row(&v, b, 0, 0), 0, v.row_stride};
+        one.q = (attn_tensor){tensor_row(&q, b, 0, 0), ATTN_F32, 0, 0, q.row_stride, 1};
+        one.k = (attn_tensor){tensor_row(&k, b, 0, 0), ATTN_F32, 0, 0, k.row_stride, 1};
+        one.v = (attn_tensor){tensor_row(&v, b, 0, 0), ATTN_F32, 0, 0, v.row_stride, 1};
         if (one.options.valid.kind != ATTN_VALID_ALL)
-            one.options.valid.lens += one.options.valid.kind == ATTN_VALID_PER_ROW ? b * one.q_len : b;
+            one.options.valid.lens.i64 += one.options.valid.kind == ATTN_VALID_PER_ROW ? b * one.q_len : b;
         struct layer_result expected = layer_run(layer, &config, &one, LAYOUT_BHSD, FLUSH_END);
         for (size_t i = 0; i < one.q_len; i++)
-            assert_same_bits(tensor_row(&expected.y, 0, 0, i), tensor_row(&actual->y, b, 0, i), config.hidden);
+            assert_same_bits(tensor_row(&expected.y, 0, 0, i), tensor_row(&actual->y, b, 0, i), actual->y.size);
         assert_same_bits(expected.weights, actual->weights + b * rows * one.kv_len, rows * one.kv_len);
         assert_same_bits(expected.log_sum_exp, actual->log_sum_exp + b * rows, rows);
         layer_result_free(&expected);
@@ -136,13 +137,13 @@ static void test_same_bits_for_larger_sizes(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(6, 1); i++) {
         attn_layer_config config = {.isa = test_isa(), .heads = 4, .kv_heads = i % 2 ? 2 : 0, .hidden = 80};
-        config.query_size = 300;
-        config.key_size = 96;
-        config.value_size = 33;
+        config.query_width = 300;
+        config.key_width = 96;
+        config.value_width = 33;
         struct problem p = {.weights = layer_weights_new(&random, &config, 15)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 45, .kv_len = 270 + i};
-        p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        p.args.options.causal = 1;
         p.q = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, 2, 1, p.args.q_len, 300, FLUSH_END);
         p.k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, p.args.kv_len, 96, FLUSH_END);
         p.v = tensor_random(&random, TEST_NORMAL, LAYOUT_GAPS, 2, 1, p.args.kv_len, 33, FLUSH_END);
@@ -225,7 +226,7 @@ static void test_self_attention(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < 8; i++) {
         attn_layer_config config = {
-            .isa = test_isa(), .query_size = 40, .key_size = 40, .value_size = 40, .hidden = 60};
+            .isa = test_isa(), .query_width = 40, .key_width = 40, .value_width = 40, .hidden = 60};
         config.heads = 6;
         config.kv_heads = i % 2 ? 2 : 6;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
@@ -234,7 +235,7 @@ static void test_self_attention(void **state) {
         p.k = tensor_copy(&p.q, LAYOUT_GAPS, FLUSH_END);
         p.v = tensor_copy(&p.q, LAYOUT_BHSD, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = 23, .q = tensor_rows(&p.q)};
-        p.args.options.causal = (attn_causal)(i % 3);
+        set_order(&p.args.options, (enum order)(i % 3));
         p.args.k = tensor_rows(&p.k);
         p.args.v = tensor_rows(&p.v);
         test_case("self attention %zu", i);
@@ -265,13 +266,13 @@ static void test_batch_strides_alone_differ(void **state) {
     enum { BATCH = 3, LEN = 9, SIZE = 20 };
     for (size_t i = 0; i < 16; i++) {
         size_t row_stride = i & 8 ? 1024 : SIZE; /* or rows that alias, which are copied first */
-        attn_layer_config config = {.isa = test_isa(), .query_size = SIZE, .key_size = SIZE, .value_size = SIZE};
+        attn_layer_config config = {.isa = test_isa(), .query_width = SIZE, .key_width = SIZE, .value_width = SIZE};
         config.heads = 3;
         config.hidden = 24;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
         struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, BATCH, 1, LEN, row_stride, FLUSH_END);
-        attn_rows own = tensor_rows(&x), shared = {x.data, 0, row_stride};
+        attn_tensor own = tensor_rows(&x), shared = {.data = x.data, .row_stride = row_stride};
         p.args = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = LEN};
         p.args.q = i & 1 ? shared : own;
         p.args.k = i & 2 ? shared : own;
@@ -297,10 +298,12 @@ static void test_rows_that_alias(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(12, 6); i++) {
         size_t kv_len = i % 3 == 1 ? 61 : 23;
-        attn_layer_config config = {.isa = test_isa(), .query_size = 60, .value_size = 64};
-        config.key_size = i % 2 ? 60 : 70;
+        attn_layer_config config = {.isa = test_isa(), .query_width = 60, .value_width = 64};
+        config.key_width = i % 2 ? 60 : 70;
         config.heads = i == 5 ? 16 : 6;
         config.hidden = i == 5 ? 1024 : 72;
+        config.value_size = i % 3 == 2 ? 5 : 0; /* merged heads are then narrower than the inputs */
+        config.out_size = i % 2 ? 50 : 0;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
         p.args = (attn_layer_args){.batch = 2, .q_len = 23, .kv_len = kv_len};
@@ -311,9 +314,9 @@ static void test_rows_that_alias(void **state) {
         for (size_t t = 0; t < 3; t++)
             x[t] = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 2, 1, kv_len, 1024, FLUSH_END);
         const struct tensor *k = &x[i % 4 ? 0 : 1], *v = &x[i % 4 ? 0 : 2];
-        p.q = first_columns(&x[0], config.query_size);
-        p.k = first_columns(k, config.key_size);
-        p.v = first_columns(v, config.value_size);
+        p.q = first_columns(&x[0], config.query_width);
+        p.k = first_columns(k, config.key_width);
+        p.v = first_columns(v, config.value_width);
         p.args.q = tensor_rows(&p.q);
         p.args.k = tensor_rows(&p.k);
         p.args.v = tensor_rows(&p.v);
@@ -339,7 +342,7 @@ static void test_row_alone_as_in_batch(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(80, 16); i++) {
         struct problem p = problem_new(&random, i);
-        p.args.options.causal = ATTN_CAUSAL_NONE;
+        p.args.options.causal = 0;
         struct layer_result whole = layer_run(p.layer, &p.weights.config, &p.args, LAYOUT_BHSD, FLUSH_END);
         for (size_t row = 0; row < p.args.batch * p.args.q_len; row++) {
             size_t b = row / p.args.q_len, at = row % p.args.q_len;
@@ -349,7 +352,7 @@ static void test_row_alone_as_in_batch(void **state) {
             one.k.data = tensor_row(&p.k, b, 0, 0);
             one.v.data = tensor_row(&p.v, b, 0, 0);
             if (one.options.valid.kind != ATTN_VALID_ALL)
-                one.options.valid.lens += one.options.valid.kind == ATTN_VALID_PER_ROW ? row : b;
+                one.options.valid.lens.i64 += one.options.valid.kind == ATTN_VALID_PER_ROW ? row : b;
             struct layer_result r = layer_run(p.layer, &p.weights.config, &one, LAYOUT_BHSD, FLUSH_END);
             assert_same_bits(tensor_row(&whole.y, b, 0, at), r.y.data, r.y.size);
             layer_result_free(&r);
@@ -366,7 +369,7 @@ static void test_padding_does_not_matter(void **state) {
     for (size_t i = 0; i < sweep(60, 12); i++) {
         struct problem p = problem_new(&random, i);
         int64_t lens[3];
-        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+        p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
         p.args.options.empty = ATTN_EMPTY_ZERO;
         for (size_t b = 0; b < p.args.batch; b++)
             lens[b] = (int64_t)random_below(&random, p.args.kv_len + 1);
@@ -396,7 +399,8 @@ static void test_empty_rows(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < 8; i++) {
-        attn_layer_config config = {.isa = test_isa(), .query_size = 9, .key_size = 11, .value_size = 13, .hidden = 34};
+        attn_layer_config config = {
+            .isa = test_isa(), .query_width = 9, .key_width = 11, .value_width = 13, .hidden = 34};
         config.heads = 2;
         struct layer_weights weights = layer_weights_new(&random, &config, i % 2 ? 15 : 0);
         struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, 3, 9, FLUSH_END);
@@ -410,7 +414,7 @@ static void test_empty_rows(void **state) {
             args.k = tensor_rows(&k);
             args.v = tensor_rows(&v);
         }
-        args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, &none};
+        args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = &none};
         args.options.empty = i & 4 ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO;
         test_case("kv_len=%zu empty=%d", args.kv_len, (int)args.options.empty);
         struct layer_result r = layer_run(layer, &config, &args, LAYOUT_BHSD, FLUSH_END);

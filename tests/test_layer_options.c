@@ -25,15 +25,15 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
     void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
     for (size_t b = 0; b < x->batch; b++)
-        assert_ok(attn_gemm_run(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0),
-                                y.row_stride, NULL, 0, NULL, NULL));
+        assert_ok(gemm_rows(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0), y.row_stride,
+                            NULL, NULL));
     guarded_free(memory);
     return y;
 }
 
 /* The heads in rows of [batch, 1, len, heads * head_size]. */
 static attn_tensor split(const struct tensor *rows, size_t head_size) {
-    return (attn_tensor){rows->data, rows->batch_stride, head_size, rows->row_stride};
+    return (attn_tensor){rows->data, ATTN_F32, rows->batch_stride, head_size, rows->row_stride, 1};
 }
 
 /* ---- Problems ---- */
@@ -41,7 +41,7 @@ static attn_tensor split(const struct tensor *rows, size_t head_size) {
 struct problem {
     struct layer_weights weights;
     attn_layer *layer;
-    size_t kv_heads, head_size;
+    struct layer_sizes sizes;
     enum source source;
     attn_layer_args args;
     struct tensor q, k, v;
@@ -58,10 +58,10 @@ static attn_layer_config random_config(struct test_random *random, size_t index)
     size_t kv_heads = random_between(random, 1, 3);
     config.heads = kv_heads * random_between(random, 1, 3);
     config.kv_heads = config.heads == kv_heads && random_below(random, 2) ? 0 : kv_heads;
-    config.hidden = config.heads * head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)];
-    config.query_size = random_between(random, 1, 40);
-    config.key_size = random_between(random, 1, 40);
-    config.value_size = random_between(random, 1, 40);
+    random_layer_sizes(random, &config, head_sizes[index % (sizeof head_sizes / sizeof *head_sizes)]);
+    config.query_width = random_between(random, 1, 40);
+    config.key_width = random_between(random, 1, 40);
+    config.value_width = random_between(random, 1, 40);
     config.scale = random_below(random, 4) ? 0 : random_uniform(random, -1.0f, 1.0f);
     return config;
 }
@@ -71,7 +71,7 @@ static attn_cu_lens random_cu(struct test_random *random, size_t batch, size_t m
     cu[0] = (int64_t)random_below(random, 3);
     for (size_t b = 0; b < batch; b++)
         cu[b + 1] = cu[b] + (int64_t)random_below(random, most + 1);
-    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, 3)};
+    return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 3)};
 }
 
 static struct tensor random_rows(struct test_random *random, size_t batch, size_t len, size_t width) {
@@ -93,12 +93,12 @@ static void draw_lengths(struct test_random *random, struct problem *p) {
 static void draw_rows(struct test_random *random, struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
     attn_layer_args *args = &p->args;
-    size_t q_batch = args->q_cu.cu ? 1 : args->batch, kv_batch = args->kv_cu.cu ? 1 : args->batch;
-    size_t q_rows = args->q_cu.cu ? args->q_cu.total : args->q_len;
-    size_t kv_rows = args->kv_cu.cu ? args->kv_cu.total : args->kv_len;
-    p->q = random_rows(random, q_batch, q_rows, config->query_size);
-    p->k = random_rows(random, kv_batch, kv_rows, config->key_size);
-    p->v = random_rows(random, kv_batch, kv_rows, config->value_size);
+    size_t q_batch = args->q_cu.cu.i64 ? 1 : args->batch, kv_batch = args->kv_cu.cu.i64 ? 1 : args->batch;
+    size_t q_rows = args->q_cu.cu.i64 ? args->q_cu.total : args->q_len;
+    size_t kv_rows = args->kv_cu.cu.i64 ? args->kv_cu.total : args->kv_len;
+    p->q = random_rows(random, q_batch, q_rows, config->query_width);
+    p->k = random_rows(random, kv_batch, kv_rows, config->key_width);
+    p->v = random_rows(random, kv_batch, kv_rows, config->value_width);
     args->q = tensor_rows(&p->q);
     args->k = tensor_rows(&p->k);
     args->v = tensor_rows(&p->v);
@@ -114,25 +114,26 @@ static void draw_all_options(struct test_random *random, struct problem *p) {
     p->args.options.dropout_seed = random_bits(random);
     if (random_below(random, 2) == 0)
         return;
-    p->args.options.rotary = draw_rotary(random, args->kv_len + 4 * MOST_ROWS, p->head_size, &p->memory[p->memories++]);
+    p->args.options.rotary =
+        draw_rotary(random, args->kv_len + 4 * MOST_ROWS, p->sizes.head_size, &p->memory[p->memories++]);
     for (size_t b = 0; b < args->batch; b++)
         p->offsets[b] = (int64_t)random_between(random, MOST_ROWS, 2 * MOST_ROWS);
-    p->args.options.rotary_offsets = p->args.options.rotary ? p->offsets : NULL;
+    p->args.options.rotary_offsets.i64 = p->args.options.rotary ? p->offsets : NULL;
 }
 
 static void describe(const struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
-    test_case("from %s: batch=%zu q_len=%zu%s kv_len=%zu hidden=%zu heads=%zu kv_heads=%zu %s", source_names[p->source],
-              p->args.batch, p->args.q_len, p->args.q_cu.cu ? " (packed)" : "", p->args.kv_len, config->hidden,
-              config->heads, config->kv_heads, options_text(&p->args.options));
+    test_case("from %s: batch=%zu q_len=%zu%s kv_len=%zu heads=%zu,%zu sizes=%zu,%zu,%zu %s", source_names[p->source],
+              p->args.batch, p->args.q_len, p->args.q_cu.cu.i64 ? " (packed)" : "", p->args.kv_len, config->heads,
+              p->sizes.kv_heads, p->sizes.head_size, p->sizes.value_size, p->sizes.out_size,
+              options_text(&p->args.options));
 }
 
 /* Not by value: the arguments point into it. */
 static void problem_new(struct test_random *random, size_t index, enum source source, struct problem *p) {
     attn_layer_config config = random_config(random, index);
     *p = (struct problem){.weights = layer_weights_new(random, &config, (unsigned)index % 16), .source = source};
-    p->kv_heads = config.kv_heads ? config.kv_heads : config.heads;
-    p->head_size = config.hidden / config.heads;
+    p->sizes = layer_sizes_of(&config);
     p->layer = layer_create(&p->weights.config, &p->memory[p->memories++], FLUSH_END);
     draw_lengths(random, p);
     draw_rows(random, p);
@@ -155,8 +156,9 @@ static void problem_free(struct problem *p) {
 static attn_cache *new_cache(struct problem *p, size_t capacity) {
     attn_cache_config config;
     assert_ok(attn_layer_cache_config(p->layer, p->args.batch, capacity, &config, NULL));
-    config.ring = p->source == RING_CACHE;
+    config.kind = p->source == RING_CACHE ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (p->source == PAGED_CACHE) {
+        config.kind = ATTN_CACHE_PAGED;
         config.page_size = PAGE;
         config.capacity = (capacity + PAGE - 1) / PAGE * PAGE;
         config.pages = p->args.batch * config.capacity / PAGE;
@@ -181,25 +183,26 @@ static attn_cache *new_fork(struct problem *p, const attn_cache *parent, size_t 
 
 /* Rows [begin, begin + lens[b]) of each sequence: through the layer into one cache, by hand into the other. */
 static void append_both(struct problem *p, size_t begin, size_t len, const int64_t *lens) {
-    size_t kv_width = p->kv_heads * p->head_size, bytes = 0;
-    attn_layer_append_args args = {.len = len, .lens = lens, .cache = p->cache, .rotary = p->args.options.rotary};
-    attn_cache_append_args by_hand = {.len = len, .lens = lens, .rotary = args.rotary};
-    const char *field = "none";
+    size_t key_width = p->sizes.kv_heads * p->sizes.head_size, value_width = p->sizes.kv_heads * p->sizes.value_size,
+           bytes = 0;
+    attn_layer_append_args args = {.len = len, .lens.i64 = lens, .cache = p->cache, .rotary = p->args.options.rotary};
+    attn_cache_append_args by_hand = {.len = len, .lens.i64 = lens, .rotary = args.rotary};
+    attn_error error = {.field = "none"};
     args.rotary_offsets = by_hand.rotary_offsets = p->args.options.rotary_offsets;
     args.k = rows_from(&p->k, begin);
     args.v = rows_from(&p->v, begin);
-    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &field));
-    assert_string_equal("none", field);
+    assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &error));
+    assert_string_equal("none", error.field);
     guarded_free(workspace);
 
-    struct tensor k = project(&p->weights.config.w_k, kv_width, &p->k);
-    struct tensor v = project(&p->weights.config.w_v, kv_width, &p->v);
-    by_hand.k = split(&k, p->head_size);
-    by_hand.v = split(&v, p->head_size);
-    by_hand.k.data += begin * k.row_stride;
-    by_hand.v.data += begin * v.row_stride;
+    struct tensor k = project(&p->weights.config.w_k, key_width, &p->k);
+    struct tensor v = project(&p->weights.config.w_v, value_width, &p->v);
+    by_hand.k = split(&k, p->sizes.head_size);
+    by_hand.v = split(&v, p->sizes.value_size);
+    by_hand.k.data = (const float *)by_hand.k.data + begin * k.row_stride;
+    by_hand.v.data = (const float *)by_hand.v.data + begin * v.row_stride;
     assert_ok(attn_cache_append(p->by_hand, &by_hand, NULL));
     tensor_free(&k);
     tensor_free(&v);
@@ -240,9 +243,9 @@ static struct outputs outputs_new(const struct problem *p) {
 
 static attn_options ask_for_all(const attn_options *options, const struct outputs *r) {
     attn_options o = *options;
-    o.weights = r->weights;
-    o.scores = r->scores;
-    o.log_sum_exp = r->log_sum_exp;
+    o.weights.data = r->weights;
+    o.scores.data = r->scores;
+    o.log_sum_exp.data = r->log_sum_exp;
     return o;
 }
 
@@ -256,46 +259,48 @@ static void outputs_free(struct outputs *r) {
 static struct outputs run_layer(const struct problem *p) {
     struct outputs r = outputs_new(p);
     attn_layer_args args = p->args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     size_t bytes = 0;
-    r.y = tensor_new(LAYOUT_GAPS, p->q.batch, 1, p->q.len, p->weights.config.hidden, FLUSH_END);
+    r.y = tensor_new(LAYOUT_GAPS, p->q.batch, 1, p->q.len, p->sizes.out_size, FLUSH_END);
     args.y = tensor_rows_out(&r.y);
     args.cache = p->cache;
     args.options = ask_for_all(&p->args.options, &r);
-    assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &field));
+    assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    r.status = attn_layer_forward(p->layer, &args, workspace, bytes, &field);
-    assert_string_equal(r.status == ATTN_OK ? "none" : "cache", field);
+    r.status = attn_layer_forward(p->layer, &args, workspace, bytes, &error);
+    assert_string_equal(r.status == ATTN_OK ? "none" : "cache", error.field);
     guarded_free(workspace);
     return r;
 }
 
 static struct outputs run_by_hand(const struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
-    size_t kv_width = p->kv_heads * p->head_size, bytes = 0;
-    struct tensor q = project(&config->w_q, config->hidden, &p->q), k = project(&config->w_k, kv_width, &p->k),
-                  v = project(&config->w_v, kv_width, &p->v);
-    struct tensor o = tensor_new(LAYOUT_BHSD, p->q.batch, 1, p->q.len, config->hidden, FLUSH_END);
+    size_t key_width = p->sizes.kv_heads * p->sizes.head_size, value_width = p->sizes.kv_heads * p->sizes.value_size,
+           bytes = 0;
+    struct tensor q = project(&config->w_q, config->heads * p->sizes.head_size, &p->q),
+                  k = project(&config->w_k, key_width, &p->k), v = project(&config->w_v, value_width, &p->v);
+    struct tensor o = tensor_new(LAYOUT_BHSD, p->q.batch, 1, p->q.len, config->heads * p->sizes.value_size, FLUSH_END);
     struct outputs r = outputs_new(p);
     attn_attention_args args = {.isa = test_isa(), .batch = p->args.batch, .heads = config->heads};
-    args.kv_heads = p->kv_heads;
+    args.kv_heads = p->sizes.kv_heads;
     args.q_len = p->args.q_len;
     args.kv_len = p->args.kv_len;
     args.q_cu = p->args.q_cu;
     args.kv_cu = p->args.kv_cu;
-    args.head_size = p->head_size;
+    args.head_size = p->sizes.head_size;
+    args.value_size = p->sizes.value_size;
     args.scale = config->scale;
-    args.q = split(&q, p->head_size);
-    args.k = split(&k, p->head_size);
-    args.v = split(&v, p->head_size);
+    args.q = split(&q, p->sizes.head_size);
+    args.k = split(&k, p->sizes.head_size);
+    args.v = split(&v, p->sizes.value_size);
     args.cache = p->by_hand;
-    args.o = (attn_tensor_out){o.data, o.batch_stride, p->head_size, o.row_stride};
+    args.o = (attn_tensor_out){o.data, ATTN_F32, o.batch_stride, p->sizes.value_size, o.row_stride, 1};
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
     r.status = attn_attention(&args, workspace, bytes, NULL);
     guarded_free(workspace);
-    r.y = project(&config->w_o, config->hidden, &o);
+    r.y = project(&config->w_o, p->sizes.out_size, &o);
     tensor_free(&q);
     tensor_free(&k);
     tensor_free(&v);
@@ -305,7 +310,7 @@ static struct outputs run_by_hand(const struct problem *p) {
 
 /* A packed row that belongs to no sequence. */
 static int between_sequences(const struct problem *p, size_t row) {
-    const int64_t *cu = p->args.q_cu.cu;
+    const int64_t *cu = p->args.q_cu.cu.i64;
     return cu && ((int64_t)row < cu[0] || (int64_t)row >= cu[p->args.batch]);
 }
 
@@ -365,12 +370,12 @@ static void test_packed_append(void **state) {
         struct problem p;
         problem_new(&random, i, PLAIN_CACHE, &p);
         attn_layer_append_args args = {.len = p.args.kv_len, .rotary = p.args.options.rotary};
-        size_t bytes = 0, kv_width = p.kv_heads * p.head_size;
+        size_t bytes = 0;
         struct tensor k, v;
         args.cu = random_cu(&random, p.args.batch, p.args.kv_len, p.kv_cu);
         args.rotary_offsets = p.args.options.rotary_offsets;
-        k = random_rows(&random, 1, args.cu.total, p.weights.config.key_size);
-        v = random_rows(&random, 1, args.cu.total, p.weights.config.value_size);
+        k = random_rows(&random, 1, args.cu.total, p.weights.config.key_width);
+        v = random_rows(&random, 1, args.cu.total, p.weights.config.value_width);
         args.k = tensor_rows(&k);
         args.v = tensor_rows(&v);
         args.cache = p.cache = new_cache(&p, p.args.kv_len);
@@ -379,12 +384,12 @@ static void test_packed_append(void **state) {
         void *workspace = poisoned_alloc(bytes, FLUSH_END);
         assert_ok(attn_layer_append(p.layer, &args, workspace, bytes, NULL));
         guarded_free(workspace);
-        struct tensor keys = project(&p.weights.config.w_k, kv_width, &k);
-        struct tensor values = project(&p.weights.config.w_v, kv_width, &v);
+        struct tensor keys = project(&p.weights.config.w_k, p.sizes.kv_heads * p.sizes.head_size, &k);
+        struct tensor values = project(&p.weights.config.w_v, p.sizes.kv_heads * p.sizes.value_size, &v);
         attn_cache_append_args by_hand = {.len = args.len, .cu = args.cu, .rotary = args.rotary};
         by_hand.rotary_offsets = args.rotary_offsets;
-        by_hand.k = split(&keys, p.head_size);
-        by_hand.v = split(&values, p.head_size);
+        by_hand.k = split(&keys, p.sizes.head_size);
+        by_hand.v = split(&values, p.sizes.value_size);
         assert_ok(attn_cache_append(p.by_hand, &by_hand, NULL));
         p.args.kv_len = attn_cache_length(p.cache, ATTN_ALL_SEQUENCES);
         compare(&p);
@@ -404,7 +409,7 @@ static void test_packed_in_projection(void **state) {
     (void)state;
     enum { HIDDEN = 48, LEN = 19 };
     struct test_random random = test_random(__func__);
-    attn_layer_config config = {.isa = test_isa(), .query_size = HIDDEN, .key_size = HIDDEN, .value_size = HIDDEN};
+    attn_layer_config config = {.isa = test_isa(), .query_width = HIDDEN, .key_width = HIDDEN, .value_width = HIDDEN};
     config.hidden = HIDDEN;
     config.heads = 6;
     struct layer_weights apart = layer_weights_new(&random, &config, 15);

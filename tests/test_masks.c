@@ -81,10 +81,11 @@ static void test_same_bits_of_wild_values(void **state) {
     for (size_t i = 0; i < sweep(200, 16); i++) {
         attn_attention_args args = masked_args(&random, i);
         enum test_values values = i % 2 ? TEST_WILD : TEST_NASTY;
-        struct problem p = masked_problem_new(&random, values, &args, random_kinds(&random, ~0u));
+        unsigned kinds = random_kinds(&random, ~0u);
+        struct problem p = masked_problem_new(&random, values, &args, kinds);
         /* The farthest that a position can be. */
-        if (i % 4 == 0 && p.args.options.causal == ATTN_CAUSAL_OFFSET && !p.args.options.rotary)
-            p.args.options.causal_offset = i % 8 ? INT64_MIN : INT64_MAX;
+        if (i % 4 == 0 && kinds & KIND(OFFSET) && !p.args.options.rotary)
+            p.args.options.position_offset = i % 8 ? INT64_MIN : INT64_MAX;
         describe(&p.args);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, random_flush(&random));
         check_bits(&random, &p, &r);
@@ -96,10 +97,10 @@ static void test_same_bits_of_wild_values(void **state) {
 /* ---- Other ways to say the same ---- */
 
 /* What `p` shows of keys as a boolean mask; broadcast over heads where every head sees the same. */
-static attn_mask boolean_mask(const struct problem *p, uint8_t **memory) {
+static attn_tensor boolean_mask(const struct problem *p, uint8_t **memory) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, args->options.mask.data ? 0 : 2, &bytes);
+    attn_tensor mask = mask_layout(args, args->options.mask.data ? 0 : 2, &bytes);
     *memory = guarded_alloc(bytes, 1, FLUSH_END);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
@@ -112,11 +113,12 @@ static attn_mask boolean_mask(const struct problem *p, uint8_t **memory) {
 }
 
 /* The same as an additive mask of 0 and -inf. */
-static struct tensor additive_mask(const attn_attention_args *args, const attn_mask *mask) {
+static struct tensor additive_mask(const attn_attention_args *args, const attn_tensor *mask) {
     struct tensor bias = bias_new(args, mask->head_stride ? 0 : 2, FLUSH_END);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
-        const uint8_t *visible = mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
+        const uint8_t *visible =
+            (const uint8_t *)mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
         for (size_t j = 0; j < args->kv_len; j++)
             tensor_row(&bias, b, head, i)[j] = visible[j] ? 0.0f : -INFINITY;
     }
@@ -128,7 +130,7 @@ static void check_as_masks(struct test_random *random, size_t index, unsigned ki
     attn_attention_args args = masked_args(random, index);
     struct problem p = masked_problem_new(random, TEST_NORMAL, &args, kinds);
     uint8_t *memory;
-    attn_mask mask = boolean_mask(&p, &memory);
+    attn_tensor mask = boolean_mask(&p, &memory);
     struct tensor bias = additive_mask(&p.args, &mask);
     const attn_options plain = {.empty = args.options.empty, .score_stage = args.options.score_stage};
     describe(&p.args);
@@ -165,23 +167,25 @@ static void test_windows_as_lengths(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(40, 8); i++) {
         attn_attention_args args = masked_args(&random, i);
-        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(TOP_LEFT) | KIND(SOFT_CAP));
+        struct problem p =
+            masked_problem_new(&random, TEST_NORMAL, &args, KIND(CAUSAL) | KIND(TOP_LEFT) | KIND(SOFT_CAP));
         int64_t *lens = guarded_alloc(args.batch * args.q_len * sizeof *lens, sizeof *lens, FLUSH_END);
         for (size_t row = 0; row < args.batch * args.q_len; row++)
             lens[row] = (int64_t)(row % args.q_len) + 1;
         describe(&p.args);
         struct attention_result causal = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        p.args.options.causal = ATTN_CAUSAL_NONE;
-        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        p.args.options.causal = 0;
+        p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
         struct attention_result per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&causal, &per_row);
         p.args.options.valid = (attn_valid_lens){0};
-        p.args.options.causal = ATTN_CAUSAL_OFFSET;
-        p.args.options.causal_offset = (int64_t)args.kv_len;
+        p.args.options.causal = 1;
+        p.args.options.position = ATTN_POSITION_OFFSET;
+        p.args.options.position_offset = (int64_t)args.kv_len;
         p.args.options.window_left = args.kv_len + args.q_len;
         struct attention_result all = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        p.args.options.causal = ATTN_CAUSAL_NONE;
-        p.args.options.causal_offset = 0;
+        p.args.options.causal = 0;
+        p.args.options.position_offset = 0;
         p.args.options.window_left = 0;
         struct attention_result none = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&none, &all);
@@ -201,8 +205,9 @@ static void test_ends_of_the_type(void **state) {
     struct test_random random = test_random(__func__);
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = 9, .kv_len = 40, .head_size = 8};
     struct problem p = problem_new(&random, TEST_NORMAL, &args);
-    p.args.options.causal = ATTN_CAUSAL_OFFSET;
-    p.args.options.causal_offset = INT64_MAX;
+    p.args.options.causal = 1;
+    p.args.options.position = ATTN_POSITION_OFFSET;
+    p.args.options.position_offset = INT64_MAX;
     p.args.options.window_left = p.args.options.window_right = PTRDIFF_MAX;
     describe(&p.args);
     struct attention_result all = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
@@ -210,7 +215,7 @@ static void test_ends_of_the_type(void **state) {
     for (size_t i = 0; i < args.q_len; i++) {
         int64_t start = INT64_MAX - PTRDIFF_MAX + (int64_t)i + 1;
         attn_attention_args row = p.args;
-        row.options = (attn_options){.starts = &start};
+        row.options = (attn_options){.starts.i64 = &start};
         row = some_rows(&row, i, i + 1);
         struct attention_result one = attention_run(&row, LAYOUT_BHSD, FLUSH_END);
         for (size_t head = 0; head < args.heads; head++)
@@ -218,7 +223,7 @@ static void test_ends_of_the_type(void **state) {
                              args.kv_len);
         attention_free(&one);
     }
-    p.args.options.causal_offset = INT64_MIN;
+    p.args.options.position_offset = INT64_MIN;
     struct attention_result none = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     for (size_t row = 0; row < none.rows; row++)
         assert_true(none.log_sum_exp[row] == -INFINITY);
@@ -238,8 +243,8 @@ static void test_alibi_far_from_all_keys(void **state) {
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 3, .q_len = 5, .kv_len = 900};
         args.head_size = 8;
         args.options.score_stage = ATTN_SCORE_MASKED;
-        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(OFFSET) | KIND(ALIBI));
-        p.args.options.causal_offset = offsets[i];
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(CAUSAL) | KIND(OFFSET) | KIND(ALIBI));
+        p.args.options.position_offset = offsets[i];
         describe(&p.args);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         struct oracle oracle;
@@ -259,15 +264,16 @@ static void test_alibi_far_from_all_keys(void **state) {
 /* A mask and a bias of which nothing is broadcast. */
 static void expand(const struct problem *p, uint8_t **mask_memory, struct tensor *bias, attn_options *options) {
     const attn_attention_args *args = &p->args;
-    const attn_mask *from = &args->options.mask;
+    const attn_tensor *from = &args->options.mask;
     size_t bytes;
-    attn_mask mask = mask_layout(args, 0, &bytes);
+    attn_tensor mask = mask_layout(args, 0, &bytes);
     *mask_memory = guarded_alloc(bytes, 1, FLUSH_START);
     *bias = bias_new(args, 0, FLUSH_START);
     for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
         size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
         memcpy(*mask_memory + b * mask.batch_stride + head * mask.head_stride + i * mask.row_stride,
-               from->data + b * from->batch_stride + head * from->head_stride + i * from->row_stride, args->kv_len);
+               (const uint8_t *)from->data + b * from->batch_stride + head * from->head_stride + i * from->row_stride,
+               args->kv_len);
         memcpy(tensor_row(bias, b, head, i), tensor_row(&p->bias, b, head, i), args->kv_len * sizeof(float));
     }
     mask.data = *mask_memory;
@@ -386,7 +392,8 @@ static void test_values_outside_intervals_are_not_read(void **state) {
         attn_attention_args args = {
             .isa = test_isa(), .batch = 1, .heads = 1, .q_len = i & 1 ? 60 : 12, .head_size = 8};
         args.kv_len = args.q_len + (i & 2 ? 300 : 20);
-        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, KIND(STARTS) | KIND(TOP_LEFT));
+        struct problem p =
+            masked_problem_new(&random, TEST_NORMAL, &args, KIND(STARTS) | KIND(CAUSAL) | KIND(TOP_LEFT));
         p.starts[0] = 10;
         check_keys_outside_intervals(&p);
         problem_free(&p);
@@ -503,7 +510,7 @@ static void test_hidden_blocks(void **state) {
         args.options.empty = ATTN_EMPTY_ZERO;
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         own_tensors(&p);
-        attn_mask mask = mask_layout(&args, 0, &bytes);
+        attn_tensor mask = mask_layout(&args, 0, &bytes);
         p.mask = guarded_alloc(bytes, 1, FLUSH_END);
         hide_blocks(&random, &p, p.mask, mask.row_stride);
         mask.data = p.mask;
@@ -529,7 +536,7 @@ static void test_hidden_blocks(void **state) {
 static void hide_row(struct problem *p, size_t hidden, int by_bias) {
     const attn_attention_args *args = &p->args;
     size_t bytes;
-    attn_mask mask = mask_layout(args, 3, &bytes);
+    attn_tensor mask = mask_layout(args, 3, &bytes);
     p->mask = guarded_alloc(bytes, 1, FLUSH_END);
     for (size_t i = 0; i < args->q_len; i++)
         memset(p->mask + i * mask.row_stride, i != hidden, args->kv_len);
@@ -642,13 +649,13 @@ static void test_chunks_of_rows(void **state) {
     for (size_t i = 0; i < sweep(120, 18); i++) {
         attn_attention_args args = masked_args(&random, i);
         unsigned kinds = random_kinds(&random, ~0u);
-        if (!(kinds & KINDS_OF_CAUSALITY)) /* without, only the last row of a chunk has its position */
-            kinds &= i % 2 ? ~KINDS_OF_POSITIONS : ~0u;
-        if (!(kinds & KINDS_OF_CAUSALITY) && kinds & KINDS_OF_POSITIONS)
-            kinds |= KIND(BOTTOM_RIGHT);
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
-        if (p.args.options.causal_offset == INT64_MAX) /* the next row has no position that a chunk could say */
-            p.args.options.causal_offset = (int64_t)args.kv_len - (int64_t)args.q_len;
+        if (kinds & KIND(OFFSETS) && p.args.options.position_offsets.i64) /* as below */
+            for (size_t b = 0; b < args.batch; b++)
+                if (p.args.options.position_offsets.i64[b] == INT64_MAX)
+                    ((int64_t *)p.position_offsets)[b] = 3;
+        if (p.args.options.position_offset == INT64_MAX) /* the next row has no position that a chunk could say */
+            p.args.options.position_offset = (int64_t)args.kv_len - (int64_t)args.q_len;
         describe(&p.args);
         check_chunks(&random, &p, random_below(&random, args.batch));
         problem_free(&p);

@@ -14,6 +14,7 @@ struct parts {
     struct tensor o[MOST_PARTS];
     attn_tensor in[MOST_PARTS];
     float *log_sum_exp[MOST_PARTS];
+    attn_tensor lse_in[MOST_PARTS];
 };
 
 /* Merged output and log-sum-exp. */
@@ -29,20 +30,20 @@ static attn_merge_args merge_args(const struct parts *parts) {
     args.q_len = o->len;
     args.value_size = o->size;
     args.o = parts->in;
-    args.log_sum_exp = (const float *const *)parts->log_sum_exp;
+    args.log_sum_exp = parts->lse_in;
     return args;
 }
 
 static struct merged merge_run(const attn_merge_args *args, enum layout layout, enum flush flush) {
     struct merged merged = {.rows = args->batch * args->heads * args->q_len};
     attn_merge_args full = *args;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     merged.o = tensor_new(layout, args->batch, args->heads, args->q_len, args->value_size, flush);
     merged.log_sum_exp = guarded_floats(merged.rows, flush);
     full.merged = tensor_out(&merged.o);
-    full.merged_log_sum_exp = merged.log_sum_exp;
-    assert_ok(attn_merge(&full, &field));
-    assert_string_equal(field, "none");
+    full.merged_log_sum_exp.data = merged.log_sum_exp;
+    assert_ok(attn_merge(&full, &error));
+    assert_string_equal(error.field, "none");
     return merged;
 }
 
@@ -74,11 +75,11 @@ static void check_bits(struct test_random *random, const struct parts *parts, co
     args.isa = test_isa();
     struct tensor alone = tensor_new(LAYOUT_BSHD, args.batch, args.heads, args.q_len, args.value_size, FLUSH_END);
     args.merged = tensor_out(&alone);
-    args.merged_log_sum_exp = actual->log_sum_exp;
+    args.merged_log_sum_exp.data = actual->log_sum_exp;
     flags_clear();
     assert_ok(attn_merge(&args, NULL));
     assert_flags(flags_raised(), allowed);
-    args.merged_log_sum_exp = NULL;
+    args.merged_log_sum_exp.data = NULL;
     assert_ok(attn_merge(&args, NULL));
     assert_same_tensor(&expected.o, &alone);
     tensor_free(&alone);
@@ -99,6 +100,7 @@ static struct parts random_parts(struct test_random *random, enum test_values va
         parts.o[p] = tensor_random(random, values, layout, batch, heads, len, size, random_flush(random));
         parts.in[p] = tensor_in(&parts.o[p]);
         parts.log_sum_exp[p] = guarded_floats(batch * heads * len, random_flush(random));
+        parts.lse_in[p] = (attn_tensor){.data = parts.log_sum_exp[p]};
         for (size_t row = 0; row < batch * heads * len; row++) {
             float *o = tensor_row(&parts.o[p], row / len / heads, row / len % heads, row % len);
             parts.log_sum_exp[p][row] = spread * random_normal(random);
@@ -201,14 +203,14 @@ static void test_single_part(void **state) {
         struct parts parts = random_parts(&random, TEST_NORMAL, i, 1), one = random_parts(&random, TEST_NORMAL, 0, 0);
         attn_merge_args args = merge_args(&one);
         size_t at = random_below(&random, parts.count), rows = args.batch * args.heads * args.q_len;
-        const float *log_sum_exp[MOST_PARTS];
+        attn_tensor log_sum_exp[MOST_PARTS];
         float *none = guarded_floats(rows, FLUSH_END), *nowhere = guarded_floats(0, FLUSH_END);
         for (size_t row = 0; row < rows; row++)
             none[row] = -INFINITY;
         attn_tensor in[MOST_PARTS];
         for (size_t p = 0; p < parts.count; p++) {
-            in[p] = p == at ? one.in[0] : (attn_tensor){nowhere, 0, 0, 0}; /* pages that fault */
-            log_sum_exp[p] = p == at ? one.log_sum_exp[0] : none;
+            in[p] = p == at ? one.in[0] : (attn_tensor){nowhere, ATTN_F32, 0, 0, 0, 1}; /* pages that fault */
+            log_sum_exp[p] = (attn_tensor){.data = p == at ? one.log_sum_exp[0] : none};
         }
         args.parts = parts.count;
         args.o = in;
@@ -246,16 +248,16 @@ static void test_all_empty(void **state) {
 static void test_nothing_to_do(void **state) {
     (void)state;
     float *nowhere = guarded_floats(0, FLUSH_END);
-    const attn_tensor o = {nowhere, 0, 0, 0};
-    const float *log_sum_exp = nowhere;
+    const attn_tensor o = {nowhere, ATTN_F32, 0, 0, 0, 1};
+    const attn_tensor log_sum_exp = {.data = nowhere};
     for (int zero = 0; zero < 3; zero++) {
         attn_merge_args args = {.isa = test_isa(), .parts = 1, .batch = zero != 0, .heads = zero != 1};
         args.q_len = zero != 2;
         args.value_size = 8;
         args.o = &o;
         args.log_sum_exp = &log_sum_exp;
-        args.merged = (attn_tensor_out){nowhere, 8, 8, 8};
-        args.merged_log_sum_exp = nowhere;
+        args.merged = (attn_tensor_out){nowhere, ATTN_F32, 8, 8, 8, 1};
+        args.merged_log_sum_exp.data = nowhere;
         test_case("zero %d", zero);
         assert_ok(attn_merge(&args, NULL));
     }
@@ -275,6 +277,7 @@ static struct parts attend_in_parts(const struct problem *p, size_t count, const
         parts.o[part] = tensor_copy(&r.o, LAYOUT_GAPS, FLUSH_END);
         parts.in[part] = tensor_in(&parts.o[part]);
         parts.log_sum_exp[part] = guarded_copy(r.log_sum_exp, r.rows, FLUSH_END);
+        parts.lse_in[part] = (attn_tensor){.data = parts.log_sum_exp[part]};
         attention_free(&r);
     }
     return parts;
@@ -329,8 +332,8 @@ static void test_ranges_of_keys(void **state) {
             size_t rest = p.args.kv_len - begin, len = part == count - 1 ? rest : random_below(&random, rest + 1);
             part_args[part] = p.args;
             part_args[part].kv_len = len;
-            part_args[part].k.data += begin * p.k.row_stride;
-            part_args[part].v.data += begin * p.v.row_stride;
+            part_args[part].k.data = (const float *)part_args[part].k.data + begin * p.k.row_stride;
+            part_args[part].v.data = (const float *)part_args[part].v.data + begin * p.v.row_stride;
             begin += len;
         }
         merge_and_check(&random, &p, count, part_args);
@@ -355,7 +358,7 @@ static void test_sets_of_keys(void **state) {
         }
         for (size_t part = 0; part < count; part++) {
             part_args[part] = p.args;
-            part_args[part].options.mask = (attn_mask){mask + part * args.kv_len, 0, 0, 0};
+            part_args[part].options.mask = (attn_tensor){mask + part * args.kv_len, ATTN_BOOL, 0, 0, 0, 1};
         }
         merge_and_check(&random, &p, count, part_args);
         guarded_free(mask);

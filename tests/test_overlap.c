@@ -44,10 +44,10 @@ static bool share_a_float(const struct attn_strided *a, const struct attn_stride
 static bool is_taken(const struct attn_strided *output, const struct attn_strided *input) {
     struct attn_named_bytes a = {"output", output->data, floats_of(output) * sizeof(float)};
     struct attn_named_bytes b = {"input", input->data, floats_of(input) * sizeof(float)};
-    const char *field = "untouched";
-    attn_status status = attn_check_input(output, &a, input, &b, &field);
+    attn_error error = {.field = "untouched"};
+    attn_status status = attn_check_input(output, &a, input, &b, &error);
     assert_true(status == ATTN_OK || status == ATTN_OVERLAP);
-    assert_string_equal(status == ATTN_OK ? "untouched" : "output", field);
+    assert_string_equal(status == ATTN_OK ? "untouched" : "output", error.field);
     return status == ATTN_OK;
 }
 
@@ -149,22 +149,24 @@ static void attention_beside(struct test_random *random, size_t place, bool rows
     attn_attention_args args = {.isa = test_isa(), .batch = BATCH, .heads = HEADS, .q_len = LEN, .kv_len = LEN};
     attn_tensor *in[] = {&args.q, &args.k, &args.v};
     args.head_size = SIZE;
-    args.options.causal = ATTN_CAUSAL_TOP_LEFT;
-    attn_tensor at = {NULL, LEN * PARTS * WIDTH, rows_outside ? SIZE : LEN * SIZE, rows_outside ? PARTS * WIDTH : SIZE};
+    args.options.causal = 1;
+    args.options.position = ATTN_POSITION_TOP_LEFT;
+    attn_tensor at = {
+        NULL, ATTN_F32, LEN * PARTS * WIDTH, rows_outside ? SIZE : LEN * SIZE, rows_outside ? PARTS * WIDTH : SIZE, 1};
     for (size_t t = 0; t < 3; t++) {
         *in[t] = at;
         in[t]->data = buffer + (t + (t >= place)) * part;
     }
     struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
-    args.o = (attn_tensor_out){buffer + place * part, at.batch_stride, at.head_stride, at.row_stride};
+    args.o = (attn_tensor_out){buffer + place * part, ATTN_F32, at.batch_stride, at.head_stride, at.row_stride, 1};
     attention_run_into(&args, FLUSH_END);
     struct tensor o = {args.o.data, BATCH, HEADS, LEN, SIZE, at.batch_stride, at.head_stride, at.row_stride};
     assert_same_tensor(&expected.o, &o);
     check_others(before, buffer, count, row, place * part, place * part + part);
-    const char *field = "none";
-    args.o.data += place == 3 ? -1 : 1; /* one column into a neighbour */
-    assert_status(ATTN_OVERLAP, attn_attention(&args, NULL, 0, &field));
-    assert_string_equal("o", field);
+    attn_error error = {.field = "none"};
+    args.o.data = (float *)args.o.data + (place == 3 ? -1 : 1); /* one column into a neighbour */
+    assert_status(ATTN_OVERLAP, attn_attention(&args, NULL, 0, &error));
+    assert_string_equal("o", error.field);
     attention_free(&expected);
     guarded_free(buffer);
     guarded_free(before);
@@ -183,7 +185,7 @@ static void test_attention(void **state) {
 static void test_layer(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    attn_layer_config config = {.isa = test_isa(), .query_size = WIDTH, .key_size = WIDTH, .value_size = WIDTH};
+    attn_layer_config config = {.isa = test_isa(), .query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH};
     config.hidden = WIDTH;
     config.heads = HEADS;
     struct layer_weights weights = layer_weights_new(&random, &config, 15);
@@ -192,16 +194,16 @@ static void test_layer(void **state) {
     void *memory;
     attn_layer *layer = layer_create(&weights.config, &memory, FLUSH_END);
     attn_layer_args args = {.batch = BATCH, .q_len = LEN, .kv_len = LEN};
-    args.q = args.k = args.v = (attn_rows){buffer, LEN * 2 * WIDTH, 2 * WIDTH};
+    args.q = args.k = args.v = (attn_tensor){buffer, ATTN_F32, LEN * 2 * WIDTH, 0, 2 * WIDTH, 1};
     struct layer_result expected = layer_run(layer, &weights.config, &args, LAYOUT_BHSD, FLUSH_END);
-    args.y = (attn_rows_out){buffer + WIDTH, LEN * 2 * WIDTH, 2 * WIDTH};
+    args.y = (attn_tensor_out){buffer + WIDTH, ATTN_F32, LEN * 2 * WIDTH, 0, 2 * WIDTH, 1};
     assert_ok(attn_layer_workspace(layer, &args, &bytes, NULL));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_forward(layer, &args, workspace, bytes, NULL));
     struct tensor y = {args.y.data, BATCH, 1, LEN, WIDTH, LEN * 2 * WIDTH, 0, 2 * WIDTH};
     assert_same_tensor(&expected.y, &y);
     check_others(before, buffer, count, 2 * WIDTH, WIDTH, 2 * WIDTH);
-    args.y.data--;
+    args.y.data = (float *)args.y.data - 1;
     assert_status(ATTN_OVERLAP, attn_layer_forward(layer, &args, workspace, bytes, NULL));
     layer_result_free(&expected);
     layer_weights_free(&weights);
@@ -223,13 +225,13 @@ static void test_gemm(void **state) {
     assert_ok(attn_gemm_size(&config, &bytes, NULL));
     void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
-    assert_ok(attn_gemm_run(gemm, M, buffer, ROW, y, N, NULL, 0, NULL, NULL));
-    assert_ok(attn_gemm_run(gemm, M, buffer, ROW, buffer + K + 1, ROW, NULL, 0, NULL, NULL));
+    assert_ok(gemm_rows(gemm, M, buffer, ROW, y, N, NULL, NULL));
+    assert_ok(gemm_rows(gemm, M, buffer, ROW, buffer + K + 1, ROW, NULL, NULL));
     for (size_t i = 0; i < M; i++)
         assert_same_bits(y + i * N, buffer + i * ROW + K + 1, N);
     check_others(before, buffer, M * ROW, ROW, K + 1, K + 1 + N);
-    assert_status(ATTN_OVERLAP, attn_gemm_run(gemm, M, buffer, ROW, buffer + K - 1, ROW, NULL, 0, NULL, NULL));
-    assert_status(ATTN_OVERLAP, attn_gemm_run(gemm, M, buffer, ROW, buffer + K + 1, ROW - 1, NULL, 0, NULL, NULL));
+    assert_status(ATTN_OVERLAP, gemm_rows(gemm, M, buffer, ROW, buffer + K - 1, ROW, NULL, NULL));
+    assert_status(ATTN_OVERLAP, gemm_rows(gemm, M, buffer, ROW, buffer + K + 1, ROW - 1, NULL, NULL));
     guarded_free(memory);
     guarded_free(w);
     guarded_free(y);
@@ -243,20 +245,22 @@ static void test_softmax(void **state) {
     struct test_random random = test_random(__func__);
     float *buffer = random_buffer(&random, COUNT), *before = guarded_copy(buffer, COUNT, FLUSH_END);
     float *y = guarded_floats(BATCH * ROWS * COLS, FLUSH_END);
-    attn_softmax_args args = {.isa = test_isa(), .batch = BATCH, .rows = ROWS, .cols = COLS, .x = buffer, .y = y};
-    args.x_batch_stride = ROWS * ROW;
-    args.x_row_stride = ROW;
-    args.y_batch_stride = ROWS * COLS;
-    args.y_row_stride = COLS;
+    attn_softmax_args args = {.isa = test_isa(), .batch = BATCH, .rows = ROWS, .cols = COLS};
+    args.x.data = buffer;
+    args.y.data = y;
+    args.x.batch_stride = ROWS * ROW;
+    args.x.row_stride = ROW;
+    args.y.batch_stride = ROWS * COLS;
+    args.y.row_stride = COLS;
     assert_ok(attn_masked_softmax(&args, NULL));
-    args.y = buffer + COLS;
-    args.y_batch_stride = args.x_batch_stride;
-    args.y_row_stride = args.x_row_stride;
+    args.y.data = buffer + COLS;
+    args.y.batch_stride = args.x.batch_stride;
+    args.y.row_stride = args.x.row_stride;
     assert_ok(attn_masked_softmax(&args, NULL));
     for (size_t i = 0; i < BATCH * ROWS; i++)
-        assert_same_bits(y + i * COLS, args.y + i * ROW, COLS);
+        assert_same_bits(y + i * COLS, buffer + COLS + i * ROW, COLS);
     check_others(before, buffer, COUNT, ROW, COLS, ROW);
-    args.y--;
+    args.y.data = buffer + COLS - 1;
     assert_status(ATTN_OVERLAP, attn_masked_softmax(&args, NULL));
     guarded_free(buffer);
     guarded_free(before);
@@ -271,24 +275,24 @@ static void test_merge(void **state) {
     float *buffer = random_buffer(&random, COUNT), *before = guarded_copy(buffer, COUNT, FLUSH_END);
     float *merged = guarded_floats(ROWS * SIZE, FLUSH_END);
     attn_tensor parts[MERGED];
-    const float *lse[MERGED];
+    attn_tensor lse[MERGED];
     float *lse_buffer = random_buffer(&random, MERGED * ROWS);
     for (size_t p = 0; p < MERGED; p++) {
-        parts[p] = (attn_tensor){buffer + p * SIZE, HEADS * LEN * ROW, LEN * ROW, ROW};
-        lse[p] = lse_buffer + p * ROWS;
+        parts[p] = (attn_tensor){buffer + p * SIZE, ATTN_F32, HEADS * LEN * ROW, LEN * ROW, ROW, 1};
+        lse[p] = (attn_tensor){.data = lse_buffer + p * ROWS};
     }
     attn_merge_args args = {.isa = test_isa(), .parts = MERGED, .batch = BATCH, .heads = HEADS, .q_len = LEN};
     args.value_size = SIZE;
     args.o = parts;
     args.log_sum_exp = lse;
-    args.merged = (attn_tensor_out){merged, HEADS * LEN * SIZE, LEN * SIZE, SIZE};
+    args.merged = (attn_tensor_out){merged, ATTN_F32, HEADS * LEN * SIZE, LEN * SIZE, SIZE, 1};
     assert_ok(attn_merge(&args, NULL));
-    args.merged = (attn_tensor_out){buffer + MERGED * SIZE, HEADS * LEN * ROW, LEN * ROW, ROW};
+    args.merged = (attn_tensor_out){buffer + MERGED * SIZE, ATTN_F32, HEADS * LEN * ROW, LEN * ROW, ROW, 1};
     assert_ok(attn_merge(&args, NULL));
     for (size_t i = 0; i < ROWS; i++)
-        assert_same_bits(merged + i * SIZE, args.merged.data + i * ROW, SIZE);
+        assert_same_bits(merged + i * SIZE, buffer + MERGED * SIZE + i * ROW, SIZE);
     check_others(before, buffer, COUNT, ROW, MERGED * SIZE, ROW);
-    args.merged.data--;
+    args.merged.data = (float *)args.merged.data - 1;
     assert_status(ATTN_OVERLAP, attn_merge(&args, NULL));
     guarded_free(buffer);
     guarded_free(before);

@@ -17,21 +17,21 @@ static attn_cu_lens random_cu(struct test_random *random, size_t batch, size_t l
         size_t len = b == full ? longest : b == empty ? 0 : random_between(random, 0, longest);
         cu[b + 1] = cu[b] + (int64_t)len;
     }
-    return (attn_cu_lens){cu, (size_t)cu[batch] + random_below(random, slack + 1)};
+    return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, slack + 1)};
 }
 
 static void cu_free(attn_cu_lens cu) {
-    guarded_free((int64_t *)(uintptr_t)cu.cu);
+    guarded_free((int64_t *)(uintptr_t)cu.cu.i64);
 }
 
 static int cu_holds(attn_cu_lens cu, size_t batch, size_t row) {
-    return (int64_t)row >= cu.cu[0] && (int64_t)row < cu.cu[batch];
+    return (int64_t)row >= cu.cu.i64[0] && (int64_t)row < cu.cu.i64[batch];
 }
 
 /* Rows that no sequence has: nothing may come of what is in them. */
 static void poison_slack(const struct tensor *t, attn_cu_lens cu, size_t batch) {
     for (size_t h = 0; h < t->heads; h++)
-        for (size_t i = 0; i < t->len && cu.cu; i++)
+        for (size_t i = 0; i < t->len && cu.cu.i64; i++)
             if (!cu_holds(cu, batch, i))
                 fill_poison(tensor_row(t, 0, h, i), t->size);
 }
@@ -68,7 +68,7 @@ static void packed_free(struct problem *p) {
 }
 
 static size_t packed_len(attn_cu_lens cu, size_t b, size_t len) {
-    return cu.cu ? (size_t)(cu.cu[b + 1] - cu.cu[b]) : len;
+    return cu.cu.i64 ? (size_t)(cu.cu.i64[b + 1] - cu.cu.i64[b]) : len;
 }
 
 static void check_untouched(const float *x, size_t n, const char *what) {
@@ -91,7 +91,7 @@ static void check_rest(const attn_attention_args *args, const struct attention_r
         check_untouched(scores, r->kv_len, "scores");
         check_untouched(r->log_sum_exp + row, 1, "log_sum_exp");
     }
-    for (size_t h = 0; args->q_cu.cu && h < args->heads; h++)
+    for (size_t h = 0; args->q_cu.cu.i64 && h < args->heads; h++)
         for (size_t i = 0; i < args->q_cu.total; i++)
             if (!cu_holds(args->q_cu, args->batch, i))
                 check_untouched(tensor_row(&r->o, 0, h, i), r->o.size, "o");
@@ -188,7 +188,7 @@ static void test_one_buffer(void **state) {
         p.args.q = tensor_in(&p.q);
         p.args.k = tensor_in(&p.k);
         p.args.v = tensor_in(&p.v);
-        p.args.options.causal = (attn_causal)(i % 3);
+        set_order(&p.args.options, (enum order)(i % 3));
         describe(&p.args);
         struct attention_result expected = reference_run(&p), actual = attention_run(&p.args, LAYOUT_BSHD, FLUSH_END);
         assert_same_result(&expected, &actual);
@@ -218,7 +218,7 @@ static void test_spans_shared_out(void **state) {
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
         struct attention_result alone = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        p.args.options.parallel = &parallel;
+        p.args.parallel = &parallel;
         struct attention_result shared = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         check_rest(&p.args, &alone);
         check_rest(&p.args, &shared);
@@ -236,8 +236,8 @@ static void test_nothing_to_do(void **state) {
     static const int64_t none[] = {2, 2, 2, 2}, some[] = {0, 2, 2, 3};
     for (size_t i = 0; i < 4; i++) {
         attn_attention_args args = {.isa = test_isa(), .batch = 3, .heads = 2, .q_len = 2, .kv_len = 2, .head_size = 5};
-        args.q_cu = (attn_cu_lens){i & 1 ? none : some, 3};
-        args.kv_cu = (attn_cu_lens){i & 2 ? none : some, 3};
+        args.q_cu = (attn_cu_lens){.cu.i64 = i & 1 ? none : some, .total = 3};
+        args.kv_cu = (attn_cu_lens){.cu.i64 = i & 2 ? none : some, .total = 3};
         args.options.empty = ATTN_EMPTY_MEAN;
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);

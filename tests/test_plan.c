@@ -35,16 +35,16 @@ static void use(struct planned *p, uint32_t bit) {
     attn_options *options = &p->options;
     switch (bit) {
     case ATTN_USE_VALID_PER_SEQUENCE:
-        options->valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+        options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
         break;
     case ATTN_USE_VALID_PER_ROW:
-        options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
         break;
     case ATTN_USE_STARTS:
-        options->starts = lens;
+        options->starts.i64 = lens;
         break;
     case ATTN_USE_CAUSAL:
-        options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        options->causal = 1;
         break;
     case ATTN_USE_WINDOW_LEFT:
         options->window_left = 7;
@@ -53,10 +53,10 @@ static void use(struct planned *p, uint32_t bit) {
         options->window_right = 7;
         break;
     case ATTN_USE_MASK:
-        options->mask.data = bytes;
+        options->mask = (attn_tensor){bytes, ATTN_BOOL, 0, 0, 0, 1};
         break;
     case ATTN_USE_BIAS:
-        options->bias.data = floats;
+        options->bias = (attn_tensor){floats, ATTN_F32, 0, 0, 0, 1};
         break;
     case ATTN_USE_SOFT_CAP:
         options->soft_cap = 3;
@@ -77,19 +77,22 @@ static void use(struct planned *p, uint32_t bit) {
         options->dropout = 0.5f;
         break;
     case ATTN_USE_WEIGHTS:
-        options->weights = outputs;
+        options->weights.data = outputs;
         break;
     case ATTN_USE_SCORES:
-        options->scores = outputs;
+        options->scores.data = outputs;
+        break;
+    case ATTN_USE_SCORES_HIDDEN:
+        options->scores_hidden = 1;
         break;
     case ATTN_USE_LOG_SUM_EXP:
-        options->log_sum_exp = outputs;
+        options->log_sum_exp.data = outputs;
         break;
     case ATTN_USE_PACKED_ROWS:
-        p->problem.q_cu = lens;
+        p->problem.q_cu.i64 = lens;
         break;
     case ATTN_USE_PACKED_KEYS:
-        p->problem.kv_cu = lens;
+        p->problem.kv_cu.i64 = lens;
         break;
     case ATTN_USE_CACHE:
         p->cache = (struct attn_cache){.table = p->problem.table};
@@ -114,7 +117,6 @@ static size_t rows_at_once(const struct attn_kernels *table) {
 static void begin(struct planned *p, const struct attn_kernels *table, const struct shape *s) {
     size_t rows = s->tiles * rows_at_once(table) + s->more, value_size = s->head_size;
     *p = (struct planned){.parallel = {run_never, NULL, s->threads}};
-    p->options.parallel = &p->parallel;
     p->problem = (struct attn_problem){.table = table,
                                        .batch = s->batch,
                                        .heads = s->kv_heads * s->group,
@@ -126,7 +128,8 @@ static void begin(struct planned *p, const struct attn_kernels *table, const str
                                        .head_size = s->head_size,
                                        .value_size = value_size,
                                        .v = {.row_stride = value_size + 1},
-                                       .options = &p->options};
+                                       .options = &p->options,
+                                       .parallel = &p->parallel};
 }
 
 /* Begins the problem, then makes it use all of `uses`, then its plan. */
@@ -175,11 +178,15 @@ static void test_every_option_is_known(void **state) {
     static const struct {
         size_t offset, size;
     } fields[] = {
-        FIELD(valid),        FIELD(starts),  FIELD(causal),   FIELD(causal_offset),  FIELD(window_left),
-        FIELD(window_right), FIELD(mask),    FIELD(soft_cap), FIELD(alibi),          FIELD(bias),
-        FIELD(sinks),        FIELD(empty),   FIELD(rotary),   FIELD(rotary_offsets), FIELD(dropout),
-        FIELD(dropout_seed), FIELD(weights), FIELD(scores),   FIELD(score_stage),    FIELD(log_sum_exp),
-        FIELD(parallel),
+        FIELD(valid),         FIELD(starts),          FIELD(causal),
+        FIELD(position),      FIELD(position_offset), FIELD(position_offsets),
+        FIELD(window_left),   FIELD(window_right),    FIELD(mask),
+        FIELD(mask_len),      FIELD(mask_hides),      FIELD(bias_len),
+        FIELD(scores_hidden), FIELD(soft_cap),        FIELD(alibi),
+        FIELD(bias),          FIELD(sinks),           FIELD(empty),
+        FIELD(rotary),        FIELD(rotary_offsets),  FIELD(dropout),
+        FIELD(dropout_seed),  FIELD(weights),         FIELD(scores),
+        FIELD(score_stage),   FIELD(log_sum_exp),
     };
     bool known[sizeof(attn_options)] = {0};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)

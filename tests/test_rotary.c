@@ -25,7 +25,7 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
     static const double bases[] = {0, 10000, 500000, 2, 1, 0.5};
     struct table t = {.config = {.positions = positions, .pairs = (attn_rotary_pairs)(index % 2)}};
     size_t pairs = head_size / 2, bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     t.config.dims = 2 * (random_below(random, 2) ? pairs : random_between(random, 1, pairs));
     t.config.base = bases[random_below(random, sizeof bases / sizeof *bases)];
     if (index % 3 == 2) {
@@ -35,10 +35,10 @@ static struct table table_new(struct test_random *random, size_t index, size_t p
         t.config.frequencies = t.frequencies;
         t.config.base = 0;
     }
-    assert_ok(attn_rotary_size(&t.config, &bytes, &field));
+    assert_ok(attn_rotary_size(&t.config, &bytes, &error));
     t.memory = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_rotary_create(&t.config, t.memory, bytes, &t.rotary, &field));
-    assert_string_equal(field, "none");
+    assert_ok(attn_rotary_create(&t.config, t.memory, bytes, &t.rotary, &error));
+    assert_string_equal(error.field, "none");
     return t;
 }
 
@@ -81,9 +81,9 @@ static float *run_scores(attn_attention_args args) {
     args.heads = args.head_size;
     args.value_size = 1;
     args.scale = 1;
-    args.v = (attn_tensor){&value, 0, 0, 0};
-    args.o = (attn_tensor_out){o, rows, args.q_len, 1};
-    args.options.scores = scores;
+    args.v = (attn_tensor){&value, ATTN_F32, 0, 0, 0, 1};
+    args.o = (attn_tensor_out){o, ATTN_F32, rows, args.q_len, 1, 1};
+    args.options.scores.data = scores;
     attention_run_into(&args, FLUSH_END);
     guarded_free(o);
     return scores;
@@ -95,10 +95,11 @@ static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float 
                            size_t rows, float *rotated) {
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = rows, .kv_len = 1, .head_size = head_size};
-    args.q = (attn_tensor){x, head_size, 0, 0};
-    args.k = (attn_tensor){units, 0, head_size, 0};
-    args.options.causal = ATTN_CAUSAL_OFFSET;
-    args.options.causal_offset = (int64_t)first;
+    args.q = (attn_tensor){x, ATTN_F32, head_size, 0, 0, 1};
+    args.k = (attn_tensor){units, ATTN_F32, 0, head_size, 0, 1};
+    args.options.causal = 1;
+    args.options.position = ATTN_POSITION_OFFSET;
+    args.options.position_offset = (int64_t)first;
     args.options.rotary = rotary;
     float *scores = run_scores(args);
     for (size_t i = 0; i < rows * head_size; i++)
@@ -113,8 +114,8 @@ static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x,
                         float *rotated) {
     float *units = unit_vectors(head_size);
     attn_attention_args args = {.isa = isa, .q_len = keys, .kv_len = keys, .head_size = head_size};
-    args.q = (attn_tensor){units, 0, head_size, 0};
-    args.k = (attn_tensor){x, head_size, 0, 0};
+    args.q = (attn_tensor){units, ATTN_F32, 0, head_size, 0, 1};
+    args.k = (attn_tensor){x, ATTN_F32, head_size, 0, 0, 1};
     args.options.rotary = rotary;
     float *scores = run_scores(args);
     for (size_t j = 0; j < keys * head_size; j++)
@@ -209,12 +210,19 @@ static void rotate_by_the_letter(const attn_rotary_config *config, const float *
     }
 }
 
-static int64_t position_of(const attn_attention_args *args, size_t row) {
-    if (args->options.causal == ATTN_CAUSAL_TOP_LEFT)
+static int64_t position_of(const attn_attention_args *args, size_t b, size_t row) {
+    const attn_options *options = &args->options;
+    const attn_ints *offsets = &options->position_offsets;
+    int64_t keys = (int64_t)args->kv_len, len = options->valid.lens.i64 ? options->valid.lens.i64[b] : keys;
+    if (options->position == ATTN_POSITION_TOP_LEFT)
         return (int64_t)row;
-    if (args->options.causal == ATTN_CAUSAL_OFFSET)
-        return (int64_t)row + args->options.causal_offset;
-    return (int64_t)(row + args->kv_len) - (int64_t)args->q_len;
+    if (options->position == ATTN_POSITION_OFFSET)
+        return (int64_t)row + (offsets->i64   ? offsets->i64[b]
+                               : offsets->i32 ? offsets->i32[b]
+                                              : options->position_offset);
+    if (options->position == ATTN_POSITION_VALID_END)
+        keys = len < 0 ? 0 : len < keys ? len : keys;
+    return (int64_t)row + keys - (int64_t)args->q_len;
 }
 
 /* Rows of queries stand at their positions, keys at their indices, both moved by the sequence's offset. */
@@ -222,8 +230,8 @@ static struct tensor rotated_copy(const struct problem *p, const struct tensor *
     struct tensor copy = tensor_copy(t, LAYOUT_BHSD, FLUSH_END);
     for (size_t row = 0; row < t->batch * t->heads * t->len; row++) {
         size_t i = row % t->len, head = row / t->len % t->heads, b = row / t->len / t->heads;
-        int64_t position = queries ? position_of(&p->args, i) : (int64_t)i;
-        position += p->args.options.rotary_offsets ? p->args.options.rotary_offsets[b] : 0;
+        int64_t position = queries ? position_of(&p->args, b, i) : (int64_t)i;
+        position += p->args.options.rotary_offsets.i64 ? p->args.options.rotary_offsets.i64[b] : 0;
         assert_in_range(position, 0, p->rotary.positions - 1);
         rotate_by_the_letter(&p->rotary, table + (size_t)position * t->size, tensor_row(&copy, b, head, i));
     }
@@ -235,14 +243,14 @@ static void check_rotated_before(struct test_random *random, size_t index, unsig
     struct problem p = masked_problem_new(random, TEST_NORMAL, &args, kinds | KIND(ROTARY));
     describe(&p.args);
     if (kinds & KIND(TOP_LEFT) && index % 2)
-        p.args.options.rotary_offsets = NULL;
+        p.args.options.rotary_offsets.i64 = NULL;
     float *table = read_table(&p);
     struct tensor q = rotated_copy(&p, &p.q, 1, table), k = rotated_copy(&p, &p.k, 0, table);
     struct attention_result actual = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     p.args.q = tensor_in(&q);
     p.args.k = tensor_in(&k);
     p.args.options.rotary = NULL;
-    p.args.options.rotary_offsets = NULL;
+    p.args.options.rotary_offsets.i64 = NULL;
     struct attention_result expected = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     assert_same_result(&expected, &actual);
     attention_free(&expected);
@@ -257,7 +265,7 @@ static void test_as_rotated_before(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 8); i++)
-        check_rotated_before(&random, i, i % 3 == 2 ? KIND(TOP_LEFT) : i % 3 ? KIND(BOTTOM_RIGHT) : 0);
+        check_rotated_before(&random, i, i % 3 == 2 ? KIND(CAUSAL) | KIND(TOP_LEFT) : i % 3 ? KIND(CAUSAL) : 0);
     for (size_t i = 0; i < sweep(100, 12); i++)
         check_rotated_before(&random, i, random_kinds(&random, ~0u));
 }
@@ -324,14 +332,15 @@ static void test_offsets_that_cancel(void **state) {
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .head_size = SIZE};
     args.q = tensor_in(&q);
     args.cache = cache;
-    args.options.causal = ATTN_CAUSAL_OFFSET; /* all keys are seen from KEYS on */
+    args.options.causal = 1; /* all keys are seen from KEYS on */
+    args.options.position = ATTN_POSITION_OFFSET;
     args.options.rotary = t.rotary;
     struct attention_result result[sizeof positions / sizeof *positions];
     for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
         int64_t offset = KEYS - positions[i];
         test_case("position %lld, offset %lld", (long long)positions[i], (long long)offset);
-        args.options.causal_offset = positions[i];
-        args.options.rotary_offsets = &offset;
+        args.options.position_offset = positions[i];
+        args.options.rotary_offsets.i64 = &offset;
         result[i] = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&result[0], &result[i]);
     }
@@ -351,16 +360,17 @@ static void check_unseen_keys(struct test_random *random, size_t index, size_t q
     int64_t offset = -BEFORE, start = BEFORE, lens[64];
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = q_len, .head_size = SIZE};
     args.kv_len = BEFORE + positions + BEHIND;
-    args.options = (attn_options){.valid = {ATTN_VALID_PER_ROW, lens}, .starts = &start};
-    args.options.rotary_offsets = &offset;
-    args.options.causal = ATTN_CAUSAL_OFFSET; /* the first row is at position 0 of the table, and sees one key */
-    args.options.causal_offset = BEFORE;
+    args.options = (attn_options){.valid = {.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens}, .starts.i64 = &start};
+    args.options.rotary_offsets.i64 = &offset;
+    args.options.causal = 1; /* the first row is at position 0 of the table, and sees one key */
+    args.options.position = ATTN_POSITION_OFFSET;
+    args.options.position_offset = BEFORE;
     args.options.empty = ATTN_EMPTY_MEAN;
     assert_in_range(q_len, 2, 64);
     for (size_t i = 0; i < q_len; i++)
         lens[i] = i == q_len / 2 ? 0 : (int64_t)(BEFORE + positions);
     struct problem p = problem_new(random, TEST_NORMAL, &args);
-    p.args.options.valid.lens = lens;
+    p.args.options.valid.lens.i64 = lens;
     describe(&p.args);
     struct attention_result result[2];
     for (size_t larger = 0; larger < 2; larger++) {

@@ -13,7 +13,7 @@
 /* The number of keys with which rows up to `end` make a problem of their own: the causal mask counts from the last
  * row. */
 static size_t keys_up_to(const attn_attention_args *args, size_t end) {
-    return args->options.causal == ATTN_CAUSAL_NONE ? args->kv_len : args->kv_len - (args->q_len - end);
+    return args->options.causal ? args->kv_len - (args->q_len - end) : args->kv_len;
 }
 
 /* Rows [begin, end) of head `head` of sequence `b` by themselves. */
@@ -29,9 +29,9 @@ static struct attention_result run_chunk(const struct problem *p, size_t b, size
     chunk.k.data = tensor_row(&p->k, b, kv_head, 0);
     chunk.v.data = tensor_row(&p->v, b, kv_head, 0);
     if (p->args.options.valid.kind == ATTN_VALID_PER_ROW)
-        chunk.options.valid.lens += b * p->args.q_len + begin;
+        chunk.options.valid.lens.i64 += b * p->args.q_len + begin;
     if (p->args.options.valid.kind == ATTN_VALID_PER_SEQUENCE)
-        chunk.options.valid.lens += b;
+        chunk.options.valid.lens.i64 += b;
     return attention_run(&chunk, LAYOUT_BHSD, FLUSH_END);
 }
 
@@ -57,9 +57,8 @@ static void test_row_alone_as_in_batch(void **state) {
         attn_attention_args args = random_args(&random, i);
         args.q_len = random_between(&random, 1, 40);
         args.kv_len += args.q_len;
-        if (args.options.causal == ATTN_CAUSAL_TOP_LEFT)
-            args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
-        if (args.options.causal != ATTN_CAUSAL_NONE)
+        args.options.position = ATTN_POSITION_BOTTOM_RIGHT;
+        if (args.options.causal)
             args.options.empty = ATTN_EMPTY_ZERO; /* a mean over a shorter chunk's keys is another mean */
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
@@ -79,7 +78,7 @@ static void test_rows_before_first_key_are_empty(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = 33, .kv_len = 5, .head_size = 16};
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     struct problem p = problem_new(&random, TEST_NORMAL, &args);
     struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
     for (size_t row = 0; row < r.rows; row++) {
@@ -166,7 +165,7 @@ static void test_hidden_keys_do_not_matter(void **state) {
         int64_t lens[2 * 20];
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 3, .q_len = 19, .head_size = 17};
         args.kv_len = visible[i] + random_between(&random, 1, 300);
-        args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+        args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
         lens[0] = lens[1] = (int64_t)visible[i];
         check_hidden_keys(&random, &args, visible[i], HIDE_IN_NO_PAGE);
         args.batch = 2;
@@ -187,7 +186,8 @@ static void test_keys_after_last_row_do_not_matter(void **state) {
     for (size_t i = 0; i < sizeof q_lens / sizeof *q_lens; i += sweep(1, 3)) {
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .q_len = q_lens[i], .head_size = 20};
         args.kv_len = q_lens[i] + random_between(&random, 1, 300);
-        args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        args.options.causal = 1;
+        args.options.position = ATTN_POSITION_TOP_LEFT;
         check_hidden_keys(&random, &args, q_lens[i], HIDE_IN_NO_PAGE);
         args.batch = 2;
         check_hidden_keys(&random, &args, q_lens[i], HIDE_AS_POISON);
@@ -208,19 +208,20 @@ static void test_equal_masks(void **state) {
         for (size_t row = 0; row < args.batch * args.q_len; row++)
             lens[row] = p.lens[row / args.q_len];
         struct attention_result per_sequence = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
-        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
         struct attention_result per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&per_sequence, &per_row);
         attention_free(&per_sequence);
         attention_free(&per_row);
 
         p.args.options.valid = (attn_valid_lens){0};
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT;
+        p.args.options.causal = 1;
+        p.args.options.position = ATTN_POSITION_TOP_LEFT;
         struct attention_result causal = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         for (size_t row = 0; row < args.batch * args.q_len; row++)
             lens[row] = (int64_t)(row % args.q_len) + 1;
-        p.args.options.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
-        p.args.options.causal = ATTN_CAUSAL_NONE;
+        p.args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
+        p.args.options.causal = 0;
         per_row = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&per_row, &causal);
         attention_free(&per_row);
@@ -238,7 +239,7 @@ static struct problem spread_problem(struct test_random *random, size_t kind) {
     attn_attention_args args = {
         .isa = test_isa(), .batch = 1, .heads = SPREAD_HEADS, .q_len = SPREAD_Q, .kv_len = SPREAD_KV};
     args.head_size = SPREAD_SIZE;
-    args.options.causal = (attn_causal)(kind % 3);
+    set_order(&args.options, (enum order)(kind % 3));
     args.options.valid.kind = kind / 3 % 2 ? ATTN_VALID_PER_ROW : ATTN_VALID_ALL;
     struct problem p = problem_new(random, TEST_NORMAL, &args);
     struct tensor *all[] = {&p.q, &p.k, &p.v}; /* dense: an element changed is one element changed */
@@ -257,10 +258,10 @@ static struct problem spread_problem(struct test_random *random, size_t kind) {
 
 static int sees(const struct problem *p, size_t row, size_t key) {
     const attn_options *options = &p->args.options;
-    size_t last = options->causal == ATTN_CAUSAL_TOP_LEFT       ? row
-                  : options->causal == ATTN_CAUSAL_BOTTOM_RIGHT ? row + SPREAD_KV - SPREAD_Q
-                                                                : SPREAD_KV;
-    return key <= last && (options->valid.kind == ATTN_VALID_ALL || (int64_t)key < options->valid.lens[row]);
+    size_t last = !options->causal                              ? SPREAD_KV
+                  : options->position == ATTN_POSITION_TOP_LEFT ? row
+                                                                : row + SPREAD_KV - SPREAD_Q;
+    return key <= last && (options->valid.kind == ATTN_VALID_ALL || (int64_t)key < options->valid.lens.i64[row]);
 }
 
 /* A key that some row does not see and another one does, where the mask has any. */
@@ -403,11 +404,11 @@ static void check_nan_for_last_row(struct test_random *random, size_t rows, size
     args.k = tensor_in(&k);
     args.v = tensor_in(&v);
     if (by == BY_MASK)
-        args.options.mask = (attn_mask){mask, 0, 0, kv_len};
+        args.options.mask = (attn_tensor){mask, ATTN_BOOL, 0, 0, kv_len, 1};
     if (by == BY_BIAS)
-        args.options.bias = (attn_tensor){bias, 0, 0, kv_len};
+        args.options.bias = (attn_tensor){bias, ATTN_F32, 0, 0, kv_len, 1};
     if (by == BY_CAUSALITY)
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        args.options.causal = 1;
     describe(&args);
     struct attention_result clean = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     tensor_row(&v, 0, 0, bad)[1] = NAN;
@@ -490,12 +491,12 @@ static void test_largest_logits(void **state) {
         attn_attention_args args = {
             .isa = test_isa(), .batch = 1, .heads = 1, .q_len = 1, .kv_len = KEYS, .head_size = 1};
         args.scale = 1.0f;
-        args.q = (attn_tensor){&one, 1, 1, 1};
-        args.k = (attn_tensor){keys, KEYS, KEYS, 1};
-        args.v = (attn_tensor){values, KEYS, KEYS, 1};
-        args.o = (attn_tensor_out){&o, 1, 1, 1};
-        args.options.weights = weights;
-        args.options.log_sum_exp = &log_sum_exp;
+        args.q = (attn_tensor){&one, ATTN_F32, 1, 1, 1, 1};
+        args.k = (attn_tensor){keys, ATTN_F32, KEYS, KEYS, 1, 1};
+        args.v = (attn_tensor){values, ATTN_F32, KEYS, KEYS, 1, 1};
+        args.o = (attn_tensor_out){&o, ATTN_F32, 1, 1, 1, 1};
+        args.options.weights.data = weights;
+        args.options.log_sum_exp.data = &log_sum_exp;
         test_case("logits of -FLT_MAX and one of %g", (double)odd[other]);
         size_t bytes = 0;
         assert_ok(attn_attention_workspace(&args, &bytes, NULL));
@@ -526,11 +527,11 @@ static void test_logits_that_overflow(void **state) {
             keys[j] = j == cases[i / 2].large ? FLT_MAX : 1.0f;
         attn_attention_args args = {
             .isa = test_isa(), .batch = 1, .heads = 1, .q_len = ROWS, .kv_len = n, .head_size = 1, .scale = 1.0f};
-        args.q = (attn_tensor){queries, ROWS, ROWS, 1};
-        args.k = args.v = (attn_tensor){keys, n, n, 1};
-        args.o = (attn_tensor_out){o, ROWS, ROWS, 1};
+        args.q = (attn_tensor){queries, ATTN_F32, ROWS, ROWS, 1, 1};
+        args.k = args.v = (attn_tensor){keys, ATTN_F32, n, n, 1, 1};
+        args.o = (attn_tensor_out){o, ATTN_F32, ROWS, ROWS, 1, 1};
         args.options.soft_cap = cases[i / 2].cap;
-        args.options.log_sum_exp = i % 2 ? log_sum_exp : NULL; /* without it few keys take a path of their own */
+        args.options.log_sum_exp.data = i % 2 ? log_sum_exp : NULL; /* without it few keys take a path of their own */
         test_case("%zu keys, number %zu overflows, cap %g, log-sum-exp %d", n, cases[i / 2].large,
                   (double)cases[i / 2].cap, (int)(i % 2));
         size_t bytes = 0;
@@ -540,7 +541,7 @@ static void test_logits_that_overflow(void **state) {
         guarded_free(workspace);
         assert_int_equal(!!isnan(o[0]), args.options.soft_cap == 0);
         assert_true(isfinite(o[1]));
-        if (args.options.log_sum_exp) {
+        if (args.options.log_sum_exp.data) {
             assert_int_equal(!!isnan(log_sum_exp[0]), args.options.soft_cap == 0);
             assert_true(isfinite(log_sum_exp[1]));
         }
@@ -586,9 +587,9 @@ static void test_nothing_to_do(void **state) {
         attn_attention_args args = {.isa = test_isa(), .batch = zero != 0, .heads = zero != 1, .q_len = zero != 2};
         args.kv_len = 5;
         args.head_size = 8;
-        args.q = args.k = args.v = (attn_tensor){nowhere, 40, 40, 8};
-        args.o = (attn_tensor_out){nowhere, 40, 40, 8};
-        args.options.weights = args.options.scores = args.options.log_sum_exp = nowhere;
+        args.q = args.k = args.v = (attn_tensor){nowhere, ATTN_F32, 40, 40, 8, 1};
+        args.o = (attn_tensor_out){nowhere, ATTN_F32, 40, 40, 8, 1};
+        args.options.weights.data = args.options.scores.data = args.options.log_sum_exp.data = nowhere;
         size_t bytes = 12345;
         test_case("zero %d", zero);
         assert_ok(attn_attention_workspace(&args, &bytes, NULL));

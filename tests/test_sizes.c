@@ -64,29 +64,33 @@ static const float some_floats[1];
 static float some_outputs[1];
 static const uint8_t some_bytes[1];
 
-static attn_options any_options(struct test_random *random, const attn_parallel *parallel, const attn_rotary *rotary) {
-    attn_options o = {.parallel = parallel};
+static attn_options any_options(struct test_random *random, const attn_rotary *rotary) {
+    attn_options o = {0};
     if (random_below(random, 2)) /* none: the small path */
         return o;
-    o.starts = random_below(random, 4) ? NULL : some_lens;
-    o.causal = (attn_causal)random_below(random, 4);
+    o.starts.i64 = random_below(random, 4) ? NULL : some_lens;
+    set_order(&o, (enum order)random_below(random, 4));
     o.window_left = random_below(random, 4) ? 0 : 30;
-    o.mask.data = random_below(random, 4) ? NULL : some_bytes;
-    o.bias.data = random_below(random, 4) ? NULL : some_floats;
+    if (random_below(random, 4) == 0) {
+        o.mask = (attn_tensor){some_bytes, ATTN_BOOL, 0, 0, 0, 1 + random_below(random, 2)};
+        o.mask_hides = random_below(random, 2) == 0;
+    }
+    if (random_below(random, 4) == 0)
+        o.bias = (attn_tensor){some_floats, ATTN_F32, 0, 0, 0, 1 + random_below(random, 2)};
     o.alibi = random_below(random, 4) ? NULL : some_floats;
     o.sinks = random_below(random, 4) ? NULL : some_floats;
     o.soft_cap = random_below(random, 4) ? 0 : 3;
     o.empty = random_below(random, 4) ? ATTN_EMPTY_ZERO : ATTN_EMPTY_MEAN;
     o.rotary = random_below(random, 3) ? NULL : rotary;
     o.dropout = random_below(random, 4) ? 0 : 0.5f;
-    o.weights = random_below(random, 4) ? NULL : some_outputs;
-    o.scores = random_below(random, 4) ? NULL : some_outputs;
-    o.log_sum_exp = random_below(random, 4) ? NULL : some_outputs;
+    o.weights.data = random_below(random, 4) ? NULL : some_outputs;
+    o.scores.data = random_below(random, 4) ? NULL : some_outputs;
+    o.log_sum_exp.data = random_below(random, 4) ? NULL : some_outputs;
     return o;
 }
 
 static attn_cu_lens cu_of(size_t total, int packed) {
-    return (attn_cu_lens){packed ? some_lens : NULL, packed ? total : 0};
+    return (attn_cu_lens){.cu.i64 = packed ? some_lens : NULL, .total = packed ? total : 0};
 }
 
 /* Bytes for the sizes, or SIZE_MAX where they do not fit. */
@@ -139,7 +143,8 @@ static void attention_needs_no_more_for_less(void **state) {
         args.value_size = random_below(&random, 2) ? 0 : log_uniform(&random, 200);
         args.v.row_stride = args.value_size ? args.value_size : args.head_size;
         pool.threads = random_between(&random, 1, 9);
-        args.options = any_options(&random, &pool, rotary);
+        args.options = any_options(&random, rotary);
+        args.parallel = &pool;
         size_t bytes = attention_bytes(args, &s, packed);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = lower(&random, &s);
@@ -153,10 +158,11 @@ static void attention_needs_no_more_for_less(void **state) {
 static struct layer_weights draw_layer(struct test_random *random) {
     size_t kv_heads = random_between(random, 1, 3), heads = kv_heads * random_between(random, 1, 3);
     attn_layer_config config = {.isa = test_isa(), .heads = heads, .kv_heads = kv_heads};
-    config.hidden = heads * random_between(random, 2, 20);
-    config.query_size = random_below(random, 2) ? config.hidden : random_between(random, 1, 40);
-    config.key_size = random_below(random, 2) ? config.query_size : random_between(random, 1, 40);
-    config.value_size = random_below(random, 2) ? config.key_size : random_between(random, 1, 40);
+    random_layer_sizes(random, &config, random_between(random, 2, 20));
+    config.query_width =
+        random_below(random, 2) ? config.heads * layer_sizes_of(&config).head_size : random_between(random, 1, 40);
+    config.key_width = random_below(random, 2) ? config.query_width : random_between(random, 1, 40);
+    config.value_width = random_below(random, 2) ? config.key_width : random_between(random, 1, 40);
     return layer_weights_new(random, &config, (unsigned)random_below(random, 16));
 }
 
@@ -173,7 +179,7 @@ static void layer_needs_no_more_for_less(void **state) {
             struct sizes s = large_sizes(&random);
             unsigned packed = random_below(&random, 2) ? (unsigned)random_below(&random, 4) : 0;
             pool.threads = random_between(&random, 1, 9);
-            attn_layer_args args = {.options = any_options(&random, &pool, rotary)};
+            attn_layer_args args = {.options = any_options(&random, rotary), .parallel = &pool};
             size_t bytes = layer_bytes(layer, args, &s, packed);
             for (size_t k = 0; k < 4; k++) {
                 struct sizes low = lower(&random, &s);
@@ -217,7 +223,7 @@ static attn_cu_lens draw_cu(struct test_random *random, int packed, size_t batch
         size_t left = total - (size_t)cu[b], most = len < left ? len : left;
         cu[b + 1] = cu[b] + (int64_t)(random_below(random, 3) ? most : random_below(random, most + 1));
     }
-    return (attn_cu_lens){packed ? cu : NULL, packed ? total : 0};
+    return (attn_cu_lens){.cu.i64 = packed ? cu : NULL, .total = packed ? total : 0};
 }
 
 /* Positions that every query and key of such a problem has, whatever the options. */
@@ -246,18 +252,18 @@ static attn_options use_options(struct test_random *random, struct used_options 
     used->drawn = draw_options(random, s->batch, heads, s->q_len, s->kv_len);
     attn_options o = used->drawn.options;
     if (random_below(random, 3) == 0)
-        o = (attn_options){.causal = o.causal, .causal_offset = o.causal_offset};
-    o.parallel = &used->pool;
+        o = (attn_options){.causal = o.causal,
+                           .position = o.position == ATTN_POSITION_VALID_END ? ATTN_POSITION_TOP_LEFT : o.position,
+                           .position_offset = o.position_offset,
+                           .position_offsets = o.position_offsets};
     o.rotary = draw_used_rotary(random, s, head_size, used->offsets, &used->rotary_memory);
-    o.rotary_offsets = o.rotary ? used->offsets : NULL;
-    if (o.causal != ATTN_CAUSAL_OFFSET)
-        o.causal_offset = 0;
+    o.rotary_offsets.i64 = o.rotary ? used->offsets : NULL;
     if (random_below(random, 4) == 0)
-        o.weights = used->weights = guarded_floats(rows * s->kv_len, FLUSH_END);
+        o.weights.data = used->weights = guarded_floats(rows * s->kv_len, FLUSH_END);
     if (random_below(random, 4) == 0)
-        o.scores = used->scores = guarded_floats(rows * s->kv_len, FLUSH_END);
+        o.scores.data = used->scores = guarded_floats(rows * s->kv_len, FLUSH_END);
     if (random_below(random, 4) == 0)
-        o.log_sum_exp = used->log_sum_exp = guarded_floats(rows, FLUSH_END);
+        o.log_sum_exp.data = used->log_sum_exp = guarded_floats(rows, FLUSH_END);
     return o;
 }
 
@@ -271,7 +277,7 @@ static void used_options_free(struct used_options *used) {
 
 /* [batch, heads, len, size], or what packed sequences have in place of it: as many floats. */
 static attn_tensor tensor_of(const struct tensor *t, int packed) {
-    return packed ? (attn_tensor){t->data, 0, t->size, t->heads * t->size} : tensor_in(t);
+    return packed ? (attn_tensor){t->data, ATTN_F32, 0, t->size, t->heads * t->size, 1} : tensor_in(t);
 }
 
 static void attention_runs_in_what_serves_more(void **state) {
@@ -287,6 +293,7 @@ static void attention_runs_in_what_serves_more(void **state) {
         args.head_size = random_between(&random, 1, 40);
         args.value_size = random_below(&random, 2) ? args.head_size : random_between(&random, 1, 40);
         args.options = use_options(&random, &used, &s, heads, args.head_size);
+        args.parallel = &used.pool;
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s.batch, heads, s.q_len, args.head_size, FLUSH_END);
         struct tensor k =
@@ -298,20 +305,20 @@ static void attention_runs_in_what_serves_more(void **state) {
         args.q = tensor_of(&q, packed & 1);
         args.k = tensor_of(&k, packed & 2);
         args.v = tensor_of(&v, packed & 2);
-        args.o = (attn_tensor_out){o.data, out.batch_stride, out.head_stride, out.row_stride};
+        args.o = (attn_tensor_out){o.data, ATTN_F32, out.batch_stride, out.head_stride, out.row_stride, 1};
         size_t bytes = attention_bytes(args, &s, (unsigned)packed);
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             args.batch = low.batch;
             args.q_len = low.q_len;
             args.kv_len = low.kv_len;
             args.q_cu = draw_cu(&random, packed & 1, low.batch, low.q_len, low.q_total, q_cu);
             args.kv_cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("attention", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_attention(&args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_attention(&args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -363,6 +370,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         struct holder holder = holder_new(&random, &config);
         args.cache = holder.cache;
         args.options = use_options(&random, &used, &s, heads, args.head_size);
+        args.parallel = &used.pool;
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s.batch, heads, s.q_len, args.head_size, FLUSH_END);
         struct tensor k =
@@ -372,7 +380,7 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         struct tensor o = tensor_new(LAYOUT_BSHD, s.batch, heads, s.q_len, args.value_size, FLUSH_END);
         attn_tensor out = tensor_of(&o, packed);
         args.q = tensor_of(&q, packed);
-        args.o = (attn_tensor_out){o.data, out.batch_stride, out.head_stride, out.row_stride};
+        args.o = (attn_tensor_out){o.data, ATTN_F32, out.batch_stride, out.head_stride, out.row_stride, 1};
         args.q_len = s.q_len;
         args.q_cu = cu_of(s.q_total, packed);
         size_t bytes = 0;
@@ -380,8 +388,8 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            attn_cache_append_args append = {.len = s.kv_len, .lens = lens, .k = tensor_in(&k), .v = tensor_in(&v)};
-            const char *field = "none";
+            attn_cache_append_args append = {.len = s.kv_len, .lens.i64 = lens, .k = tensor_in(&k), .v = tensor_in(&v)};
+            attn_error error = {.field = "none"};
             for (size_t b = 0; b < s.batch; b++)
                 lens[b] = (int64_t)(b ? random_below(&random, low.kv_len + 1) : low.kv_len);
             assert_ok(attn_cache_truncate(holder.cache, ATTN_ALL_SEQUENCES, 0, NULL));
@@ -390,8 +398,8 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
             args.q_len = low.q_len;
             args.q_cu = draw_cu(&random, packed, low.batch, low.q_len, low.q_total, q_cu);
             say("attention over a cache", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_attention(&args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_attention(&args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -404,8 +412,8 @@ static void attention_over_a_cache_runs_in_what_serves_more(void **state) {
 }
 
 /* [batch, len, size], or what packed sequences have in place of it. */
-static attn_rows rows_of(const struct tensor *t, int packed) {
-    return (attn_rows){t->data, packed ? 0 : t->batch_stride, t->row_stride};
+static attn_tensor rows_of(const struct tensor *t, int packed) {
+    return (attn_tensor){t->data, ATTN_F32, packed ? 0 : t->batch_stride, 0, t->row_stride, 1};
 }
 
 static struct tensor random_rows(struct test_random *random, size_t batch, size_t len, size_t size) {
@@ -424,28 +432,29 @@ static void layer_runs_in_what_serves_more(void **state) {
         attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
         attn_layer_args args = {0};
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
-        args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
-        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_size);
-        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_size);
-        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_size);
-        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
+        args.options = use_options(&random, &used, &s, w.config.heads, layer_sizes_of(&w.config).head_size);
+        args.parallel = &used.pool;
+        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
+        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
+        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
+        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, layer_sizes_of(&w.config).out_size, FLUSH_END);
         args.q = rows_of(&q, packed & 1);
         args.k = rows_of(&k, packed & 2);
         args.v = rows_of(&v, packed & 2);
-        args.y = (attn_rows_out){y.data, packed & 1 ? 0 : y.batch_stride, y.row_stride};
+        args.y = (attn_tensor_out){y.data, ATTN_F32, packed & 1 ? 0 : y.batch_stride, 0, y.row_stride, 1};
         size_t bytes = layer_bytes(layer, args, &s, (unsigned)packed);
         void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             args.batch = low.batch;
             args.q_len = low.q_len;
             args.kv_len = low.kv_len;
             args.q_cu = draw_cu(&random, packed & 1, low.batch, low.q_len, low.q_total, q_cu);
             args.kv_cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("layer", &s, &low, used.pool.threads, bytes, &args.options);
-            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         tensor_free(&q);
@@ -473,16 +482,17 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         int64_t q_cu[MOST_BATCH + 1], kv_cu[MOST_BATCH + 1];
         assert_ok(attn_layer_cache_config(layer, s.batch, s.kv_len, &config, NULL));
         struct holder holder = holder_new(&random, &config);
-        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_size);
-        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_size);
-        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_size);
-        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, w.config.hidden, FLUSH_END);
+        struct tensor q = random_rows(&random, s.batch, s.q_len, w.config.query_width);
+        struct tensor k = random_rows(&random, s.batch, s.kv_len, w.config.key_width);
+        struct tensor v = random_rows(&random, s.batch, s.kv_len, w.config.value_width);
+        struct tensor y = tensor_new(LAYOUT_BHSD, s.batch, 1, s.q_len, layer_sizes_of(&w.config).out_size, FLUSH_END);
         attn_layer_args args = {.batch = s.batch, .q_len = s.q_len, .cache = holder.cache};
         attn_layer_append_args append = {.len = s.kv_len, .cache = holder.cache};
-        args.options = use_options(&random, &used, &s, w.config.heads, w.config.hidden / w.config.heads);
-        append.parallel = args.options.parallel;
+        args.options = use_options(&random, &used, &s, w.config.heads, layer_sizes_of(&w.config).head_size);
+        args.parallel = &used.pool;
+        append.parallel = args.parallel;
         args.q = rows_of(&q, packed & 1);
-        args.y = (attn_rows_out){y.data, packed & 1 ? 0 : y.batch_stride, y.row_stride};
+        args.y = (attn_tensor_out){y.data, ATTN_F32, packed & 1 ? 0 : y.batch_stride, 0, y.row_stride, 1};
         append.k = rows_of(&k, packed & 2);
         append.v = rows_of(&v, packed & 2);
         args.q_cu = cu_of(s.q_total, packed & 1);
@@ -494,7 +504,7 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
         void *append_workspace = guarded_alloc(append_bytes, ATTN_ALIGNMENT, FLUSH_END);
         for (size_t j = 0; j < 4; j++) {
             struct sizes low = j ? lower(&random, &s) : s;
-            const char *field = "none";
+            attn_error error = {.field = "none"};
             low.batch = s.batch;
             args.q_len = low.q_len;
             append.len = low.kv_len;
@@ -502,9 +512,9 @@ static void layer_over_a_cache_runs_in_what_serves_more(void **state) {
             append.cu = draw_cu(&random, packed & 2, low.batch, low.kv_len, low.kv_total, kv_cu);
             say("layer over a cache", &s, &low, used.pool.threads, bytes, &args.options);
             assert_ok(attn_cache_truncate(holder.cache, ATTN_ALL_SEQUENCES, 0, NULL));
-            assert_ok(attn_layer_append(layer, &append, append_workspace, append_bytes, &field));
-            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &field));
-            assert_string_equal("none", field);
+            assert_ok(attn_layer_append(layer, &append, append_workspace, append_bytes, &error));
+            assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
+            assert_string_equal("none", error.field);
         }
         guarded_free(workspace);
         guarded_free(append_workspace);
@@ -550,28 +560,29 @@ static void run_loosely(struct test_random *random, size_t threads, int loose_to
     const int64_t kv_cu[] = {0, (int64_t)kv_len, (int64_t)kv_len};
     attn_parallel pool = {.run = run_here, .threads = threads};
     size_t inputs = 2 * WIDTH, tight = 0, bytes = 0;
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     float *all = guarded_floats(inputs + ROWS * WIDTH, FLUSH_END), *o = all + inputs, expected[ROWS * WIDTH];
     random_fill(random, TEST_NORMAL, all, inputs);
     attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = HEADS, .head_size = SIZE};
-    args.options = (attn_options){.parallel = &pool, .soft_cap = plain ? 0 : 3};
+    args.options = (attn_options){.soft_cap = plain ? 0 : 3};
+    args.parallel = &pool;
     args.q_len = ROWS;
     args.kv_len = kv_len;
-    args.q_cu = (attn_cu_lens){q_cu, ROWS};
-    args.kv_cu = (attn_cu_lens){kv_cu, kv_len};
-    args.q = (attn_tensor){all, 0, SIZE, 0};
-    args.k = args.v = (attn_tensor){all + WIDTH, 0, SIZE, 0};
-    args.o = (attn_tensor_out){o, 0, SIZE, WIDTH};
-    assert_ok(attn_attention_workspace(&args, &tight, &field));
+    args.q_cu = (attn_cu_lens){.cu.i64 = q_cu, .total = ROWS};
+    args.kv_cu = (attn_cu_lens){.cu.i64 = kv_cu, .total = kv_len};
+    args.q = (attn_tensor){all, ATTN_F32, 0, SIZE, 0, 1};
+    args.k = args.v = (attn_tensor){all + WIDTH, ATTN_F32, 0, SIZE, 0, 1};
+    args.o = (attn_tensor_out){o, ATTN_F32, 0, SIZE, WIDTH, 1};
+    assert_ok(attn_attention_workspace(&args, &tight, &error));
     void *workspace = guarded_alloc(tight, ATTN_ALIGNMENT, FLUSH_END);
-    assert_ok(attn_attention(&args, workspace, tight, &field));
+    assert_ok(attn_attention(&args, workspace, tight, &error));
     memcpy(expected, o, sizeof expected);
     args.q_len = args.kv_len = LOOSE;
-    assert_ok(attn_attention_workspace(&args, &bytes, &field));
+    assert_ok(attn_attention_workspace(&args, &bytes, &error));
     assert_int_equal(tight, bytes); /* no sequence has more rows than there are */
     if (loose_totals)
         args.q_cu.total = args.kv_cu.total = LOOSE;
-    assert_ok(attn_attention(&args, workspace, tight, &field));
+    assert_ok(attn_attention(&args, workspace, tight, &error));
     assert_same_bits(expected, o, ROWS * WIDTH);
     guarded_free(workspace);
     guarded_free(all);
@@ -583,15 +594,15 @@ static void run_layer_loosely(struct test_random *random, size_t threads) {
     static const int64_t cu[] = {0, ROWS, ROWS};
     attn_parallel pool = {.run = run_here, .threads = threads};
     attn_layer_config config = {.isa = test_isa(), .heads = 2, .hidden = SIZE};
-    config.query_size = config.key_size = config.value_size = SIZE;
+    config.query_width = config.key_width = config.value_width = SIZE;
     struct layer_weights w = layer_weights_new(random, &config, 0);
     void *memory;
     attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
     struct tensor x = random_rows(random, 1, ROWS, SIZE), y = tensor_new(LAYOUT_BHSD, 1, 1, ROWS, SIZE, FLUSH_END);
-    attn_layer_args args = {.batch = 2, .options.parallel = &pool, .options.soft_cap = 3};
+    attn_layer_args args = {.batch = 2, .options.soft_cap = 3, .parallel = &pool};
     size_t tight = 0, bytes = 0;
     args.q_len = args.kv_len = ROWS;
-    args.q_cu = args.kv_cu = (attn_cu_lens){cu, ROWS};
+    args.q_cu = args.kv_cu = (attn_cu_lens){.cu.i64 = cu, .total = ROWS};
     args.q = args.k = args.v = rows_of(&x, 1);
     args.y = tensor_rows_out(&y);
     assert_ok(attn_layer_workspace(layer, &args, &tight, NULL));
@@ -635,24 +646,24 @@ static void masks_without_keys_are_checked(void **state) {
     struct tensor q = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END),
                   o = tensor_new(LAYOUT_BHSD, 2, 1, 1, 4, FLUSH_END);
     attn_attention_args args = {.isa = test_isa(), .batch = 2, .heads = 1, .q_len = 1, .head_size = 4};
-    const char *field = "none";
+    attn_error error = {.field = "none"};
     args.q = tensor_in(&q);
     args.o = tensor_out(&o);
-    args.options.mask = (attn_mask){&byte, SIZE_MAX, 0, 0};
+    args.options.mask = (attn_tensor){&byte, ATTN_BOOL, SIZE_MAX, 0, 0, 1};
     size_t bytes = 0;
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
     void *workspace = guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END);
-    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
-    assert_string_equal("options.mask", field);
-    args.options.mask = (attn_mask){0};
-    args.options.bias = (attn_tensor){&number, SIZE_MAX / 2, 0, 0};
-    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &field));
-    assert_string_equal("options.bias", field);
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
+    assert_string_equal("options.mask", error.field);
+    args.options.mask = (attn_tensor){0};
+    args.options.bias = (attn_tensor){&number, ATTN_F32, SIZE_MAX / 2, 0, 0, 1};
+    assert_status(ATTN_OVERFLOW, attn_attention(&args, workspace, bytes, &error));
+    assert_string_equal("options.bias", error.field);
     assert_true(is_untouched(o.data));
     /* Nothing of them is read, so that they may be where the output is. */
-    args.options.bias = (attn_tensor){o.data, 1, 1, 1};
-    args.options.mask = (attn_mask){(const uint8_t *)o.data, 1, 1, 1};
-    assert_ok(attn_attention(&args, workspace, bytes, &field));
+    args.options.bias = (attn_tensor){o.data, ATTN_F32, 1, 1, 1, 1};
+    args.options.mask = (attn_tensor){(const uint8_t *)o.data, ATTN_BOOL, 1, 1, 1, 1};
+    assert_ok(attn_attention(&args, workspace, bytes, &error));
     guarded_free(workspace);
     tensor_free(&q);
     tensor_free(&o);

@@ -182,7 +182,7 @@ static struct tensor new_tensor(size_t batch, size_t rows, size_t cols, size_t g
 static size_t visible(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t cols) {
     if (valid->kind == ATTN_VALID_ALL)
         return cols;
-    int64_t len = valid->lens[valid->kind == ATTN_VALID_PER_SEQUENCE ? b : b * rows + i];
+    int64_t len = valid->lens.i64[valid->kind == ATTN_VALID_PER_SEQUENCE ? b : b * rows + i];
     return len < 0 ? 0 : (uint64_t)len > cols ? cols : (size_t)len;
 }
 
@@ -204,13 +204,13 @@ static int64_t random_length(struct test_random *random, size_t cols) {
 /* What attn_masked_softmax has to leave in y, gaps included. */
 static float *expected_output(const attn_softmax_args *args, size_t count) {
     float *expected = guarded_floats(count, FLUSH_END);
-    if (args->y == args->x)
-        memcpy(expected, args->y, count * sizeof *expected);
+    if (args->y.data == args->x.data)
+        memcpy(expected, args->y.data, count * sizeof *expected);
     for (size_t b = 0; b < args->batch; b++)
         for (size_t i = 0; i < args->rows; i++)
-            expected_row(args->x + b * args->x_batch_stride + i * args->x_row_stride,
+            expected_row((const float *)args->x.data + b * args->x.batch_stride + i * args->x.row_stride,
                          visible(&args->valid, b, i, args->rows, args->cols), args->cols, args->empty,
-                         expected + b * args->y_batch_stride + i * args->y_row_stride);
+                         expected + b * args->y.batch_stride + i * args->y.row_stride);
     return expected;
 }
 
@@ -228,13 +228,13 @@ static void check_public(struct test_random *random, size_t batch, size_t rows, 
                               .batch = batch,
                               .rows = rows,
                               .cols = cols,
-                              .x = x.data,
-                              .x_batch_stride = x.batch_stride,
-                              .x_row_stride = x.row_stride,
-                              .y = y.data,
-                              .y_batch_stride = y.batch_stride,
-                              .y_row_stride = y.row_stride,
-                              .valid = {.kind = kind, .lens = len_count ? lens : NULL},
+                              .x.data = x.data,
+                              .x.batch_stride = x.batch_stride,
+                              .x.row_stride = x.row_stride,
+                              .y.data = y.data,
+                              .y.batch_stride = y.batch_stride,
+                              .y.row_stride = y.row_stride,
+                              .valid = {.kind = kind, .lens.i64 = len_count ? lens : NULL},
                               .empty = random_below(random, 2) ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO};
     test_case("public batch=%zu rows=%zu cols=%zu kind=%d empty=%d in_place=%d broadcast=%d", batch, rows, cols,
               (int)kind, (int)args.empty, in_place, broadcast);
@@ -244,9 +244,9 @@ static void check_public(struct test_random *random, size_t batch, size_t rows, 
             random_fill(random, TEST_NORMAL, x.data + b * x.batch_stride + i * x.row_stride,
                         visible(&args.valid, b, i, rows, cols));
     float *expected = expected_output(&args, y.count);
-    const char *field = NULL;
-    assert_ok(attn_masked_softmax(&args, &field));
-    assert_null(field);
+    attn_error error = {0};
+    assert_ok(attn_masked_softmax(&args, &error));
+    assert_null(error.field);
     assert_same_bits(expected, y.data, y.count);
     guarded_free(expected);
     guarded_free(lens);
@@ -271,7 +271,7 @@ static void public_function_takes_empty_sizes(void **state) {
         for (size_t in_place = 0; in_place < 2; in_place++)
             check_public(&random, i == 0 ? 0 : 3, i == 1 ? 0 : 4, i == 2 ? 0 : 5, in_place);
 
-    attn_softmax_args args = {.isa = test_isa(), .rows = 2, .cols = 3, .x_row_stride = 3, .y_row_stride = 3};
+    attn_softmax_args args = {.isa = test_isa(), .rows = 2, .cols = 3, .x.row_stride = 3, .y.row_stride = 3};
     test_case("no batch and no pointers");
     assert_ok(attn_masked_softmax(&args, NULL));
 }
@@ -288,13 +288,13 @@ static void public_function_reads_one_matrix_for_all(void **state) {
                               .batch = BATCH,
                               .rows = ROWS,
                               .cols = COLS,
-                              .x = x,
-                              .x_batch_stride = 0,
-                              .x_row_stride = COLS,
-                              .y = y[0],
-                              .y_batch_stride = ROWS * COLS,
-                              .y_row_stride = COLS,
-                              .valid = {.kind = ATTN_VALID_PER_SEQUENCE, .lens = lens}};
+                              .x.data = x,
+                              .x.batch_stride = 0,
+                              .x.row_stride = COLS,
+                              .y.data = y[0],
+                              .y.batch_stride = ROWS * COLS,
+                              .y.row_stride = COLS,
+                              .valid = {.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens}};
     assert_ok(attn_masked_softmax(&args, NULL));
     for (size_t b = 0; b < BATCH; b++) {
         test_case("sequence %zu", b);

@@ -105,12 +105,9 @@ static void room_take(struct room *room) {
 
 struct gemm_problem {
     attn_gemm_config config;
-    struct room memory, workspace;
+    struct room memory;
     attn_gemm *gemm;
-    size_t m, x_stride;
-    const float *x;
-    float *y;
-    const attn_parallel *parallel;
+    attn_gemm_run_args args;
 };
 
 static void gemm_size(void *problem) {
@@ -123,38 +120,28 @@ static void gemm_create(void *problem) {
     note(attn_gemm_create(&p->config, p->memory.data, p->memory.bytes, &p->gemm, NULL));
 }
 
-static void gemm_workspace(void *problem) {
-    struct gemm_problem *p = problem;
-    note(attn_gemm_workspace(p->gemm, p->m, p->x_stride, &p->workspace.bytes, NULL));
-}
-
 static void gemm_run(void *problem) {
     struct gemm_problem *p = problem;
-    note(attn_gemm_run(p->gemm, p->m, p->x, p->x_stride, p->y, p->config.n, p->workspace.data, p->workspace.bytes,
-                       p->parallel, NULL));
+    note(attn_gemm_run(p->gemm, &p->args, NULL));
 }
 
 static void measure_gemm(struct gemm_problem *p, size_t m) {
     test_case("m=%zu k=%zu n=%zu", m, p->config.k, p->config.n);
-    p->m = m;
-    p->workspace = (struct room){0};
-    measure_cut("gemm_run", gemm_run, p, &p->parallel);
-    measure("gemm_workspace", gemm_workspace, p);
-    room_take(&p->workspace);
-    measure_cut("gemm_run, workspace", gemm_run, p, &p->parallel);
-    guarded_free(p->workspace.data);
+    p->args.m = m;
+    measure_cut("gemm_run", gemm_run, p, &p->args.parallel);
 }
 
 /* With up to `most` rows, each of `every`; weights in rows, in columns, or with gaps either way. */
 static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
-    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}, .x_stride = k};
+    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
     float *w = guarded_floats(2 * k * n, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
     const attn_linear linears[] = {{w, n, 1, NULL}, {w, 1, k, w}, {w, 2 * n, 2, NULL}};
     random_fill(random, TEST_NORMAL, w, 2 * k * n);
     random_fill(random, TEST_WILD, x, most * k);
     p.config.w = linears[random_below(random, 3)];
-    p.x = x;
-    p.y = guarded_floats(most * n, FLUSH_END);
+    float *y = guarded_floats(most * n, FLUSH_END);
+    p.args.x = (attn_tensor){.data = x, .row_stride = k};
+    p.args.y = (attn_tensor_out){.data = y, .row_stride = n};
     test_case("k=%zu n=%zu", k, n);
     measure("gemm_size", gemm_size, &p);
     room_take(&p.memory);
@@ -164,7 +151,7 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
     guarded_free(p.memory.data);
     guarded_free(w);
     guarded_free(x);
-    guarded_free(p.y);
+    guarded_free(y);
 }
 
 static void gemm(void **state) {
@@ -194,10 +181,10 @@ static void softmax(void **state) {
         args.valid.kind = (attn_valid_kind)random_below(&random, 3);
         int64_t *lens = random_lens(&random, lens_count(args.valid.kind, 2, rows), cols, FLUSH_END);
         random_fill(&random, i % 3 ? TEST_NORMAL : TEST_WILD, x, 2 * rows * cols);
-        args.x = args.y = x;
-        args.x_batch_stride = args.y_batch_stride = rows * cols;
-        args.x_row_stride = args.y_row_stride = cols;
-        args.valid.lens = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
+        args.x.data = args.y.data = x;
+        args.x.batch_stride = args.y.batch_stride = rows * cols;
+        args.x.row_stride = args.y.row_stride = cols;
+        args.valid.lens.i64 = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
         args.empty = (attn_empty_rows)random_below(&random, 2);
         test_case("rows=%zu cols=%zu", rows, cols);
         measure_cut("masked_softmax", softmax_run, &args, &args.parallel);
@@ -226,18 +213,20 @@ static void transposes(void **state) {
             args.heads = 12;
             args.head_size = 77;
         }
-        args.merged_row_stride = args.heads * args.head_size;
-        args.merged_batch_stride = args.len * args.merged_row_stride;
-        size_t count = args.batch * args.merged_batch_stride;
+        size_t row = args.heads * args.head_size, count = args.batch * args.len * row;
         float *x = guarded_floats(count, FLUSH_END);
         random_fill(&random, TEST_NORMAL, x, count);
-        args.x = x;
-        args.y = guarded_floats(count, FLUSH_END);
+        float *y = guarded_floats(count, FLUSH_END);
+        const attn_tensor rows = {x, ATTN_F32, args.len * row, 0, row, 1};
+        args.x = rows;
+        args.y.data = y;
         test_case("len=%zu heads=%zu head_size=%zu", args.len, args.heads, args.head_size);
         measure_cut("transpose_qkv", split_run, &args, &args.parallel);
+        args.x = (attn_tensor){.data = x};
+        args.y = (attn_tensor_out){y, ATTN_F32, args.len * row, 0, row, 1};
         measure_cut("transpose_output", merge_heads_run, &args, &args.parallel);
         guarded_free(x);
-        guarded_free(args.y);
+        guarded_free(y);
     }
 }
 
@@ -302,7 +291,8 @@ static enum path attention_path(const attn_attention_args *args) {
                              .value_size = args->value_size ? args->value_size : args->head_size,
                              .v = args->v,
                              .cache = args->cache,
-                             .options = &args->options};
+                             .options = &args->options,
+                             .parallel = args->parallel};
     p.group = p.heads / p.kv_heads;
     p.longest = (struct attn_longest){p.q_len, p.kv_len};
     assert_true(attn_plan_make(&p));
@@ -340,11 +330,11 @@ static void measure_attentions(const attn_attention_args *args) {
         struct attention_result r = attention_result_new(args, LAYOUT_BHSD, FLUSH_END);
         attn_attention_args full = *args;
         full.o = tensor_out(&r.o);
-        full.options.parallel = i % 2 ? &in_turn : NULL;
+        full.parallel = i % 2 ? &in_turn : NULL;
         if (i / 2) {
-            full.options.weights = r.weights;
-            full.options.scores = r.scores;
-            full.options.log_sum_exp = r.log_sum_exp;
+            full.options.weights.data = r.weights;
+            full.options.scores.data = r.scores;
+            full.options.log_sum_exp.data = r.log_sum_exp;
         }
         describe(&full);
         measure_attention(&full);
@@ -421,13 +411,13 @@ static void merge(void **state) {
         float *log_sum_exp = guarded_floats(rows, FLUSH_END), *merged_log_sum_exp = guarded_floats(rows, FLUSH_END);
         random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
         const attn_tensor parts[] = {tensor_in(&o), tensor_in(&o), tensor_in(&o)};
-        const float *const log_sum_exps[] = {log_sum_exp, log_sum_exp, log_sum_exp};
+        const attn_tensor log_sum_exps[] = {{.data = log_sum_exp}, {.data = log_sum_exp}, {.data = log_sum_exp}};
         attn_merge_args args = {.isa = test_isa(), .parts = 3, .batch = 1, .heads = heads, .q_len = len};
         args.value_size = i + 1;
         args.o = parts;
         args.log_sum_exp = log_sum_exps;
         args.merged = tensor_out(&merged);
-        args.merged_log_sum_exp = random_below(&random, 2) ? merged_log_sum_exp : NULL;
+        args.merged_log_sum_exp.data = random_below(&random, 2) ? merged_log_sum_exp : NULL;
         test_case("heads=%zu len=%zu size=%zu", heads, len, i + 1);
         measure_cut("merge", merge_run, &args, &args.parallel);
         tensor_free(&o);
@@ -569,6 +559,13 @@ static void measure_append(struct test_random *random, struct cache_problem *p, 
     tensor_free(&v);
 }
 
+/* From the first key on. */
+static void put_positions_in_table(attn_options *options) {
+    options->position = ATTN_POSITION_TOP_LEFT;
+    options->position_offset = 0;
+    options->position_offsets = (attn_ints){NULL, NULL};
+}
+
 static void measure_cached(struct test_random *random, const struct cache_problem *p, const attn_rotary *rotary,
                            size_t q_len) {
     const attn_cache_config *c = &p->config;
@@ -580,8 +577,10 @@ static void measure_cached(struct test_random *random, const struct cache_proble
     args.value_size = c->value_size;
     args.q = tensor_in(&q);
     args.cache = p->cache;
-    if (random_below(random, 2) && !c->ring)
+    if (random_below(random, 2) && c->kind != ATTN_CACHE_RING)
         args.options = drawn.options;
+    if (rotary)
+        put_positions_in_table(&args.options);
     args.options.rotary = rotary;
     measure_attentions(&args);
     drawn_options_free(&drawn);
@@ -592,8 +591,9 @@ static attn_cache_config cache_config(struct test_random *random, enum cache_kin
     attn_cache_config config = {.isa = test_isa(), .batch = BATCH, .kv_heads = KV_HEADS, .capacity = CAPACITY};
     config.head_size = random_size(random);
     config.value_size = random_size(random);
-    config.ring = kind == RING;
-    if (config.ring)
+    bool paged = kind == PAGES || kind == NARROW_PAGES;
+    config.kind = kind == RING ? ATTN_CACHE_RING : paged ? ATTN_CACHE_PAGED : ATTN_CACHE_PLAIN;
+    if (kind == RING)
         config.capacity = 2 * APPENDED - 20;
     config.page_size = kind == PAGES ? 64 : kind == NARROW_PAGES ? 16 : 0;
     config.pages = config.page_size ? BATCH * CAPACITY / config.page_size : 0;
@@ -618,7 +618,7 @@ static void measure_cache_kind(struct test_random *random, enum cache_kind kind,
     p.len = attn_cache_length(p.cache, 0) - 10;
     if (config.pages)
         measure("cache_adopt", cache_adopt, &p);
-    if (!config.ring)
+    if (config.kind != ATTN_CACHE_RING)
         measure("cache_truncate", cache_truncate, &p);
     guarded_free(p.memory.data);
     guarded_free(parent.memory.data);
@@ -708,7 +708,7 @@ static void measure_forward(const char *operation, struct layer_problem *p) {
 static void measure_layer_append(struct layer_problem *p, attn_cache *cache) {
     p->append = (attn_layer_append_args){.len = p->args.kv_len, .k = p->args.k, .v = p->args.v, .cache = cache};
     p->append.rotary = p->args.options.rotary;
-    p->append.parallel = p->args.options.parallel;
+    p->append.parallel = p->args.parallel;
     measure("layer_append_workspace", layer_append_workspace, p);
     room_take(&p->workspace);
     measure("layer_append", layer_append, p);
@@ -718,7 +718,7 @@ static void measure_layer_append(struct layer_problem *p, attn_cache *cache) {
 /* From tensors, then from a cache with the same rows. */
 static void measure_forwards(const struct layer_problem *problem, const attn_parallel *parallel) {
     struct layer_problem p = *problem;
-    p.args.options.parallel = parallel;
+    p.args.parallel = parallel;
     measure_forward("layer_forward", &p);
     measure("layer_cache_config", layer_cache_config, &p);
     struct cache_problem cache = measure_cache(&p.cache_config);
@@ -760,7 +760,7 @@ struct layer_shape {
 static void measure_layer_shape(struct test_random *random, const struct layer_shape *s, bool plain) {
     struct layer_problem p = {.config = {.isa = test_isa(), .hidden = s->hidden, .heads = s->heads}};
     p.config.kv_heads = s->kv_heads;
-    p.config.query_size = p.config.key_size = p.config.value_size = s->width;
+    p.config.query_width = p.config.key_width = p.config.value_width = s->width;
     struct layer_weights weights = layer_weights_new(random, &p.config, (unsigned)random_below(random, 16));
     struct drawn_options drawn = draw_options(random, BATCH, s->heads, s->q_len, 2 * s->kv_len);
     void *table = NULL;
@@ -771,8 +771,7 @@ static void measure_layer_shape(struct test_random *random, const struct layer_s
     if (!plain) {
         p.args.options = drawn.options;
         p.args.options.rotary = draw_rotary(random, 3 * s->kv_len + s->q_len, s->hidden / s->heads, &table);
-        p.args.options.causal = ATTN_CAUSAL_TOP_LEFT; /* all positions are in the table */
-        p.args.options.causal_offset = 0;
+        put_positions_in_table(&p.args.options);
     }
     test_case("hidden=%zu heads=%zu,%zu width=%zu q_len=%zu kv_len=%zu %s", s->hidden, s->heads, s->kv_heads, s->width,
               s->q_len, s->kv_len, options_text(&p.args.options));

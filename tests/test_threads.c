@@ -127,7 +127,7 @@ struct gemm_problem {
 
 static void run_gemm(const void *problem, const attn_parallel *parallel, float *out) {
     const struct gemm_problem *p = problem;
-    assert_ok(attn_gemm_run(p->gemm, p->m, p->x, p->k, out, p->n, NULL, 0, parallel, NULL));
+    assert_ok(gemm_rows(p->gemm, p->m, p->x, p->k, out, p->n, parallel, NULL));
 }
 
 static void test_gemm(void **state) {
@@ -158,7 +158,7 @@ static void test_gemm(void **state) {
 
 static void run_softmax(const void *problem, const attn_parallel *parallel, float *out) {
     attn_softmax_args args = *(const attn_softmax_args *)problem;
-    args.y = out;
+    args.y.data = out;
     args.parallel = parallel;
     assert_ok(attn_masked_softmax(&args, NULL));
 }
@@ -172,10 +172,11 @@ static void test_softmax(void **state) {
         float *x = guarded_floats(count, FLUSH_END);
         int64_t *lens = random_lens(&random, batch * rows, cols, FLUSH_END);
         random_fill(&random, TEST_NORMAL, x, count);
-        attn_softmax_args args = {.isa = test_isa(), .batch = batch, .rows = rows, .cols = cols, .x = x};
-        args.x_batch_stride = args.y_batch_stride = rows * cols;
-        args.x_row_stride = args.y_row_stride = cols;
-        args.valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
+        attn_softmax_args args = {.isa = test_isa(), .batch = batch, .rows = rows, .cols = cols};
+        args.x.data = x;
+        args.x.batch_stride = args.y.batch_stride = rows * cols;
+        args.x.row_stride = args.y.row_stride = cols;
+        args.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
         args.empty = ATTN_EMPTY_MEAN;
         check(&random, "softmax", &(struct operation){run_softmax, &args, count, count < 1000});
         guarded_free(x);
@@ -185,14 +186,14 @@ static void test_softmax(void **state) {
 
 static void run_split(const void *problem, const attn_parallel *parallel, float *out) {
     attn_transpose_args args = *(const attn_transpose_args *)problem;
-    args.y = out;
+    args.y.data = out;
     args.parallel = parallel;
     assert_ok(attn_transpose_qkv(&args, NULL));
 }
 
 static void run_merge(const void *problem, const attn_parallel *parallel, float *out) {
     attn_transpose_args args = *(const attn_transpose_args *)problem;
-    args.y = out;
+    args.y.data = out;
     args.parallel = parallel;
     assert_ok(attn_transpose_output(&args, NULL));
 }
@@ -205,13 +206,13 @@ static void test_transposes(void **state) {
         attn_transpose_args args = {.isa = test_isa(), .batch = shapes[i][0], .len = shapes[i][1]};
         args.heads = shapes[i][2];
         args.head_size = shapes[i][3];
-        args.merged_row_stride = args.heads * args.head_size;
-        args.merged_batch_stride = args.len * args.merged_row_stride;
-        size_t count = args.batch * args.merged_batch_stride;
+        size_t row = args.heads * args.head_size, count = args.batch * args.len * row;
         float *x = guarded_floats(count, FLUSH_END);
         random_fill(&random, TEST_NORMAL, x, count);
-        args.x = x;
+        args.x = (attn_tensor){x, ATTN_F32, args.len * row, 0, row, 1};
         check(&random, "transpose_qkv", &(struct operation){run_split, &args, count, count < 1000});
+        args.x = (attn_tensor){.data = x};
+        args.y = (attn_tensor_out){NULL, ATTN_F32, args.len * row, 0, row, 1};
         check(&random, "transpose_output", &(struct operation){run_merge, &args, count, count < 1000});
         guarded_free(x);
     }
@@ -222,7 +223,7 @@ static void test_transposes(void **state) {
 /* Output, weights and log-sum-exp, one after the other. */
 static void run_attention(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
     memcpy(out, r.o.data, o * sizeof *out);
@@ -252,7 +253,7 @@ static attn_attention_args shape_args(const struct shape *s, size_t index) {
     args.kv_len = s->kv_len;
     args.head_size = s->head_size;
     args.value_size = s->value_size;
-    args.options.causal = (attn_causal)(index % 3);
+    set_order(&args.options, (enum order)(index % 3));
     args.options.valid.kind = (attn_valid_kind)(index % 3);
     args.options.empty = (attn_empty_rows)(index % 2);
     args.options.dropout = index == 1 ? 0.25f : 0;
@@ -293,7 +294,7 @@ static void test_attention(void **state) {
 /* Output, weights, scores and log-sum-exp. */
 static void run_masked(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct attention_result r = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     size_t o = tensor_count(&r.o), weights = r.rows * r.kv_len;
     memcpy(out, r.o.data, o * sizeof *out);
@@ -319,8 +320,8 @@ static void test_masked_attention(void **state) {
         args.options.score_stage = (attn_score_stage)(i % 3);
         if (packed) {
             args.batch = 3;
-            args.q_cu = (attn_cu_lens){q_cu, 130};
-            args.kv_cu = (attn_cu_lens){kv_cu, 200};
+            args.q_cu = (attn_cu_lens){.cu.i64 = q_cu, .total = 130};
+            args.kv_cu = (attn_cu_lens){.cu.i64 = kv_cu, .total = 200};
         }
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, random_kinds(&random, ~KIND(GROUPS)));
         size_t rows = args.batch * args.heads * args.q_len;
@@ -343,8 +344,8 @@ static void run_in_exact_workspace(const attn_attention_args *args) {
 static void run_output(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
     size_t head = args.q_len * args.head_size;
-    args.options.parallel = parallel;
-    args.o = (attn_tensor_out){out, args.heads * head, head, args.head_size};
+    args.parallel = parallel;
+    args.o = (attn_tensor_out){out, ATTN_F32, args.heads * head, head, args.head_size, 1};
     run_in_exact_workspace(&args);
 }
 
@@ -387,7 +388,7 @@ static void test_workspace_serves_smaller(void **state) {
         large.q_len = random_between(&random, 1, random_below(&random, 2) ? 20 : 200);
         large.kv_len = random_between(&random, 1, random_below(&random, 2) ? 40 : i % 16 ? 300 : 9000);
         large.head_size = random_between(&random, 1, 80);
-        large.options.parallel = &parallel;
+        large.parallel = &parallel;
         attn_attention_args less = large;
         less.batch = random_between(&random, 1, large.batch);
         if (random_below(&random, 2)) {
@@ -410,7 +411,7 @@ static void test_workspace_serves_smaller(void **state) {
 static void run_merge_parts(const void *problem, const attn_parallel *parallel, float *out) {
     attn_merge_args args = *(const attn_merge_args *)problem;
     args.merged.data = out;
-    args.merged_log_sum_exp = out + args.batch * args.heads * args.q_len * args.value_size;
+    args.merged_log_sum_exp.data = out + args.batch * args.heads * args.q_len * args.value_size;
     args.parallel = parallel;
     assert_ok(attn_merge(&args, NULL));
 }
@@ -424,7 +425,7 @@ static void test_merge(void **state) {
         struct tensor o[PARTS];
         attn_tensor in[PARTS];
         float *log_sum_exp = guarded_floats(rows, FLUSH_END);
-        const float *log_sum_exps[PARTS] = {log_sum_exp, log_sum_exp, log_sum_exp};
+        const attn_tensor lse = {.data = log_sum_exp}, log_sum_exps[PARTS] = {lse, lse, lse};
         random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
         for (size_t part = 0; part < PARTS; part++) {
             o[part] = tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, 1, heads, LEN, SIZE, FLUSH_END);
@@ -434,7 +435,7 @@ static void test_merge(void **state) {
         args.value_size = SIZE;
         args.o = in;
         args.log_sum_exp = log_sum_exps;
-        args.merged = (attn_tensor_out){NULL, rows * SIZE, LEN * SIZE, SIZE};
+        args.merged = (attn_tensor_out){NULL, ATTN_F32, rows * SIZE, LEN * SIZE, SIZE, 1};
         check(&random, "merge", &(struct operation){run_merge_parts, &args, rows * (SIZE + 1), heads == 1});
         guarded_free(log_sum_exp);
         for (size_t part = 0; part < PARTS; part++)
@@ -484,7 +485,7 @@ static void test_cache(void **state) {
         p.args.kv_len = 0;
         p.args.q = tensor_in(&q);
         p.args.options.valid = (attn_valid_lens){0};
-        p.args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        p.args.options.causal = 1;
         check(&random, "cache", &(struct operation){run_cache, &p, attention_outputs(&p.args, s->kv_len), is_small(s)});
         tensor_free(&q);
         tensor_free(&p.k);
@@ -497,9 +498,9 @@ static void test_cache(void **state) {
 static void run_decode(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
     size_t rows = args.heads * args.q_len;
-    args.options.parallel = parallel;
-    args.o = (attn_tensor_out){out, 0, args.q_len * args.value_size, args.value_size};
-    args.options.log_sum_exp = out + rows * args.value_size;
+    args.parallel = parallel;
+    args.o = (attn_tensor_out){out, ATTN_F32, 0, args.q_len * args.value_size, args.value_size, 1};
+    args.options.log_sum_exp.data = out + rows * args.value_size;
     run_in_exact_workspace(&args);
 }
 
@@ -525,8 +526,8 @@ static void test_decode_split_by_keys(void **state) {
         args.value_size = VALUES;
         args.q = tensor_in(&q);
         args.cache = cache;
-        args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
-        args.options.starts = i ? &start : NULL;
+        args.options.causal = 1;
+        args.options.starts.i64 = i ? &start : NULL;
         args.options.soft_cap = i == 1 ? 20.0f : 0;
         check(&random, "decode", &(struct operation){run_decode, &args, GROUP * args.q_len * (VALUES + 1), 0});
     }
@@ -560,11 +561,12 @@ static void test_paged_cache(void **state) {
     struct test_random random = test_random(__func__);
     attn_cache_config config = {.isa = test_isa(), .batch = SEQUENCES, .kv_heads = 2, .head_size = SIZE};
     config.capacity = (size_t)PAGE * 141;
+    config.kind = ATTN_CACHE_PAGED;
     config.page_size = PAGE;
     config.pages = PAGES;
     struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_ONE_SEQUENCE, SEQUENCES, 2, 4500, SIZE, FLUSH_END);
     struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, SEQUENCES, 4, 3, SIZE, FLUSH_END);
-    attn_cache_append_args append = {.len = 4500, .lens = lens, .k = tensor_in(&k), .v = tensor_in(&k)};
+    attn_cache_append_args append = {.len = 4500, .lens.i64 = lens, .k = tensor_in(&k), .v = tensor_in(&k)};
     int32_t pages[PAGES];
     void *memory;
     for (int32_t i = 0; i < PAGES; i++)
@@ -578,7 +580,7 @@ static void test_paged_cache(void **state) {
     args.head_size = SIZE;
     args.q = tensor_in(&q);
     args.cache = cache;
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     check(&random, "pages", &(struct operation){run_attention, &args, attention_outputs(&args, 4500), 0});
     guarded_free(memory);
     tensor_free(&q);
@@ -594,7 +596,7 @@ static void test_ring(void **state) {
     struct tensor k = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 2, LEN, SIZE, FLUSH_END);
     struct tensor q = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 4, 12, SIZE, FLUSH_END);
     void *memory;
-    config.ring = 1;
+    config.kind = ATTN_CACHE_RING;
     attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
     for (size_t begin = 0; begin < LEN; begin += CAPACITY / 2)
         cache_append(cache, CAPACITY / 2, tensor_from(&k, begin), tensor_from(&k, begin), NULL);
@@ -668,7 +670,7 @@ static void copy_layer_result(struct layer_result *r, float *out) {
 static void run_layer(const void *problem, const attn_parallel *parallel, float *out) {
     const struct layer_problem *p = problem;
     attn_layer_args args = p->args;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
     copy_layer_result(&r, out);
 }
@@ -688,7 +690,7 @@ static void run_layer_with_cache(const void *problem, const attn_parallel *paral
     assert_ok(attn_layer_append(p->layer, &append, workspace, bytes, NULL));
     guarded_free(workspace);
     args.cache = cache;
-    args.options.parallel = parallel;
+    args.parallel = parallel;
     struct layer_result r = layer_run(p->layer, &p->weights.config, &args, LAYOUT_BHSD, FLUSH_END);
     copy_layer_result(&r, out);
     guarded_free(memory);
@@ -698,7 +700,8 @@ static void test_layer(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < 3; i++) {
-        attn_layer_config config = {.isa = test_isa(), .query_size = 65, .key_size = 50, .value_size = 33, .heads = 6};
+        attn_layer_config config = {
+            .isa = test_isa(), .query_width = 65, .key_width = 50, .value_width = 33, .heads = 6};
         config.kv_heads = i % 2 ? 2 : 0;
         config.hidden = 60;
         size_t batch = 2, q_len = i == 2 ? 3 : 90, kv_len = i == 2 ? 5 : 100;

@@ -47,46 +47,42 @@ struct shape {
     size_t batch, len, heads, head_size, row_gap, batch_gap;
 };
 
-static attn_transpose_args args_of(const struct shape *s, const float *x, float *y) {
+static attn_tensor merged_side(const struct shape *s, const float *data) {
     size_t row_stride = s->heads * s->head_size + s->row_gap;
-    return (attn_transpose_args){.isa = test_isa(),
-                                 .batch = s->batch,
-                                 .len = s->len,
-                                 .heads = s->heads,
-                                 .head_size = s->head_size,
-                                 .x = x,
-                                 .y = y,
-                                 .merged_batch_stride = s->len * row_stride + s->batch_gap,
-                                 .merged_row_stride = row_stride};
+    return (attn_tensor){data, ATTN_F32, s->len * row_stride + s->batch_gap, 0, row_stride, 1};
+}
+
+static attn_transpose_args args_of(const struct shape *s) {
+    return (attn_transpose_args){
+        .isa = test_isa(), .batch = s->batch, .len = s->len, .heads = s->heads, .head_size = s->head_size};
 }
 
 static size_t split_count(const struct shape *s) {
     return s->batch * s->heads * s->len * s->head_size;
 }
 
-static size_t merged_count(const struct shape *s, const attn_transpose_args *args) {
+static size_t merged_count(const struct shape *s, const attn_tensor *side) {
     if (split_count(s) == 0)
         return 0;
-    return (s->batch - 1) * args->merged_batch_stride + (s->len - 1) * args->merged_row_stride +
-           s->heads * s->head_size;
+    return (s->batch - 1) * side->batch_stride + (s->len - 1) * side->row_stride + s->heads * s->head_size;
 }
 
 /* Visits [b, i, h, j]: `split` is dense [b, h, i, j], `merged` strided [b, i, h, j]. */
-static void naive_split(const struct shape *s, const attn_transpose_args *args, const float *merged, float *split) {
+static void naive_split(const struct shape *s, const attn_tensor *side, float *split) {
+    const float *merged = side->data;
     for (size_t b = 0; b < s->batch; b++)
         for (size_t h = 0; h < s->heads; h++)
             for (size_t i = 0; i < s->len; i++)
                 for (size_t j = 0; j < s->head_size; j++)
                     split[((b * s->heads + h) * s->len + i) * s->head_size + j] =
-                        merged[b * args->merged_batch_stride + i * args->merged_row_stride + h * s->head_size + j];
+                        merged[b * side->batch_stride + i * side->row_stride + h * s->head_size + j];
 }
 
 /* Random elements, gaps as they were. */
-static void fill_merged(struct test_random *random, const struct shape *s, const attn_transpose_args *args,
-                        float *merged) {
+static void fill_merged(struct test_random *random, const struct shape *s, const attn_tensor *side, float *merged) {
     for (size_t b = 0; b < s->batch; b++)
         for (size_t i = 0; i < s->len; i++)
-            random_fill(random, TEST_WILD, merged + b * args->merged_batch_stride + i * args->merged_row_stride,
+            random_fill(random, TEST_WILD, merged + b * side->batch_stride + i * side->row_stride,
                         s->heads * s->head_size);
 }
 
@@ -95,20 +91,24 @@ static void fill_merged(struct test_random *random, const struct shape *s, const
 static void check_shape(struct test_random *random, const struct shape *s, enum flush flush) {
     test_case("batch=%zu len=%zu heads=%zu head_size=%zu row_gap=%zu batch_gap=%zu flush=%d", s->batch, s->len,
               s->heads, s->head_size, s->row_gap, s->batch_gap, (int)flush);
-    attn_transpose_args args = args_of(s, NULL, NULL);
-    size_t count = merged_count(s, &args);
+    attn_transpose_args args = args_of(s);
+    attn_tensor side = merged_side(s, NULL);
+    size_t count = merged_count(s, &side);
     float *merged = guarded_floats(count, flush), *back = guarded_floats(count, flush);
     float *split = guarded_floats(split_count(s), flush), *expected = guarded_floats(split_count(s), flush);
-    fill_merged(random, s, &args, merged);
-    naive_split(s, &args, merged, expected);
+    fill_merged(random, s, &side, merged);
+    side.data = merged;
+    naive_split(s, &side, expected);
 
-    const char *field = NULL;
-    args = args_of(s, merged, split);
-    assert_ok(attn_transpose_qkv(&args, &field));
+    attn_error error = {0};
+    args.x = side;
+    args.y.data = split;
+    assert_ok(attn_transpose_qkv(&args, &error));
     assert_same_bits(expected, split, split_count(s));
-    args = args_of(s, split, back);
-    assert_ok(attn_transpose_output(&args, &field));
-    assert_null(field);
+    args.x = (attn_tensor){.data = split};
+    args.y = (attn_tensor_out){back, ATTN_F32, side.batch_stride, 0, side.row_stride, 1};
+    assert_ok(attn_transpose_output(&args, &error));
+    assert_null(error.field);
     assert_same_bits(merged, back, count);
     for (size_t i = 0; i < count; i++)
         assert_true(is_untouched(merged + i) == is_untouched(back + i));
@@ -151,7 +151,7 @@ static void touches_nothing_for_empty_sizes(void **state) {
     for (size_t i = 0; i < 3; i++) {
         struct shape shape = {.batch = i == 0 ? 0 : 2, .len = i == 1 ? 0 : 3, .heads = i == 2 ? 0 : 4, .head_size = 5};
         check_shape(&random, &shape, FLUSH_END);
-        attn_transpose_args args = args_of(&shape, NULL, NULL);
+        attn_transpose_args args = args_of(&shape);
         assert_ok(attn_transpose_qkv(&args, NULL));
         assert_ok(attn_transpose_output(&args, NULL));
     }

@@ -96,7 +96,7 @@ static attn_status create_objects(void) {
     attn_layer_config layer_config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
     attn_rotary_config rotary_config = {.positions = 30, .dims = SIZE};
     attn_cache_config cache_config;
-    layer_config.query_size = layer_config.key_size = layer_config.value_size = 2;
+    layer_config.query_width = layer_config.key_width = layer_config.value_width = 2;
     layer_config.w_q = layer_config.w_k = layer_config.w_v = (attn_linear){x, HIDDEN, 1, NULL};
     layer_config.w_o = (attn_linear){x, 1, 1, NULL};
     RETURN_IF_ERROR(attn_gemm_create(&gemm_config, gemm_memory, BYTES, &gemm, NULL));
@@ -133,7 +133,7 @@ static int tear_down(void **state) {
 /* ---- Levels ---- */
 
 static attn_status run_gemm(void) {
-    return attn_gemm_run(gemm, 2, x, HIDDEN, y, LEN, NULL, 0, NULL, NULL);
+    return gemm_rows(gemm, 2, x, HIDDEN, y, LEN, NULL, NULL);
 }
 
 static const char gemm_line[] = "attn: gemm_run scalar_1x1 m 2 k 16 n 3; T\n";
@@ -187,9 +187,9 @@ static attn_attention_args attention_args(void) {
     args.q_len = LEN;
     args.kv_len = KEYS;
     args.head_size = SIZE;
-    args.q = (attn_tensor){x, LEN * HIDDEN, SIZE, HIDDEN};
-    args.k = args.v = (attn_tensor){x, KEYS * HIDDEN, SIZE, HIDDEN};
-    args.o = (attn_tensor_out){y, LEN * HIDDEN, SIZE, HIDDEN};
+    args.q = (attn_tensor){x, ATTN_F32, LEN * HIDDEN, SIZE, HIDDEN, 1};
+    args.k = args.v = (attn_tensor){x, ATTN_F32, KEYS * HIDDEN, SIZE, HIDDEN, 1};
+    args.o = (attn_tensor_out){y, ATTN_F32, LEN * HIDDEN, SIZE, HIDDEN, 1};
     return args;
 }
 
@@ -214,7 +214,7 @@ static void test_attention(void **state) {
     (void)state;
     const attn_parallel parallel = {.threads = 1};
     attention = attention_args();
-    attention.options.parallel = &parallel;
+    attention.parallel = &parallel;
     assert_said(ATTENTION SMALL "; T\n", run_attention);
     attention.value_size = 3;
     attention.kv_heads = 0;
@@ -240,35 +240,42 @@ static void test_options(void **state) {
     const uint8_t mask[KEYS] = {1, 1, 1, 1, 1};
     attention = attention_args();
     attn_options *options = &attention.options;
-    options->valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
-    options->starts = offsets;
-    options->causal = ATTN_CAUSAL_OFFSET;
-    options->causal_offset = -1;
+    options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
+    options->starts.i64 = offsets;
+    options->causal = 1;
+    options->position = ATTN_POSITION_OFFSET;
+    options->position_offset = -1;
     options->window_left = 7;
-    options->mask.data = mask;
+    options->mask = (attn_tensor){mask, ATTN_BOOL, 0, 0, 0, 1};
     options->empty = ATTN_EMPTY_MEAN;
-    assert_said(ATTENTION " valid per_sequence starts causal offset -1 window_left 7 mask empty mean" PACKED "; T\n",
+    assert_said(ATTENTION " valid per_sequence starts causal position offset -1 window_left 7 mask empty mean" PACKED
+                          "; T\n",
                 run_attention);
-    *options = (attn_options){.window_right = 9, .bias.data = x, .alibi = x, .rotary = rotary, .dropout = 0.25f};
-    options->valid = (attn_valid_lens){ATTN_VALID_PER_ROW, lens};
-    options->causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said(ATTENTION " valid per_row causal top_left window_right 9 bias alibi rotary dropout 0.25" PACKED "; T\n",
+    *options = (attn_options){
+        .window_right = 9, .bias = {x, ATTN_F32, 0, 0, 0, 1}, .alibi = x, .rotary = rotary, .dropout = 0.25f};
+    options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
+    options->causal = 1;
+    options->position = ATTN_POSITION_TOP_LEFT;
+    assert_said(ATTENTION " valid per_row causal position top_left window_right 9 bias alibi rotary dropout 0.25" PACKED
+                          "; T\n",
                 run_attention);
-    *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets = offsets};
-    options->causal = ATTN_CAUSAL_TOP_LEFT;
-    options->parallel = &parallel;
-    assert_said(ATTENTION " causal top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
+    *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets.i64 = offsets};
+    options->causal = 1;
+    options->position = ATTN_POSITION_TOP_LEFT;
+    attention.parallel = &parallel;
+    assert_said(ATTENTION " causal position top_left soft_cap 2 sinks rotary rotary_offsets threads 3" PACKED "; T\n",
                 run_attention);
+    attention.parallel = NULL;
     static const char *const stages[] = {"raw", "capped", "masked"};
     static float weights[BATCH * HEADS * LEN * KEYS], lse[BATCH * HEADS * LEN];
     for (size_t stage = 0; stage < 3; stage++) {
         char expected[256];
-        *options = (attn_options){.scores = dense};
-        *(stage ? &options->weights : &options->log_sum_exp) = stage ? weights : lse;
-        options->causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        *options = (attn_options){.scores.data = dense};
+        (stage ? &options->weights : &options->log_sum_exp)->data = stage ? weights : lse;
+        options->causal = 1;
         options->score_stage = (attn_score_stage)stage;
-        snprintf(expected, sizeof expected, ATTENTION " causal bottom_right%s scores %s%s" PACKED "; T\n",
-                 stage ? " weights" : "", stages[stage], stage ? "" : " log_sum_exp");
+        snprintf(expected, sizeof expected, ATTENTION " causal%s scores %s%s" PACKED "; T\n", stage ? " weights" : "",
+                 stages[stage], stage ? "" : " log_sum_exp");
         assert_said(expected, run_attention);
     }
 }
@@ -295,12 +302,12 @@ static void test_caches(void **state) {
         "attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4 from a cache; "
         "path cached tile_rows 32 spans 1 tasks 1; kv_len is 0: nothing to attend to; T\n",
         run_attention);
-    keys = (attn_cache_append_args){.len = 3, .lens = lens};
-    keys.k = keys.v = (attn_tensor){x, KEYS * HIDDEN, SIZE, HIDDEN};
+    keys = (attn_cache_append_args){.len = 3, .lens.i64 = lens};
+    keys.k = keys.v = (attn_tensor){x, ATTN_F32, KEYS * HIDDEN, SIZE, HIDDEN, 1};
     assert_said("attn: cache_append batch 2 len 3 lens, now 2 keys of 8; T\n", append_keys);
-    keys.lens = NULL;
+    keys.lens.i64 = NULL;
     keys.rotary = rotary;
-    keys.rotary_offsets = offsets;
+    keys.rotary_offsets.i64 = offsets;
     keys.parallel = &parallel;
     assert_said("attn: cache_append batch 2 len 3 rotary rotary_offsets threads 3, now 5 keys of 8; T\n", append_keys);
     keys.len = 0;
@@ -309,10 +316,11 @@ static void test_caches(void **state) {
         "attn: cache_append batch 2 len 0 rotary rotary_offsets, now 5 keys of 8; len is 0: nothing to append; T\n",
         append_keys);
     assert_said(ATTENTION " from a cache" CACHED "; T\n", run_attention);
-    attention.v = (attn_tensor){x, 1, 1, 1};
+    attention.v = (attn_tensor){x, ATTN_F32, 1, 1, 1, 1};
     assert_said(ATTENTION " from a cache" CACHED "; k and v are not looked at beside a cache; T\n", run_attention);
     static const int64_t cu[] = {0, 1, 1};
-    rows = (attn_layer_append_args){.len = 1, .cu = {cu, 1}, .k = {x, 2, 2}, .v = {x, 2, 2}, .cache = cache};
+    rows = (attn_layer_append_args){.len = 1, .cu = {.cu.i64 = cu, .total = 1}, .cache = cache};
+    rows.k = rows.v = (attn_tensor){x, ATTN_F32, 2, 0, 2, 1};
     assert_said("attn: layer_append scalar hidden 16 heads 4 kv_heads 2 batch 2 len 1 packed, now 5 keys of 8; T\n",
                 append_rows);
 }
@@ -334,11 +342,12 @@ static void test_kinds_of_caches(void **state) {
     assert_non_null(strstr(said(run_attention), " from a fork; "));
     new_config = (attn_cache_config){.isa = ATTN_ISA_SCALAR, .batch = 1, .kv_heads = KV_HEADS, .head_size = SIZE};
     new_config.capacity = 16;
-    new_config.ring = 1;
+    new_config.kind = ATTN_CACHE_RING;
     said(create_cache);
     attention.cache = child;
     assert_non_null(strstr(said(run_attention), " from a ring; "));
-    new_config.ring = 0;
+    new_config.kind = ATTN_CACHE_PLAIN;
+    new_config.kind = ATTN_CACHE_PAGED;
     new_config.page_size = 16;
     new_config.pages = 1;
     said(create_cache);
@@ -346,27 +355,54 @@ static void test_kinds_of_caches(void **state) {
     assert_non_null(strstr(said(run_attention), " from a paged cache; "));
 }
 
+/* In the place of the layer. */
+static attn_status create_layer_of_other_sizes(void) {
+    attn_layer_config config = {.isa = ATTN_ISA_SCALAR, .heads = HEADS, .kv_heads = KV_HEADS, .head_size = SIZE};
+    config.query_width = config.key_width = config.value_width = 2;
+    config.value_size = 3;
+    config.out_size = 5;
+    config.w_q = config.w_k = config.w_v = config.w_o = (attn_linear){x, 1, 1, NULL};
+    return attn_layer_create(&config, layer_memory, BYTES, &layer, NULL);
+}
+
+static void test_layer_of_other_sizes(void **state) {
+    (void)state;
+    assert_said("attn: layer hidden 16, 4 heads, scalar_1x1\n", create_layer_of_other_sizes);
+    forward = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = KEYS, .y.data = y};
+    forward.y.batch_stride = LEN * HIDDEN;
+    forward.y.row_stride = HIDDEN;
+    forward.q = (attn_tensor){x, ATTN_F32, LEN * 2, 0, 2, 1};
+    forward.k = forward.v = (attn_tensor){x, ATTN_F32, KEYS * 2, 0, 2, 1};
+    assert_said(
+        "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 value_size 3 out_size 5 batch 2 q_len 3 kv_len 5" SMALL
+        "; T\n",
+        run_forward);
+}
+
 static void test_layer(void **state) {
     (void)state;
     static const int64_t cu[] = {0, 1, 3};
-    forward = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = KEYS, .y = {y, LEN * HIDDEN, HIDDEN}};
-    forward.q = (attn_rows){x, LEN * 2, 2};
-    forward.k = forward.v = (attn_rows){x, KEYS * 2, 2};
-    forward.options.causal = ATTN_CAUSAL_TOP_LEFT;
-    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal top_left" SMALL
-                "; T\n",
+    forward = (attn_layer_args){.batch = BATCH, .q_len = LEN, .kv_len = KEYS, .y.data = y};
+    forward.y.batch_stride = LEN * HIDDEN;
+    forward.y.row_stride = HIDDEN;
+    forward.q = (attn_tensor){x, ATTN_F32, LEN * 2, 0, 2, 1};
+    forward.k = forward.v = (attn_tensor){x, ATTN_F32, KEYS * 2, 0, 2, 1};
+    forward.options.causal = 1;
+    forward.options.position = ATTN_POSITION_TOP_LEFT;
+    assert_said("attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 causal position "
+                "top_left" SMALL "; T\n",
                 run_forward);
-    forward.q_cu = forward.kv_cu = (attn_cu_lens){cu, 3};
+    forward.q_cu = forward.kv_cu = (attn_cu_lens){.cu.i64 = cu, .total = 3};
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 5 packed q packed kv causal "
-        "top_left" SMALL "; T\n",
+        "position top_left" SMALL "; T\n",
         run_forward);
-    forward.kv_cu = (attn_cu_lens){NULL, 0};
+    forward.kv_cu = (attn_cu_lens){.cu.i64 = NULL, .total = 0};
     forward.cache = cache;
     forward.kv_len = 0;
     assert_said(
         "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 0 packed q from a cache causal "
-        "top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
+        "position top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
         run_forward);
 }
 
@@ -392,33 +428,34 @@ static attn_status run_merge(void) {
 
 static void test_kernels(void **state) {
     (void)state;
-    const attn_tensor part = {x, HEADS * LEN * SIZE, LEN * SIZE, SIZE};
-    const float *lse = x;
-    softmax = (attn_softmax_args){.isa = ATTN_ISA_SCALAR, .batch = 2, .rows = 3, .cols = 4, .x = x, .y = y};
-    softmax.x_batch_stride = softmax.y_batch_stride = 12;
-    softmax.x_row_stride = softmax.y_row_stride = 4;
-    softmax.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, lens};
+    const attn_tensor part = {x, ATTN_F32, HEADS * LEN * SIZE, LEN * SIZE, SIZE, 1};
+    const attn_tensor lse = {.data = x};
+    softmax = (attn_softmax_args){.isa = ATTN_ISA_SCALAR, .batch = 2, .rows = 3, .cols = 4, .x.data = x, .y.data = y};
+    softmax.x.batch_stride = softmax.y.batch_stride = 12;
+    softmax.x.row_stride = softmax.y.row_stride = 4;
+    softmax.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lens};
     softmax.empty = ATTN_EMPTY_MEAN;
     assert_said("attn: masked_softmax scalar batch 2 rows 3 cols 4 valid per_sequence empty mean; T\n", run_softmax);
     transpose =
-        (attn_transpose_args){.isa = ATTN_ISA_SCALAR, .batch = 1, .len = 2, .heads = 3, .head_size = 4, .x = x, .y = y};
-    transpose.merged_row_stride = 12;
-    transpose.merged_batch_stride = 24;
+        (attn_transpose_args){.isa = ATTN_ISA_SCALAR, .batch = 1, .len = 2, .heads = 3, .head_size = 4, .y.data = y};
+    transpose.x = (attn_tensor){x, ATTN_F32, 24, 0, 12, 1};
     assert_said("attn: transpose_qkv scalar batch 1 len 2 heads 3 head_size 4; T\n", run_transpose_qkv);
+    transpose.x = (attn_tensor){.data = x};
+    transpose.y = (attn_tensor_out){y, ATTN_F32, 24, 0, 12, 1};
     assert_said("attn: transpose_output scalar batch 1 len 2 heads 3 head_size 4; T\n", run_transpose_output);
     merge =
         (attn_merge_args){.isa = ATTN_ISA_SCALAR, .parts = 1, .batch = BATCH, .heads = HEADS, .q_len = LEN, .o = &part};
     merge.value_size = SIZE;
     merge.log_sum_exp = &lse;
-    merge.merged = (attn_tensor_out){y, HEADS * LEN * SIZE, LEN * SIZE, SIZE};
-    merge.merged_log_sum_exp = dense;
+    merge.merged = (attn_tensor_out){y, ATTN_F32, HEADS * LEN * SIZE, LEN * SIZE, SIZE, 1};
+    merge.merged_log_sum_exp.data = dense;
     assert_said("attn: merge scalar parts 1 batch 2 heads 4 q_len 3 value_size 4 log_sum_exp; T\n", run_merge);
 }
 
 /* ---- Sizes that may have been forgotten ---- */
 
 static attn_status run_gemm_of_nothing(void) {
-    return attn_gemm_run(gemm, 0, NULL, 0, NULL, 0, NULL, 0, NULL, NULL);
+    return gemm_rows(gemm, 0, NULL, 0, NULL, 0, NULL, NULL);
 }
 
 static void test_zeros(void **state) {
@@ -455,10 +492,10 @@ static void test_zeros(void **state) {
 
 /* ---- Failures ---- */
 
-static const char *field;
+static attn_error error;
 
 static attn_status fail_with_field(void) {
-    return attn_attention(&attention, workspace, BYTES, &field);
+    return attn_attention(&attention, workspace, BYTES, &error);
 }
 
 static attn_status fail_without_field(void) {
@@ -466,7 +503,7 @@ static attn_status fail_without_field(void) {
 }
 
 static attn_status fail_to_append(void) {
-    return attn_cache_append(NULL, NULL, &field);
+    return attn_cache_append(NULL, NULL, &error);
 }
 
 static void test_failures(void **state) {
@@ -476,7 +513,7 @@ static void test_failures(void **state) {
     char expected[256];
     snprintf(expected, sizeof expected, "attn: attention failed: scale: %s\n", attn_status_string(ATTN_BAD_VALUE));
     assert_string_equal(expected, said_with(ATTN_BAD_VALUE, fail_with_field));
-    assert_string_equal("scale", field);
+    assert_string_equal("scale", error.field);
     assert_string_equal("attn: attention failed: a required pointer is NULL\n",
                         said_with(ATTN_NULL_POINTER, fail_without_field));
     assert_string_equal("attn: cache_append failed: cache: a required pointer is NULL\n",
@@ -494,6 +531,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kinds_of_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_layer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_layer_of_other_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kernels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zeros, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),

@@ -12,7 +12,7 @@ class libm_exp {
     explicit libm_exp(const exp_shape &shape)
         : x(random_normal(shape.elements, 1)), y(shape.elements), elements(shape.elements) {}
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         for (std::size_t i = 0; i < elements; i++)
             y.data()[i] = std::exp(x.data()[i]);
         return ATTN_OK;
@@ -27,7 +27,7 @@ class copy {
   public:
     explicit copy(std::size_t count) : x(random_normal(count, 1)), y(count), elements(count) {}
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         std::memcpy(y.data(), x.data(), elements * sizeof(float));
         return ATTN_OK;
     }

@@ -162,7 +162,7 @@ class gemm {
                                 at(dense({m, n}), in.y.data()), 1, true));
     }
 
-    attn_status operator()(const char **) { return execute(steps); }
+    attn_status operator()(attn_error *) { return execute(steps); }
 
   private:
     gemm_data in;
@@ -185,7 +185,7 @@ class attention {
         steps = {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
     }
 
-    attn_status operator()(const char **) { return execute(steps); }
+    attn_status operator()(attn_error *) { return execute(steps); }
 
   private:
     attention_data in;
@@ -201,7 +201,7 @@ class whole_softmax {
         steps.push_back(softmax(at(desc, x.data()), at(desc, y.data())));
     }
 
-    attn_status operator()(const char **) { return execute(steps); }
+    attn_status operator()(attn_error *) { return execute(steps); }
 
   private:
     buffer<float> x, y;

@@ -26,7 +26,7 @@ class gemm {
   public:
     explicit gemm(const gemm_shape &of) : shape(of), in(of) { use_one_thread(); }
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size(shape.m), size(shape.n), size(shape.k), 1,
                     in.x.data(), size(shape.k), in.weight.data(), size(shape.n), 0, in.y.data(), size(shape.n));
         return ATTN_OK;
@@ -45,7 +45,7 @@ class unfused_attention {
         use_one_thread();
     }
 
-    attn_status operator()(const char **) {
+    attn_status operator()(attn_error *) {
         const std::size_t keys = shape.visible_keys();
         const blasint rows = size(shape.q_len), cols = size(keys), d = size(shape.head_size);
         for (std::size_t head = 0; head < shape.batch * shape.heads; head++) {

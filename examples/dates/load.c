@@ -5,8 +5,12 @@
 
 /* ---- Memory ---- */
 
-bool succeeded(attn_status status, const char *what, const char *field, struct error *error) {
-    return status == ATTN_OK || refuse(error, "%s: %s (%s)", what, attn_status_string(status), field);
+bool succeeded(attn_status status, const char *what, const attn_error *fault, struct error *error) {
+    char text[128];
+    if (status == ATTN_OK)
+        return true;
+    attn_error_text(fault, text, sizeof text);
+    return refuse(error, "%s: %s", what, text);
 }
 
 /* `bytes` of memory as the library wants it; aligned_alloc takes multiples of the alignment only. */
@@ -59,16 +63,16 @@ static bool get_norm(const struct model *model, const char *prefix, const char *
 static bool create_gemm(struct model *model, const char *prefix, const char *suffix, size_t in, size_t out,
                         attn_gemm **gemm, struct error *error) {
     char name[64];
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
     snprintf(name, sizeof name, "%s%s", prefix, suffix);
     attn_gemm_config config = {.isa = model->isa, .k = in, .n = out, .w = {.in_stride = 1, .out_stride = in}};
     config.w.weight = get(model, name, "weight", out, in, error);
     config.w.bias = config.w.weight ? get(model, name, "bias", out, 0, error) : NULL;
-    if (!config.w.bias || !succeeded(attn_gemm_size(&config, &bytes, &field), name, field, error))
+    if (!config.w.bias || !succeeded(attn_gemm_size(&config, &bytes, &fault), name, &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
-    return memory && succeeded(attn_gemm_create(&config, memory, bytes, gemm, &field), name, field, error);
+    return memory && succeeded(attn_gemm_create(&config, memory, bytes, gemm, &fault), name, &fault, error);
 }
 
 static bool create_attention(struct model *model, const char *prefix, const char *suffix, attn_layer **layer,
@@ -76,14 +80,14 @@ static bool create_attention(struct model *model, const char *prefix, const char
     const size_t hidden = model->hidden;
     const char *const weights[] = {"W_q.weight", "W_k.weight", "W_v.weight", "W_o.weight"};
     attn_layer_config config = {.isa = model->isa,
-                                .query_size = hidden,
-                                .key_size = hidden,
-                                .value_size = hidden,
+                                .query_width = hidden,
+                                .key_width = hidden,
+                                .value_width = hidden,
                                 .hidden = hidden,
                                 .heads = model->heads};
     attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};
     char name[64];
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
     snprintf(name, sizeof name, "%s%s", prefix, suffix);
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
@@ -92,22 +96,22 @@ static bool create_attention(struct model *model, const char *prefix, const char
             return false;
         *linears[i] = (attn_linear){.weight = weight, .in_stride = 1, .out_stride = hidden};
     }
-    if (!succeeded(attn_layer_size(&config, &bytes, &field), name, field, error))
+    if (!succeeded(attn_layer_size(&config, &bytes, &fault), name, &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
-    return memory && succeeded(attn_layer_create(&config, memory, bytes, layer, &field), name, field, error);
+    return memory && succeeded(attn_layer_create(&config, memory, bytes, layer, &fault), name, &fault, error);
 }
 
 /* A cache for one date. */
 static bool create_cache(struct model *model, const attn_layer *layer, attn_cache **cache, struct error *error) {
     attn_cache_config config;
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
-    if (!succeeded(attn_layer_cache_config(layer, 1, model->positions, &config, &field), "cache", field, error) ||
-        !succeeded(attn_cache_size(&config, &bytes, &field), "cache", field, error))
+    if (!succeeded(attn_layer_cache_config(layer, 1, model->positions, &config, &fault), "cache", &fault, error) ||
+        !succeeded(attn_cache_size(&config, &bytes, &fault), "cache", &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
-    return memory && succeeded(attn_cache_create(&config, memory, bytes, cache, &field), "cache", field, error);
+    return memory && succeeded(attn_cache_create(&config, memory, bytes, cache, &fault), "cache", &fault, error);
 }
 
 /* ---- Layers ---- */

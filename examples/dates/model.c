@@ -67,15 +67,15 @@ static int32_t likeliest(const float *logits, size_t n) {
 
 /* ---- Arguments of the attention layers: queries in x, results in y ---- */
 
-static attn_rows rows_of(const struct model *model, const float *data, size_t length) {
-    return (attn_rows){.data = data, .batch_stride = length * model->hidden, .row_stride = model->hidden};
+static attn_tensor rows_of(const struct model *model, const float *data, size_t length) {
+    return (attn_tensor){.data = data, .batch_stride = length * model->hidden, .row_stride = model->hidden};
 }
 
 static attn_layer_args query_args(const struct model *model, size_t batch, size_t length) {
     return (attn_layer_args){.batch = batch,
                              .q_len = length,
                              .q = rows_of(model, model->x.data, length),
-                             .y = {model->y.data, length * model->hidden, model->hidden}};
+                             .y = {model->y.data, .batch_stride = length * model->hidden, .row_stride = model->hidden}};
 }
 
 /* Keys and values are projected from rows: those of x (self-attention) or of memory (cross-attention). */
@@ -85,7 +85,7 @@ static attn_layer_args rows_args(const struct model *model, size_t batch, size_t
     args.kv_len = key_length;
     args.k = args.v = rows_of(model, keys, key_length);
     if (key_lengths)
-        args.options.valid = (attn_valid_lens){ATTN_VALID_PER_SEQUENCE, key_lengths};
+        args.options.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = key_lengths};
     return args;
 }
 
@@ -101,7 +101,7 @@ static attn_layer_args cache_args(const struct model *model, const attn_cache *c
 }
 
 static attn_layer_append_args append_args(const struct model *model, size_t length, attn_cache *cache) {
-    const attn_rows x = rows_of(model, model->x.data, length);
+    const attn_tensor x = rows_of(model, model->x.data, length);
     return (attn_layer_append_args){.len = length, .k = x, .v = x, .cache = cache};
 }
 
@@ -109,9 +109,9 @@ static attn_layer_append_args append_args(const struct model *model, size_t leng
 
 static bool attend(struct model *model, const attn_layer *layer, const struct norm *norm, const attn_layer_args *args,
                    struct error *error) {
-    const char *field = "";
-    const attn_status status = attn_layer_forward(layer, args, model->workspace.data, model->workspace.bytes, &field);
-    if (!succeeded(status, "attention", field, error))
+    attn_error fault = {0};
+    const attn_status status = attn_layer_forward(layer, args, model->workspace.data, model->workspace.bytes, &fault);
+    if (!succeeded(status, "attention", &fault, error))
         return false;
     add_and_normalise(model, norm, args->batch * args->q_len);
     return true;
@@ -120,15 +120,17 @@ static bool attend(struct model *model, const attn_layer *layer, const struct no
 static bool append(struct model *model, const attn_layer *layer, size_t length, attn_cache *cache,
                    struct error *error) {
     const attn_layer_append_args args = append_args(model, length, cache);
-    const char *field = "";
-    const attn_status status = attn_layer_append(layer, &args, model->workspace.data, model->workspace.bytes, &field);
-    return succeeded(status, "append", field, error);
+    attn_error fault = {0};
+    const attn_status status = attn_layer_append(layer, &args, model->workspace.data, model->workspace.bytes, &fault);
+    return succeeded(status, "append", &fault, error);
 }
 
 static bool multiply(const attn_gemm *gemm, size_t rows, const float *x, size_t in, float *y, size_t out,
                      struct error *error) {
-    const char *field = "";
-    return succeeded(attn_gemm_run(gemm, rows, x, in, y, out, NULL, 0, NULL, &field), "gemm", field, error);
+    attn_error fault = {0};
+    const attn_gemm_run_args args = {
+        .m = rows, .x = {.data = x, .row_stride = in}, .y = {.data = y, .row_stride = out}};
+    return succeeded(attn_gemm_run(gemm, &args, &fault), "gemm", &fault, error);
 }
 
 static bool feed_forward(struct model *model, const struct feed_forward *ffn, size_t rows, struct error *error) {
@@ -167,9 +169,10 @@ static bool encode(struct model *model, size_t batch, size_t length, const int32
 static bool begin_decoding(struct model *model, size_t length, struct error *error) {
     for (size_t i = 0; i < DECODER_LAYERS; i++) {
         const struct decoder_layer *layer = &model->decoder[i];
-        const char *field = "";
-        if (!succeeded(attn_cache_truncate(layer->self_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
-            !succeeded(attn_cache_truncate(layer->cross_cache, ATTN_ALL_SEQUENCES, 0, &field), "cache", field, error) ||
+        attn_error fault = {0};
+        if (!succeeded(attn_cache_truncate(layer->self_cache, ATTN_ALL_SEQUENCES, 0, &fault), "cache", &fault, error) ||
+            !succeeded(attn_cache_truncate(layer->cross_cache, ATTN_ALL_SEQUENCES, 0, &fault), "cache", &fault,
+                       error) ||
             !append(model, layer->cross_attention, length, layer->cross_cache, error))
             return false;
     }
@@ -184,7 +187,7 @@ static bool decode_step(struct model *model, int32_t token, size_t position, str
         if (!append(model, layer->self_attention, 1, layer->self_cache, error))
             return false;
         attn_layer_args self = cache_args(model, layer->self_cache);
-        self.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+        self.options.causal = 1;
         const attn_layer_args cross = cache_args(model, layer->cross_cache);
         if (!attend(model, layer->self_attention, &layer->self_norm, &self, error) ||
             !attend(model, layer->cross_attention, &layer->cross_norm, &cross, error) ||
@@ -236,18 +239,18 @@ static bool reserve_rows(struct model *model, size_t rows, struct error *error) 
 
 static bool reserve_attend(struct model *model, const attn_layer *layer, const attn_layer_args *args,
                            struct error *error) {
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
-    return succeeded(attn_layer_workspace(layer, args, &bytes, &field), "workspace", field, error) &&
+    return succeeded(attn_layer_workspace(layer, args, &bytes, &fault), "workspace", &fault, error) &&
            buffer_grow(&model->workspace, bytes, error);
 }
 
 static bool reserve_append(struct model *model, const attn_layer *layer, size_t length, attn_cache *cache,
                            struct error *error) {
     const attn_layer_append_args args = append_args(model, length, cache);
-    const char *field = "";
+    attn_error fault = {0};
     size_t bytes = 0;
-    return succeeded(attn_layer_append_workspace(layer, &args, &bytes, &field), "workspace", field, error) &&
+    return succeeded(attn_layer_append_workspace(layer, &args, &bytes, &fault), "workspace", &fault, error) &&
            buffer_grow(&model->workspace, bytes, error);
 }
 
@@ -259,7 +262,7 @@ bool model_plan(struct model *model, struct error *error) {
     const attn_layer_args encoder_self = self_args(model, 1, model->positions, &source_length);
     const attn_layer_args cross = cache_args(model, decoder->cross_cache);
     attn_layer_args self = cache_args(model, decoder->self_cache);
-    self.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    self.options.causal = 1;
     return reserve_rows(model, model->positions, error) &&
            reserve_attend(model, model->encoder[0].self_attention, &encoder_self, error) &&
            reserve_append(model, decoder->cross_attention, model->positions, decoder->cross_cache, error) &&
@@ -272,14 +275,14 @@ bool model_plan(struct model *model, struct error *error) {
 
 static attn_layer_args forced_self_args(const struct model *model, const struct forced_batch *batch) {
     attn_layer_args args = self_args(model, batch->batch, batch->target_length, NULL);
-    args.options.causal = ATTN_CAUSAL_BOTTOM_RIGHT;
+    args.options.causal = 1;
     return args;
 }
 
 static attn_layer_args forced_cross_args(const struct model *model, const struct forced_batch *batch, size_t layer) {
     attn_layer_args args = rows_args(model, batch->batch, batch->target_length, model->memory.data,
                                      batch->source_length, batch->source_lengths);
-    args.options.weights = batch->cross_weights[layer];
+    args.options.weights.data = batch->cross_weights[layer];
     return args;
 }
 

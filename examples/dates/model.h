@@ -74,8 +74,8 @@ struct forced_batch {
     const float *logits;                        /* out: [batch, target_length, vocabulary], likewise */
 };
 
-/* The library's status as an error: `what` was being done, `field` is the argument that it names, or "". */
-bool succeeded(attn_status status, const char *what, const char *field, struct error *error);
+/* The library's failure as an error: `what` was being done. */
+bool succeeded(attn_status status, const char *what, const attn_error *fault, struct error *error);
 /* Makes the buffer at least `bytes` long; its contents are lost. */
 bool buffer_grow(struct buffer *buffer, size_t bytes, struct error *error);
 /* Allocates what any single date needs; part of model_create. */

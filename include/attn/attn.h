@@ -11,8 +11,8 @@
  *
  * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the
  *   batch.
- * - Matrices are row-major; strides count elements (floats), not bytes. The last dimension is
- *   contiguous.
+ * - Strides count elements, not bytes.
+ * - Structs are to be zero-initialised: zero in a field means that it is not used.
  * - float data needs no more than a float's own alignment. Object memory and workspaces need
  *   ATTN_ALIGNMENT bytes.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
@@ -23,8 +23,7 @@
  *   them. Each concurrent call needs its own workspace. Appending to a cache excludes every other
  *   use of that cache.
  * - Arguments are checked before the first write. A failure returns a status other than ATTN_OK
- *   and, where `field` is not NULL, stores the name of the wrong argument, a static string, in
- *   *field; on success *field is untouched.
+ *   and, where `error` is not NULL, describes itself in *error; on success *error is untouched.
  * - A pointer must not be NULL unless its description says so, and must cover the elements
  *   described; the library can check neither pointers nor extents. Outputs must not overlap inputs
  *   unless the function says so (ATTN_OVERLAP where the library sees it). Outputs and inputs may be
@@ -47,8 +46,9 @@
 #include <stdint.h>
 
 #define ATTN_VERSION_MAJOR 0
-#define ATTN_VERSION_MINOR 1
+#define ATTN_VERSION_MINOR 2
 #define ATTN_VERSION_PATCH 0
+#define ATTN_VERSION       (ATTN_VERSION_MAJOR * 10000 + ATTN_VERSION_MINOR * 100 + ATTN_VERSION_PATCH)
 
 /* On Windows define ATTN_STATIC before including this header if you link the static library. */
 #if defined(_WIN32) && defined(ATTN_BUILDING)
@@ -90,11 +90,30 @@ typedef enum attn_status {
 
 /* A static English sentence for `status`; never NULL, also for values that are no status. */
 ATTN_API const char *attn_status_string(attn_status status);
+/* Its name, "ATTN_TOO_SMALL"; "no status" for values that are none. */
+ATTN_API const char *attn_status_name(attn_status status);
+
+/* A failure. */
+typedef struct attn_error {
+    attn_status status;
+    const char *field; /* the wrong argument, "options.valid.lens"; a static string */
+    /* TOO_SMALL: bytes or keys needed, and given. BAD_SIZE, BAD_STRIDE: the limit, and what is
+     * beyond it. MISMATCH: the size expected, and the one given. Both 0 where no two numbers say
+     * it. */
+    size_t needed, given;
+} attn_error;
+
+/* Writes an English sentence, "bytes: too small: 4096 needed, 4032 given", with a final zero, at
+ * most `size` bytes, to `buffer`. Returns the length of the whole sentence without the zero, as
+ * snprintf does. */
+ATTN_API size_t attn_error_text(const attn_error *error, char *buffer, size_t size);
 
 /* ---- Version and instruction sets ------------------------------------------------------------ */
 
 /* "MAJOR.MINOR.PATCH" of the library that is loaded (the macros above are those of this header). */
 ATTN_API const char *attn_version(void);
+/* ATTN_VERSION of the library that is loaded. */
+ATTN_API int attn_version_number(void);
 
 typedef enum attn_isa {
     ATTN_ISA_BEST = 0, /* the best that processor and operating system support; see ATTN_MAX_ISA */
@@ -124,14 +143,6 @@ ATTN_API int attn_isa_supported(attn_isa isa);
 /* What ATTN_ISA_BEST stands for in this process. */
 ATTN_API attn_isa attn_isa_chosen(void);
 
-/* ---- Element types --------------------------------------------------------------------------- */
-
-typedef enum attn_type {
-    ATTN_F32 = 0,
-    /* A byte: 0 is false, anything else true. */
-    ATTN_BOOL
-} attn_type;
-
 /* ---- Threads --------------------------------------------------------------------------------- */
 
 /* The library starts no thread. `run` must call task(arg, i) once for each i < count, in any order,
@@ -144,6 +155,41 @@ typedef struct attn_parallel {
     void *context;
     size_t threads;
 } attn_parallel;
+
+/* ---- Tensors --------------------------------------------------------------------------------- */
+
+/* What an element is. A field takes ATTN_F32 where its description says nothing else. */
+typedef enum attn_type {
+    ATTN_F32 = 0,
+    ATTN_BOOL /* a byte, true where it is not 0 */
+} attn_type;
+
+/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
+ * + c * col_stride]. [B,H,S,D], [B,S,H,D], packed QKV and slices are all just strides. An input may
+ * broadcast with a stride of 0, but strides that are all 0 with more than one row are refused, in
+ * all inputs but v: they were forgotten. To give one row for all, set the stride of a dimension of
+ * size 1 to something else.
+ *
+ * Rows are contiguous: col_stride is 0 or 1, which both mean that, unless the field's description
+ * says that its columns have a stride. Where it has no heads, head_stride is 0. */
+typedef struct attn_tensor {
+    const void *data;
+    attn_type type;
+    size_t batch_stride, head_stride, row_stride, col_stride;
+} attn_tensor;
+
+/* An output: its elements must lie apart. */
+typedef struct attn_tensor_out {
+    void *data;
+    attn_type type;
+    size_t batch_stride, head_stride, row_stride, col_stride;
+} attn_tensor_out;
+
+/* An array of integers, given by one of the two; both NULL: not given. */
+typedef struct attn_ints {
+    const int64_t *i64;
+    const int32_t *i32;
+} attn_ints;
 
 /* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
@@ -169,22 +215,21 @@ typedef struct attn_gemm_config {
 /* Bytes that attn_gemm_create needs for this config; the pointers in it are not looked at.
  * NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes,
-                                    const char **field);
+                                    attn_error *error);
 /* Packs weights and bias into `memory`; they are not needed afterwards.
  * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
-                                      attn_gemm **gemm, const char **field);
-/* Bytes of workspace that make the product of m rows of x, x_stride apart, faster; often 0. Rows a
- * multiple of 4 KiB apart compete for the same cache sets; attn_gemm_run copies them into the
- * workspace first. NULL_POINTER, BAD_SIZE, OVERFLOW. */
-ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, size_t m, size_t x_stride,
-                                         size_t *bytes, const char **field);
-/* x: m rows of k, x_stride >= k apart; y: m rows of n, y_stride >= n apart. m may be 0. workspace
- * and parallel may be NULL: the result is the same. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW,
- * OVERLAP, MISALIGNED, TOO_SMALL. */
-ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, size_t m, const float *x, size_t x_stride,
-                                   float *y, size_t y_stride, void *workspace, size_t bytes,
-                                   const attn_parallel *parallel, const char **field);
+                                      attn_gemm **gemm, attn_error *error);
+typedef struct attn_gemm_run_args {
+    size_t m;                      /* may be 0 */
+    attn_tensor x;                 /* [m, k]; row_stride at least k, batch_stride ignored */
+    attn_tensor_out y;             /* [m, n]; row_stride at least n, batch_stride ignored */
+    const attn_parallel *parallel; /* NULL: the calling thread */
+} attn_gemm_run_args;
+
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args,
+                                   attn_error *error);
 
 /* ---- Kernel level: masked softmax ------------------------------------------------------------ */
 
@@ -199,26 +244,24 @@ typedef enum attn_empty_rows {
 /* Visible keys: keys below a length. A length above the number of keys counts as that number, a
  * negative one as 0. */
 typedef enum attn_valid_kind {
-    ATTN_VALID_ALL = 0,      /* every key is visible; `lens` must be NULL */
-    ATTN_VALID_PER_SEQUENCE, /* lens[batch] */
-    ATTN_VALID_PER_ROW       /* lens[batch][rows] */
+    ATTN_VALID_ALL = 0,      /* every key is visible; nothing else is given */
+    ATTN_VALID_PER_SEQUENCE, /* lens[b * batch_stride] */
+    ATTN_VALID_PER_ROW       /* lens[b * batch_stride + row * row_stride] */
 } attn_valid_kind;
 
 typedef struct attn_valid_lens {
     attn_valid_kind kind;
-    const int64_t *lens;
+    attn_ints lens;
+    size_t batch_stride, row_stride; /* both 0: dense, [batch] or [batch][rows] */
 } attn_valid_lens;
 
 /* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not
  * read. */
 typedef struct attn_softmax_args {
     attn_isa isa;
-    size_t batch, rows, cols; /* x and y are [batch, rows, cols]; each may be 0 */
-    const float *x;           /* not read where a size is 0 */
-    /* x_row_stride >= cols; x_batch_stride may be 0 (broadcast). */
-    size_t x_batch_stride, x_row_stride;
-    float *y; /* may be x itself with the same strides; no other overlap */
-    size_t y_batch_stride, y_row_stride;
+    size_t batch, rows, cols; /* each may be 0: then x and y are not looked at */
+    attn_tensor x;            /* [batch, rows, cols]; row_stride at least cols */
+    attn_tensor_out y; /* [batch, rows, cols]; may be x with the same strides; no other overlap */
     attn_valid_lens valid;
     attn_empty_rows empty;
     const attn_parallel *parallel; /* NULL: the calling thread */
@@ -226,65 +269,42 @@ typedef struct attn_softmax_args {
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field);
+ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, attn_error *error);
 
 /* ---- Kernel level: splitting and merging heads ----------------------------------------------- */
 
-/* One side is [batch, len, heads * head_size] (merged), the other [batch * heads, len, head_size]
+/* One side is [batch, len, heads * head_size] (merged), the other [batch, heads, len, head_size]
  * (split). */
 typedef struct attn_transpose_args {
     attn_isa isa;
     size_t batch, len, heads, head_size; /* head_size at least 1; each other may be 0 */
-    const float *x;                      /* not read where a size is 0 */
-    float *y;                            /* no overlap with x */
-    /* Of the merged side: >= len * merged_row_stride, and >= heads * head_size. The split side is
-     * dense. */
-    size_t merged_batch_stride, merged_row_stride;
+    /* Not looked at where a size is 0. The merged side's row_stride is at least heads * head_size.
+     * All strides of the split side 0: it is dense. */
+    attn_tensor x;
+    attn_tensor_out y; /* no overlap with x */
     const attn_parallel *parallel;
 } attn_transpose_args;
 
-/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
- * UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field);
+/* Split: x merged, y split. NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP,
+ * UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_transpose_qkv(const attn_transpose_args *args, attn_error *error);
 /* Merge: x split, y merged. Same errors. */
-ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, const char **field);
+ATTN_API attn_status attn_transpose_output(const attn_transpose_args *args, attn_error *error);
 
 /* ---- Attention level ------------------------------------------------------------------------- */
 
-/* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
- * + c]. Inputs may broadcast with a stride of 0; [B,H,S,D], [B,S,H,D], packed QKV and slices are
- * all just strides. A q or k of more than one row (over batch, heads and length) whose three
- * strides are all 0 is refused: the strides were forgotten. To give one row for all, set the stride
- * of a dimension of size 1 to anything else. */
-typedef struct attn_tensor {
-    const float *data;
-    size_t batch_stride, head_stride, row_stride;
-} attn_tensor;
-
-typedef struct attn_tensor_out {
-    float *data;
-    size_t batch_stride, head_stride, row_stride;
-} attn_tensor_out;
-
-/* Boolean mask [batch, heads, q_len, kv_len]: a key is visible where the byte is not 0. Strides
- * count bytes and may be 0 (broadcast); the keys of a row are contiguous. Read in place. */
-typedef struct attn_mask {
-    const uint8_t *data; /* NULL: no mask */
-    size_t batch_stride, head_stride, row_stride;
-} attn_mask;
-
-/* The position of a query row among the keys, of a sequence with q rows and n keys: row i stands
- *   at i + n - q           the last row at the last key (decode, cache)
- *   at i                   ATTN_CAUSAL_TOP_LEFT
- *   at i + causal_offset   ATTN_CAUSAL_OFFSET
- * Causal rows see the keys up to their position. Window, ALiBi and rotary embedding count from it
- * too; valid lengths do not change it. */
-typedef enum attn_causal {
-    ATTN_CAUSAL_NONE = 0, /* no limit; positions are those of ATTN_CAUSAL_BOTTOM_RIGHT */
-    ATTN_CAUSAL_BOTTOM_RIGHT,
-    ATTN_CAUSAL_TOP_LEFT,
-    ATTN_CAUSAL_OFFSET
-} attn_causal;
+/* Where query row i stands among the keys, of a sequence with q rows and n keys. Causality,
+ * windows, ALiBi and rotary embedding count from there, and each of the last three does so without
+ * causality too. q and n are the sequence's own: of its packed rows, or in the cache. */
+typedef enum attn_position {
+    ATTN_POSITION_BOTTOM_RIGHT = 0, /* at i + n - q: the last row at the last key */
+    ATTN_POSITION_TOP_LEFT,         /* at i */
+    /* At i + valid - q: the last row at the sequence's last valid key (buffers that are longer than
+     * what is in them). valid is the sequence's length in `valid`, 0 at least and n at most, or n
+     * where there are no lengths. A length for each row is BAD_VALUE. */
+    ATTN_POSITION_VALID_END,
+    ATTN_POSITION_OFFSET /* at i + position_offset, or i + position_offsets[b] for sequence b */
+} attn_position;
 
 /* After which step logits are copied out. Each step includes those before it. */
 typedef enum attn_score_stage {
@@ -295,46 +315,58 @@ typedef enum attn_score_stage {
 
 typedef struct attn_rotary attn_rotary;
 
-/* Options that attention and layer share: which keys a query row sees, how its logits change,
- * further outputs, and threads. All zero is plain attention in the calling thread. A row sees a key
- * only if nothing that is given hides the key. */
+/* Options that attention and layer share: which keys a query row sees, how its logits change, and
+ * further outputs. All zero is plain attention. A row sees a key only if nothing that is given
+ * hides the key. */
 typedef struct attn_options {
     attn_valid_lens valid; /* lens per query row are [batch][q_len] */
-    const int64_t *starts; /* NULL, or [batch]: keys below starts[b] are hidden (left padding) */
-    attn_causal causal;
-    int64_t causal_offset; /* with ATTN_CAUSAL_OFFSET, any; else 0 */
+    attn_ints starts;      /* not given, or [batch]: keys below starts[b] are hidden (padding) */
+    int causal; /* not 0: a row sees keys up to its position, none where that is negative */
+    attn_position position;
+    int64_t position_offset;    /* any, with ATTN_POSITION_OFFSET; else 0 */
+    attn_ints position_offsets; /* none, or [batch], any, in place of position_offset; likewise */
     /* Keys on each side of the row's position, its own included: position - window_left < key and
      * key < position + window_right. 0: no limit. */
     size_t window_left, window_right;
-    attn_mask mask;     /* keys that only `mask` hides may be read, but have no effect */
+    /* data NULL, or [batch, heads, q_len, mask_len] of type ATTN_BOOL, with a stride in every
+     * dimension, col_stride too: a key is visible where the element is true. Read in place; keys
+     * that only `mask` hides may be read, but have no effect. */
+    attn_tensor mask;
+    size_t mask_len;    /* 0 stands for kv_len; keys from there on, if it is less, are hidden */
+    int mask_hides;     /* not 0: true hides a key, false shows it (nn.MultiheadAttention) */
     float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); finite, above 0; 0: none */
     const float *alibi; /* NULL, or slopes [heads], finite: logit -= slope * abs(position - key) */
-    /* data NULL, or an additive mask [batch, heads, q_len, kv_len], added last. Strides may be 0.
-     * -inf hides the key, as `mask` does. */
+    /* data NULL, or an additive mask [batch, heads, q_len, bias_len], with a stride in every
+     * dimension, added last. -inf hides the key, as `mask` does. */
     attn_tensor bias;
+    size_t bias_len; /* as mask_len */
     /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that sees no
      * key is then +0 and its log-sum-exp the sink, whatever `empty` says. */
     const float *sinks;
     attn_empty_rows empty;
     /* NULL, or rotates each query by its position, and each key of a tensor by its index. A cache's
-     * keys were rotated when they were appended. */
+     * keys were rotated when they were appended. A row that sees a key and whose position the table
+     * lacks, a negative one say, is BAD_VALUE; one that sees none needs no position there. */
     const attn_rotary *rotary;
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the positions of `rotary` */
+    attn_ints rotary_offsets; /* not given, or [batch]: added to the positions of `rotary` */
     /* Training: the probability p in [0, 1) that a weight becomes 0; the others are multiplied by
      * 1 / (1 - p). */
     float dropout;
     /* Which weights become 0 depends on it and on (batch, head, row, key) alone, see
      * docs/semantics.md. */
     uint64_t dropout_seed;
-    /* NULL, or an output: softmax weights before dropout, dense [batch, heads, q_len, kv_len]. +0
-     * for hidden keys and for those that a shorter sequence lacks. */
-    float *weights;
-    float *scores; /* NULL, or an output: logits, likewise dense; -inf for such keys */
+    /* Further outputs, where data is not NULL, with a stride in every dimension; all strides 0: it
+     * is dense, else col_stride 0 counts as 1.
+     * Softmax weights before dropout, [batch, heads, q_len, kv_len]: +0 for hidden keys and for
+     * those that a shorter sequence lacks. */
+    attn_tensor_out weights;
+    attn_tensor_out scores; /* logits, likewise: -inf for such keys */
     attn_score_stage score_stage;
-    /* NULL, or an output: the log of the sum of exp of each row's logits, dense
-     * [batch, heads, q_len]. */
-    float *log_sum_exp;
-    const attn_parallel *parallel;
+    /* Not 0: `scores` has the logits of hidden keys too, which are then all read, except those that
+     * a ring has lost. Not with ATTN_SCORE_MASKED, where hidden keys are -inf. */
+    int scores_hidden;
+    /* The log of the sum of exp of each row's logits, [batch, heads, q_len]: one element a row. */
+    attn_tensor_out log_sum_exp;
 } attn_options;
 
 /* Sequences of different lengths packed one after the other without padding: sequence b is rows
@@ -343,8 +375,8 @@ typedef struct attn_options {
  * sequence: that costs no time, and no workspace beyond what `total` rows need (a workspace query
  * reads `total`, but not cu). */
 typedef struct attn_cu_lens {
-    const int64_t *cu; /* NULL: not packed; else [batch + 1] */
-    size_t total;      /* rows that the tensor holds; 0 without `cu` */
+    attn_ints cu; /* not given: not packed; else [batch + 1] */
+    size_t total; /* rows that the tensor holds; 0 without `cu` */
 } attn_cu_lens;
 
 typedef struct attn_cache attn_cache;
@@ -369,6 +401,7 @@ typedef struct attn_attention_args {
     const attn_cache *cache; /* NULL, or keys and values */
     attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
     attn_options options;
+    const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_attention_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
@@ -376,12 +409,12 @@ typedef struct attn_attention_args {
  * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA,
  * MISMATCH. */
 ATTN_API attn_status attn_attention_workspace(const attn_attention_args *args, size_t *bytes,
-                                              const char **field);
+                                              attn_error *error);
 /* If batch, heads or q_len is 0, nothing is touched. Where packed sequences differ in length,
  * outputs beyond a sequence's own rows are not touched. As above, and BAD_STRIDE, OVERLAP,
  * MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_attention(const attn_attention_args *args, void *workspace, size_t bytes,
-                                    const char **field);
+                                    attn_error *error);
 
 /* Attention over a set of keys, from attention over its parts: o = sum of o_p exp(lse_p) / sum of
  * exp(lse_p), in ascending order of parts. For caches that are split over machines or memories. */
@@ -390,16 +423,17 @@ typedef struct attn_merge_args {
     size_t parts; /* at least 1 */
     size_t batch, heads, q_len, value_size;
     const attn_tensor *o; /* [parts] outputs, each [batch, heads, q_len, value_size] */
-    /* [parts] arrays, each dense [batch, heads, q_len]. Where one is -inf the part's output is not
-     * read. */
-    const float *const *log_sum_exp;
-    attn_tensor_out merged;    /* apart from all inputs */
-    float *merged_log_sum_exp; /* NULL, or dense [batch, heads, q_len] */
+    /* [parts], each [batch, heads, q_len], one element a row; all strides 0: it is dense. Where an
+     * element is -inf the part's output is not read. */
+    const attn_tensor *log_sum_exp;
+    attn_tensor_out merged;             /* apart from all inputs */
+    attn_tensor_out merged_log_sum_exp; /* data NULL, or as log_sum_exp */
     const attn_parallel *parallel;
 } attn_merge_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA, UNSUPPORTED_ISA. */
-ATTN_API attn_status attn_merge(const attn_merge_args *args, const char **field);
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_merge(const attn_merge_args *args, attn_error *error);
 
 /* ---- Rotary embedding ------------------------------------------------------------------------ */
 
@@ -421,12 +455,23 @@ typedef struct attn_rotary_config {
 
 /* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
 ATTN_API attn_status attn_rotary_size(const attn_rotary_config *config, size_t *bytes,
-                                      const char **field);
+                                      attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. One table serves every ISA. */
 ATTN_API attn_status attn_rotary_create(const attn_rotary_config *config, void *memory,
-                                        size_t bytes, attn_rotary **rotary, const char **field);
+                                        size_t bytes, attn_rotary **rotary, attn_error *error);
 
 /* ---- Key/value cache ------------------------------------------------------------------------- */
+
+/* How a cache keeps its keys. */
+typedef enum attn_cache_kind {
+    ATTN_CACHE_PLAIN = 0, /* room for `capacity` keys of each sequence */
+    /* Each sequence keeps its last `capacity` keys, exactly so many. Older ones count as hidden,
+     * also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window to the
+     * left sees, and one key at least that any other row sees; otherwise attention fails with
+     * ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w - 1. */
+    ATTN_CACHE_RING,
+    ATTN_CACHE_PAGED /* pages that sequences take as they grow, see attn_cache_set_pages */
+} attn_cache_kind;
 
 /* Keys and values of `batch` sequences, packed for the kernels when they are appended, read once
  * per step. */
@@ -435,35 +480,29 @@ typedef struct attn_cache_config {
     size_t batch, kv_heads, head_size; /* each at least 1 */
     size_t value_size;                 /* 0 stands for head_size */
     size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
-    /* Not 0: each sequence keeps its last `capacity` keys (rounded up to 16). Older ones count as
-     * hidden, also for ATTN_EMPTY_MEAN. The ring must still hold every key that a row with a window
-     * to the left sees, and one key at least that any other row sees; otherwise attention fails
-     * with ATTN_TOO_SMALL. Chunks of n rows with a window of w keys need a capacity of n + w -
-     * 1. */
-    int ring;
-    size_t page_size; /* 0, or keys per page, a multiple of 16; not with ring */
-    size_t pages;     /* of all sequences together, 1 .. INT32_MAX; 0 without a page_size */
+    attn_cache_kind kind;
+    size_t page_size; /* of PAGED: keys per page, a multiple of 16, at least 16; else 0 */
+    size_t pages;     /* of PAGED: of all sequences together, 1 .. INT32_MAX; else 0 */
 } attn_cache_config;
 
 /* In place of a sequence's index. */
 #define ATTN_ALL_SEQUENCES ((size_t)-1)
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH (a ring of pages), UNKNOWN_ISA,
- * UNSUPPORTED_ISA. */
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes,
-                                     const char **field);
+                                     attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
 ATTN_API attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes,
-                                       attn_cache **cache, const char **field);
+                                       attn_cache **cache, attn_error *error);
 
 typedef struct attn_cache_append_args {
-    size_t len;                /* keys for each sequence; may be 0 */
-    const int64_t *lens;       /* NULL, or [batch]: keys for each sequence, 0 .. len; not with cu */
-    attn_cu_lens cu;           /* of k and v: at most len keys for each sequence */
-    attn_tensor k;             /* [batch, kv_heads, len, head_size] */
-    attn_tensor v;             /* [batch, kv_heads, len, value_size] */
+    size_t len;      /* keys for each sequence; may be 0 */
+    attn_ints lens;  /* not given, or [batch]: keys for each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu; /* of k and v: at most len keys for each sequence */
+    attn_tensor k;   /* [batch, kv_heads, len, head_size] */
+    attn_tensor v;   /* [batch, kv_heads, len, value_size] */
     const attn_rotary *rotary; /* NULL, or rotates the keys at their index in the sequence */
-    const int64_t *rotary_offsets; /* NULL, or [batch]: added to the index, with `rotary` only */
+    attn_ints rotary_offsets;  /* not given, or [batch]: added to the index, with `rotary` only */
     const attn_parallel *parallel;
 } attn_cache_append_args;
 
@@ -471,7 +510,7 @@ typedef struct attn_cache_append_args {
  * rotary table lacks, a page that is not set), BAD_STRIDE, OVERFLOW, MISMATCH (rotary dims),
  * TOO_SMALL (more than the capacity left, or than a ring holds). On failure nothing is appended. */
 ATTN_API attn_status attn_cache_append(attn_cache *cache, const attn_cache_append_args *args,
-                                       const char **field);
+                                       attn_error *error);
 /* How many keys the sequence has been given, with ATTN_ALL_SEQUENCES the longest one; 0 for NULL or
  * if there is no such sequence. */
 ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
@@ -479,19 +518,19 @@ ATTN_API size_t attn_cache_length(const attn_cache *cache, size_t sequence);
  * NULL_POINTER; BAD_SIZE: no such sequence, len above its length, or below the oldest key that a
  * ring still has. */
 ATTN_API attn_status attn_cache_truncate(attn_cache *cache, size_t sequence, size_t len,
-                                         const char **field);
+                                         attn_error *error);
 
 /* Pages first .. first + count - 1 of a sequence are pages[0 .. count - 1]. Sequences may share
  * full pages as long as none appends to them. A sequence has no pages until they are set.
  * NULL_POINTER, BAD_SIZE (sequence, first, count, or a cache without pages), BAD_VALUE (a page that
  * does not exist). */
 ATTN_API attn_status attn_cache_set_pages(attn_cache *cache, size_t sequence, size_t first,
-                                          size_t count, const int32_t *pages, const char **field);
+                                          size_t count, const int32_t *pages, attn_error *error);
 /* The first `len` keys of the sequence are in its pages already: another sequence has written them.
  * NULL_POINTER, BAD_SIZE (sequence, len, or a cache without pages), BAD_VALUE (a page among them is
  * not set). */
 ATTN_API attn_status attn_cache_adopt(attn_cache *cache, size_t sequence, size_t len,
-                                      const char **field);
+                                      attn_error *error);
 
 /* A cache that continues from the first `len` keys of a parent's sequences. It copies at most 31
  * keys of each and shares the others. A fork never writes to memory that is not its own. The parent
@@ -510,10 +549,10 @@ typedef struct attn_cache_fork_config {
 
 /* NULL_POINTER, BAD_SIZE, OVERFLOW, MISMATCH (a parent that cannot be forked). */
 ATTN_API attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes,
-                                          const char **field);
+                                          attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_cache_fork(const attn_cache_fork_config *config, void *memory,
-                                     size_t bytes, attn_cache **cache, const char **field);
+                                     size_t bytes, attn_cache **cache, attn_error *error);
 
 /* ---- Layer level ----------------------------------------------------------------------------- */
 
@@ -523,7 +562,7 @@ typedef struct attn_layer attn_layer;
 /* Weights are read where they lie; packing is the only copy. With nn.Linear's [out, in] weights:
  *
  *   d2l's MultiHeadAttention:
- *     w_q = { W_q.weight, 1, query_size, NULL }, w_k with key_size, w_v with value_size,
+ *     w_q = { W_q.weight, 1, query_width, NULL }, w_k with key_width, w_v with value_width,
  *     w_o = { W_o.weight, 1, hidden, NULL }
  *   nn.MultiheadAttention(E, heads), with all widths and hidden = E:
  *     w_q = { in_proj_weight,             1, E, in_proj_bias }
@@ -532,76 +571,69 @@ typedef struct attn_layer attn_layer;
  *     w_o = { out_proj.weight,            1, E, out_proj.bias } */
 typedef struct attn_layer_config {
     attn_isa isa;
-    size_t query_size, key_size, value_size; /* widths of q, k and v; each at least 1 */
-    size_t hidden; /* width of the projected queries and of y; a multiple of heads */
+    size_t query_width, key_width, value_width; /* of the rows of q, k and v; each at least 1 */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */
-    float scale;     /* +0 stands for 1 / sqrt(hidden / heads); -0 is an error */
-    attn_linear w_q; /* [query_size, hidden] */
-    attn_linear w_k; /* [key_size, kv_heads * hidden / heads] */
-    attn_linear w_v; /* [value_size, kv_heads * hidden / heads] */
-    attn_linear w_o; /* [hidden, hidden] */
+    /* Width of all heads together. 0 where head_size is given, else a multiple of heads; given both
+     * it is heads * head_size. */
+    size_t hidden;
+    size_t head_size;  /* of query and key; 0 stands for hidden / heads */
+    size_t value_size; /* of a head's value; 0 stands for head_size */
+    size_t out_size;   /* width of y; 0 stands for heads * head_size */
+    float scale;       /* +0 stands for 1 / sqrt(head_size); -0 is an error */
+    attn_linear w_q;   /* [query_width, heads * head_size] */
+    attn_linear w_k;   /* [key_width, kv_heads * head_size] */
+    attn_linear w_v;   /* [value_width, kv_heads * value_size] */
+    attn_linear w_o;   /* [heads * value_size, out_size] */
 } attn_layer_config;
 
 /* Pointers to weights are not looked at. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA,
  * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes,
-                                     const char **field);
+                                     attn_error *error);
 /* Packs the weights into `memory`; they are not needed afterwards. As above, and BAD_STRIDE,
  * MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
-                                       attn_layer **layer, const char **field);
-
-/* Rows of width `size` of a [batch, len, size] tensor: row i of sequence b starts at data + b *
- * batch_stride + i * row_stride. With more than one row in a sequence row_stride is at least the
- * width. batch_stride 0 gives every sequence the same rows. If each sequence has one row and both
- * strides are 0, they were forgotten: BAD_STRIDE. */
-typedef struct attn_rows {
-    const float *data;
-    size_t batch_stride, row_stride;
-} attn_rows;
-
-typedef struct attn_rows_out {
-    float *data;
-    size_t batch_stride, row_stride;
-} attn_rows_out;
+                                       attn_layer **layer, attn_error *error);
 
 typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
     attn_cu_lens q_cu;  /* of q and y: at most q_len rows for each sequence */
     attn_cu_lens kv_cu; /* of k and v: at most kv_len rows for each; not with a cache */
-    attn_rows q;        /* [batch, q_len, query_size] */
-    attn_rows k;        /* [batch, kv_len, key_size]; not looked at with a cache */
-    attn_rows v;        /* [batch, kv_len, value_size]; likewise */
+    /* row_stride is at least the width in a sequence of more than one row. */
+    attn_tensor q; /* [batch, q_len, query_width] */
+    attn_tensor k; /* [batch, kv_len, key_width]; not looked at with a cache */
+    attn_tensor v; /* [batch, kv_len, value_width]; likewise */
     /* NULL, or keys and values projected by attn_layer_append; kv_len is then 0 or the length of
      * the longest sequence. */
     const attn_cache *cache;
-    attn_rows_out y; /* [batch, q_len, hidden] */
+    attn_tensor_out y; /* [batch, q_len, out_size] */
     attn_options options;
+    const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_layer_args;
 
 /* Bytes of workspace for these sizes, options and thread count, with a cache for any length up to
  * its capacity. Tensor data is not read. The workspace also serves smaller batches and lengths,
  * down to 0. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args,
-                                          size_t *bytes, const char **field);
+                                          size_t *bytes, attn_error *error);
 /* As above, and BAD_STRIDE, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args,
-                                        void *workspace, size_t bytes, const char **field);
+                                        void *workspace, size_t bytes, attn_error *error);
 
 /* A cache config that fits the layer. NULL_POINTER. */
 ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity,
-                                             attn_cache_config *config, const char **field);
+                                             attn_cache_config *config, attn_error *error);
 
 /* Keys and values to be projected and appended to a cache. */
 typedef struct attn_layer_append_args {
-    size_t len;          /* rows per sequence; may be 0 */
-    const int64_t *lens; /* NULL, or [batch]: rows of each sequence, 0 .. len; not with cu */
-    attn_cu_lens cu;     /* of k and v: at most len rows for each sequence */
-    attn_rows k, v;      /* [cache's batch, len, key_size or value_size] */
+    size_t len;       /* rows per sequence; may be 0 */
+    attn_ints lens;   /* not given, or [batch]: rows of each sequence, 0 .. len; not with cu */
+    attn_cu_lens cu;  /* of k and v: at most len rows for each sequence */
+    attn_tensor k, v; /* [cache's batch, len, key_width or value_width] */
     attn_cache *cache;
-    const attn_rotary *rotary;     /* as in attn_cache_append_args */
-    const int64_t *rotary_offsets; /* likewise */
+    const attn_rotary *rotary; /* as in attn_cache_append_args */
+    attn_ints rotary_offsets;  /* likewise */
     const attn_parallel *parallel;
 } attn_layer_append_args;
 
@@ -609,10 +641,10 @@ typedef struct attn_layer_append_args {
  * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, MISMATCH. */
 ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer,
                                                  const attn_layer_append_args *args, size_t *bytes,
-                                                 const char **field);
+                                                 attn_error *error);
 /* As above, and BAD_STRIDE, MISALIGNED, TOO_SMALL. On failure the cache is as it was. */
 ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args,
-                                       void *workspace, size_t bytes, const char **field);
+                                       void *workspace, size_t bytes, attn_error *error);
 
 /* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with
  * a final zero, at most `size` bytes, to `text`. Returns the length of the whole text without the

@@ -1,40 +1,64 @@
 #include "api/check.h"
 
-attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, const char *name, const char **field) {
+const struct attn_names attn_names_q = ATTN_NAMES("q"), attn_names_k = ATTN_NAMES("k"), attn_names_v = ATTN_NAMES("v"),
+                        attn_names_o = ATTN_NAMES("o"), attn_names_x = ATTN_NAMES("x"), attn_names_y = ATTN_NAMES("y");
+
+attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, const char *name, attn_error *error) {
     if (needed == 0)
         return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(memory, name, field));
+    RETURN_IF_ERROR(attn_check_pointer(memory, name, error));
     if ((uintptr_t)memory % ATTN_ALIGNMENT != 0)
-        return attn_fail(ATTN_MISALIGNED, name, field);
-    return bytes < needed ? attn_fail(ATTN_TOO_SMALL, "bytes", field) : ATTN_OK;
+        return attn_fail(ATTN_MISALIGNED, name, error);
+    return bytes < needed ? attn_fail_size(ATTN_TOO_SMALL, "bytes", needed, bytes, error) : ATTN_OK;
 }
 
-attn_status attn_check_parallel(const attn_parallel *parallel, const char *name, const char **field) {
-    return parallel && parallel->threads > 1 && !parallel->run ? attn_fail(ATTN_NULL_POINTER, name, field) : ATTN_OK;
+attn_status attn_check_parallel(const attn_parallel *parallel, const char *name, attn_error *error) {
+    return parallel && parallel->threads > 1 && !parallel->run ? attn_fail(ATTN_NULL_POINTER, name, error) : ATTN_OK;
 }
 
-attn_status attn_check_valid_kind(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
-                                  const char **field) {
-    RETURN_IF_ERROR(attn_check_enum((int)valid->kind, ATTN_VALID_PER_ROW, kind_name, field));
-    return attn_check_used(valid->lens != NULL, valid->kind != ATTN_VALID_ALL, lens_name, field);
+attn_status attn_check_valid(const attn_valid_lens *valid, const char *kind_name, const char *lens_name,
+                             const char *batch_stride_name, const char *row_stride_name, attn_error *error) {
+    attn_valid_kind kind = valid->kind;
+    RETURN_IF_ERROR(attn_check_enum((int)kind, ATTN_VALID_PER_ROW, kind_name, error));
+    RETURN_IF_ERROR(attn_check_ints(&valid->lens, lens_name, error));
+    RETURN_IF_ERROR(attn_check_used(attn_ints_given(&valid->lens), kind != ATTN_VALID_ALL, lens_name, error));
+    RETURN_IF_ERROR(attn_check_used(valid->batch_stride != 0, kind != ATTN_VALID_ALL, batch_stride_name, error));
+    return attn_check_used(valid->row_stride != 0, kind == ATTN_VALID_PER_ROW, row_stride_name, error);
 }
 
-attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS], size_t width,
-                             const char *name, const char **field) {
+attn_status attn_check_rows(const struct attn_strided *rows, struct attn_named_bytes *range,
+                            const struct attn_names *names, attn_error *error) {
+    range->name = names->tensor;
+    range->data = rows->data;
+    range->bytes = 0;
+    if (rows->dims[1] == 0 || rows->dims[2] == 0)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, error));
+    RETURN_IF_ERROR(attn_check_row_type(rows->type, rows->col_stride, names, error));
+    if (rows->strides[0] != 0)
+        return attn_fail(ATTN_BAD_STRIDE, names->head_stride, error);
+    if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
+        return attn_fail_size(ATTN_BAD_STRIDE, names->row_stride, rows->width, rows->strides[2], error);
+    RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, error));
+    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, error);
+}
+
+attn_status attn_check_apart(int count, const size_t *dims, const size_t *strides, size_t width, const char *name,
+                             attn_error *error) {
     size_t covered = width;
-    bool done[ATTN_CHECK_DIMS] = {false};
-    for (int d = 0; d < ATTN_CHECK_DIMS; d++)
+    bool done[ATTN_CHECK_DIMS + 1] = {false};
+    for (int d = 0; d < count; d++)
         if (dims[d] == 0)
             return ATTN_OK;
-    for (int n = 0; n < ATTN_CHECK_DIMS; n++) {
+    for (int n = 0; n < count; n++) {
         int least = -1;
-        for (int d = 0; d < ATTN_CHECK_DIMS; d++)
+        for (int d = 0; d < count; d++)
             if (!done[d] && dims[d] > 1 && (least < 0 || strides[d] < strides[least]))
                 least = d;
         if (least < 0)
             return ATTN_OK;
         if (strides[least] < covered)
-            return attn_fail(ATTN_BAD_STRIDE, name, field);
+            return attn_fail(ATTN_BAD_STRIDE, name, error);
         /* attn_check_extent has seen that this does not wrap. */
         covered += (dims[least] - 1) * strides[least];
         done[least] = true;
@@ -43,11 +67,11 @@ attn_status attn_check_apart(const size_t dims[ATTN_CHECK_DIMS], const size_t st
 }
 
 attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, size_t b_bytes, const char *name,
-                                const char **field) {
+                                attn_error *error) {
     uintptr_t a_begin = (uintptr_t)a, b_begin = (uintptr_t)b;
     if (a_bytes == 0 || b_bytes == 0 || a_begin >= b_begin + b_bytes || b_begin >= a_begin + a_bytes)
         return ATTN_OK;
-    return attn_fail(ATTN_OVERLAP, name, field);
+    return attn_fail(ATTN_OVERLAP, name, error);
 }
 
 /* Each byte of the tensor lies some t bytes behind its first one. Returns a bound that t modulo `period` is below: a
@@ -80,13 +104,13 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
 }
 
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
-                              const char *in_name, const char *out_name, const char **field) {
+                              const char *in_name, const char *out_name, attn_error *error) {
     size_t bytes;
-    RETURN_IF_ERROR(attn_check_pointer(linear->weight, weight_name, field));
+    RETURN_IF_ERROR(attn_check_pointer(linear->weight, weight_name, error));
     if (in > 1 && linear->in_stride == 0)
-        return attn_fail(ATTN_BAD_STRIDE, in_name, field);
+        return attn_fail(ATTN_BAD_STRIDE, in_name, error);
     if (out > 1 && linear->out_stride == 0)
-        return attn_fail(ATTN_BAD_STRIDE, out_name, field);
+        return attn_fail(ATTN_BAD_STRIDE, out_name, error);
     return attn_check_extent((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1, &bytes,
-                             weight_name, field);
+                             weight_name, error);
 }

@@ -8,72 +8,102 @@
 
 /* ---- Creation ---- */
 
-/* Fills *layer but for its weights. *object is where the object itself goes. */
-static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
-                                struct attn_layer **object, const char **field) {
-    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
-    RETURN_IF_ERROR(attn_check_size(config->query_size, 1, "query_size", field));
-    RETURN_IF_ERROR(attn_check_size(config->key_size, 1, "key_size", field));
-    RETURN_IF_ERROR(attn_check_size(config->value_size, 1, "value_size", field));
-    RETURN_IF_ERROR(attn_check_size(config->hidden, 1, "hidden", field));
-    RETURN_IF_ERROR(attn_check_size(config->heads, 1, "heads", field));
-    if (config->hidden % config->heads != 0)
-        return attn_fail(ATTN_BAD_SIZE, "heads", field);
-    *layer = (struct attn_layer){.heads = config->heads, .head_size = config->hidden / config->heads};
-    RETURN_IF_ERROR(attn_check_kv_heads(config->heads, config->kv_heads, &layer->kv_heads, field));
-    RETURN_IF_ERROR(attn_check_scale(config->scale, layer->head_size, &layer->scale, field));
-    attn_status status = attn_table_for(config->isa, &layer->table);
-    if (status != ATTN_OK)
-        return attn_fail(status, "isa", field);
+/* Of heads: the sizes of one and of all of them together. */
+struct widths {
+    size_t heads, values; /* heads * head_size, heads * value_size */
+    size_t out;
+};
 
-    const struct attn_gemm_kernel *gemm = attn_gemm_for(layer->table, ATTN_CLASS_F32);
-    size_t kv_width = layer->kv_heads * layer->head_size; /* <= hidden */
-    *object = attn_arena_take(arena, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, gemm, config->query_size, config->hidden, config->w_q.bias != NULL, arena);
-    attn_packed_layout(&layer->w_k, gemm, config->key_size, kv_width, config->w_k.bias != NULL, arena);
-    attn_packed_layout(&layer->w_v, gemm, config->value_size, kv_width, config->w_v.bias != NULL, arena);
-    attn_packed_layout(&layer->w_o, gemm, config->hidden, config->hidden, config->w_o.bias != NULL, arena);
-    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", field) : ATTN_OK;
+/* Fills the layer's sizes, and *widths; what is 0 in the config follows from the rest. */
+static attn_status resolve_sizes(const attn_layer_config *config, struct attn_layer *layer, struct widths *widths,
+                                 attn_error *error) {
+    size_t heads = config->heads, head_size = config->head_size;
+    RETURN_IF_ERROR(attn_check_size(config->hidden, head_size ? 0 : 1, "hidden", error));
+    RETURN_IF_ERROR(attn_check_size(heads, 1, "heads", error));
+    RETURN_IF_ERROR(attn_check_size(head_size, 0, "head_size", error));
+    RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
+    RETURN_IF_ERROR(attn_check_size(config->out_size, 0, "out_size", error));
+    if (head_size == 0) {
+        if (config->hidden % heads != 0)
+            return attn_fail(ATTN_BAD_SIZE, "heads", error);
+        head_size = config->hidden / heads;
+    }
+    *layer = (struct attn_layer){.heads = heads, .head_size = head_size};
+    layer->value_size = config->value_size ? config->value_size : head_size;
+    if (!attn_mul(heads, head_size, &widths->heads))
+        return attn_fail(ATTN_OVERFLOW, "head_size", error);
+    if (!attn_mul(heads, layer->value_size, &widths->values))
+        return attn_fail(ATTN_OVERFLOW, "value_size", error);
+    if (config->hidden != 0 && config->hidden != widths->heads)
+        return attn_fail_size(ATTN_BAD_SIZE, "hidden", widths->heads, config->hidden, error);
+    widths->out = config->out_size ? config->out_size : widths->heads;
+    return attn_check_kv_heads(heads, config->kv_heads, &layer->kv_heads, error);
 }
 
-attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, const char **field) {
+/* Fills *layer but for its weights. *object is where the object itself goes. */
+static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
+                                struct attn_layer **object, attn_error *error) {
+    struct widths widths;
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
+    RETURN_IF_ERROR(attn_check_size(config->query_width, 1, "query_width", error));
+    RETURN_IF_ERROR(attn_check_size(config->key_width, 1, "key_width", error));
+    RETURN_IF_ERROR(attn_check_size(config->value_width, 1, "value_width", error));
+    RETURN_IF_ERROR(resolve_sizes(config, layer, &widths, error));
+    RETURN_IF_ERROR(attn_check_scale(config->scale, layer->head_size, &layer->scale, error));
+    attn_status status = attn_table_for(config->isa, &layer->table);
+    if (status != ATTN_OK)
+        return attn_fail(status, "isa", error);
+
+    const struct attn_gemm_kernel *gemm = attn_gemm_for(layer->table, ATTN_CLASS_F32);
+    size_t kv_heads = layer->kv_heads; /* <= heads */
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    attn_packed_layout(&layer->w_q, gemm, config->query_width, widths.heads, config->w_q.bias != NULL, arena);
+    attn_packed_layout(&layer->w_k, gemm, config->key_width, kv_heads * layer->head_size, config->w_k.bias != NULL,
+                       arena);
+    attn_packed_layout(&layer->w_v, gemm, config->value_width, kv_heads * layer->value_size, config->w_v.bias != NULL,
+                       arena);
+    attn_packed_layout(&layer->w_o, gemm, widths.values, widths.out, config->w_o.bias != NULL, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", error) : ATTN_OK;
+}
+
+attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, attn_error *error) {
     struct attn_arena arena = {0};
     struct attn_layer layer, *object;
-    RETURN_IF_ERROR(layout_layer(config, &arena, &layer, &object, field));
-    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout_layer(config, &arena, &layer, &object, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     *bytes = arena.used;
     return ATTN_OK;
 }
 
-static attn_status check_weights(const attn_layer_config *config, size_t kv_width, const char **field) {
-    RETURN_IF_ERROR(attn_check_linear(&config->w_q, config->query_size, config->hidden, "w_q.weight", "w_q.in_stride",
-                                      "w_q.out_stride", field));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_k, config->key_size, kv_width, "w_k.weight", "w_k.in_stride",
-                                      "w_k.out_stride", field));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_v, config->value_size, kv_width, "w_v.weight", "w_v.in_stride",
-                                      "w_v.out_stride", field));
-    return attn_check_linear(&config->w_o, config->hidden, config->hidden, "w_o.weight", "w_o.in_stride",
-                             "w_o.out_stride", field);
+static attn_status check_weights(const attn_layer_config *config, const struct attn_layer *layer, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_linear(&config->w_q, layer->w_q.k, layer->w_q.n, "w_q.weight", "w_q.in_stride",
+                                      "w_q.out_stride", error));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_k, layer->w_k.k, layer->w_k.n, "w_k.weight", "w_k.in_stride",
+                                      "w_k.out_stride", error));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_v, layer->w_v.k, layer->w_v.n, "w_v.weight", "w_v.in_stride",
+                                      "w_v.out_stride", error));
+    return attn_check_linear(&config->w_o, layer->w_o.k, layer->w_o.n, "w_o.weight", "w_o.in_stride", "w_o.out_stride",
+                             error);
 }
 
 attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,
-                              const char **field) {
+                              attn_error *error) {
     struct attn_arena measure = {0}, arena = {.base = memory};
     struct attn_layer filled;
     attn_layer *object = NULL;
-    RETURN_IF_ERROR(layout_layer(config, &measure, &filled, &object, field));
-    RETURN_IF_ERROR(check_weights(config, filled.w_k.n, field));
-    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
-    RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", field));
+    RETURN_IF_ERROR(layout_layer(config, &measure, &filled, &object, error));
+    RETURN_IF_ERROR(check_weights(config, &filled, error));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));
 
-    RETURN_IF_ERROR(layout_layer(config, &arena, &filled, &object, field));
+    RETURN_IF_ERROR(layout_layer(config, &arena, &filled, &object, error));
     attn_packed_fill(&filled.w_q, &config->w_q);
     attn_packed_fill(&filled.w_k, &config->w_k);
     attn_packed_fill(&filled.w_v, &config->w_v);
     attn_packed_fill(&filled.w_o, &config->w_o);
     *object = filled;
     *layer = object;
-    attn_verbose("layer hidden %zu, %zu heads, %s", config->hidden, config->heads, filled.w_q.kernel->name);
+    attn_verbose("layer hidden %zu, %zu heads, %s", filled.w_q.n, filled.heads, filled.w_q.kernel->name);
     return ATTN_OK;
 }
 
@@ -83,132 +113,119 @@ static bool layer_is_empty(const attn_layer_args *args) {
     return args->batch == 0 || args->q_len == 0;
 }
 
-static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *cache, const char **field) {
+static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *cache, attn_error *error) {
     const attn_cache_config *config = &cache->config;
     bool fits = cache->table == layer->table && config->kv_heads == layer->kv_heads &&
-                config->head_size == layer->head_size && config->value_size == layer->head_size;
-    return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", field);
+                config->head_size == layer->head_size && config->value_size == layer->value_size;
+    return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", error);
 }
 
 static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args *args, size_t *kv_len,
-                                 const char **field) {
-    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
-    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
-    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
-    RETURN_IF_ERROR(attn_check_size(args->q_len, 0, "q_len", field));
-    RETURN_IF_ERROR(attn_check_size(args->kv_len, 0, "kv_len", field));
-    RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", field));
-    RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", field));
-    RETURN_IF_ERROR(attn_check_options(&args->options, field));
-    RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", field));
+                                 attn_error *error) {
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
+    RETURN_IF_ERROR(attn_check_size(args->q_len, 0, "q_len", error));
+    RETURN_IF_ERROR(attn_check_size(args->kv_len, 0, "kv_len", error));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", error));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", error));
+    RETURN_IF_ERROR(attn_check_options(&args->options, error));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, layer->head_size, "options.rotary", error));
     *kv_len = args->kv_len;
     if (!args->cache || layer_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
+    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, error));
     if (args->cache->config.batch != args->batch)
-        return attn_fail(ATTN_MISMATCH, "batch", field);
-    if (args->kv_cu.cu)
-        return attn_fail(ATTN_MISMATCH, "kv_cu.cu", field);
+        return attn_fail_size(ATTN_MISMATCH, "batch", args->cache->config.batch, args->batch, error);
+    if (attn_ints_given(&args->kv_cu.cu))
+        return attn_fail(ATTN_MISMATCH, "kv_cu.cu", error);
     *kv_len = args->cache->length;
-    return args->kv_len != 0 && args->kv_len != *kv_len ? attn_fail(ATTN_MISMATCH, "kv_len", field) : ATTN_OK;
+    return args->kv_len == 0 || args->kv_len == *kv_len
+               ? ATTN_OK
+               : attn_fail_size(ATTN_MISMATCH, "kv_len", *kv_len, args->kv_len, error);
 }
 
 static attn_status measure_run(const attn_layer *layer, const attn_layer_args *args, size_t kv_len,
                                struct attn_longest longest, struct attn_layer_run *run, struct attn_arena *arena,
-                               const char **field) {
+                               attn_error *error) {
     arena->overflow |= !attn_layer_run_init(run, layer, args, kv_len, longest);
     attn_layer_run_layout(run, arena);
-    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", field) : ATTN_OK;
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "kv_len", error) : ATTN_OK;
 }
 
 attn_status attn_layer_workspace(const attn_layer *layer, const attn_layer_args *args, size_t *bytes,
-                                 const char **field) {
+                                 attn_error *error) {
     struct attn_arena arena = {0};
     struct attn_layer_run run;
     size_t kv_len;
-    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
-    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     if (args->cache)
         kv_len = args->cache->config.capacity;
     struct attn_longest longest = {attn_cu_most(&args->q_cu, args->q_len), attn_cu_most(&args->kv_cu, kv_len)};
     if (!layer_is_empty(args))
-        RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, &run, &arena, field));
+        RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, &run, &arena, error));
     *bytes = arena.used;
     return ATTN_OK;
 }
 
 /* Reads the cumulative lengths of packed sequences. */
 static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_len, struct attn_longest *longest,
-                                         const char **field) {
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", field));
-    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, kv_len, "kv_cu.cu", field));
+                                         attn_error *error) {
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->q_cu, args->batch, args->q_len, "q_cu.cu", error));
+    RETURN_IF_ERROR(attn_check_cu_lens(&args->kv_cu, args->batch, kv_len, "kv_cu.cu", error));
     longest->rows = attn_cu_longest(&args->q_cu, args->batch, args->q_len);
     longest->keys = attn_cu_longest(&args->kv_cu, args->batch, kv_len);
     return ATTN_OK;
 }
 
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
-static struct attn_strided strided_rows(const attn_rows *rows, const attn_cu_lens *cu, size_t batch, size_t len,
+static struct attn_strided strided_rows(const attn_tensor *rows, const attn_cu_lens *cu, size_t batch, size_t len,
                                         size_t width) {
-    bool packed = cu->cu;
-    return (struct attn_strided){.data = rows->data,
-                                 .dims = {1, packed ? 1 : batch, packed ? cu->total : len},
-                                 .strides = {0, packed ? 0 : rows->batch_stride, rows->row_stride},
-                                 .width = width};
+    struct attn_strided strided = attn_rows_of(rows, batch, len, width);
+    if (attn_ints_given(&cu->cu)) {
+        strided.dims[1] = 1;
+        strided.dims[2] = cu->total;
+        strided.strides[1] = 0;
+    }
+    return strided;
 }
 
-struct row_names {
-    const char *data, *row_stride, *batch_stride;
-};
-#define ROW_NAMES(x) (&(const struct row_names){x ".data", x ".row_stride", x ".batch_stride"})
-
-static attn_status check_layer_rows(const struct attn_strided *rows, const struct row_names *names,
-                                    struct attn_named_bytes *range, const char **field) {
-    range->data = rows->data;
-    range->bytes = 0;
-    if (rows->dims[1] == 0 || rows->dims[2] == 0)
-        return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, field));
-    if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
-        return attn_fail(ATTN_BAD_STRIDE, names->row_stride, field);
-    RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, field));
-    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, field);
-}
-
-static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args,
-                                    const struct attn_problem *problem, const char **field) {
-    attn_rows out = {args->y.data, args->y.batch_stride, args->y.row_stride};
+static attn_status check_layer_data(const attn_layer *layer, const attn_layer_args *args, struct attn_problem *problem,
+                                    attn_error *error) {
+    attn_tensor out = attn_as_input(&args->y);
     size_t batch = args->batch, q_len = args->q_len, kv_len = args->cache ? 0 : problem->kv_len;
     struct attn_strided q = strided_rows(&args->q, &args->q_cu, batch, q_len, layer->w_q.k);
     struct attn_strided k = strided_rows(&args->k, &args->kv_cu, batch, kv_len, layer->w_k.k);
     struct attn_strided v = strided_rows(&args->v, &args->kv_cu, batch, kv_len, layer->w_v.k);
     struct attn_strided y = strided_rows(&out, &args->q_cu, batch, q_len, layer->w_o.n);
-    struct attn_named_bytes range[4] = {{.name = "y"}, {.name = "q"}, {.name = "k"}, {.name = "v"}};
-    RETURN_IF_ERROR(check_layer_rows(&q, ROW_NAMES("q"), &range[1], field));
-    RETURN_IF_ERROR(check_layer_rows(&k, ROW_NAMES("k"), &range[2], field));
-    RETURN_IF_ERROR(check_layer_rows(&v, ROW_NAMES("v"), &range[3], field));
-    RETURN_IF_ERROR(check_layer_rows(&y, ROW_NAMES("y"), &range[0], field));
-    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, y.width, "y.batch_stride", field));
-    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &q, &range[1], field));
-    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &k, &range[2], field));
-    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &v, &range[3], field));
-    return attn_check_option_data(problem, range, 4, field);
+    struct attn_named_bytes range[4];
+    RETURN_IF_ERROR(attn_check_rows(&q, &range[1], &attn_names_q, error));
+    RETURN_IF_ERROR(attn_check_rows(&k, &range[2], &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_rows(&v, &range[3], &attn_names_v, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &range[0], &attn_names_y, error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&y, "y.batch_stride", error));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &q, &range[1], error));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &k, &range[2], error));
+    RETURN_IF_ERROR(attn_check_input(&y, &range[0], &v, &range[3], error));
+    return attn_check_option_data(problem, range, 4, error);
 }
 
 /* *run is left as it was computed, for describe_forward. */
 static attn_status run_layer(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
-                             struct attn_layer_run *run, const char **field) {
+                             struct attn_layer_run *run, attn_error *error) {
     struct attn_arena measure = {0}, arena = {.base = workspace};
     struct attn_longest longest;
     size_t kv_len;
-    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, field));
+    RETURN_IF_ERROR(resolve_layer(layer, args, &kv_len, error));
     run->problem.plan.tasks = 0;
     if (layer_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(check_layer_sequences(args, kv_len, &longest, field));
-    RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, run, &measure, field));
-    RETURN_IF_ERROR(check_layer_data(layer, args, &run->problem, field));
-    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
+    RETURN_IF_ERROR(check_layer_sequences(args, kv_len, &longest, error));
+    RETURN_IF_ERROR(measure_run(layer, args, kv_len, longest, run, &measure, error));
+    RETURN_IF_ERROR(check_layer_data(layer, args, &run->problem, error));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", error));
     attn_layer_run_layout(run, &arena);
     attn_op_layer_forward(run);
     return ATTN_OK;
@@ -219,6 +236,10 @@ static void describe_layer(const attn_layer *layer, struct attn_line *line) {
     attn_line_size(line, "hidden", layer->w_q.n);
     attn_line_size(line, "heads", layer->heads);
     attn_line_size(line, "kv_heads", layer->kv_heads);
+    if (layer->value_size != layer->head_size)
+        attn_line_size(line, "value_size", layer->value_size);
+    if (layer->w_o.n != layer->w_q.n)
+        attn_line_size(line, "out_size", layer->w_o.n);
 }
 
 static void describe_forward(const attn_layer *layer, const attn_layer_args *args, const struct attn_plan *plan,
@@ -229,10 +250,12 @@ static void describe_forward(const attn_layer *layer, const attn_layer_args *arg
     attn_line_size(line, "batch", args->batch);
     attn_line_size(line, "q_len", args->q_len);
     attn_line_size(line, "kv_len", kv_len);
-    attn_line_add(line, "%s%s", args->q_cu.cu ? " packed q" : "", args->kv_cu.cu ? " packed kv" : "");
+    attn_line_add(line, "%s%s", attn_ints_given(&args->q_cu.cu) ? " packed q" : "",
+                  attn_ints_given(&args->kv_cu.cu) ? " packed kv" : "");
     if (cache)
         attn_describe_cache(cache, line);
     attn_describe_options(&args->options, line);
+    attn_line_parallel(line, args->parallel);
     attn_describe_plan(plan, line);
     attn_line_zero(line, "batch", args->batch, "nothing is written");
     attn_line_zero(line, "q_len", args->q_len, "nothing is written");
@@ -242,68 +265,68 @@ static void describe_forward(const attn_layer *layer, const attn_layer_args *arg
 }
 
 attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args, void *workspace, size_t bytes,
-                               const char **field) {
+                               attn_error *error) {
     struct attn_layer_run run;
-    ATTN_RETURN_CALL("layer_forward", run_layer(layer, args, workspace, bytes, &run, field),
+    ATTN_RETURN_CALL("layer_forward", run_layer(layer, args, workspace, bytes, &run, error),
                      describe_forward(layer, args, &run.problem.plan, &line));
 }
 
 /* ---- Cache ---- */
 
 attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity, attn_cache_config *config,
-                                    const char **field) {
-    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
-    RETURN_IF_ERROR(attn_check_pointer(config, "config", field));
+                                    attn_error *error) {
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     *config = (attn_cache_config){.isa = layer->table->isa,
                                   .batch = batch,
                                   .kv_heads = layer->kv_heads,
                                   .head_size = layer->head_size,
-                                  .value_size = layer->head_size,
+                                  .value_size = layer->value_size,
                                   .capacity = capacity};
     return ATTN_OK;
 }
 
 /* Takes memory for projected keys and values. */
 static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_arena *arena,
-                                 float **k, float **v, const char **field) {
-    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", field));
-    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
-    RETURN_IF_ERROR(attn_check_pointer(args->cache, "cache", field));
-    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
-    RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", field));
-    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, field));
-    RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", field));
-    RETURN_IF_ERROR(attn_check_used(args->rotary_offsets, args->rotary, "rotary_offsets", field));
+                                 float **k, float **v, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
+    RETURN_IF_ERROR(attn_check_pointer(args->cache, "cache", error));
+    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", error));
+    RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", error));
+    RETURN_IF_ERROR(check_layer_cache(layer, args->cache, error));
+    RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", error));
+    RETURN_IF_ERROR(attn_check_used(attn_ints_given(&args->rotary_offsets), args->rotary, "rotary_offsets", error));
     attn_layer_append_layout(layer, args, k, v, arena);
-    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "len", field) : ATTN_OK;
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "len", error) : ATTN_OK;
 }
 
 attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args, size_t *bytes,
-                                        const char **field) {
+                                        attn_error *error) {
     struct attn_arena arena = {0};
     float *k, *v;
-    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, field));
-    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
-    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", field));
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     *bytes = arena.used;
     return ATTN_OK;
 }
 
 static attn_status append_through_layer(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
-                                        size_t bytes, const char **field) {
+                                        size_t bytes, attn_error *error) {
     struct attn_arena measure = {0}, arena = {.base = workspace};
     struct attn_named_bytes range;
     float *k, *v;
-    RETURN_IF_ERROR(layout_append(layer, args, &measure, &k, &v, field));
+    RETURN_IF_ERROR(layout_append(layer, args, &measure, &k, &v, error));
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
-    RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, field));
+    RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, error));
     size_t batch = args->cache->config.batch;
     struct attn_strided k_rows = strided_rows(&args->k, &args->cu, batch, args->len, layer->w_k.k);
     struct attn_strided v_rows = strided_rows(&args->v, &args->cu, batch, args->len, layer->w_v.k);
-    RETURN_IF_ERROR(check_layer_rows(&k_rows, ROW_NAMES("k"), &range, field));
-    RETURN_IF_ERROR(check_layer_rows(&v_rows, ROW_NAMES("v"), &range, field));
-    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", field));
-    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, field));
+    RETURN_IF_ERROR(attn_check_rows(&k_rows, &range, &attn_names_k, error));
+    RETURN_IF_ERROR(attn_check_rows(&v_rows, &range, &attn_names_v, error));
+    RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", error));
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
     attn_op_layer_append(layer, args, k, v);
     return ATTN_OK;
 }
@@ -315,8 +338,8 @@ static void describe_layer_append(const attn_layer *layer, const attn_layer_appe
 }
 
 attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args, void *workspace,
-                              size_t bytes, const char **field) {
-    ATTN_RETURN_CALL("layer_append", append_through_layer(layer, args, workspace, bytes, field),
+                              size_t bytes, attn_error *error) {
+    ATTN_RETURN_CALL("layer_append", append_through_layer(layer, args, workspace, bytes, error),
                      describe_layer_append(layer, args, &line));
 }
 

@@ -3,42 +3,35 @@
 #include "api/options.h"
 #include "dispatch.h"
 
-static attn_status check_softmax(const attn_softmax_args *args, const char **field) {
-    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
-    RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", field));
-    RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", field));
-    RETURN_IF_ERROR(attn_check_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", field));
-    RETURN_IF_ERROR(attn_check_valid_kind(&args->valid, "valid.kind", "valid.lens", field));
-    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
+static attn_status check_softmax(const attn_softmax_args *args, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
+    RETURN_IF_ERROR(attn_check_size(args->rows, 0, "rows", error));
+    RETURN_IF_ERROR(attn_check_size(args->cols, 0, "cols", error));
+    RETURN_IF_ERROR(attn_check_enum((int)args->empty, ATTN_EMPTY_MEAN, "empty", error));
+    RETURN_IF_ERROR(ATTN_CHECK_VALID(&args->valid, "", error));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     if (args->batch == 0 || args->rows == 0 || args->cols == 0)
         return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.lens", field));
-    RETURN_IF_ERROR(attn_check_pointer(args->x, "x", field));
-    RETURN_IF_ERROR(attn_check_pointer(args->y, "y", field));
-    if (args->rows > 1 && args->x_row_stride < args->cols)
-        return attn_fail(ATTN_BAD_STRIDE, "x_row_stride", field);
-
-    struct attn_strided x = {
-        args->x, {1, args->batch, args->rows}, {0, args->x_batch_stride, args->x_row_stride}, args->cols};
-    struct attn_strided y = {
-        args->y, {1, args->batch, args->rows}, {0, args->y_batch_stride, args->y_row_stride}, args->cols};
-    struct attn_named_bytes x_range = {.name = "x"}, y_range = {.name = "y"};
-    RETURN_IF_ERROR(attn_check_extent(x.dims, x.strides, x.width, &x_range.bytes, "x_batch_stride", field));
-    RETURN_IF_ERROR(attn_check_extent(y.dims, y.strides, y.width, &y_range.bytes, "y_batch_stride", field));
-    RETURN_IF_ERROR(attn_check_apart((size_t[]){1, 1, args->rows}, y.strides, args->cols, "y_row_stride", field));
-    RETURN_IF_ERROR(attn_check_apart(y.dims, y.strides, args->cols, "y_batch_stride", field));
-    bool in_place = args->x == args->y && (args->rows == 1 || args->x_row_stride == args->y_row_stride) &&
-                    (args->batch == 1 || args->x_batch_stride == args->y_batch_stride);
-    return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, field);
+    RETURN_IF_ERROR(attn_check_valid_lens(&args->valid, "valid.lens", error));
+    attn_tensor out = attn_as_input(&args->y);
+    struct attn_strided x = attn_rows_of(&args->x, args->batch, args->rows, args->cols);
+    struct attn_strided y = attn_rows_of(&out, args->batch, args->rows, args->cols);
+    struct attn_named_bytes x_range, y_range;
+    RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &attn_names_x, error));
+    RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &attn_names_y, error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&y, attn_names_y.batch_stride, error));
+    bool in_place = x.data == y.data && (args->rows == 1 || x.strides[2] == y.strides[2]) &&
+                    (args->batch == 1 || x.strides[1] == y.strides[1]);
+    return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, error);
 }
 
-static attn_status run_softmax(const attn_softmax_args *args, const char **field) {
+static attn_status run_softmax(const attn_softmax_args *args, attn_error *error) {
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
-        return attn_fail(status, "isa", field);
-    RETURN_IF_ERROR(check_softmax(args, field));
+        return attn_fail(status, "isa", error);
+    RETURN_IF_ERROR(check_softmax(args, error));
     if (args->batch && args->rows && args->cols)
         attn_op_masked_softmax(attn_table_softmax(table), args);
     return ATTN_OK;
@@ -49,13 +42,13 @@ static void describe_softmax(const attn_softmax_args *args, struct attn_line *li
     attn_line_size(line, "batch", args->batch);
     attn_line_size(line, "rows", args->rows);
     attn_line_size(line, "cols", args->cols);
-    attn_describe_options(&(attn_options){.valid = args->valid, .empty = args->empty, .parallel = args->parallel},
-                          line);
+    attn_describe_options(&(attn_options){.valid = args->valid, .empty = args->empty}, line);
+    attn_line_parallel(line, args->parallel);
     attn_line_zero(line, "batch", args->batch, "nothing is written");
     attn_line_zero(line, "rows", args->rows, "nothing is written");
     attn_line_zero(line, "cols", args->cols, "nothing is written");
 }
 
-attn_status attn_masked_softmax(const attn_softmax_args *args, const char **field) {
-    ATTN_RETURN_CALL("masked_softmax", run_softmax(args, field), describe_softmax(args, &line));
+attn_status attn_masked_softmax(const attn_softmax_args *args, attn_error *error) {
+    ATTN_RETURN_CALL("masked_softmax", run_softmax(args, error), describe_softmax(args, &line));
 }

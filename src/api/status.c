@@ -1,4 +1,5 @@
 #include <attn/attn.h>
+#include <stdio.h>
 
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
@@ -33,6 +34,57 @@ const char *attn_status_string(attn_status status) {
     return "not a status of libattn";
 }
 
+int attn_version_number(void) {
+    return ATTN_VERSION;
+}
+
 const char *attn_version(void) {
     return TEXT(ATTN_VERSION_MAJOR) "." TEXT(ATTN_VERSION_MINOR) "." TEXT(ATTN_VERSION_PATCH);
+}
+
+const char *attn_status_name(attn_status status) {
+    switch (status) {
+#define NAME(name)                                                                                                     \
+    case name:                                                                                                         \
+        return #name;
+        NAME(ATTN_OK)
+        NAME(ATTN_NULL_POINTER)
+        NAME(ATTN_BAD_SIZE)
+        NAME(ATTN_BAD_VALUE)
+        NAME(ATTN_BAD_STRIDE)
+        NAME(ATTN_OVERLAP)
+        NAME(ATTN_OVERFLOW)
+        NAME(ATTN_MISALIGNED)
+        NAME(ATTN_TOO_SMALL)
+        NAME(ATTN_UNKNOWN_ISA)
+        NAME(ATTN_UNSUPPORTED_ISA)
+        NAME(ATTN_MISMATCH)
+#undef NAME
+    }
+    return "no status";
+}
+
+/* Where there are two numbers, a sentence that has them says more than the status alone. */
+static const char *sentence_with_sizes(const attn_error *error) {
+    switch (error->status) {
+    case ATTN_TOO_SMALL:
+        return "%s%stoo small: %zu needed, %zu given";
+    case ATTN_MISMATCH:
+        return "%s%sdoes not belong together: %zu expected, %zu given";
+    default:
+        return error->given < error->needed ? "%s%stoo small: at least %zu, but %zu given"
+                                            : "%s%stoo large: at most %zu, but %zu given";
+    }
+}
+
+size_t attn_error_text(const attn_error *error, char *buffer, size_t size) {
+    static const attn_error none = {.status = ATTN_OK};
+    const attn_error *e = error ? error : &none;
+    const char *field = e->field ? e->field : "", *colon = e->field ? ": " : "";
+    int length;
+    if (e->needed == 0 && e->given == 0)
+        length = snprintf(buffer, size, "%s%s%s", field, colon, attn_status_string(e->status));
+    else
+        length = snprintf(buffer, size, sentence_with_sizes(e), field, colon, e->needed, e->given);
+    return length < 0 ? 0 : (size_t)length;
 }

@@ -8,42 +8,50 @@ static bool transpose_is_empty(const attn_transpose_args *args) {
     return !args->batch || !args->len || !args->heads;
 }
 
-static attn_status check_transpose(const attn_transpose_args *args, bool merge, const char **field) {
-    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", field));
-    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", field));
-    RETURN_IF_ERROR(attn_check_size(args->heads, 0, "heads", field));
-    RETURN_IF_ERROR(attn_check_size(args->head_size, 1, "head_size", field));
-    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", field));
+/* *resolved = the arguments with all strides, unless there is nothing to do. */
+static attn_status check_transpose(const attn_transpose_args *args, bool merge, attn_transpose_args *resolved,
+                                   attn_error *error) {
+    RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
+    RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", error));
+    RETURN_IF_ERROR(attn_check_size(args->heads, 0, "heads", error));
+    RETURN_IF_ERROR(attn_check_size(args->head_size, 1, "head_size", error));
+    RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     if (transpose_is_empty(args))
         return ATTN_OK;
-    RETURN_IF_ERROR(attn_check_pointer(args->x, "x", field));
-    RETURN_IF_ERROR(attn_check_pointer(args->y, "y", field));
-
-    size_t width, sequence, split, merged_bytes, split_bytes;
+    size_t width, elements, bytes;
     if (!attn_mul(args->heads, args->head_size, &width))
-        return attn_fail(ATTN_OVERFLOW, "head_size", field);
-    if (args->len > 1 && args->merged_row_stride < width)
-        return attn_fail(ATTN_BAD_STRIDE, "merged_row_stride", field);
-    size_t dims[ATTN_CHECK_DIMS] = {1, args->batch, args->len};
-    size_t strides[ATTN_CHECK_DIMS] = {0, args->merged_batch_stride, args->merged_row_stride};
-    RETURN_IF_ERROR(attn_check_extent(dims, strides, width, &merged_bytes, "merged_batch_stride", field));
-    RETURN_IF_ERROR(attn_check_apart(dims, strides, width, "merged_batch_stride", field));
-    if (!attn_mul(args->len, width, &sequence) || !attn_mul(args->batch, sequence, &split) ||
-        !attn_mul(split, sizeof(float), &split_bytes) || split_bytes > PTRDIFF_MAX)
-        return attn_fail(ATTN_OVERFLOW, "batch", field);
-    return attn_check_disjoint(args->x, merge ? split_bytes : merged_bytes, args->y, merge ? merged_bytes : split_bytes,
-                               "y", field);
+        return attn_fail(ATTN_OVERFLOW, "head_size", error);
+    if (!attn_mul(args->len, width, &elements) || !attn_mul(args->batch, elements, &elements) ||
+        !attn_mul(elements, sizeof(float), &bytes) || bytes > PTRDIFF_MAX)
+        return attn_fail(ATTN_OVERFLOW, "batch", error);
+    attn_tensor side[2] = {args->x, attn_as_input(&args->y)}, *merged = &side[merge], *split = &side[!merge];
+    const struct attn_names *names[2] = {&attn_names_x, &attn_names_y};
+    struct attn_strided strided[2];
+    struct attn_named_bytes range[2];
+    *split = attn_with_strides(split, args->heads, args->len, args->head_size);
+    strided[merge] = attn_rows_of(merged, args->batch, args->len, width);
+    strided[!merge] = attn_heads_of(split, args->batch, args->heads, args->len, args->head_size);
+    RETURN_IF_ERROR(attn_check_rows(&strided[merge], &range[merge], names[merge], error));
+    RETURN_IF_ERROR(attn_check_tensor(&strided[!merge], &range[!merge], names[!merge], error));
+    RETURN_IF_ERROR(attn_check_rows_apart(&strided[1], "y", error));
+    RETURN_IF_ERROR(attn_check_input(&strided[1], &range[1], &strided[0], &range[0], error));
+    merged->head_stride = args->head_size;
+    *resolved = *args;
+    resolved->x = side[0];
+    resolved->y = attn_as_output(&side[1], args->y.data);
+    return ATTN_OK;
 }
 
-static attn_status transpose(const attn_transpose_args *args, bool merge, const char **field) {
+static attn_status transpose(const attn_transpose_args *args, bool merge, attn_error *error) {
     const struct attn_kernels *table;
-    RETURN_IF_ERROR(attn_check_pointer(args, "args", field));
+    attn_transpose_args resolved;
+    RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
     attn_status status = attn_table_for(args->isa, &table);
     if (status != ATTN_OK)
-        return attn_fail(status, "isa", field);
-    RETURN_IF_ERROR(check_transpose(args, merge, field));
+        return attn_fail(status, "isa", error);
+    RETURN_IF_ERROR(check_transpose(args, merge, &resolved, error));
     if (!transpose_is_empty(args))
-        attn_op_transpose(attn_table_copy(table), args, merge);
+        attn_op_transpose(attn_table_copy(table), &resolved, merge);
     return ATTN_OK;
 }
 
@@ -59,10 +67,10 @@ static void describe_transpose(const attn_transpose_args *args, struct attn_line
     attn_line_zero(line, "heads", args->heads, "nothing is written");
 }
 
-attn_status attn_transpose_qkv(const attn_transpose_args *args, const char **field) {
-    ATTN_RETURN_CALL("transpose_qkv", transpose(args, false, field), describe_transpose(args, &line));
+attn_status attn_transpose_qkv(const attn_transpose_args *args, attn_error *error) {
+    ATTN_RETURN_CALL("transpose_qkv", transpose(args, false, error), describe_transpose(args, &line));
 }
 
-attn_status attn_transpose_output(const attn_transpose_args *args, const char **field) {
-    ATTN_RETURN_CALL("transpose_output", transpose(args, true, field), describe_transpose(args, &line));
+attn_status attn_transpose_output(const attn_transpose_args *args, attn_error *error) {
+    ATTN_RETURN_CALL("transpose_output", transpose(args, true, error), describe_transpose(args, &line));
 }

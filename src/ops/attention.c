@@ -78,7 +78,7 @@ static void run_items(const void *arg, struct attn_items *items) {
 
 static void run_round(const struct attn_problem *problem, const struct attn_workspace *workspace, enum item what,
                       size_t items) {
-    attn_for_each_task(problem->options->parallel, problem->plan.tasks, items, run_items,
+    attn_for_each_task(problem->parallel, problem->plan.tasks, items, run_items,
                        &(struct round){problem, workspace, what});
 }
 

@@ -7,20 +7,47 @@ size_t attn_blocks_at_once(const struct attn_tile *tile) {
 
 /* ---- What rows see of a block ---- */
 
+/* Row r's boolean mask at column 0, as kernels take it. Columns lo .. hi - 1 are there. */
+static const uint8_t *mask_of_block(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+    const attn_options *options = tile->problem->options;
+    size_t stride = options->mask.col_stride;
+    const uint8_t *mask = tile->row[r].masks.mask + block->begin * stride;
+    if (!attn_mask_is_copied(options))
+        return mask;
+    uint8_t *copy = tile->scratch.mask + (block->place + r) * ATTN_BLOCK;
+    bool hides = options->mask_hides;
+    for (size_t c = block->lo[r]; c < block->hi[r]; c++)
+        copy[c] = (mask[c * stride] != 0) != hides;
+    return copy;
+}
+
+/* Its additive mask, likewise. */
+static const float *bias_of_block(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+    const attn_options *options = tile->problem->options;
+    size_t stride = options->bias.col_stride;
+    const float *bias = tile->row[r].masks.bias + block->begin * stride;
+    if (!attn_bias_is_copied(options))
+        return bias;
+    float *copy = tile->scratch.bias + (block->place + r) * ATTN_BLOCK;
+    for (size_t c = block->lo[r]; c < block->hi[r]; c++)
+        copy[c] = bias[c * stride];
+    return copy;
+}
+
 /* Narrows what row r sees to what its masks leave. */
 static void look_at_masks(const struct attn_tile *tile, struct attn_block *block, size_t r) {
     const struct attn_row_masks *masks = &tile->row[r].masks;
-    size_t key = block->begin + block->lo[r], n = block->hi[r] - block->lo[r];
-    enum attn_seen seen = masks->mask ? attn_mask_sees(masks->mask + key, n) : ATTN_SEES_ALL;
-    if (seen == ATTN_SEES_NONE || (masks->bias && attn_bias_hides_all(masks->bias + key, n))) {
+    const uint8_t *mask = masks->mask ? mask_of_block(tile, block, r) : NULL;
+    const float *bias = masks->bias ? bias_of_block(tile, block, r) : NULL;
+    size_t lo = block->lo[r], n = block->hi[r] - lo;
+    enum attn_seen seen = mask ? attn_mask_sees(mask + lo, n) : ATTN_SEES_ALL;
+    if (seen == ATTN_SEES_NONE || (bias && attn_bias_hides_all(bias + lo, n))) {
         block->lo[r] = block->hi[r] = 0;
         return;
     }
-    if (seen == ATTN_SEES_SOME)
-        block->mask[r] = masks->mask + block->begin;
-    if (masks->bias)
-        block->bias[r] = masks->bias + block->begin;
-    block->rows_differ |= seen == ATTN_SEES_SOME || masks->bias;
+    block->mask[r] = seen == ATTN_SEES_SOME ? mask : NULL;
+    block->bias[r] = bias;
+    block->rows_differ |= seen == ATTN_SEES_SOME || bias;
 }
 
 /* Every row sees all n columns. */
@@ -70,6 +97,7 @@ size_t attn_blocks_describe(const struct attn_tile *tile, size_t begin, size_t e
         block->score_stride = stride;
         block->scores = tile->scratch.scores + column;
         block->begin = begin;
+        block->place = row;
         block->lo = rows->lo + row;
         block->hi = rows->hi + row;
         block->mask = rows->mask + row;

@@ -10,6 +10,7 @@ struct attn_block {
     float *scores; /* [rows][score_stride]; in each row the next block's follow */
     size_t score_stride;
     size_t begin;         /* a multiple of ATTN_BLOCK */
+    size_t place;         /* of row 0 in struct attn_block_rows, and in the scratch memory of masks */
     size_t first, last;   /* every row's visible columns lie in first .. last - 1 */
     uint32_t *lo, *hi;    /* row r sees columns lo[r] .. hi[r] - 1, but for those that a mask hides */
     const uint8_t **mask; /* row r's boolean mask at column 0; NULL if it hides none of the row's columns */

@@ -7,11 +7,11 @@
 
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
     *row = 0;
-    if (args->cu.cu) {
-        *row = (size_t)args->cu.cu[b];
-        return (size_t)args->cu.cu[b + 1] - *row;
+    if (attn_ints_given(&args->cu.cu)) {
+        *row = (size_t)attn_ints_at(&args->cu.cu, b);
+        return (size_t)attn_ints_at(&args->cu.cu, b + 1) - *row;
     }
-    return args->lens ? (size_t)args->lens[b] : args->len;
+    return attn_ints_given(&args->lens) ? (size_t)attn_ints_at(&args->lens, b) : args->len;
 }
 
 static void put_length(struct attn_cache *cache, size_t b, size_t len) {
@@ -90,7 +90,7 @@ static void append_head(const void *arg, size_t item, size_t task) {
         .kernel = attn_table_attention(cache->table),
     };
     if (args->rotary) {
-        int64_t offset = args->rotary_offsets ? args->rotary_offsets[b] : 0;
+        int64_t offset = attn_ints_or_0(&args->rotary_offsets, b);
         rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
         rows.rotated = cache->rotated + item * ATTN_MAX_COLS * cache->config.head_size;
     }

@@ -4,10 +4,6 @@
 
 #include "ops/parallel.h"
 
-/* A set of L1 has at least WAYS lines: tiles of at most so many rows do not suffer from rows that alias. With fewer
- * than MANY_COLUMNS columns, copying the rows costs more than it saves. */
-enum { WAYS = 8, MANY_COLUMNS = 512 };
-
 /* Items per thread: enough that a thread which loses its core delays little. */
 #define ITEMS_PER_THREAD 4
 
@@ -37,10 +33,6 @@ float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width) {
     if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), attn_type_size(ATTN_F32), &bytes))
         arena->overflow = true;
     return attn_arena_take(arena, rows, bytes);
-}
-
-bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride) {
-    return x_stride % ATTN_ALIAS == 0 && w->kernel->rows > WAYS && m > w->kernel->rows && w->n >= MANY_COLUMNS;
 }
 
 /* A product cut into items: bands of rows, or bands of columns. */

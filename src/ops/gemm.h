@@ -31,9 +31,6 @@ static inline size_t attn_row_stride(size_t width) {
 /* Takes memory for rows of `width` floats, attn_row_stride(width) apart. */
 float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width);
 
-/* Whether a product of m rows, x_stride apart, is faster on a copy of them whose rows do not alias. */
-bool attn_gemm_wants_rows(const struct attn_packed *w, size_t m, size_t x_stride);
-
 /* y[m, n] = x[m, k] w + bias. */
 void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
                   const attn_parallel *parallel);

@@ -31,7 +31,7 @@ void attn_keys_find(struct attn_tile *tile) {
 static struct attn_key_rows rows_from(const struct attn_tile *tile, size_t key) {
     const attn_options *options = tile->problem->options;
     struct attn_segment rows = attn_store_locate(&tile->workspace->tensors, tile->b, tile->kv_head, key);
-    int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
+    int64_t offset = attn_ints_or_0(&options->rotary_offsets, tile->b);
     return (struct attn_key_rows){.k = rows.keys.data,
                                   .v = attn_kv_is_packed(&tile->v) ? rows.values.data : NULL,
                                   .k_stride = rows.keys.stride,

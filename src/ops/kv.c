@@ -30,15 +30,17 @@ void attn_store_take(struct attn_store *store, size_t segments, struct attn_aren
 
 /* A tensor's rows from `row` on. Nothing writes through this. */
 static struct attn_panels rows_of(const attn_tensor *tensor, size_t batch, size_t head, size_t row) {
+    size_t element = attn_type_size(tensor->type);
     size_t first = batch * tensor->batch_stride + head * tensor->head_stride + row * tensor->row_stride;
-    return (struct attn_panels){.data = (void *)(tensor->data + first),
-                                .stride = tensor->row_stride * sizeof *tensor->data};
+    return (struct attn_panels){.data = (char *)(uintptr_t)tensor->data + first * element,
+                                .stride = tensor->row_stride * element};
 }
 
 static struct attn_segment locate_in_tensors(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     const struct attn_kv_tensors *tensors = store->tensors;
     const attn_tensor *k = &tensors->k, *v = &tensors->v;
-    size_t batch = tensors->cu ? 0 : sequence, row = (tensors->cu ? (size_t)tensors->cu[sequence] : 0) + key;
+    bool packed = attn_ints_given(&tensors->cu);
+    size_t batch = packed ? 0 : sequence, row = (packed ? (size_t)attn_ints_at(&tensors->cu, sequence) : 0) + key;
     return (struct attn_segment){
         .keys = rows_of(k, batch, head, row), .values = rows_of(v, batch, head, row), .count = SIZE_MAX};
 }

@@ -8,6 +8,7 @@
 #define ATTN_OPS_KV_H
 
 #include "format.h"
+#include "ops/tensor.h"
 
 /* A page has a multiple of this many keys, any other packed segment a multiple of ATTN_MAX_COLS. */
 #define ATTN_PAGE_UNIT ATTN_LANES
@@ -28,7 +29,7 @@ struct attn_shared_keys {
 
 struct attn_kv_tensors {
     attn_tensor k, v;
-    const int64_t *cu; /* NULL, or where packed sequences begin */
+    attn_ints cu; /* where packed sequences begin, if they are */
 };
 
 struct attn_store {

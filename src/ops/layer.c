@@ -9,26 +9,26 @@
 struct rows {
     const float *data;
     size_t batch_stride, row_stride, len;
-    const int64_t *cu;
+    attn_ints cu;
 };
 
 static size_t row_number(const struct rows *x, size_t b, size_t i) {
-    return x->cu ? (size_t)x->cu[b] + i : b * x->len + i;
+    return attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, b) + i : b * x->len + i;
 }
 
 /* Floats before row number `n`. */
 static size_t row_offset(const struct rows *x, size_t n) {
-    return x->cu ? n * x->row_stride : n / x->len * x->batch_stride + n % x->len * x->row_stride;
+    return attn_ints_given(&x->cu) ? n * x->row_stride : n / x->len * x->batch_stride + n % x->len * x->row_stride;
 }
 
 /* Whether row n lies row_stride behind row n - 1. */
 static bool row_follows(const struct rows *x, size_t n) {
-    return x->cu || n % x->len != 0 || x->batch_stride == x->len * x->row_stride;
+    return attn_ints_given(&x->cu) || n % x->len != 0 || x->batch_stride == x->len * x->row_stride;
 }
 
 static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struct attn_arena *arena) {
     size_t rows = 0;
-    if (cu->cu)
+    if (attn_ints_given(&cu->cu))
         return cu->total;
     if (!attn_mul(batch, len, &rows))
         arena->overflow = true;
@@ -94,8 +94,8 @@ static struct attn_interval new_keys(const void *context, size_t b) {
 
 bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
                          size_t kv_len, struct attn_longest longest) {
-    size_t hidden = layer->w_q.n, kv_width = layer->w_k.n, head_size = layer->head_size;
-    attn_tensor o = split_heads(NULL, args->q_len, hidden, head_size);
+    size_t head_size = layer->head_size, value_size = layer->value_size;
+    attn_tensor o = split_heads(NULL, args->q_len, layer->w_o.k, value_size);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
     run->problem = (struct attn_problem){
         .table = layer->table,
@@ -107,16 +107,17 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .kv_len = kv_len,
         .longest = longest,
         .head_size = head_size,
-        .value_size = head_size,
+        .value_size = value_size,
         .scale = layer->scale,
-        .q = split_heads(NULL, args->q_len, hidden, head_size),
-        .k = split_heads(NULL, kv_len, kv_width, head_size),
-        .v = split_heads(NULL, kv_len, kv_width, head_size),
-        .o = {NULL, o.batch_stride, o.head_stride, o.row_stride},
+        .q = split_heads(NULL, args->q_len, layer->w_q.n, head_size),
+        .k = split_heads(NULL, kv_len, layer->w_k.n, head_size),
+        .v = split_heads(NULL, kv_len, layer->w_v.n, value_size),
+        .o = {.batch_stride = o.batch_stride, .head_stride = o.head_stride, .row_stride = o.row_stride},
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,
         .cache = args->cache,
         .options = &args->options,
+        .parallel = args->parallel,
     };
     return attn_plan_make(&run->problem);
 }
@@ -127,16 +128,16 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
     struct attn_problem *problem = &run->problem;
     run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, arena);
     problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n);
-    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_q.n);
+    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_o.k);
     if (!args->cache) {
         size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
         problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n);
-        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_k.n);
+        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
 }
 
-static struct rows layer_rows_of(const attn_rows *x, size_t len, const int64_t *cu) {
+static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu) {
     return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
 }
 
@@ -146,7 +147,7 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
                           struct attn_interval (*interval)(const void *context, size_t b)) {
     const struct attn_problem *problem = &run->problem;
     size_t stride = attn_row_stride(run->layer->w_o.k);
-    size_t rows = x->cu ? (size_t)x->cu[problem->batch] : problem->batch * x->len;
+    size_t rows = attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, problem->batch) : problem->batch * x->len;
     if (x->row_stride % ATTN_ALIAS || size > stride || rows > run->o_rows)
         return *x;
     for (size_t b = 0; b < problem->batch; b++) {
@@ -162,22 +163,22 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
 
 static bool same_rows(const struct rows *x, const struct rows *y) {
     return x->data == y->data && x->batch_stride == y->batch_stride && x->row_stride == y->row_stride &&
-           x->len == y->len && x->cu == y->cu;
+           x->len == y->len && x->cu.i64 == y->cu.i64 && x->cu.i32 == y->cu.i32;
 }
 
 /* y = merged heads times W_o. */
 static void project_output(const struct attn_layer_run *run) {
     const struct attn_problem *problem = &run->problem;
     const struct attn_packed *w = &run->layer->w_o;
-    const attn_rows_out *y = &run->args->y;
+    const attn_tensor_out *y = &run->args->y;
     struct rows to = {NULL, y->batch_stride, y->row_stride, problem->q_len, problem->q_cu};
     for (size_t b = 0, end; b < problem->batch; b = end) {
         size_t first = row_number(&to, b, 0), last = row_number(&to, b, attn_sequence_of(problem, b).q_len);
-        for (end = b + 1; end < problem->batch && (to.cu || row_follows(&to, last)); end++)
+        for (end = b + 1; end < problem->batch && row_follows(&to, last); end++)
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
             attn_op_gemm(w, last - first, run->o + first * attn_row_stride(w->k), attn_row_stride(w->k),
-                         y->data + row_offset(&to, first), y->row_stride, problem->options->parallel);
+                         (float *)y->data + row_offset(&to, first), y->row_stride, problem->parallel);
     }
 }
 
@@ -185,7 +186,7 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     const struct attn_problem *problem = &run->problem;
-    const attn_parallel *parallel = args->options.parallel;
+    const attn_parallel *parallel = args->parallel;
     struct rows q = layer_rows_of(&args->q, args->q_len, args->q_cu.cu);
     struct rows x = spread(run, &q, layer->w_q.k, query_rows);
     project(&layer->w_q, &x, args->batch, query_rows, problem, run->q, parallel);
@@ -218,7 +219,7 @@ attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer
                                     .lens = args->lens,
                                     .cu = args->cu,
                                     .k = split_heads(k, args->len, layer->w_k.n, layer->head_size),
-                                    .v = split_heads(v, args->len, layer->w_v.n, layer->head_size),
+                                    .v = split_heads(v, args->len, layer->w_v.n, layer->value_size),
                                     .rotary = args->rotary,
                                     .rotary_offsets = args->rotary_offsets,
                                     .parallel = args->parallel};

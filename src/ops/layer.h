@@ -8,7 +8,7 @@
 /* The object behind attn_layer. */
 struct attn_layer {
     const struct attn_kernels *table;
-    size_t heads, kv_heads, head_size;
+    size_t heads, kv_heads, head_size, value_size;
     float scale;
     struct attn_packed w_q, w_k, w_v, w_o;
 };
@@ -18,7 +18,7 @@ struct attn_layer_run {
     const struct attn_layer *layer;
     const attn_layer_args *args;
     float *q, *k, *v; /* projected: [rows][width], attn_row_stride(width) apart; k and v NULL with a cache */
-    float *o;         /* merged heads: [o_rows][hidden], likewise */
+    float *o;         /* merged heads: [o_rows][heads * value_size], likewise */
     size_t o_rows;
     void *attention; /* the workspace of attention */
     struct attn_problem problem;

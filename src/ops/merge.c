@@ -5,6 +5,7 @@
 
 #include "checked.h"
 #include "ops/parallel.h"
+#include "ops/tensor.h"
 
 /* Nanoseconds for one float of a part: it is read, and a float of the output is read and written. */
 #define MERGE_NS 0.25
@@ -18,23 +19,21 @@ struct merge {
 /* A part is a span whose maximum is its log-sum-exp and whose sum is 1. */
 static void merge_row(const struct merge *merge, size_t b, size_t h, size_t i) {
     const attn_merge_args *args = merge->args;
-    const attn_tensor_out *to = &args->merged;
-    float *out = to->data + b * to->batch_stride + h * to->head_stride + i * to->row_stride;
-    size_t row = (b * args->heads + h) * args->q_len + i;
+    float *out = attn_row_out_at(&args->merged, b, h, i);
     float max = -INFINITY, sum = 0.0f, one = 1.0f, log;
     memset(out, 0, args->value_size * sizeof *out);
     for (size_t p = 0; p < args->parts; p++) {
-        const attn_tensor *o = &args->o[p];
-        const float *part = o->data + b * o->batch_stride + h * o->head_stride + i * o->row_stride;
-        const float *log_sum_exp = &args->log_sum_exp[p][row];
+        const attn_tensor lse = attn_with_strides(&args->log_sum_exp[p], args->heads, args->q_len, 1);
+        const float *part = attn_row_at(&args->o[p], b, h, i), *log_sum_exp = attn_row_at(&lse, b, h, i);
         if (*log_sum_exp != -INFINITY)
             merge->attention->merge(1, args->value_size, &max, &sum, out, log_sum_exp, &one, part, 0);
     }
     float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
     merge->attention->normalize(1, args->value_size, out, 0, &inverse, out, 0);
-    if (args->merged_log_sum_exp) {
+    if (args->merged_log_sum_exp.data) {
+        const attn_tensor_out lse = attn_out_with_strides(&args->merged_log_sum_exp, args->heads, args->q_len, 1);
         merge->elementary->log(&sum, &log, 1);
-        args->merged_log_sum_exp[row] = sum == 0.0f ? -INFINITY : max + log;
+        *attn_row_out_at(&lse, b, h, i) = sum == 0.0f ? -INFINITY : max + log;
     }
 }
 

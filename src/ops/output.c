@@ -5,12 +5,12 @@
 
 void attn_output_hide(const struct attn_tile *tile, size_t begin, size_t end) {
     const struct attn_problem *problem = tile->problem;
-    float *outputs[] = {problem->options->scores, problem->options->weights};
+    const attn_tensor_out *outputs[] = {&problem->scores, &problem->weights};
     for (int which = 0; which < 2; which++)
-        for (size_t r = 0; outputs[which] && r < tile->rows; r++) {
-            float *row = outputs[which] + attn_tile_dense_row(tile, r) * problem->kv_len;
+        for (size_t r = 0; outputs[which]->data && r < tile->rows; r++) {
+            float *row = attn_tile_row_of(tile, r, outputs[which]);
             for (size_t key = begin; key < end; key++)
-                row[key] = -INFINITY;
+                row[key * outputs[which]->col_stride] = -INFINITY;
         }
 }
 
@@ -34,8 +34,8 @@ static void write_rows(const struct attn_tile *tile, const float *inverse) {
     size_t stride = problem->plan.output_stride;
     for (size_t r = 0, n, distance; r < tile->rows; r += n) {
         const struct attn_tile_row *row = &tile->row[r];
-        float *out = o->data + (problem->q_cu ? 0 : tile->b) * o->batch_stride + row->head * o->head_stride +
-                     (tile->sequence.q_row + row->row) * o->row_stride;
+        float *out = attn_row_out_at(o, attn_ints_given(&problem->q_cu) ? 0 : tile->b, row->head,
+                                     tile->sequence.q_row + row->row);
         n = attn_tile_rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
         tile->attention->normalize(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
                                    distance);
@@ -43,10 +43,27 @@ static void write_rows(const struct attn_tile *tile, const float *inverse) {
 }
 
 /* In a row of NaN the weight of a key that a mask hides would be one too. */
-static void hide_weights(const struct attn_tile_row *row, float *weights) {
+static void hide_weights(const struct attn_tile *tile, const struct attn_tile_row *row, float *weights) {
     for (size_t key = row->keys.begin; key < row->keys.end; key++)
-        if (!attn_masks_leave(&row->masks, key))
-            weights[key] = 0.0f;
+        if (!attn_masks_leave(tile->problem->options, &row->masks, key))
+            weights[key * tile->problem->weights.col_stride] = 0.0f;
+}
+
+/* Weights that lie apart, from the logits that are there, a block at a time. */
+static void write_apart(const struct attn_tile *tile, struct attn_interval keys, float shift, float inverse,
+                        float *weights) {
+    size_t n, cols = tile->problem->kv_len, stride = tile->problem->weights.col_stride;
+    float block[ATTN_BLOCK];
+    for (size_t key = 0; key < cols; key += n) {
+        n = attn_min(cols - key, ATTN_BLOCK);
+        for (size_t c = 0; c < n; c++)
+            block[c] = weights[(key + c) * stride];
+        size_t lo = attn_min(keys.begin - attn_min(keys.begin, key), n);
+        size_t hi = attn_min(keys.end - attn_min(keys.end, key), n);
+        tile->attention->weights(block, lo, hi, n, shift, inverse, block);
+        for (size_t c = 0; c < n; c++)
+            weights[(key + c) * stride] = block[c];
+    }
 }
 
 /* From the logits that are there. */
@@ -54,11 +71,15 @@ static void write_weights(const struct attn_tile *tile, const float *inverse) {
     const struct attn_problem *problem = tile->problem;
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        float *weights = problem->options->weights + attn_tile_dense_row(tile, r) * problem->kv_len;
+        float *weights = attn_tile_row_of(tile, r, &problem->weights);
         float shift = tile->max[r] == -INFINITY ? 0.0f : tile->max[r];
-        tile->attention->weights(weights, row->keys.begin, row->keys.end, problem->kv_len, shift, inverse[r], weights);
+        if (problem->weights.col_stride == 1)
+            tile->attention->weights(weights, row->keys.begin, row->keys.end, problem->kv_len, shift, inverse[r],
+                                     weights);
+        else
+            write_apart(tile, row->keys, shift, inverse[r], weights);
         if (isnan(inverse[r]))
-            hide_weights(row, weights);
+            hide_weights(tile, row, weights);
     }
 }
 
@@ -67,8 +88,7 @@ static void write_log_sum_exp(const struct attn_tile *tile) {
     float logs[ATTN_MAX_ROWS];
     attn_table_elementary(problem->table)->log(tile->sum, logs, tile->rows);
     for (size_t r = 0; r < tile->rows; r++)
-        problem->options->log_sum_exp[attn_tile_dense_row(tile, r)] =
-            tile->sum[r] == 0.0f ? -INFINITY : tile->max[r] + logs[r];
+        *attn_tile_row_of(tile, r, &problem->log_sum_exp) = tile->sum[r] == 0.0f ? -INFINITY : tile->max[r] + logs[r];
 }
 
 void attn_output_write(struct attn_tile *tile) {

@@ -15,16 +15,17 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     return use_if(options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE) |
            use_if(options->valid.kind == ATTN_VALID_PER_ROW, ATTN_USE_VALID_PER_ROW) |
-           use_if(options->starts, ATTN_USE_STARTS) | use_if(options->causal != ATTN_CAUSAL_NONE, ATTN_USE_CAUSAL) |
+           use_if(attn_ints_given(&options->starts), ATTN_USE_STARTS) | use_if(options->causal, ATTN_USE_CAUSAL) |
            use_if(options->window_left > 0, ATTN_USE_WINDOW_LEFT) |
            use_if(options->window_right > 0, ATTN_USE_WINDOW_RIGHT) | use_if(options->mask.data, ATTN_USE_MASK) |
            use_if(options->bias.data, ATTN_USE_BIAS) | use_if(options->soft_cap > 0.0f, ATTN_USE_SOFT_CAP) |
            use_if(options->alibi, ATTN_USE_ALIBI) | use_if(options->sinks, ATTN_USE_SINKS) |
            use_if(options->empty == ATTN_EMPTY_MEAN, ATTN_USE_EMPTY_MEAN) | use_if(options->rotary, ATTN_USE_ROTARY) |
-           use_if(options->dropout > 0.0f, ATTN_USE_DROPOUT) | use_if(options->weights, ATTN_USE_WEIGHTS) |
-           use_if(options->scores, ATTN_USE_SCORES) | use_if(options->log_sum_exp, ATTN_USE_LOG_SUM_EXP) |
-           use_if(problem->q_cu, ATTN_USE_PACKED_ROWS) | use_if(problem->kv_cu, ATTN_USE_PACKED_KEYS) |
-           use_if(problem->cache, ATTN_USE_CACHE);
+           use_if(options->dropout > 0.0f, ATTN_USE_DROPOUT) | use_if(options->weights.data, ATTN_USE_WEIGHTS) |
+           use_if(options->scores.data, ATTN_USE_SCORES) | use_if(options->scores_hidden, ATTN_USE_SCORES_HIDDEN) |
+           use_if(options->log_sum_exp.data, ATTN_USE_LOG_SUM_EXP) |
+           use_if(attn_ints_given(&problem->q_cu), ATTN_USE_PACKED_ROWS) |
+           use_if(attn_ints_given(&problem->kv_cu), ATTN_USE_PACKED_KEYS) | use_if(problem->cache, ATTN_USE_CACHE);
 }
 
 /* The uses that tiles of query rows support on every path. */
@@ -38,11 +39,11 @@ static const struct {
 } paths[ATTN_PATHS] = {
     [ATTN_PATH_SMALL] = {"small", ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL |
                                       ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS},
-    [ATTN_PATH_CACHED] = {"cached", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_CACHE},
-    [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES},
+    [ATTN_PATH_CACHED] = {"cached", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_CACHE | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_STREAMED] = {"streamed", USE_TILES | ATTN_USE_ROTARY},
-    [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_TILES | ATTN_USE_ROTARY},
-    [ATTN_PATH_PACK_ALL] = {"pack_all", USE_TILES | ATTN_USE_ROTARY},
+    [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_PACK_ALL] = {"pack_all", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_SCORES_HIDDEN},
 };
 
 const char *attn_path_name(enum attn_path path) {
@@ -70,7 +71,7 @@ static bool supports(enum attn_path path, const struct attn_plan *plan) {
 #define UNEVEN_SHARED 6
 
 static size_t threads_of(const struct attn_problem *problem) {
-    return attn_threads(problem->options->parallel);
+    return attn_threads(problem->parallel);
 }
 
 /* Nanoseconds of one thread. A ring's length grows without end, but it holds no more keys than its capacity. */
@@ -83,7 +84,7 @@ static double time_of(const struct attn_problem *problem) {
 }
 
 static size_t tasks_for(const struct attn_problem *problem, size_t items) {
-    return attn_min(attn_threads_for(problem->options->parallel, time_of(problem) / UNEVEN), items);
+    return attn_min(attn_threads_for(problem->parallel, time_of(problem) / UNEVEN), items);
 }
 
 /* ---- Few keys ---- */

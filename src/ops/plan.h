@@ -31,7 +31,8 @@ enum {
     ATTN_USE_PACKED_ROWS = 1 << 17, /* query rows of sequences without padding */
     ATTN_USE_PACKED_KEYS = 1 << 18,
     ATTN_USE_CACHE = 1 << 19,
-    ATTN_USE_COUNT = 20
+    ATTN_USE_SCORES_HIDDEN = 1 << 20,
+    ATTN_USE_COUNT = 21
 };
 
 #define ATTN_USE_MASKS (ATTN_USE_MASK | ATTN_USE_BIAS)

@@ -20,9 +20,12 @@ struct attn_problem {
     float scale;
     attn_tensor q, k, v;
     attn_tensor_out o;
-    const int64_t *q_cu, *kv_cu; /* NULL, or where packed sequences begin */
+    /* The options' outputs with their strides resolved, once the data has been checked. */
+    attn_tensor_out weights, scores, log_sum_exp;
+    attn_ints q_cu, kv_cu; /* where packed sequences begin, if they are */
     const struct attn_cache *cache;
     const attn_options *options;
+    const attn_parallel *parallel;
 
     struct attn_plan plan; /* made by attn_plan_make, then const */
 };

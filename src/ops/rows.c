@@ -11,7 +11,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
                     ? attn_row_interval(problem, &tile->sequence, tile->b, row->row)
                     : tile->every_row;
     row->takes_mean = false;
-    row->masks = (struct attn_row_masks){NULL, NULL};
+    row->masks = (struct attn_row_masks){0};
     if (!attn_tile_uses(tile, ATTN_USE_LOGITS))
         return;
     if (attn_tile_uses(tile, ATTN_USE_MASKS))
@@ -19,7 +19,7 @@ static void describe_row(struct attn_tile *tile, struct attn_tile_row *row) {
     if (options->empty == ATTN_EMPTY_ZERO || options->sinks)
         return;
     for (size_t key = row->keys.begin; key < row->keys.end; key++)
-        if (attn_masks_leave(&row->masks, key))
+        if (attn_masks_leave(options, &row->masks, key))
             return;
     row->takes_mean = true;
     row->keys = (struct attn_interval){tile->sequence.oldest, tile->sequence.kv_len};
@@ -95,9 +95,8 @@ void attn_rows_take(struct attn_tile *tile, size_t index) {
 /* ---- Queries ---- */
 
 static const float *query_at(const struct attn_tile *tile, size_t head, size_t row) {
-    const attn_tensor *q = &tile->problem->q;
-    return q->data + (tile->problem->q_cu ? 0 : tile->b) * q->batch_stride + head * q->head_stride +
-           (tile->sequence.q_row + row) * q->row_stride;
+    size_t batch = attn_ints_given(&tile->problem->q_cu) ? 0 : tile->b;
+    return attn_row_at(&tile->problem->q, batch, head, tile->sequence.q_row + row);
 }
 
 /* Prefetches the queries of the head's next tile: the processor would wait for them line by line. */
@@ -127,12 +126,12 @@ static void scale_queries(const struct attn_tile *tile) {
 static void rotate_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
-    int64_t offset = options->rotary_offsets ? options->rotary_offsets[tile->b] : 0;
+    int64_t offset = attn_ints_or_0(&options->rotary_offsets, tile->b);
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
         const float *x = query_at(tile, row->head, row->row);
         float *query = tile->scratch.query + r * problem->head_size;
-        if (!row->takes_mean && row->keys.begin < row->keys.end) {
+        if (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) || (!row->takes_mean && row->keys.begin < row->keys.end)) {
             size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
             attn_rotary_rotate(tile->attention, options->rotary, position, x, problem->head_size, query);
             x = query;

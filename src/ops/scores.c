@@ -86,22 +86,23 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
 
 /* ---- Logits ---- */
 
-/* Copies the logits of visible keys to dense [batch, heads, q_len, kv_len], where hidden keys keep their -inf. Rows
- * that take the mean see no key: they have weights (of_means), but no logits. */
-static void copy_scores(const struct attn_tile *tile, const struct attn_block *block, float *to, bool of_means) {
+/* Copies the logits of visible keys to [batch, heads, q_len, kv_len], where hidden keys keep their -inf. Rows that take
+ * the mean see no key: they have weights (of_means), but no logits. */
+static void copy_scores(const struct attn_tile *tile, const struct attn_block *block, const attn_tensor_out *to,
+                        bool of_means) {
     for (size_t r = 0; r < tile->rows; r++) {
         const struct attn_tile_row *row = &tile->row[r];
-        float *logits = to + attn_tile_dense_row(tile, r) * tile->problem->kv_len + block->begin;
+        float *logits = attn_tile_row_of(tile, r, to) + block->begin * to->col_stride;
         for (size_t c = block->lo[r]; c < block->hi[r]; c++)
-            if (row->takes_mean ? of_means : attn_masks_leave(&row->masks, block->begin + c))
-                logits[c] = attn_block_scores(block, r)[c];
+            if (row->takes_mean ? of_means : attn_masks_leave(tile->problem->options, &row->masks, block->begin + c))
+                logits[c * to->col_stride] = attn_block_scores(block, r)[c];
     }
 }
 
 static void copy_stage(const struct attn_tile *tile, const struct attn_block *block, attn_score_stage stage) {
     const attn_options *options = tile->problem->options;
-    if (options->scores && options->score_stage == stage)
-        copy_scores(tile, block, options->scores, false);
+    if (options->scores.data && options->score_stage == stage && !options->scores_hidden)
+        copy_scores(tile, block, &tile->problem->scores, false);
 }
 
 /* Row by row its own columns only: columns that no row of a part sees hold no product. */
@@ -151,19 +152,45 @@ static void add_biases(const struct attn_tile *tile, const struct attn_block *bl
 
 /* Options that change logits, or copy them out, between the product and the softmax. */
 static void apply_options(const struct attn_tile *tile, const struct attn_block *block) {
-    const attn_options *options = tile->problem->options;
     copy_stage(tile, block, ATTN_SCORE_RAW);
     if (attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
         cap_logits(tile, block);
     copy_stage(tile, block, ATTN_SCORE_CAPPED);
     add_biases(tile, block);
     copy_stage(tile, block, ATTN_SCORE_MASKED);
-    if (options->weights)
-        copy_scores(tile, block, options->weights, true);
+    if (attn_tile_uses(tile, ATTN_USE_WEIGHTS))
+        copy_scores(tile, block, &tile->problem->weights, true);
 }
 
 void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     multiply_parts(tile, block, joined);
     for (size_t i = 0; attn_tile_uses(tile, ATTN_USE_LOGITS) && i < joined; i++)
         apply_options(tile, &block[i]);
+}
+
+/* ---- Logits of hidden keys ---- */
+
+/* Of one block, which begins at a multiple of the store's unit. Keys before `begin` are not there. */
+static void write_logits(const struct attn_tile *tile, size_t begin, size_t first, size_t end) {
+    const struct attn_problem *problem = tile->problem;
+    const attn_options *options = problem->options;
+    const attn_tensor_out *to = &problem->scores;
+    multiply_keys(tile, (struct query_rows){tile->rows, tile->scratch.query, tile->scratch.scores, ATTN_SCORE_STRIDE},
+                  first, end);
+    for (size_t r = 0; r < tile->rows; r++) {
+        float *logits = tile->scratch.scores + r * ATTN_SCORE_STRIDE, *row = attn_tile_row_of(tile, r, to);
+        if (options->score_stage == ATTN_SCORE_CAPPED && attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
+            tile->attention->soft_cap(logits, end - first, options->soft_cap, 1.0f / options->soft_cap);
+        for (size_t key = begin; key < end; key++)
+            row[key * to->col_stride] = logits[key - first];
+    }
+}
+
+void attn_scores_write_hidden(const struct attn_tile *tile, size_t begin, size_t end) {
+    begin = attn_max(begin, tile->sequence.oldest);
+    end = attn_min(end, tile->sequence.kv_len);
+    for (size_t next; begin < end; begin = next) {
+        next = attn_min((begin / ATTN_BLOCK + 1) * ATTN_BLOCK, end);
+        write_logits(tile, begin, begin - begin % tile->k.store->unit, next);
+    }
 }

@@ -8,4 +8,8 @@
  * columns may hold anything. Copies logits to the caller where asked for. */
 void attn_scores_compute(const struct attn_tile *tile, const struct attn_block *block, size_t joined);
 
+/* Copies the logits of keys begin .. end - 1, hidden or not, to the caller; of those that the sequence has. `begin` is
+ * 0 or a multiple of ATTN_SPAN. */
+void attn_scores_write_hidden(const struct attn_tile *tile, size_t begin, size_t end);
+
 #endif

@@ -47,10 +47,11 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
                                                             const struct piece *piece, void *scratch) {
     const attn_tensor *q = &problem->q, *k = &problem->k, *v = &problem->v;
     const attn_tensor_out *o = &problem->o;
-    size_t q_batch = problem->q_cu ? 0 : piece->b, kv_batch = problem->kv_cu ? 0 : piece->b;
+    size_t q_batch = attn_ints_given(&problem->q_cu) ? 0 : piece->b;
+    size_t kv_batch = attn_ints_given(&problem->kv_cu) ? 0 : piece->b;
     size_t query_head = piece->head * problem->group, heads = piece->kv_heads * problem->group;
     size_t row = sequence->q_row + piece->row, key = sequence->kv_row;
-    float *out = o->data + q_batch * o->batch_stride + query_head * o->head_stride + row * o->row_stride;
+    float *out = attn_row_out_at(o, q_batch, query_head, row);
     struct visible visible;
     count_visible(problem, sequence, piece->b, piece->row, piece->rows, &visible);
     if (visible.most == 0) { /* then the caller need not have given a pointer to keys */
@@ -58,28 +59,27 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
         return;
     }
     attn_table_small(problem->table)
-        ->run(&(struct attn_small_args){
-            .heads = heads,
-            .group = problem->group,
-            .rows = piece->rows,
-            .keys = visible.most,
-            .hi = visible.least < visible.most ? visible.keys : NULL,
-            .head_size = problem->head_size,
-            .value_size = problem->value_size,
-            .scale = problem->scale,
-            .q = q->data + q_batch * q->batch_stride + query_head * q->head_stride + row * q->row_stride,
-            .k = k->data + kv_batch * k->batch_stride + piece->head * k->head_stride + key * k->row_stride,
-            .v = v->data + kv_batch * v->batch_stride + piece->head * v->head_stride + key * v->row_stride,
-            .q_head_stride = q->head_stride,
-            .q_row_stride = q->row_stride,
-            .k_head_stride = k->head_stride,
-            .k_row_stride = k->row_stride,
-            .v_head_stride = v->head_stride,
-            .v_row_stride = v->row_stride,
-            .o = out,
-            .o_head_stride = o->head_stride,
-            .o_row_stride = o->row_stride,
-            .scratch = scratch});
+        ->run(&(struct attn_small_args){.heads = heads,
+                                        .group = problem->group,
+                                        .rows = piece->rows,
+                                        .keys = visible.most,
+                                        .hi = visible.least < visible.most ? visible.keys : NULL,
+                                        .head_size = problem->head_size,
+                                        .value_size = problem->value_size,
+                                        .scale = problem->scale,
+                                        .q = attn_row_at(q, q_batch, query_head, row),
+                                        .k = attn_row_at(k, kv_batch, piece->head, key),
+                                        .v = attn_row_at(v, kv_batch, piece->head, key),
+                                        .q_head_stride = q->head_stride,
+                                        .q_row_stride = q->row_stride,
+                                        .k_head_stride = k->head_stride,
+                                        .k_row_stride = k->row_stride,
+                                        .v_head_stride = v->head_stride,
+                                        .v_row_stride = v->row_stride,
+                                        .o = out,
+                                        .o_head_stride = o->head_stride,
+                                        .o_row_stride = o->row_stride,
+                                        .scratch = scratch});
 }
 
 static inline __attribute__((always_inline)) void run_chunk(const struct attn_problem *problem, size_t b, size_t chunk,
@@ -124,7 +124,7 @@ void attn_op_small(const struct attn_problem *problem, char *memory) {
     if (tasks > 1) { /* then attn_small_items has seen that the products below fit */
         size_t pieces = problem->batch * small.chunks;
         small.parts = pieces / ITEMS_PER_TASK >= tasks ? 1 : attn_min(problem->kv_heads, tasks);
-        attn_for_each(problem->options->parallel, tasks, pieces * small.parts, run_part, &small);
+        attn_for_each(problem->parallel, tasks, pieces * small.parts, run_part, &small);
         return;
     }
     for (size_t b = 0; b < problem->batch; b++)

@@ -23,11 +23,11 @@ static void softmax_row(const struct softmax *softmax, size_t row) {
     const attn_softmax_args *args = softmax->args;
     size_t b = row / args->rows, i = row % args->rows;
     size_t valid = attn_valid_len(&args->valid, b, i, args->rows, args->cols);
-    float *y = args->y + b * args->y_batch_stride + i * args->y_row_stride;
+    float *y = attn_row_out_at(&args->y, b, 0, i);
     if (valid == 0)
         empty_row(args, y);
     else
-        softmax->kernel->row(args->x + b * args->x_batch_stride + i * args->x_row_stride, valid, args->cols, y);
+        softmax->kernel->row(attn_row_at(&args->x, b, 0, i), valid, args->cols, y);
 }
 
 static void softmax_rows(const void *arg, size_t item, size_t task) {

@@ -68,10 +68,17 @@ static void take_span(struct attn_tile *tile, bool first, const struct attn_part
     }
 }
 
+/* What the outputs have for keys begin .. end - 1 before blocks fill in what rows see. */
+static void begin_outputs(const struct attn_tile *tile, size_t begin, size_t end) {
+    attn_output_hide(tile, begin, end);
+    if (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN))
+        attn_scores_write_hidden(tile, begin, end);
+}
+
 void attn_spans_run(struct attn_tile *tile) {
     size_t first = tile->keys.begin / ATTN_SPAN, span = first;
     attn_rows_take_queries(tile);
-    attn_output_hide(tile, 0, tile->problem->kv_len);
+    begin_outputs(tile, 0, tile->problem->kv_len);
     do {
         run_span(tile, span);
         take_span(tile, span == first,
@@ -84,7 +91,7 @@ void attn_spans_run_one(struct attn_tile *tile, size_t span, size_t index) {
     struct attn_partial partial = attn_partial_at(tile->problem, tile->workspace, index);
     bool last = span + 1 == tile->problem->plan.spans; /* also hides the keys behind the longest sequence */
     attn_rows_take_queries(tile);
-    attn_output_hide(tile, span * ATTN_SPAN, last ? tile->problem->kv_len : (span + 1) * ATTN_SPAN);
+    begin_outputs(tile, span * ATTN_SPAN, last ? tile->problem->kv_len : (span + 1) * ATTN_SPAN);
     float *own = tile->scratch.span_output;
     tile->scratch.span_output = partial.output;
     run_span(tile, span);

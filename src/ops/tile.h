@@ -67,10 +67,9 @@ static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {
     return tile->problem->plan.uses & uses;
 }
 
-/* Index of row r in [batch, heads, q_len]. */
-static inline size_t attn_tile_dense_row(const struct attn_tile *tile, size_t r) {
-    const struct attn_problem *problem = tile->problem;
-    return (tile->b * problem->heads + tile->row[r].head) * problem->q_len + tile->row[r].row;
+/* Row r of an output [batch, heads, q_len, ...]. */
+static inline float *attn_tile_row_of(const struct attn_tile *tile, size_t r, const attn_tensor_out *y) {
+    return attn_row_out_at(y, tile->b, tile->row[r].head, tile->row[r].row);
 }
 
 /* How many rows from r on lie at one distance from each other in a tensor: those of one head, or the heads of one

@@ -156,11 +156,13 @@ static void accumulate_parts(const struct attn_tile *tile, const struct attn_blo
 /* One row: a product for each run of consecutive keys that it sees. */
 static void accumulate_seen(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     const struct attn_tile_row *row = &tile->row[r];
+    const attn_options *options = tile->problem->options;
     float *output = tile->scratch.span_output + r * tile->problem->plan.output_stride;
     size_t hi = block->hi[r];
     tile->attention->scale(1, tile->problem->value_size, output, 0, block->rescale[r], output, 0);
     for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
-        for (end = c; end < hi && (row->takes_mean || attn_masks_leave(&row->masks, block->begin + end)); end++)
+        for (end = c; end < hi && (row->takes_mean || attn_masks_leave(options, &row->masks, block->begin + end));
+             end++)
             ;
         multiply_values(tile, block, r, 1, c, end, (struct so_far){.exists = true});
     }

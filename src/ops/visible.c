@@ -15,36 +15,49 @@ static size_t clamped(int64_t x, size_t most) {
     return x <= 0 ? 0 : (uint64_t)x < most ? (size_t)x : most;
 }
 
-static int64_t first_position(const attn_options *options, size_t q_len, size_t kv_len) {
-    if (options->causal == ATTN_CAUSAL_TOP_LEFT)
+size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
+    if (valid->kind == ATTN_VALID_ALL)
+        return keys;
+    bool per_row = valid->kind == ATTN_VALID_PER_ROW, dense = (valid->batch_stride | valid->row_stride) == 0;
+    size_t at = dense ? (per_row ? b * rows + i : b) : b * valid->batch_stride + (per_row ? i * valid->row_stride : 0);
+    return clamped(attn_ints_at(&valid->lens, at), keys);
+}
+
+static int64_t offset_of(const attn_options *options, size_t b) {
+    const attn_ints *offsets = &options->position_offsets;
+    return attn_ints_given(offsets) ? attn_ints_at(offsets, b) : options->position_offset;
+}
+
+static int64_t first_position(const attn_options *options, size_t b, size_t q_len, size_t kv_len) {
+    switch (options->position) {
+    case ATTN_POSITION_TOP_LEFT:
         return 0;
-    if (options->causal == ATTN_CAUSAL_OFFSET)
-        return options->causal_offset;
+    case ATTN_POSITION_OFFSET:
+        return offset_of(options, b);
+    case ATTN_POSITION_VALID_END: /* there are no lengths for each row: the check refused them */
+        return (int64_t)attn_valid_len(&options->valid, b, 0, q_len, kv_len) - (int64_t)q_len;
+    case ATTN_POSITION_BOTTOM_RIGHT:
+        break;
+    }
     return (int64_t)kv_len - (int64_t)q_len;
 }
 
 struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t b) {
     struct attn_sequence s = {.q_len = problem->q_len, .kv_len = problem->kv_len};
-    if (problem->q_cu) {
-        s.q_row = (size_t)problem->q_cu[b];
-        s.q_len = (size_t)problem->q_cu[b + 1] - s.q_row;
+    if (attn_ints_given(&problem->q_cu)) {
+        s.q_row = (size_t)attn_ints_at(&problem->q_cu, b);
+        s.q_len = (size_t)attn_ints_at(&problem->q_cu, b + 1) - s.q_row;
     }
-    if (problem->kv_cu) {
-        s.kv_row = (size_t)problem->kv_cu[b];
-        s.kv_len = (size_t)problem->kv_cu[b + 1] - s.kv_row;
+    if (attn_ints_given(&problem->kv_cu)) {
+        s.kv_row = (size_t)attn_ints_at(&problem->kv_cu, b);
+        s.kv_len = (size_t)attn_ints_at(&problem->kv_cu, b + 1) - s.kv_row;
     }
     if (problem->cache) {
         s.kv_len = problem->cache->lengths[b];
         s.oldest = problem->cache->oldest[b];
     }
-    s.position = first_position(problem->options, s.q_len, s.kv_len);
+    s.position = first_position(problem->options, b, s.q_len, s.kv_len);
     return s;
-}
-
-size_t attn_valid_len(const attn_valid_lens *valid, size_t b, size_t i, size_t rows, size_t keys) {
-    if (valid->kind == ATTN_VALID_ALL)
-        return keys;
-    return clamped(valid->lens[valid->kind == ATTN_VALID_PER_ROW ? b * rows + i : b], keys);
 }
 
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
@@ -52,11 +65,15 @@ struct attn_interval attn_row_interval(const struct attn_problem *problem, const
     const attn_options *options = problem->options;
     int64_t position = sum(sequence->position, (int64_t)i);
     size_t begin = sequence->oldest, end = attn_valid_len(&options->valid, b, i, problem->q_len, sequence->kv_len);
-    if (options->starts) {
-        size_t start = clamped(options->starts[b], sequence->kv_len);
+    if (attn_ints_given(&options->starts)) {
+        size_t start = clamped(attn_ints_at(&options->starts, b), sequence->kv_len);
         begin = start > begin ? start : begin;
     }
-    if (options->causal != ATTN_CAUSAL_NONE)
+    if (options->mask_len > 0)
+        end = attn_min(end, options->mask_len);
+    if (options->bias_len > 0)
+        end = attn_min(end, options->bias_len);
+    if (options->causal)
         end = clamped(sum(position, 1), end);
     if (options->window_left > 0) { /* i is added last: position + i may saturate, and the window would be misplaced */
         size_t left =
@@ -80,7 +97,7 @@ struct attn_interval attn_sequence_interval(const struct attn_problem *problem, 
                                             size_t b) {
     const attn_options *options = problem->options;
     struct attn_interval all = {0, 0};
-    if (options->empty == ATTN_EMPTY_MEAN && !options->sinks)
+    if ((options->empty == ATTN_EMPTY_MEAN && !options->sinks) || options->scores_hidden)
         return (struct attn_interval){sequence->oldest, sequence->kv_len};
     if (sequence->q_len == 0)
         return all;
@@ -101,9 +118,10 @@ bool attn_positions_exist(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_sequence s = attn_sequence_of(problem, b);
-        int64_t offset = options->rotary_offsets ? options->rotary_offsets[b] : 0;
+        int64_t offset = attn_ints_or_0(&options->rotary_offsets, b);
         for (size_t i = 0; i < s.q_len; i++) {
-            struct attn_interval seen = attn_row_interval(problem, &s, b, i);
+            struct attn_interval seen = options->scores_hidden ? (struct attn_interval){s.oldest, s.kv_len}
+                                                               : attn_row_interval(problem, &s, b, i);
             int64_t position = sum(sum(s.position, offset), (int64_t)i);
             if (seen.begin == seen.end)
                 continue;
@@ -133,13 +151,13 @@ bool attn_ring_holds(const struct attn_problem *problem) {
 }
 
 struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size_t b, size_t head, size_t i) {
-    const attn_mask *mask = &problem->options->mask;
-    const attn_tensor *bias = &problem->options->bias;
+    const attn_tensor *mask = &problem->options->mask, *bias = &problem->options->bias;
     struct attn_row_masks masks = {NULL, NULL};
     if (mask->data)
-        masks.mask = mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
+        masks.mask =
+            (const uint8_t *)mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
     if (bias->data)
-        masks.bias = bias->data + b * bias->batch_stride + head * bias->head_stride + i * bias->row_stride;
+        masks.bias = attn_row_at(bias, b, head, i);
     return masks;
 }
 

@@ -27,19 +27,20 @@ struct attn_sequence attn_sequence_of(const struct attn_problem *problem, size_t
 struct attn_interval attn_row_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                        size_t b, size_t i);
 
-/* Encloses what the rows of sequence `b` see or, where asked for, average over: no key or value elsewhere is read. */
+/* Encloses what the rows of sequence `b` see or, where asked for, average over or have logits of: no key or value
+ * elsewhere is read. */
 struct attn_interval attn_sequence_interval(const struct attn_problem *problem, const struct attn_sequence *sequence,
                                             size_t b);
 
-/* Whether the rotary table has the positions of all query rows that see keys and, where keys come as tensors, of those
- * keys. */
+/* Whether the rotary table has the positions of all query rows that see keys, or have logits of them, and, where keys
+ * come as tensors, of those keys. */
 bool attn_positions_exist(const struct attn_problem *problem);
 
 /* Whether the ring still has the keys that query rows see: all of them for rows with a window to the left, at least one
  * for other rows. A row that has lost its keys would silently give the result of a row that sees none. */
 bool attn_ring_holds(const struct attn_problem *problem);
 
-/* The masks of one query row, from key 0 on; NULL for none. */
+/* The masks of one query row, at key 0; NULL for none. Keys lie the options' col_stride apart. */
 struct attn_row_masks {
     const uint8_t *mask;
     const float *bias;
@@ -55,9 +56,21 @@ enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n);
 /* Whether an additive mask is -inf for all n keys. */
 bool attn_bias_hides_all(const float *bias, size_t n);
 
-/* Whether the masks of a row leave key `key` visible. */
-static inline bool attn_masks_leave(const struct attn_row_masks *masks, size_t key) {
-    return (!masks->mask || masks->mask[key]) && (!masks->bias || masks->bias[key] != -__builtin_inff());
+/* Whether the masks of a row leave key `key` visible; a key that they do not reach is for intervals to hide. */
+static inline bool attn_masks_leave(const attn_options *options, const struct attn_row_masks *masks, size_t key) {
+    if (masks->mask && (masks->mask[key * options->mask.col_stride] == 0) == (options->mask_hides == 0))
+        return false;
+    return !masks->bias || masks->bias[key * options->bias.col_stride] != -__builtin_inff();
+}
+
+/* Whether a row's part of a mask must be copied for kernels, which take bytes that are true where a key is visible, and
+ * floats, side by side. */
+static inline bool attn_mask_is_copied(const attn_options *options) {
+    return options->mask.data && (options->mask.col_stride != 1 || options->mask_hides);
+}
+
+static inline bool attn_bias_is_copied(const attn_options *options) {
+    return options->bias.data && options->bias.col_stride != 1;
 }
 
 #endif

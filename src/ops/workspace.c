@@ -1,5 +1,7 @@
 #include "ops/workspace.h"
 
+#include "ops/visible.h"
+
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
     size_t row = sizeof *scratch->query * plan->tile_rows;
@@ -8,6 +10,10 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
     scratch->output = attn_arena_take(arena, plan->output_stride, row);
     scratch->span_output = attn_arena_take(arena, plan->output_stride, row);
+    if (attn_mask_is_copied(problem->options))
+        scratch->mask = attn_arena_take(arena, ATTN_BLOCK, plan->tile_rows);
+    if (attn_bias_is_copied(problem->options))
+        scratch->bias = attn_arena_take(arena, ATTN_BLOCK, row);
     if (plan->uses & ATTN_USE_ROTARY)
         scratch->rotated = attn_arena_take(arena, problem->head_size, sizeof *scratch->rotated * ATTN_MAX_COLS);
     if (plan->path != ATTN_PATH_STREAMED)

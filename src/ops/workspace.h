@@ -10,6 +10,8 @@ struct attn_scratch {
     float *scores;               /* [rows][ATTN_SCORE_STRIDE] */
     float *lanes;                /* [rows][ATTN_LANES] */
     float *output, *span_output; /* [rows][output_stride]: of all spans so far, of this one */
+    uint8_t *mask;               /* [rows][ATTN_BLOCK]: see attn_mask_is_copied */
+    float *bias;                 /* likewise */
     float *rotated;              /* with rotary: see attn_key_rows */
     struct attn_store block;     /* of one block of keys, where streamed */
 };

@@ -55,7 +55,33 @@ VECTOR_KERNELS(avx512, __attribute__((target("avx512f"))), 64, SIXTEEN, "v", "vf
 #define SCALAR_REGISTER "x"
 #elif defined(__aarch64__)
 VECTOR_KERNELS(neon, , 16, SIXTEEN, "w", "fmla %0.4s, %1.4s, %2.4s")
-#define SCALAR_REGISTER "w"
+
+/* This file is compiled without SVE, so the compiler keeps nothing in its registers: loops are assembler as a whole. */
+#define SVE_FMA(i, a, b)  "fmla z" #i ".s, p0/m, " a ".s, " b ".s\n"
+#define SVE_LOAD(i, from) "ldr z" #i ", [" from ", #" #i ", mul vl]\n"
+
+void fma_sve256(std::size_t rounds) {
+    asm volatile(".arch_extension sve\n"
+                 "ptrue p0.s\n"
+                 "fmov z30.s, #1.0\n"
+                 "fmov z31.s, #0.5\n"
+                 "1:\n" SIXTEEN(SVE_FMA, "z30", "z31") "subs %0, %0, #1\n"
+                                                       "b.ne 1b\n"
+                 : "+r"(rounds)
+                 :
+                 : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14",
+                   "v15", "v30", "v31");
+}
+
+void read_sve256(const char *data, std::size_t bytes) {
+    for (std::size_t offset = 0; offset < bytes; offset += 8 * 32)
+        asm volatile(".arch_extension sve\n" EIGHT(SVE_LOAD, "%0")
+                     :
+                     : "r"(data + offset)
+                     : "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7");
+}
+
+#define SCALAR_REGISTER   "w"
 #else
 #define SCALAR_REGISTER "m"
 #endif
@@ -97,6 +123,7 @@ constexpr probe probes[] = {
     {ATTN_ISA_AVX512, 16 * 16, fma_avx512, read_avx512},
 #elif defined(__aarch64__)
     {ATTN_ISA_NEON, 16 * 4, fma_neon, read_neon},
+    {ATTN_ISA_SVE256, 16 * 8, fma_sve256, read_sve256},
 #endif
 };
 

@@ -19,7 +19,7 @@ LABELS = {
     "libm": "libm",
     "memcpy": "memcpy",
 }
-ISA_LABELS = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
+ISA_LABELS = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "NEON", "sve256": "SVE256"}
 COLOURS = {
     "ours": "#d1495b",
     "onednn": "#2e6f95",

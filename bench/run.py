@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 MIB = 1 << 20
 NOISE = 0.03
-WIDEST_FIRST = ["avx512", "avx2", "neon"]
+WIDEST_FIRST = ["avx512", "avx2", "sve256", "neon"]
 
 # Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -35,7 +35,8 @@ ISA_ENVIRONMENT = {
         "OPENBLAS_CORETYPE": "Haswell",
         "ATEN_CPU_CAPABILITY": "avx2",
     },
-    "neon": {},
+    "neon": {"ATTN_MAX_ISA": "neon"},
+    "sve256": {},
 }
 COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_cache)?/dec_)")
 

@@ -4,6 +4,7 @@
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #endif
 
 #define BIT(n) (UINT32_C(1) << (n))
@@ -34,6 +35,10 @@
 /* AT_HWCAP */
 #define FP    BIT(0)
 #define ASIMD BIT(1)
+#define SVE   BIT(22)
+
+/* Of what prctl says of SVE, the bytes of a register. */
+#define SVE_BYTES 0xffff
 
 static bool all_set(uint64_t value, uint64_t bits) {
     return (value & bits) == bits;
@@ -59,6 +64,8 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
         return supports_avx512(registers);
     case ATTN_ISA_NEON:
         return all_set(registers->hwcap, ASIMD);
+    case ATTN_ISA_SVE256:
+        return all_set(registers->hwcap, ASIMD | SVE) && registers->sve_bytes == 256 / 8;
     case ATTN_ISA_BEST:
     case ATTN_ISA_COUNT:
         break;
@@ -98,7 +105,12 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
 }
 #elif defined(__aarch64__) && defined(__linux__)
 void attn_cpu_read(struct attn_cpu_registers *registers) {
-    *registers = (struct attn_cpu_registers){.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
+    struct attn_cpu_registers r = {.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
+#ifdef PR_SVE_GET_VL /* the length is the choice of the system and the thread: no bit says it */
+    int sve = all_set(r.hwcap, SVE) ? prctl(PR_SVE_GET_VL) : 0;
+    r.sve_bytes = sve > 0 ? (uint64_t)sve & SVE_BYTES : 0;
+#endif
+    *registers = r;
 }
 #elif defined(__aarch64__)
 /* Every AArch64 that macOS, Windows and the BSDs run on has them. */

@@ -14,6 +14,7 @@ struct attn_cpu_registers {
     uint32_t leaf7_1_eax;                     /* the same, subleaf 1; 0 where there is none */
     uint64_t xcr0;                            /* XGETBV 0; 0 where leaf 1 lacks OSXSAVE: the instruction would trap */
     uint64_t hwcap, hwcap2;                   /* AArch64: AT_HWCAP, AT_HWCAP2; outside Linux what every AArch64 has */
+    uint64_t sve_bytes;                       /* of an SVE register in this thread; 0 without SVE and outside Linux */
 };
 
 /* Reads the processor that the calling thread runs on. */

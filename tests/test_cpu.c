@@ -86,6 +86,8 @@ static const struct attn_cpu_registers zen5 = {.max_leaf = 0x10,
 /* Arm: FP and ASIMD are bits 0 and 1. */
 static const struct attn_cpu_registers cortex_a53 = {.hwcap = 0xff};
 static const struct attn_cpu_registers neoverse_n1 = {.hwcap = 0x10119fff};
+/* SVE is bit 22. */
+static const struct attn_cpu_registers neoverse_v1 = {.hwcap = 0x10519fff, .sve_bytes = 32};
 static const struct attn_cpu_registers arm_outside_linux = {.hwcap = 0x3};
 static const struct attn_cpu_registers arm_without_fp = {.hwcap = 0x880};
 
@@ -94,6 +96,7 @@ static const struct attn_cpu_registers arm_without_fp = {.hwcap = 0x880};
 #define AVX2   (SCALAR | 1u << ATTN_ISA_AVX2)
 #define AVX512 (AVX2 | 1u << ATTN_ISA_AVX512)
 #define NEON   (SCALAR | 1u << ATTN_ISA_NEON)
+#define SVE256 (NEON | 1u << ATTN_ISA_SVE256)
 
 static void check(const char *what, struct attn_cpu_registers registers, unsigned isas) {
     test_case("%s", what);
@@ -105,6 +108,11 @@ static void check(const char *what, struct attn_cpu_registers registers, unsigne
 
 static struct attn_cpu_registers with_xcr0(struct attn_cpu_registers registers, uint64_t xcr0) {
     registers.xcr0 = xcr0;
+    return registers;
+}
+
+static struct attn_cpu_registers with_sve_bytes(struct attn_cpu_registers registers, uint64_t bytes) {
+    registers.sve_bytes = bytes;
     return registers;
 }
 
@@ -133,6 +141,10 @@ static void test_processors(void **state) {
     check("Zen 5", zen5, AVX512);
     check("Cortex-A53", cortex_a53, NEON);
     check("Neoverse N1", neoverse_n1, NEON);
+    check("Neoverse V1, SVE of 256 bits", neoverse_v1, SVE256);
+    check("Neoverse V2, SVE of 128 bits", with_sve_bytes(neoverse_v1, 16), NEON);
+    check("A64FX, SVE of 512 bits", with_sve_bytes(neoverse_v1, 64), NEON);
+    check("AArch64 whose system does not save SVE", with_sve_bytes(neoverse_n1, 32), NEON);
     check("AArch64 whose system says nothing", arm_outside_linux, NEON);
     check("Arm without floating point", arm_without_fp, SCALAR);
 }

@@ -102,7 +102,8 @@ static const struct attn_elementary_kernel *sleef(void) {
 
 /* The vector code that this build of the library leaves out: simd/body/elementary.c compiled once more, without
  * SLEEF. */
-extern const struct attn_elementary_kernel test_avx2_elementary, test_avx512_elementary, test_neon_elementary;
+extern const struct attn_elementary_kernel test_avx2_elementary, test_avx512_elementary, test_neon_elementary,
+    test_sve256_elementary;
 
 static const struct attn_elementary_kernel *without_sleef(void) {
     switch (test_isa()) {
@@ -114,6 +115,8 @@ static const struct attn_elementary_kernel *without_sleef(void) {
 #elif defined(__aarch64__)
     case ATTN_ISA_NEON:
         return &test_neon_elementary;
+    case ATTN_ISA_SVE256:
+        return &test_sve256_elementary;
 #endif
     default:
         return &none;

@@ -36,6 +36,7 @@ LIMITS = [
     Limit("neon", "online_softmax", 0, 2, "four exp at once, constants are read back"),
     Limit("neon", "softmax_row", 2, 5, "four exp at once: gcc keeps one of the four sums on the stack; clang: constants"),
     Limit("neon", "exp_array", 2, 2, "four exp at once"),
+    Limit("sve256", "small_softmax", 6, 0, "a loop over keys stores the sums that it leaves behind"),
 ]
 
 # ---- Instructions ----
@@ -129,7 +130,7 @@ class X86:
         return "(" in split(i.operands)[-1]
 
 
-ARM_VECTOR = re.compile(r"\b(?:v\d+\.\d*[bhsd]|[qdsh]\d+\b)")
+ARM_VECTOR = re.compile(r"\b(?:[vz]\d+\.\d*[bhsd]|[qdsh]\d+\b|z\d+\b)")
 ARM_GENERAL = re.compile(r"\b([xw]\d+|sp)\b")
 ARM_MEMORY = re.compile(r"\[((?:sp|x\d+)[^\]]*)\]")
 ARM_KEEPS = re.compile(r"st|cmp|cmn|tst|ccmp|ccmn|fcmp|prfm|nop|b|cb|tb|ret")

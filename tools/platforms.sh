@@ -84,7 +84,7 @@ lto_builds() {
     quietly "$directory.log" configure "$directory" -Db_lto=true -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled &&
         quietly "$directory.log" meson compile -C "$directory" attn:shared_library hashes &&
         src_is_baseline "$(find "$directory" -maxdepth 1 -name 'libattn.so.*' -type f)" || return 1
-    for isa in scalar avx2 avx512 neon; do
+    for isa in scalar avx2 avx512 neon sve256; do
         status=0
         "$directory/tests/hashes" --isa "$isa" --check tests/hashes.txt || status=$?
         [ "$status" = 0 ] || [ "$status" = 77 ] || return 1 # 77: the machine lacks it
@@ -291,6 +291,10 @@ STUB
 #define AT_HWCAP2 26
 unsigned long getauxval(unsigned long);
 STUB
+    cat >"$1/sys/prctl.h" <<'STUB'
+#define PR_SVE_GET_VL 51
+int prctl(int, ...);
+STUB
 }
 
 # compiles_for TARGET ISA FLAG...: clang takes the sources, those of the ISA with its flags, and the public header in C++ too.
@@ -298,7 +302,7 @@ compiles_for() {
     local target=$1 isa=$2 ISA=${2^^} flags=("${@:3}")
     local clang=(clang-16 "--target=$target" -fsyntax-only -nostdlibinc -isystem "$top/stubs" -Iinclude -Isrc -Isimd "-Isimd/$isa"
         -Wall -Wextra -Wconversion -Wshadow -Werror)
-    local built=(-DATTN_BUILT_AVX2=0 -DATTN_BUILT_AVX512=0 -DATTN_BUILT_NEON=0 "-UATTN_BUILT_$ISA" "-DATTN_BUILT_$ISA=1")
+    local built=(-DATTN_BUILT_AVX2=0 -DATTN_BUILT_AVX512=0 -DATTN_BUILT_NEON=0 -DATTN_BUILT_SVE256=0 "-UATTN_BUILT_$ISA" "-DATTN_BUILT_$ISA=1")
     stub_headers "$top/stubs"
     "${clang[@]}" -std=c11 -DATTN_BUILDING "${built[@]}" src/*.c src/{api,ops,ref}/*.c &&
         "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c simd/body/*.c &&
@@ -311,4 +315,5 @@ run_compiled() {
     check "macOS on Arm: syntax" compiles_for arm64-apple-macos11 neon
     check "macOS on x86-64: syntax" compiles_for x86_64-apple-macos11 avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma
     check "Android: syntax" compiles_for aarch64-linux-android24 neon
+    check "Android, SVE: syntax" compiles_for aarch64-linux-android24 sve256 -march=armv8.2-a+sve -msve-vector-bits=256
 }

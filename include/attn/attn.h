@@ -121,11 +121,13 @@ typedef enum attn_isa {
     ATTN_ISA_AVX2,     /* AVX2 and FMA */
     ATTN_ISA_AVX512,   /* AVX-512 F, BW, DQ and VL */
     ATTN_ISA_NEON,     /* AArch64 Advanced SIMD */
+    ATTN_ISA_SVE256,   /* AArch64 SVE where its registers are 256 bits */
     ATTN_ISA_COUNT     /* one more than the last value */
 } attn_isa;
 
-/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, in any case) lowers what
- * ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and ignored.
+/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, sve256, in any case) lowers
+ * what ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and
+ * ignored.
  * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one
  * where the calling thread takes denormal numbers for 0, which changes results; 2, also a line per
  * call, with its sizes, the options in use, the microseconds it took, and any size of 0 that makes

@@ -41,6 +41,13 @@ INLINE vec vec_load(const float *p) {
 INLINE void vec_store(float *p, vec x) {
     vst1q_f32(p, x);
 }
+/* Four floats in each quad; the float at p in the first lane of each, for vec_fma_lane. */
+INLINE vec vec_load_quads(const float *p) {
+    return vec_load(p);
+}
+INLINE vec vec_load_one(const float *p) {
+    return vld1q_lane_f32(p, vec_zero(), 0);
+}
 /* Fetches the line of p[offset], which need not exist. */
 INLINE void vec_prefetch(const float *p, size_t offset) {
     __builtin_prefetch(p + offset);

@@ -1,0 +1,62 @@
+/* exp with the bits of Sleef_finz_expfx_u10sve on every input, inlined: a call would spill the accumulators around it.
+ * SLEEF multiplies by 2^q in two steps, the first of them exact, so that a denormal result is rounded once. Any split of q
+ * with an exact first step gives the same bits. */
+#ifndef ATTN_SVE256_EXP_H
+#define ATTN_SVE256_EXP_H
+
+#include "vec.h"
+
+/* exp(x) = (t + 1) 2^q. */
+INLINE vec vec_exp_steps(vec x, vec q) {
+    vec s = vec_fma(q, vec_set(-0x1.62e4p-1f), x);
+    s = vec_fma(q, vec_set(-0x1.7f7d1cp-20f), s);
+    vec u = vec_set(0x1.a057b4p-13f);
+    u = vec_fma(u, s, vec_set(0x1.6d2d92p-10f));
+    u = vec_fma(u, s, vec_set(0x1.11114cp-7f));
+    u = vec_fma(u, s, vec_set(0x1.5554f4p-5f));
+    u = vec_fma(u, s, vec_set(0x1.555556p-3f));
+    u = vec_fma(u, s, vec_set(0.5f));
+    return vec_fma(vec_mul(s, s), u, s);
+}
+
+INLINE vec vec_exp_exponent(vec x) {
+    return vec_round(vec_mul(x, vec_set(0x1.715476p+0f)));
+}
+
+/* x <= 70, or NaN, whose conversion raises an exception: the search for the maximum has done so already. Everything below -104
+ * gives +0; fmax keeps NaN. The first step is 2^-24. That leaves 2^(q + 24), which for -105 (q is -151) is +0, however numbers are
+ * rounded: an underflow might be rounded up. */
+INLINE vec vec_exp_low(vec x) {
+    x = svmax_f32_x(ALL, x, vec_set(-105.0f));
+    vec q = vec_exp_exponent(x), t = vec_exp_steps(x, q);
+    vec_int power = vec_int_shift_left(vec_int_add(vec_to_int(q), vec_int_set(127 + 24)), 23);
+    return vec_mul(vec_mul(vec_add(t, vec_set(1.0f)), vec_set(0x1p-24f)), vec_from_bits(power));
+}
+
+INLINE void vec_exp_low_each(vec *x, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp_low(x[i]);
+}
+
+/* Where nobody has looked at x: NaN raises no exception. */
+INLINE vec vec_exp_low_quiet(vec x) {
+    vec_mask number = vec_equal(x, x);
+    return vec_select(number, vec_exp_low(vec_select(number, x, vec_zero())), x);
+}
+
+/* Any x; NaN raises no exception. */
+INLINE vec vec_exp(vec x) {
+    vec_mask number = vec_equal(x, x);
+    vec c = svmin_f32_x(ALL, vec_select(number, x, vec_zero()), vec_set(101.0f));
+    c = svmax_f32_x(ALL, c, vec_set(-105.0f));
+    vec q = vec_exp_exponent(c), u = vec_add(vec_exp_steps(c, q), vec_set(1.0f));
+    vec_int e = vec_to_int(q), half = vec_int_shift_right(e, 1), rest = vec_int_sub(e, half);
+    u = vec_from_bits(vec_int_add(vec_bits(u), vec_int_shift_left(half, 23)));
+    vec power = vec_from_bits(vec_int_shift_left(vec_int_add(rest, vec_int_set(127)), 23));
+    return vec_select(number, vec_mul(u, power), x);
+}
+
+INLINE void vec_exp_each(vec *x, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp(x[i]);
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* GEMM for SVE with registers of 256 bits: NEON's tiles, by lanes of each quad, which A is repeated in. Tile 6 x 16 is 12 accumulators,
+ * six registers of A, each four steps of k, and one of B; few rows take four panels. Sizes are NEON's; nobody has measured others. */
+#ifndef ATTN_SVE256_TILE_H
+#define ATTN_SVE256_TILE_H
+
+#include "vec.h"
+
+#define GEMM_NAME "sve256_6x16"
+
+enum { ROWS = 6, COLS = 16, WIDEST = 8 };
+
+/* B's panel block of 256 x 16 floats is 16 KiB: it stays in the smallest L1 while the rows pass; rows x 256 floats of A stay
+ * in L2. Blocks are whole steps of four. */
+enum { K_BLOCK = 256, K_STEP = 4, ROW_BLOCK = 240 };
+
+/* Rows or columns in place that are fetched ahead: the processor does not foresee them where they lie far apart. Rows that tiles
+ * side by side take turns at. Of what is packed nothing is fetched ahead. */
+enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
+
+/* Elements of columns in place that are transposed at a time. */
+enum { DEPTH = 4 };
+
+/* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles. */
+enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
+
+#include "body/gemm_lanes.h"
+
+/* Rows, the widest tile, registers of columns in place: twelve chains or more, but eight of one row. */
+#define EACH_ROW_COUNT(X)         X(1, 8, 2) X(2, 8, 2) X(3, 8, 2) X(4, 4, 2) X(5, 4, 2) X(6, 4, 2)
+#define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
+
+#include "body/gemm_plain.h"
+
+#endif

@@ -25,7 +25,7 @@ enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
 /* Elements of columns in place that are transposed at a time. */
 enum { DEPTH = 4 };
 
-/* A tile begins with a panel, and its registers are full in place; no stride of A asks for lower tiles. */
+/* Registers are full in place; no stride of A asks for lower tiles. */
 enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
 #include "body/gemm_lanes.h"

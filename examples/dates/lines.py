@@ -218,18 +218,28 @@ PATTERNS = [day_first, month_first, joined, iso, dots, slashes, ideographs]
 FREQUENCIES = [30, 22, 10, 10, 10, 14, 4]
 
 
-def date_line(r, impossible=False):
+def year_first(r, year, month, day):
+    name = r.choice([MONTHS[month - 1], MONTHS[month - 1][:3]])
+    return r.choice([f'{year} {name} {day}', f'{year}-{name}-{day:02}', f'{year}/{name}/{day:02}'])
+
+
+# What the model found hard, for it is rare above; all but the first mostly after a day of the week.
+HARD = [year_first, month_first, iso, slashes, dots]
+
+
+def date_line(r, impossible=False, hard=False):
     """A line and its date in ISO 8601."""
-    pattern = r.choices(PATTERNS, FREQUENCIES)[0]
+    pattern = r.choice(HARD) if hard else r.choices(PATTERNS, FREQUENCIES)[0]
     year, month, day = some_day(r, impossible)
-    if pattern in (day_first, month_first, joined):
+    if pattern in (day_first, month_first, joined, year_first):
         while not 1 <= month <= 12 or (impossible and possible(year, month, day)):
             year, month, day = some_day(r, impossible)
     if pattern is slashes:
         text, (month, day) = slashes(r, year, month, day)
     else:
         text = pattern(r, year, month, day)
-    if pattern is not ideographs and pattern is not joined and r.random() < (.3 if pattern in PATTERNS[:2] else .08):
+    weekdays = .7 if hard else .3 if pattern in (day_first, month_first) else .08
+    if pattern not in (ideographs, joined, year_first) and r.random() < weekdays:
         text = weekday(r, year, month, day) + text
     text = r.choice([text, text, str(text).lower(), text.upper()])
     return text, f'{year:04}-{month:02}-{day:02}'
@@ -448,13 +458,14 @@ def no_date_line(r, v, kinds):
             return line
 
 
-def training_line(r, held_out):
-    """A line and its answer, which is empty where the line is to be refused."""
+def training_line(r, held_out, spoilt=.12, hard=0):
+    """A line and its answer, which is empty where the line is to be refused. `spoilt` is the share of spoilt dates in
+    all lines, `hard` that of hard ones in the dates."""
     while True:
         kind = r.random()
-        if kind < .6:
-            line, answer = date_line(r)
-        elif kind < .68:
+        if kind < .72 - spoilt:
+            line, answer = date_line(r, hard=hard > 0 and r.random() < hard)
+        elif kind < .8 - spoilt:
             line, answer = date_line(r, impossible=True)
         elif kind < .8:
             line, answer = no_date_line(r, TRAINING, [spoilt_dates]), ''

@@ -13,7 +13,10 @@ import math
 import pathlib
 import random
 import struct
+import sys
 import time
+
+sys.dont_write_bytecode = True  # of lines.py, in the source tree
 
 import torch
 from torch import nn
@@ -25,8 +28,10 @@ HIDDEN, HEADS, INNER, LAYERS = 60, 3, 128, 2
 PAD, BOS, EOS, NONE = range(4)
 VOCABULARY = ['<pad>', '<bos>', '<eos>', '<none>'] + lines.CHARACTERS
 TOKEN = {character: token for token, character in enumerate(VOCABULARY)}
-STEPS, BATCH, RATE = 16000, 128, 1.5e-3
-WARM_UP, FALL, EXACT = 500, .3, .08  # steps; shares of them
+STEPS, BATCH, RATE = 11008, 128, 1.5e-3
+WARM_UP, STEADY = 500, .3725  # steps; the share of them before the rate begins to fall
+# From which share of the steps on how much of the lines is spoilt dates, and how much of the dates hard ones.
+PHASES = [(0, .12, 0), (STEADY, .04, 0), (.745, .04, .25)]
 POOL = 64  # batches that are drawn at once, to put lines of a length together
 EXPECTED = 16  # lines in dates_expected.safetensors
 
@@ -126,9 +131,10 @@ def encode_answers(answers):
     return pad([[BOS] + ([TOKEN[character] for character in answer] or [NONE]) + [EOS] for answer in answers])
 
 
-def pool_of_batches(r, held_out):
+def pool_of_batches(r, held_out, spoilt, hard):
     """Sources and targets of POOL batches, each of lines that are about as long."""
-    pool = sorted((lines.training_line(r, held_out) for _ in range(POOL * BATCH)), key=lambda pair: len(pair[0]))
+    pool = [lines.training_line(r, held_out, spoilt, hard) for _ in range(POOL * BATCH)]
+    pool.sort(key=lambda pair: len(pair[0]))
     order = list(range(0, len(pool), BATCH))
     r.shuffle(order)
     for begin in order:
@@ -138,14 +144,23 @@ def pool_of_batches(r, held_out):
 
 # ---- Training ----
 
+def begin_of(share, steps):
+    return int(share * steps) // POOL * POOL
+
+
+def mixture(step, steps):
+    """Shares of spoilt and of hard dates."""
+    return [phase for phase in PHASES if begin_of(phase[0], steps) <= step][-1][1:]
+
+
 def rate(step, steps):
-    """Rises over the first WARM_UP steps, stays, and falls to nothing over the last FALL of them."""
-    return RATE * min(1, step / WARM_UP, (steps - step) / (FALL * steps))
+    """Rises over the first WARM_UP steps, stays, and falls to nothing."""
+    return RATE * min(1, step / WARM_UP, (steps - step) / (steps - begin_of(STEADY, steps)))
 
 
-def train_step(model, optimizer, source, target, exact):
-    """In bfloat16, which processors with instructions for it multiply three times as fast, unless `exact`."""
-    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=not exact):
+def train_step(model, optimizer, source, target):
+    """Products are in bfloat16, for which processors have instructions: it takes a third of the time."""
+    with torch.autocast('cpu', dtype=torch.bfloat16):
         logits = model(source, target[:, :-1])
     loss = functional.cross_entropy(logits.float().flatten(0, 1), target[:, 1:].flatten(), ignore_index=PAD)
     optimizer.zero_grad(set_to_none=True)
@@ -167,10 +182,10 @@ def train(model, steps, checkpoint, held_out):
         step = saved['step']
     while step < steps:
         total = 0.
-        for source, target in pool_of_batches(r, held_out):
+        for source, target in pool_of_batches(r, held_out, *mixture(step, steps)):
             for group in optimizer.param_groups:
                 group['lr'] = rate(step, steps)
-            total += train_step(model, optimizer, source, target, step >= (1 - EXACT) * steps)
+            total += train_step(model, optimizer, source, target)
             step += 1
         print(f'step {step} loss {total / POOL:.5f} {time.time() - began:.0f} s, of which computing '
               f'{time.process_time():.0f} s', flush=True)

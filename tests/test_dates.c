@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "calendar.h"
 #include "heatmap.h"
 #include "model.h"
 
@@ -335,27 +336,28 @@ static const struct {
     {"\"vocab\"", "\"words\"", "\"vocab\" is missing"},
     {"\"heads\"", "\"necks\"", "\"heads\" is missing"},
     {"\"hidden\"", "\"shown\"", "\"hidden\" is missing"},
-    {"\"heads\": \"5\"", "\"heads\": \"7\"", "heads: 7 do not divide hidden 100"},
-    {"\"heads\": \"5\"", "\"heads\": \"0\"", "\"heads\" is \"0\""},
-    {"\"heads\": \"5\"", "\"heads\": \"-5\"", "\"heads\" is \"-5\""},
-    {"\"heads\": \"5\"", "\"heads\": \"5x\"", "\"heads\" is \"5x\""},
-    {"\"heads\": \"5\"", "\"heads\": \" 5\"", "\"heads\" is \" 5\""},
-    {"\"heads\": \"5\"", "\"heads\": \"\"", "\"heads\" is \"\""},
-    {"\"heads\": \"5\"", "\"heads\": 5", "\"heads\" is not a string"},
-    {"\"hidden\": \"100\"", "\"hidden\": \"18446744073709551716\"", "\"hidden\" is \"18446744073709551716\""},
-    {"\"hidden\": \"100\"", "\"hidden\": \"4097\"", "\"hidden\" is \"4097\""},
-    {"\"hidden\": \"100\"", "\"hidden\": \"50\"", "embedding.weight"},
+    {"\"heads\": \"3\"", "\"heads\": \"7\"", "heads: 7 do not divide hidden 60"},
+    {"\"heads\": \"3\"", "\"heads\": \"0\"", "\"heads\" is \"0\""},
+    {"\"heads\": \"3\"", "\"heads\": \"-5\"", "\"heads\" is \"-5\""},
+    {"\"heads\": \"3\"", "\"heads\": \"5x\"", "\"heads\" is \"5x\""},
+    {"\"heads\": \"3\"", "\"heads\": \" 5\"", "\"heads\" is \" 5\""},
+    {"\"heads\": \"3\"", "\"heads\": \"\"", "\"heads\" is \"\""},
+    {"\"heads\": \"3\"", "\"heads\": 5", "\"heads\" is not a string"},
+    {"\"hidden\": \"60\"", "\"hidden\": \"18446744073709551716\"", "\"hidden\" is \"18446744073709551716\""},
+    {"\"hidden\": \"60\"", "\"hidden\": \"4097\"", "\"hidden\" is \"4097\""},
+    {"\"hidden\": \"60\"", "\"hidden\": \"30\"", "embedding.weight"},
     {"\"vocab\": \"[", "\"vocab\": \"", "vocab: not a JSON array"},
     {"\"vocab\": \"[", "\"vocab\": \"{}[", "vocab: not a JSON array"},
     {"\"vocab\": \"[", "\"vocab\": \"[]\", \"x\": \"[", "vocab: 0 entries"},
     {"\\\"<pad>\\\", ", "", "vocab: entry 0 is \"<bos>\", not <pad>"},
-    {"\\\"A\\\", ", "", "vocab: 64 entries, but embedding.weight has 65 rows"},
-    {"\\\"A\\\"", "\\\"A\\\", \\\"?\\\"", "vocab: 66 entries, but embedding.weight has 65 rows"},
-    {"\\\"A\\\"", "\\\"B\\\"", "vocab: entries 18 and 19 are the same"},
-    {"\\\"A\\\"", "\\\"AA\\\"", "vocab: entry 18 is not a single character"},
-    {"\\\"A\\\"", "\\\"\\\"", "vocab: entry 18 is not a single character"},
-    {"\\\"A\\\"", "\\\"\xc3\\\"", "vocab: entry 18 is not a single character"},
-    {"\\\"A\\\"", "65", "vocab: entry 18 is not a string"},
+    {"\\\"<none>\\\", ", "", "vocab: entry 3 is \" \", not <none>"},
+    {"\\\"A\\\", ", "", "vocab: 103 entries, but embedding.weight has 104 rows"},
+    {"\\\"A\\\"", "\\\"A\\\", \\\"\xc3\xa9\\\"", "vocab: 105 entries, but embedding.weight has 104 rows"},
+    {"\\\"A\\\"", "\\\"B\\\"", "vocab: entries 37 and 38 are the same"},
+    {"\\\"A\\\"", "\\\"AA\\\"", "vocab: entry 37 is not a single character"},
+    {"\\\"A\\\"", "\\\"\\\"", "vocab: entry 37 is not a single character"},
+    {"\\\"A\\\"", "\\\"\xc3\\\"", "vocab: entry 37 is not a single character"},
+    {"\\\"A\\\"", "65", "vocab: entry 37 is not a string"},
 };
 
 static void hostile_metadata_is_refused(void **state) {
@@ -516,11 +518,20 @@ static void bad_dates_are_explained(void **state) {
         const char *text, *culprit;
     } dates[] = {
         {"", "no characters"},
-        {"1/9/19#8", "character 7, \"#\" (U+0023)"},
+        {"1/9/19\xc3\xa9"
+         "8",
+         "character 7, \"\xc3\xa9\" (U+00E9)"},
         {"\xe6\x97\xa5\xc3\xa9", "character 2, \"\xc3\xa9\" (U+00E9)"},
         {"12\x1b", "character 3, \"?\" (U+001B)"},
         {"12\xff", "character 3 is not valid UTF-8"},
         {"00000000001111111111222222222233333333334444444444555555555566666", "more than 64 characters"},
+        {"yesterday", "sees no date"},
+        {"12:30", "sees no date"},
+        {"July the fourth", "sees no date"},
+        {"2023-02-30", "reads \"2023-02-30\", which is no day"},
+        {"13/13/2013", "reads \"2013-13-13\", which is no day"},
+        {"31/04/2020", "reads \"2020-04-31\", which is no day"},
+        {"February 29, 2021", "reads \"2021-02-29\", which is no day"},
     };
     const struct bytes real = read_whole("dates.safetensors");
     struct model model;
@@ -537,6 +548,33 @@ static void bad_dates_are_explained(void **state) {
     assert_string_equal(answer, "2000-01-01");
     model_free(&model);
     guarded_free(real.data);
+}
+
+/* ---- Calendar ---- */
+
+static void days_of_the_calendar_are_known(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool is_day;
+    } days[] = {
+        {"2024-02-29", true},   {"2023-02-29", false}, {"2000-02-29", true},   {"1900-02-29", false},
+        {"2020-04-30", true},   {"2020-04-31", false}, {"1999-12-31", true},   {"1999-12-32", false},
+        {"1999-12-00", false},  {"1999-00-01", false}, {"1999-13-01", false},  {"9999-01-01", true},
+        {"1999-1-01", false},   {"1999-01-1", false},  {"199-01-01", false},   {"1999/01/01", false},
+        {"1999-01-01 ", false}, {"1999-01-0x", false}, {" 1999-01-01", false}, {"", false},
+    };
+    for (size_t i = 0; i < COUNT(days); i++) {
+        test_case("%s", days[i].text);
+        assert_int_equal(calendar_has(days[i].text), days[i].is_day);
+    }
+    size_t count = 0;
+    for (int n = 0; n <= 9999; n++) {
+        char text[16];
+        snprintf(text, sizeof text, "2023-%02d-%02d", n / 100, n % 100);
+        count += calendar_has(text);
+    }
+    assert_int_equal(count, 365);
 }
 
 /* ---- The real model ---- */
@@ -568,6 +606,17 @@ static void check_dates(struct model *model) {
         {"04mar2007", "2007-03-04"},
         {"1/9/1958", "1958-01-09"},
         {"13.05.2055", "2055-05-13"},
+        {"2034-07-29", "2034-07-29"},
+        {"30/11/2026", "2026-11-30"},
+        {"11/12/2026", "2026-11-12"},
+        {"12.3.1987", "1987-03-12"},
+        {"July the fourth, 1999", "1999-07-04"},
+        {"4th of July 1999", "1999-07-04"},
+        {"the twenty-first of May 2010", "2010-05-21"},
+        {"Jul 4 99", "1999-07-04"},
+        {"1/2/69", "1969-01-02"},
+        {"1.2.68", "2068-02-01"},
+        {"February 29, 2024", "2024-02-29"},
     };
     for (size_t i = 0; i < COUNT(dates); i++) {
         char answer[MODEL_MAX_TEXT];
@@ -609,7 +658,7 @@ static void every_length_fits(void **state) {
     on_each_isa(check_lengths);
 }
 
-enum { BATCH = 3, SOURCE = 20, TARGET = 11, LOGITS = 65 };
+enum { BATCH = 3, SOURCE = 20, TARGET = 11, LOGITS = 104 };
 
 static const int64_t batch_lengths[BATCH] = {20, 9, 1};
 
@@ -752,16 +801,27 @@ int main(int argc, char **argv) {
     const char *given = getenv("ATTN_DATES_DIR");
     snprintf(directory, sizeof directory, "%s", given ? given : "examples/dates");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(honest_file_is_read),           cmocka_unit_test(hostile_headers_are_refused),
-        cmocka_unit_test(header_length_is_checked),      cmocka_unit_test(short_files_are_refused),
-        cmocka_unit_test(zero_bytes_are_no_white_space), cmocka_unit_test(absurd_headers_are_refused),
-        cmocka_unit_test(missing_names_are_named),       cmocka_unit_test(wrong_shapes_and_types_are_named),
-        cmocka_unit_test(hostile_metadata_is_refused),   cmocka_unit_test(files_that_cannot_be_read_are_named),
-        cmocka_unit_test(mutants_load_or_are_refused),   cmocka_unit_test(invalid_utf8_is_seen),
-        cmocka_unit_test(every_character_survives_utf8), cmocka_unit_test(bad_dates_are_explained),
-        cmocka_unit_test(dates_are_rewritten),           cmocka_unit_test(every_length_fits),
-        cmocka_unit_test(logits_have_the_same_bits),     cmocka_unit_test(steps_and_whole_answers_agree),
-        cmocka_unit_test(heatmap_is_well_formed),        cmocka_unit_test(unwritable_heatmap_is_named),
+        cmocka_unit_test(honest_file_is_read),
+        cmocka_unit_test(hostile_headers_are_refused),
+        cmocka_unit_test(header_length_is_checked),
+        cmocka_unit_test(short_files_are_refused),
+        cmocka_unit_test(zero_bytes_are_no_white_space),
+        cmocka_unit_test(absurd_headers_are_refused),
+        cmocka_unit_test(missing_names_are_named),
+        cmocka_unit_test(wrong_shapes_and_types_are_named),
+        cmocka_unit_test(hostile_metadata_is_refused),
+        cmocka_unit_test(files_that_cannot_be_read_are_named),
+        cmocka_unit_test(mutants_load_or_are_refused),
+        cmocka_unit_test(invalid_utf8_is_seen),
+        cmocka_unit_test(every_character_survives_utf8),
+        cmocka_unit_test(bad_dates_are_explained),
+        cmocka_unit_test(dates_are_rewritten),
+        cmocka_unit_test(every_length_fits),
+        cmocka_unit_test(logits_have_the_same_bits),
+        cmocka_unit_test(steps_and_whole_answers_agree),
+        cmocka_unit_test(heatmap_is_well_formed),
+        cmocka_unit_test(unwritable_heatmap_is_named),
+        cmocka_unit_test(days_of_the_calendar_are_known),
     };
     return test_run(tests);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- --check ---- */
+/* ---- --check and --refuse ---- */
 
 /* One line of the file: the date as written, a tab, the date in ISO 8601, perhaps more columns. */
 static bool check_line(struct model *model, char *line, char *answer, struct error *error) {
@@ -19,28 +19,52 @@ static bool check_line(struct model *model, char *line, char *answer, struct err
     return strcmp(answer, columns) == 0 || refuse(error, "%s is rewritten as %s, not %s", line, answer, columns);
 }
 
-int evaluate_check(struct model *model, const char *path) {
+/* One line that is no date. */
+static bool refuse_line(struct model *model, char *line, char *answer, struct error *error) {
+    struct error reason;
+    line[strcspn(line, "\r\n")] = 0;
+    return !model_rewrite_text(model, line, strlen(line), answer, &reason) ||
+           refuse(error, "%s is rewritten as %s", line, answer);
+}
+
+/* How many lines of the file are as they should be; the others are printed. */
+static bool count_good(struct model *model, const char *path,
+                       bool (*is_good)(struct model *model, char *line, char *answer, struct error *error),
+                       size_t *good, size_t *lines) {
     char line[2 * MODEL_MAX_TEXT], answer[MODEL_MAX_TEXT];
-    size_t lines = 0, exact = 0;
     FILE *file = fopen(path, "r");
+    *good = *lines = 0;
     if (!file) {
         perror(path);
-        return 1;
+        return false;
     }
     while (fgets(line, sizeof line, file)) {
         struct error error;
-        lines++;
-        if (check_line(model, line, answer, &error))
-            exact++;
+        ++*lines;
+        if (is_good(model, line, answer, &error))
+            ++*good;
         else
-            fprintf(stderr, "%s:%zu: %s\n", path, lines, error.text);
+            fprintf(stderr, "%s:%zu: %s\n", path, *lines, error.text);
     }
     const bool failed = ferror(file) != 0;
     fclose(file);
     if (failed)
         fprintf(stderr, "%s: cannot be read\n", path);
+    return !failed && *lines > 0;
+}
+
+int evaluate_check(struct model *model, const char *path) {
+    size_t exact, lines;
+    const bool ok = count_good(model, path, check_line, &exact, &lines);
     printf("%zu of %zu exact on %s\n", exact, lines, attn_isa_name(model->isa));
-    return failed || lines == 0 || exact != lines;
+    return !ok || exact != lines;
+}
+
+int evaluate_refuse(struct model *model, const char *path) {
+    size_t refused, lines;
+    const bool ok = count_good(model, path, refuse_line, &refused, &lines);
+    printf("%zu of %zu refused on %s\n", refused, lines, attn_isa_name(model->isa));
+    return !ok || (lines - refused) * 100 > lines;
 }
 
 /* ---- --expected ---- */

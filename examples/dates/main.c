@@ -15,20 +15,35 @@ enum { STATUS_USAGE = 2, STATUS_SKIP = 77 };
 static const char help[] =
     "usage: dates [options] [date ...]\n"
     "Rewrites each date, or each line of standard input where none is given, as YYYY-MM-DD, one per line.\n"
-    "A date that cannot be read leaves an empty line, an error message and exit status 1.\n"
+    "What is no date, or no day of the calendar, leaves an empty line, an error message and exit status 1.\n"
+    "\n"
+    "A date is written in one of these ways, in capital or small letters, perhaps after the day of the week:\n"
+    "  2034-07-29   2034-7-29   2034/07/29      year, month, day\n"
+    "  12.3.1987   12.03.87   12. 3. 1987       day, month, year\n"
+    "  7/29/2034   07/04/1999   7/4/99          month, day, year\n"
+    "  30/11/2026   30/11/26                    day, month, year, as the first number is above 12\n"
+    "  4 July 1999   4. Jul 1999   July 4, 1999   Jul 4 99   Sept. 4 '99\n"
+    "  4th of July 1999   the 4th July, 1999   July 4th 1999\n"
+    "  the twenty-first of May 2010   twenty first May 2010   July the fourth, 1999\n"
+    "  4-JUL-99   04-Jul-1999   4/Jul/1999   04jul1999   1999-Jul-04\n"
+    "  2021\xe5\xb9\xb4"
+    "3\xe6\x9c\x88"
+    "5\xe6\x97\xa5\n"
+    "Two digits of a year stand for 1969 to 2068.\n"
     "\n"
     "  --isa NAME           compute with best (default), scalar, avx2, avx512, neon or sve256; status 77 where "
     "this machine cannot\n"
     "  --model FILE         weights (default: " DATES_MODEL_DEFAULT ")\n"
     "  --heatmap FILE.svg   draw the cross-attention of the one date given\n"
     "  --check FILE         rewrite the first column of a tab-separated file, compare with the second\n"
+    "  --refuse FILE        rewrite each line of a file without dates; status 1 where more than 1 in 100 is answered\n"
     "  --expected FILE      compare the model's insides with those in a safetensors file\n"
     "  --bench              time the dates given, or some of its own, on --isa or every ISA of this machine\n"
     "  --help               this text\n";
 
 struct options {
     attn_isa isa;
-    const char *model, *heatmap, *check, *expected;
+    const char *model, *heatmap, *check, *refuse, *expected;
     bool bench;
     size_t count;
     char **dates;
@@ -40,7 +55,7 @@ static bool print_date(struct model *model, const char *source, const char *text
     char answer[MODEL_MAX_TEXT] = "";
     struct error error;
     const bool ok = model_rewrite_text(model, text, length, answer, &error);
-    puts(answer);
+    puts(ok ? answer : "");
     if (!ok)
         fprintf(stderr, "%s: %s\n", source, error.text);
     return ok;
@@ -149,11 +164,15 @@ static int choose_isa(const char *name, attn_isa *isa) {
 
 /* 0 to go on; else the exit status, where -1 stands for success. */
 static int parse_options(int argc, char **argv, struct options *options) {
-    static const struct option names[] = {
-        {"isa", required_argument, NULL, 'i'},      {"model", required_argument, NULL, 'm'},
-        {"heatmap", required_argument, NULL, 'p'},  {"check", required_argument, NULL, 'c'},
-        {"expected", required_argument, NULL, 'e'}, {"bench", no_argument, NULL, 'b'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+    static const struct option names[] = {{"isa", required_argument, NULL, 'i'},
+                                          {"model", required_argument, NULL, 'm'},
+                                          {"heatmap", required_argument, NULL, 'p'},
+                                          {"check", required_argument, NULL, 'c'},
+                                          {"refuse", required_argument, NULL, 'r'},
+                                          {"expected", required_argument, NULL, 'e'},
+                                          {"bench", no_argument, NULL, 'b'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     int status = 0;
     for (int c; status == 0 && (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (c) {
@@ -168,6 +187,9 @@ static int parse_options(int argc, char **argv, struct options *options) {
             break;
         case 'c':
             options->check = optarg;
+            break;
+        case 'r':
+            options->refuse = optarg;
             break;
         case 'e':
             options->expected = optarg;
@@ -186,11 +208,11 @@ static int parse_options(int argc, char **argv, struct options *options) {
     options->dates = argv + optind;
     if (status != 0)
         return status;
-    if (!!options->heatmap + !!options->check + !!options->expected + options->bench > 1)
-        return usage("--heatmap, --check, --expected and --bench exclude each other", "");
+    if (!!options->heatmap + !!options->check + !!options->refuse + !!options->expected + options->bench > 1)
+        return usage("--heatmap, --check, --refuse, --expected and --bench exclude each other", "");
     if (options->heatmap && options->count != 1)
         return usage("--heatmap takes one date", "");
-    if ((options->check || options->expected) && options->count > 0)
+    if ((options->check || options->refuse || options->expected) && options->count > 0)
         return usage("not an option: ", options->dates[0]);
     return 0;
 }
@@ -198,6 +220,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
 static int run(struct model *model, const struct options *options) {
     if (options->check)
         return evaluate_check(model, options->check);
+    if (options->refuse)
+        return evaluate_refuse(model, options->refuse);
     if (options->expected)
         return evaluate_expected(model, options->expected);
     if (options->heatmap)

@@ -1,4 +1,5 @@
 #include "model.h"
+#include "calendar.h"
 #include <math.h>
 #include <string.h>
 
@@ -213,6 +214,8 @@ bool model_rewrite(struct model *model, const int32_t *source, size_t length, in
         if (token == TOKEN_EOS)
             break;
         answer[(*answer_length)++] = token;
+        if (token == TOKEN_NONE)
+            break;
     }
     return true;
 }
@@ -223,8 +226,10 @@ bool model_rewrite_text(struct model *model, const char *text, size_t length, ch
     if (!vocabulary_encode(&model->vocabulary, text, length, source, model->positions, &source_length, error) ||
         !model_rewrite(model, source, source_length, tokens, &token_count, error))
         return false;
+    if (token_count > 0 && tokens[token_count - 1] == TOKEN_NONE)
+        return refuse(error, "the model sees no date in it");
     vocabulary_decode(&model->vocabulary, tokens, token_count, answer);
-    return true;
+    return calendar_has(answer) || refuse(error, "the model reads \"%s\", which is no day of the calendar", answer);
 }
 
 /* ---- Memory for one date ---- */

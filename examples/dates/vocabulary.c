@@ -41,7 +41,7 @@ size_t utf8_encode(uint32_t character, char *text) {
 }
 
 static bool read_token(struct vocabulary *vocabulary, const cJSON *item, struct error *error) {
-    static const char *const special[] = {"<pad>", "<bos>", "<eos>"};
+    static const char *const special[] = {"<pad>", "<bos>", "<eos>", "<none>"};
     const size_t token = vocabulary->size;
     if (token == MAX_VOCABULARY)
         return refuse(error, "vocab: more than %d entries", MAX_VOCABULARY);

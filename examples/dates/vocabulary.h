@@ -6,11 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TOKEN_PAD, TOKEN_BOS, TOKEN_EOS, FIRST_CHARACTER, MAX_VOCABULARY = 1024 };
+enum { TOKEN_PAD, TOKEN_BOS, TOKEN_EOS, TOKEN_NONE, FIRST_CHARACTER, MAX_VOCABULARY = 1024 };
 
 struct vocabulary {
     size_t size;
-    uint32_t characters[MAX_VOCABULARY]; /* Unicode; the three tokens that are no characters stand as U+FFFD */
+    uint32_t characters[MAX_VOCABULARY]; /* Unicode; the four tokens that are no characters stand as U+FFFD */
 };
 
 /* Bytes of the UTF-8 character at the start of `text`; 0 where there is none that is valid. */
@@ -18,7 +18,7 @@ size_t utf8_decode(const char *text, size_t length, uint32_t *character);
 /* Writes at most 4 bytes and returns their number. */
 size_t utf8_encode(uint32_t character, char *text);
 
-/* From a JSON array: "<pad>", "<bos>", "<eos>", then single characters. */
+/* From a JSON array: "<pad>", "<bos>", "<eos>", "<none>", then single characters. */
 bool vocabulary_parse(struct vocabulary *vocabulary, const char *json, struct error *error);
 /* Text to at most `capacity` tokens. The error counts characters from 1. */
 bool vocabulary_encode(const struct vocabulary *vocabulary, const char *text, size_t length, int32_t *tokens,

@@ -20,11 +20,12 @@ enum { ROWS = 6, COLS = 16, WIDEST = 8, POINTERS = 2 };
  * blocks are level where L2 is large. */
 enum { K_BLOCK = 256, K_STEP = 1, ROW_BLOCK = 144 };
 
-/* Rows or columns in place that are fetched ahead, as many as memory takes to answer: the processor does not foresee them where
- * they lie far apart. Rows that tiles side by side take turns at. */
+/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow where they lie far
+ * apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same rows, while L1 holds them. */
 enum { PREFETCH = 32, TURN = 16 };
 
-/* What few rows read in one go: panels of at most so many rows, and how many rows ahead is then fetched; how few they are. */
+/* SHORT: the largest k of a panel that needs a prefetch; the processor's own prefetcher is as good for longer ones. FETCH_ROWS: the
+ * prefetch distance in rows of a panel. MANY: with more rows of A, tiles bring the next panel to L2 instead. */
 enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
 
 /* Elements of columns in place that are transposed at a time. */
@@ -96,7 +97,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
             a[q]++;
             b[q] += step;
         }
-        __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */
+        __asm__ volatile("" : : : "memory"); /* else clang starts the next step early and spills */
     }
     tile_end(t, acc, rows, width, in_place);
 }
@@ -134,7 +135,10 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
                 vec *sum = &acc[i * width + j];
                 *sum =
                     vec_fma(rows == 1 ? av[l] : vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
-                __asm__ volatile("" : "+x"(*sum) : : "memory"); /* or more is begun than there are registers for */
+                __asm__ volatile(""
+                                 : "+x"(*sum)
+                                 :
+                                 : "memory"); /* else the compiler starts later sums early and spills */
             }
         }
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += DEPTH;
@@ -142,7 +146,7 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
     tile_end(t, acc, rows, width, 1);
 }
 
-/* Rows, the widest tile, registers of columns in place: eight chains or more. */
+/* X(rows, registers of the widest tile, registers of columns in place). The widest tiles have eight chains or more. */
 #define EACH_ROW_COUNT(X)         X(1, 8, 2) X(2, 4, 2) X(3, 4, 2) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1)
 #define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)

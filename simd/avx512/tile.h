@@ -21,23 +21,24 @@ enum { ROWS = 14, COLS = 32, WIDEST = 8, POINTERS = 4 };
  * because A then comes from L3 for every panel. */
 enum { K_BLOCK = 1024, K_STEP = 1, ROW_BLOCK = 128 };
 
-/* Rows of A that lie a multiple of 4 KiB apart compete for the 12 lines of one cache set, B with them: fewer rows then share a
- * tile. */
+/* The rows of a tile where the rows of A lie a multiple of 4 KiB apart. Such rows share one set of L1, which has 12 lines, and B
+ * needs some of these. */
 enum { ALIASED_ROWS = 10 };
 
-/* From so many rows on a panel's successor is worth fetching. */
+/* The least k for which tiles bring the next panel to L2. A shorter panel ends before the prefetch pays. */
 enum { FAR = 384 };
 
-/* So few floats are at home in L1. The first lines of their 12 pages are fetched at once, as many as fit in the one set to which
- * they belong: from memory the processor itself fetches ahead within a page only. */
+/* 48 KiB, which L1 holds, in floats. Of a B of at most this size the first line of each page is prefetched before the product: the
+ * processor's own prefetcher stops at the end of a page. These are 12 lines of one cache set, all that it has. */
 enum { HOME_PAGES = 12 * 1024 };
 
-/* Floats that are fetched ahead, of a panel and of the next one, which mostly follows. In place as many rows or columns as memory
- * takes to answer, which the processor does not foresee where they lie far apart. */
+/* Prefetch distances: AHEAD in floats of panels, for one and two rows; PREFETCH in rows or columns of B in place, which the
+ * processor's own prefetcher does not follow where they lie far apart. */
 enum { AHEAD = 256, PREFETCH = 32 };
 
-/* Rows of a panel fetched ahead by more rows than wait for memory alone, up to two tiles of them and more; of long panels. Not of
- * so few floats that L1 surely holds them, and of long panels only where L2 does not. */
+/* Prefetch distances of three rows of A and more, in rows of a panel: FETCH_ROWS for up to two tiles of rows, FETCH_TALL for more,
+ * FETCH_LONG where k is above SHORT. L1 holds a B of at most HOME floats, which needs no prefetch; L2 holds a B of long panels below
+ * LARGE floats. */
 enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1 << 18 };
 
 /* Elements of columns in place that are transposed at a time. */
@@ -46,8 +47,8 @@ enum { DEPTH = 8 };
 /* Rows fetched ahead of what is packed. */
 enum { PACK_PREFETCH = 8 };
 
-/* So few rows wait for B alone, from L2 on, and then take so many registers of it at once. Panels of at most so many rows are
- * short. */
+/* A product of at most FEW_ROWS rows takes as long as B takes to arrive, where L1 does not hold B. It then takes FEW_WIDTH registers
+ * of B at a time: more streams arrive later. SHORT: the largest k of a short panel, which a key is. */
 enum { FEW_ROWS = 2, FEW_WIDTH = 4, SHORT = 256 };
 
 /* A row's last register may have a tail in place, so that a row is read in one go. */
@@ -55,7 +56,7 @@ enum { TAILS_IN_PLACE = 1, TURN = 0 };
 
 #include "body/gemm.h"
 
-/* Where a tile has come to in k. */
+/* The addresses of the current step of k. */
 struct walk {
     const float *a[POINTERS], *b, *ahead;
 };
@@ -66,7 +67,7 @@ INLINE struct walk walk_begin(const struct tile *t, const int rows) {
     return w;
 }
 
-/* What a step fetches for later ones. */
+/* The prefetches of one step. */
 INLINE void tile_fetch(const struct tile *t, struct layout layout, struct walk *w, const int rows, const int width,
                        const enum source source) {
     if (source == FETCHED_PANELS || source == IN_PLACE)
@@ -128,10 +129,11 @@ INLINE void tile_run_panels(const struct tile *t, const int rows, const int widt
     tile_run(t, rows, width, FETCHED_PANELS);
 }
 
-/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers while
- * the rows of A pass by. That takes 24 shuffles next to 8 multiply-adds a row, which wait for each other: two registers have
- * twice as many chains. Meanwhile a line of some columns further on is fetched, so that in 16 elements it is the turn of each;
- * where columns follow each other (`dense`), those that the next tile reads, in the order in which they lie. */
+/* A tile over columns of B in place; rows and registers are compile-time constants. DEPTH elements of each column are transposed
+ * into registers, and all rows of A use them. That takes 24 shuffles beside 8 multiply-adds a row. The multiply-adds of a register
+ * are one chain, so two registers are twice as fast as one where there are few rows. Each pass prefetches a share of the columns
+ * PREFETCH further on; over 16 elements, a cache line, every one of these has had its turn. Where columns lie one behind the other
+ * (`dense`) it prefetches the next tile's in the order of memory. */
 INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[2 * ROWS];
     tile_begin(t, acc, rows, width, 0);
@@ -144,10 +146,10 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
         UNROLL for (int j = 0; j < width; j++) {
             vec bv[DEPTH];
             vec_load_columns(b + (size_t)j * VEC_LANES * b_stride, b_stride, bv);
-            __asm__("" : "+r"(stride)); /* or each of the addresses below is kept on the stack */
+            __asm__("" : "+r"(stride)); /* else gcc keeps each of the addresses below on the stack */
             UNROLL for (int l = 0; l < DEPTH; l++) UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
                 vec_fma(vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], acc[i * width + j]);
-            if (rows > 1 && width > 1) /* or what is read of A is kept for the next register, on the stack */
+            if (rows > 1 && width > 1) /* else gcc keeps what it has read of A on the stack, for the next register */
                 __asm__ volatile("" : : : "memory");
         }
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += DEPTH;
@@ -155,21 +157,22 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
     tile_end(t, acc, rows, width, 0);
 }
 
-/* Rows, the widest tile, registers of columns in place: eight chains or more. */
+/* X(rows, registers of the widest tile, registers of columns in place). The widest tiles have eight chains or more. */
 #define UP_TO_7_ROWS(X) X(1, 8, 1) X(2, 4, 1) X(3, 4, 1) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1) X(7, 2, 1)
 #define EACH_ROW_COUNT(X)                                                                                              \
     UP_TO_7_ROWS(X) X(8, 2, 1) X(9, 2, 1) X(10, 2, 1) X(11, 2, 1) X(12, 2, 1) X(13, 2, 1) X(14, 2, 1)
 #define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_8)
 
-/* One or two rows wait for B alone, from L2 on. */
+/* Whether the product takes as long as B takes to arrive. */
 INLINE bool waits(size_t rows, size_t n, size_t k) {
     return rows <= FEW_ROWS && n * k > HOME_PAGES;
 }
 
-/* Floats from a row of a panel to what rows that do not wait for B alone fetch meanwhile: nothing where there are few; of keys,
- * panels that follow each other, the same row of those that are read next; of values, and of weights that may come from memory,
- * rows further on. The processor's own prefetching is level or better for other long panels. */
+/* The prefetch distance, in floats, of products that do not wait for B. 0: no prefetch, for one and two rows and for a B that a cache
+ * holds. Short panels without a gap between them (keys): the same row of the panels that are read next. Panels with a gap (values)
+ * and long ones that L2 does not hold (weights): rows further on. For other long panels the processor's own prefetcher is as good or
+ * better. */
 INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t vecs) {
     if (rows <= FEW_ROWS)
         return 0;
@@ -188,7 +191,7 @@ INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct pro
     t->fetch = waits(rows, args->n, t->k) ? AHEAD : fetch_distance(t, rows, args->n, vecs);
 }
 
-/* Rows that wait for B alone take two panels at a time. */
+/* The registers of B that a tile of few rows takes at most. */
 INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
     return waits(rows, args->n, k) ? FEW_WIDTH : widest;
 }

@@ -3,10 +3,12 @@
  *
  * decode.h gives, for each ISA,
  *
- *     KEY_PANELS_1, KEY_PANELS_2    panels of keys that one row, or two, read side by side
- *     REGISTERS_1, REGISTERS_2      registers of a value that one row, or two, accumulate at once
- *     NEAR, FURTHER                 floats fetched ahead of what a cache holds, or does not hold
- *     COLUMNS_1                     registers of keys in place that one row takes at once */
+ *     KEY_PANELS_1, _2        panels of keys that one row, or two, read side by side
+ *     EACH_WIDTH_1, _2        registers of a value that one row, or two, accumulate at once
+ *     FETCH_LINES             whether steps prefetch; NEAR, FURTHER: the distance in floats where a cache holds keys and values, or not
+ *     ROWS_AHEAD              the prefetch distance in rows of values in place
+ *     COLUMNS_1, _2           registers of keys in place that one row, or two, take at once; EACH_COLUMNS and DECODE_COLUMNS name
+ *                             these tiles */
 #include "decode.h"
 
 #include "body/objects.h"
@@ -93,7 +95,7 @@ static void ISA_FN(decode_scores)(const struct attn_decode_args *args) {
     enum { WIDE = COLS / VEC_LANES, NARROW = ATTN_LANES / VEC_LANES };
     struct stretch s = stretch_of(args);
     s.b += args->first / args->b.cols * s.panel;
-    bool distant = args->distant > 1 && !args->fetched, narrow = args->b.cols < COLS;
+    bool distant = args->distant > 1 && !args->fetched, narrow = COLS > ATTN_LANES && args->b.cols < COLS;
     if (narrow && args->rows == 1)
         scores_of_panels(s, distant, 1, 2 * KEY_PANELS_1, NARROW);
     else if (narrow)

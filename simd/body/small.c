@@ -71,7 +71,7 @@ static void ISA_FN(small_pack_queries)(const float *q, size_t stride, size_t row
             vec kv = KEYS_STAY ? k[w] : vec_load(keys + (size_t)w * stride);                                           \
             UNROLL for (int s = 0; s < strips; s++) quad_fma(acc[s * width + w], qv[s], kv, i);                        \
         }                                                                                                              \
-        __asm__ volatile("" : : : "memory"); /* or clang begins the next step in registers that there are not */       \
+        __asm__ volatile("" : : : "memory"); /* else clang starts the next step early and spills */                    \
     }
 
 /* Logits of compile-time strips and registers of keys. depth counts elements in fours. */

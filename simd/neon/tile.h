@@ -18,8 +18,9 @@ enum { ROWS = 6, COLS = 16, WIDEST = 16 };
  * in L2. Blocks are whole steps of four. */
 enum { K_BLOCK = 256, K_STEP = 4, ROW_BLOCK = 240 };
 
-/* Rows or columns in place that are fetched ahead: the processor does not foresee them where they lie far apart. Rows that tiles
- * side by side take turns at. Of what is packed nothing is fetched ahead. */
+/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow where they lie far
+ * apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same rows, while L1 holds them. Packing
+ * prefetches nothing. */
 enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
 
 /* Elements of columns in place that are transposed at a time. */

@@ -213,18 +213,18 @@ typedef void values_function(const struct stretch *s);
 #define VALUES_ENTRY(rows, width) {ISA_FN(decode_values_##rows##_##width), ISA_FN(decode_rows_##rows##_##width)},
 EACH_WIDTH_1(VALUES, 1)
 EACH_WIDTH_2(VALUES, 2)
-static values_function *const for_one_row[][2] = {EACH_WIDTH_1(VALUES_ENTRY, 1)};
-static values_function *const for_two_rows[][2] = {EACH_WIDTH_2(VALUES_ENTRY, 2)};
+#define ONE_MORE(rows, width) +1
+enum { WIDEST_1 = 0 EACH_WIDTH_1(ONE_MORE, 1), WIDEST_2 = 0 EACH_WIDTH_2(ONE_MORE, 2) };
+static values_function *const values[MOST_ROWS][WIDEST_1][2] = {{EACH_WIDTH_1(VALUES_ENTRY, 1)},
+                                                                {EACH_WIDTH_2(VALUES_ENTRY, 2)}};
 
 /* `total` registers of a value, in nearly equal parts that begin with a panel. */
 static void ISA_FN(decode_parts)(struct stretch s, bool two_rows, size_t total, const int in_place) {
-    const size_t most =
-        two_rows ? sizeof for_two_rows / sizeof *for_two_rows : sizeof for_one_row / sizeof *for_one_row;
-    const size_t unit = COLS / VEC_LANES, parts = (total + most - 1) / most;
+    const size_t most = two_rows ? WIDEST_2 : WIDEST_1, unit = COLS / VEC_LANES, parts = (total + most - 1) / most;
     for (size_t done = 0, width; done < total; done += width) {
         width = ((total + parts - 1) / parts + unit - 1) / unit * unit;
         width = width < total - done ? width : total - done;
-        (two_rows ? for_two_rows : for_one_row)[width - 1][in_place](&s);
+        values[two_rows][width - 1][in_place](&s);
         s.b += in_place ? width * VEC_LANES : width / unit * s.panel;
         s.y += width * VEC_LANES;
     }

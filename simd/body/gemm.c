@@ -102,7 +102,7 @@ INLINE void row_tile(struct tile *t, size_t rows, size_t n, const struct product
         t->c = c + j;
         t->tail = vec_tail_of(cols - (width - 1) * VEC_LANES);
         fetch_few(t, rows, width, args, in_place);
-        run[__builtin_ctzl(width)](t);
+        run[__builtin_ctz((unsigned)width)](t);
     }
 }
 

@@ -230,9 +230,10 @@ run_windows() {
 }
 
 dll_exports_match() {
-    local names
-    quietly "$1.log" ninja -C "$1" libattn-0.dll || return 1
-    names=$(x86_64-w64-mingw32-objdump -p "$1/libattn-0.dll" | sed -n '/^\[Ordinal.Name Pointer\]/,/^$/s/.*\] *//p' | grep -v '^Table$')
+    local names dll
+    dll=libattn-$(sed -n 's/^#define ATTN_VERSION_M[AIJNOR]* //p' include/attn/attn.h | paste -sd.).dll
+    quietly "$1.log" ninja -C "$1" "$dll" || return 1
+    names=$(x86_64-w64-mingw32-objdump -p "$1/$dll" | sed -n '/^\[Ordinal.Name Pointer\]/,/^$/s/.*\] *//p' | grep -v '^Table$')
     diff <(sed -n 's/^ATTN_API .*\(attn_[a-z_0-9]*\)(.*/\1/p' include/attn/attn.h | sort) <(sort <<<"$names")
 }
 

@@ -48,7 +48,8 @@
 #define ATTN_VERSION_MAJOR 0
 #define ATTN_VERSION_MINOR 2
 #define ATTN_VERSION_PATCH 0
-#define ATTN_VERSION       (ATTN_VERSION_MAJOR * 10000 + ATTN_VERSION_MINOR * 100 + ATTN_VERSION_PATCH)
+/* As one number, for comparisons: 0.2.0 is 200. */
+#define ATTN_VERSION (ATTN_VERSION_MAJOR * 10000 + ATTN_VERSION_MINOR * 100 + ATTN_VERSION_PATCH)
 
 /* On Windows define ATTN_STATIC before including this header if you link the static library. */
 #if defined(_WIN32) && defined(ATTN_BUILDING)

@@ -102,8 +102,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     tile_end(t, acc, rows, width, in_place);
 }
 
-/* Of panels: without a fetch in each step where there is nothing to fetch. A step of 6 x 16 has no slot to spare: with one products
- * take 1.03 to 1.05 times as long, without any 1.2 to 1.6 where 2 to 64 query rows read a cache. */
+/* Two loops, because a step of 6 x 16 has no slot to spare. With a prefetch in every step, products that need none take 1.03 to 1.05
+ * times as long. Without any prefetch, 2 to 64 query rows over a cache take 1.2 to 1.6 times as long. */
 INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
     if (rows > 1 && t->fetch)
         tile_run(t, rows, width, FETCHED_PANELS);
@@ -135,10 +135,7 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
                 vec *sum = &acc[i * width + j];
                 *sum =
                     vec_fma(rows == 1 ? av[l] : vec_set(a[i / 4][(size_t)(i % 4) * stride + (size_t)l]), bv[l], *sum);
-                __asm__ volatile(""
-                                 : "+x"(*sum)
-                                 :
-                                 : "memory"); /* else the compiler starts later sums early and spills */
+                __asm__ volatile("" : "+x"(*sum) : : "memory"); /* else compilers start later sums early, and spill */
             }
         }
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += DEPTH;

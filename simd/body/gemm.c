@@ -398,6 +398,7 @@ INLINE struct product product_of(const struct attn_gemm_args *args) {
 INLINE float *panel_at(const struct attn_panels *panels, size_t row, size_t column) {
     return (float *)panels->data + column / panels->cols * (panels->stride / sizeof(float)) + row * panels->cols;
 }
+
 static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {
     struct product product = product_of(args);
     product.b = panel_at(&args->b, args->row, args->column);

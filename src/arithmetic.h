@@ -48,6 +48,42 @@ static inline float attn_fmaf(float a, float b, float c) {
 #endif
 }
 
+/* x, or a zero of its sign where x is denormal. */
+static inline float attn_flush(float x) {
+    return x > -FLT_MIN && x < FLT_MIN ? x * 0.0f : x;
+}
+
+/* Whether y, which was computed 2^64 times as large, is tiny: it is below 2^-126 once it is divided by that. */
+static inline bool attn_is_tiny_enlarged(float y) {
+    return y > -0x1p-62f && y < 0x1p-62f;
+}
+
+/* attn_fmaf that takes denormal operands for zeros, and returns a zero of the result's sign where the result is tiny after
+ * rounding: below 2^-126 in magnitude when it is rounded to 24 bits as if exponents had no end. x86 does so under FTZ and
+ * DAZ. Only a result that is 2^-126 as it stands may have come from below: the last bit of a denormal number is coarser. It
+ * is computed again, 2^64 times as large. */
+static inline float attn_fmaf_flushed(float a, float b, float c) {
+    a = attn_flush(a), b = attn_flush(b), c = attn_flush(c);
+    float y = attn_fmaf(a, b, c), scale = 0x1p64f;
+    if (y == FLT_MIN || y == -FLT_MIN) {
+        bool a_is_less = (a < 0 ? -a : a) < (b < 0 ? -b : b);
+        float larger = attn_fmaf(a_is_less ? a * scale : a, a_is_less ? b : b * scale, c * scale);
+        return attn_is_tiny_enlarged(larger) ? y * 0.0f : y;
+    }
+    return attn_flush(y);
+}
+
+/* a * b likewise. */
+static inline float attn_mul_flushed(float a, float b) {
+    a = attn_flush(a), b = attn_flush(b);
+    float y = a * b;
+    if (y == FLT_MIN || y == -FLT_MIN) {
+        bool a_is_less = (a < 0 ? -a : a) < (b < 0 ? -b : b);
+        return attn_is_tiny_enlarged(a_is_less ? a * 0x1p64f * b : a * (b * 0x1p64f)) ? y * 0.0f : y;
+    }
+    return attn_flush(y);
+}
+
 /* Whether the calling thread computes with denormal numbers, as the promise of equal bits asks, or takes them for 0:
  * threads of programs linked with -ffast-math or -Ofast do. Halves and doubles the smallest normal number at run
  * time. */

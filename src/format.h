@@ -9,7 +9,7 @@
 
 /* Bytes of an element. */
 static inline size_t attn_type_size(attn_type type) {
-    return type == ATTN_BOOL ? sizeof(uint8_t) : sizeof(float);
+    return type == ATTN_BOOL ? 1 : type == ATTN_F32 ? 4 : 2;
 }
 
 /* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */

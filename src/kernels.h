@@ -52,7 +52,13 @@
 /* The order of a product's operations. Kernels of one class return the same bits: those of the class' reference, which
  * is a kernel of src/ref. */
 enum attn_class {
-    ATTN_CLASS_F32 /* one chain acc = fma(a, b, acc) an element, over ascending k */
+    ATTN_CLASS_F32, /* one chain acc = fma(a, b, acc) an element, over ascending k */
+    /* A and B are bf16 numbers. One chain over ascending pairs of rows of packed B, 2 i and 2 i + 1:
+     *   acc = fma(a[2 i], b[2 i], fma(a[2 i + 1], b[2 i + 1], acc))
+     * Where the product lacks one of the two, both its elements are +0. Denormal operands and results count as zeros of
+     * their sign; what is tiny is decided after rounding (attn_fmaf_flushed). These are the bits of VDPBF16PS. The product
+     * c * factor of a start is flushed likewise. */
+    ATTN_CLASS_BF16
 };
 
 /* How the elements of a packed matrix lie. */

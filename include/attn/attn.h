@@ -164,7 +164,9 @@ typedef struct attn_parallel {
 /* What an element is. A field takes ATTN_F32 where its description says nothing else. */
 typedef enum attn_type {
     ATTN_F32 = 0,
-    ATTN_BOOL /* a byte, true where it is not 0 */
+    ATTN_BOOL, /* a byte, true where it is not 0 */
+    ATTN_BF16, /* the upper half of an f32 */
+    ATTN_F16   /* IEEE binary16 */
 } attn_type;
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride

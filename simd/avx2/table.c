@@ -1,9 +1,11 @@
 /* The AVX2 table. */
 #include "body/objects.h"
 
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), &ISA_OBJECT(gemm_bf16), NULL};
+
 const struct attn_kernels attn_kernels_avx2 = {.isa = ATTN_ISA_AVX2,
                                                .lower = &attn_kernels_scalar,
-                                               .gemm = ISA_OBJECT(gemm),
+                                               .gemm = gemm,
                                                .decode = &ISA_OBJECT(decode),
                                                .softmax = &ISA_OBJECT(softmax),
                                                .elementary = &ISA_OBJECT(elementary),

@@ -1,9 +1,11 @@
 /* The AVX-512 table. */
 #include "body/objects.h"
 
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), &ISA_OBJECT(gemm_bf16), NULL};
+
 const struct attn_kernels attn_kernels_avx512 = {.isa = ATTN_ISA_AVX512,
                                                  .lower = &attn_kernels_avx2,
-                                                 .gemm = ISA_OBJECT(gemm),
+                                                 .gemm = gemm,
                                                  .decode = &ISA_OBJECT(decode),
                                                  .softmax = &ISA_OBJECT(softmax),
                                                  .elementary = &ISA_OBJECT(elementary),

@@ -11,10 +11,12 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx512_f, ISA_OBJECT(f) attn_avx512_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx512_f, ISA_OBJECT(f) attn_avx512_f. */
+#ifndef ISA_NAME
 #define ISA_NAME         "avx512"
 #define ISA_FN(name)     avx512_##name
 #define ISA_OBJECT(name) attn_avx512_##name
+#endif
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__

@@ -118,8 +118,7 @@ EACH_COLUMNS(COLUMNS)
 static void ISA_FN(decode_rest)(const struct attn_decode_args *args, size_t key, size_t keys, size_t element) {
     struct attn_panels b = args->b;
     b.data = (char *)b.data + key * b.stride + element * sizeof(float);
-    ISA_OBJECT(gemm)
-    [0] -> run_columns(&(struct attn_gemm_args){.m = args->rows,
+    ISA_OBJECT(gemm_f32).run_columns(&(struct attn_gemm_args){.m = args->rows,
                                                 .n = keys,
                                                 .k = args->size - element,
                                                 .a = args->x + element,
@@ -244,8 +243,7 @@ static void ISA_FN(decode_last_columns)(const struct attn_decode_args *args, siz
         struct attn_panels b = args->b;
         b.data = (char *)b.data + key * b.stride + column * sizeof(float);
         n = args->keys - key < ATTN_BLOCK ? args->keys - key : ATTN_BLOCK;
-        ISA_OBJECT(gemm)
-        [0] -> run_rows(&(struct attn_gemm_args){.m = args->rows,
+        ISA_OBJECT(gemm_f32).run_rows(&(struct attn_gemm_args){.m = args->rows,
                                                  .n = args->size - column,
                                                  .k = n,
                                                  .a = args->x + key,

@@ -463,14 +463,12 @@ static int ISA_FN(gemm_finite)(const struct attn_panels *b, size_t row, size_t k
     return 1;
 }
 
-static const struct attn_gemm_kernel ISA_FN(gemm_f32) = {.name = GEMM_NAME,
-                                                         .arithmetic = ATTN_CLASS_F32,
-                                                         .b = {.cols = COLS, .k_unit = 1},
-                                                         .rows = ROWS,
-                                                         .pack = ISA_FN(gemm_pack),
-                                                         .finite = ISA_FN(gemm_finite),
-                                                         .run = ISA_FN(gemm_run),
-                                                         .run_rows = ISA_FN(gemm_run_rows),
-                                                         .run_columns = ISA_FN(gemm_run_columns)};
-
-const struct attn_gemm_kernel *const ISA_OBJECT(gemm)[] = {&ISA_FN(gemm_f32), NULL};
+const struct attn_gemm_kernel ISA_OBJECT(gemm_f32) = {.name = GEMM_NAME,
+                                                      .arithmetic = ATTN_CLASS_F32,
+                                                      .b = {.cols = COLS, .k_unit = 1},
+                                                      .rows = ROWS,
+                                                      .pack = ISA_FN(gemm_pack),
+                                                      .finite = ISA_FN(gemm_finite),
+                                                      .run = ISA_FN(gemm_run),
+                                                      .run_rows = ISA_FN(gemm_run_rows),
+                                                      .run_columns = ISA_FN(gemm_run_columns)};

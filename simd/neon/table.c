@@ -1,9 +1,11 @@
 /* The NEON table. */
 #include "body/objects.h"
 
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), NULL};
+
 const struct attn_kernels attn_kernels_neon = {.isa = ATTN_ISA_NEON,
                                                .lower = &attn_kernels_scalar,
-                                               .gemm = ISA_OBJECT(gemm),
+                                               .gemm = gemm,
                                                .decode = &ISA_OBJECT(decode),
                                                .softmax = &ISA_OBJECT(softmax),
                                                .elementary = &ISA_OBJECT(elementary),

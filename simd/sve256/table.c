@@ -1,9 +1,11 @@
 /* The SVE of 256 bits table. */
 #include "body/objects.h"
 
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), NULL};
+
 const struct attn_kernels attn_kernels_sve256 = {.isa = ATTN_ISA_SVE256,
                                                  .lower = &attn_kernels_neon,
-                                                 .gemm = ISA_OBJECT(gemm),
+                                                 .gemm = gemm,
                                                  .decode = &ISA_OBJECT(decode),
                                                  .softmax = &ISA_OBJECT(softmax),
                                                  .elementary = &ISA_OBJECT(elementary),

@@ -82,7 +82,7 @@ static void run_columns(const struct attn_gemm_args *args) {
     run_strided(args, args->b.data, sizeof(float), args->b.stride);
 }
 
-static const struct attn_gemm_kernel f32 = {.name = "scalar_1x1",
+const struct attn_gemm_kernel attn_ref_gemm_f32 = {.name = "scalar_1x1",
                                             .arithmetic = ATTN_CLASS_F32,
                                             .b = {.cols = 1, .k_unit = 1},
                                             .rows = 1,
@@ -91,5 +91,3 @@ static const struct attn_gemm_kernel f32 = {.name = "scalar_1x1",
                                             .run = run,
                                             .run_rows = run_rows,
                                             .run_columns = run_columns};
-
-const struct attn_gemm_kernel *const attn_ref_gemm[] = {&f32, NULL};

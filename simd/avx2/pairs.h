@@ -1,0 +1,36 @@
+/* Pairs of bf16 for AVX2. */
+#ifndef ATTN_AVX2_PAIRS_H
+#define ATTN_AVX2_PAIRS_H
+
+#include "vec.h"
+
+#include "body/flush_x86.h"
+
+#define PAIRS_NAME "avx2_bf16_by_fma_6x16"
+
+/* 12 accumulators, two halves of B, one element of A: 15 of 16 registers. */
+enum { ROWS = 6, COLS = 16, FEW_ROWS = 2 };
+
+#define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(1, 8) X(2, 4)
+
+#define PAIRS_PACK        attn_avx2_gemm_f32.pack
+
+/* The mask comes from memory each time: kept in a register it would be the 17th. */
+INLINE vec pair_upper(vec unit) {
+    static const int32_t mask[VEC_LANES] __attribute__((aligned(32))) = {-0x10000, -0x10000, -0x10000, -0x10000,
+                                                                         -0x10000, -0x10000, -0x10000, -0x10000};
+    __asm__("vandps %1, %0, %0" : "+x"(unit) : "m"(mask));
+    return unit;
+}
+INLINE vec pair_lower(vec unit) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(unit), 16));
+}
+/* 8 bf16 of each row. */
+INLINE vec pair_interleave(const void *even, const void *odd) {
+    __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(even)), high = _mm256_cvtepu16_epi32(_mm_loadu_si128(odd));
+    return _mm256_castsi256_ps(_mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
+}
+
+#include "body/pairs_fma.h"
+
+#endif

@@ -1,0 +1,34 @@
+/* Pairs of bf16 for AVX-512 without an instruction for them. */
+#ifndef ATTN_AVX512_PAIRS_H
+#define ATTN_AVX512_PAIRS_H
+
+#include "vec.h"
+
+#include "body/flush_x86.h"
+
+#define PAIRS_NAME "avx512_bf16_by_fma_14x32"
+
+/* As in tile.h; the two halves of B take turns in the same registers. */
+enum { ROWS = 14, COLS = 32, FEW_ROWS = 2 };
+
+#define EACH_ROW_COUNT(X)                                                                                              \
+    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2) \
+    X(1, 8) X(2, 4)
+
+#define PAIRS_PACK attn_avx512_gemm_f32.pack
+
+INLINE vec pair_upper(vec unit) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(unit), _mm512_set1_epi32((int)0xffff0000)));
+}
+INLINE vec pair_lower(vec unit) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(unit), 16));
+}
+/* 16 bf16 of each row. */
+INLINE vec pair_interleave(const void *even, const void *odd) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)), high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+
+#include "body/pairs_fma.h"
+
+#endif

@@ -1,0 +1,11 @@
+/* AVX-512 with VDPBF16PS. */
+#ifndef ATTN_AVX512_BF16_VEC_H
+#define ATTN_AVX512_BF16_VEC_H
+
+#define ISA_NAME         "avx512_bf16"
+#define ISA_FN(name)     avx512_bf16_##name
+#define ISA_OBJECT(name) attn_avx512_bf16_##name
+
+#include "../avx512/vec.h"
+
+#endif

@@ -1,0 +1,345 @@
+/* GEMM of class BF16. Two elements of a column of B that follow each other in k, a pair, lie in 32 bits, as those of a row of A
+ * do. A panel of pairs looks like a panel of floats with half as many rows, and is packed as one.
+ *
+ * pairs.h gives, for each ISA:
+ *
+ *     PAIRS_NAME, ROWS, COLS                     the kernel's name, the largest tile
+ *     EACH_ROW_COUNT(X)                          X(rows, registers): the tiles
+ *     PAIR_A, struct a_row                       the type of A's elements
+ *     PAIR_STEPS                                 multiply-adds that a pair takes
+ *     pair_b, pair_a, pair_first_a, pair_last_a  operands of multiply-add number s
+ *     pair_multiply_add
+ *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0 */
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "pairs.h"
+
+#include "body/objects.h"
+
+enum { VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (ROWS + 3) / 4 };
+
+/* Rows that pass over a panel of B, and pairs that they take at once: as many bytes as the kernel of class F32 takes. */
+enum { ROW_BLOCK = 128, PAIR_BLOCK = 1024 };
+
+/* Prefetch distances in panels, in units of 32 bits: few rows, which wait for B; and where B is not in L1. */
+enum { AHEAD = 256, AHEAD_ROWS = 16 };
+
+/* How panels lie, in units of 32 bits: from pair to pair, and from panel to panel. A panel of ATTN_LANES columns, which is
+ * narrower than the kernel's, counts as half of one: `next` is the distance of the halves. */
+struct layout {
+    size_t step, next, panel;
+};
+
+INLINE struct layout layout_of(const struct attn_panels *b) {
+    size_t stride = b->stride / sizeof(float);
+    return b->cols < COLS ? (struct layout){b->cols, stride, 2 * stride}
+                          : (struct layout){COLS, ATTN_LANES < COLS ? ATTN_LANES : 0, stride};
+}
+
+/* The unit of row `row` and column `column`. */
+INLINE float *unit_at(const struct attn_panels *b, size_t row, size_t column) {
+    return (float *)((char *)b->data + column / b->cols * b->stride) + row / 2 * b->cols + column % b->cols;
+}
+
+/* Where register v begins: of ATTN_LANES columns in turn. */
+INLINE size_t place(struct layout layout, size_t v) {
+    const size_t half = ATTN_LANES / VEC_LANES;
+    size_t panel = v / VECS * layout.panel, within = v % VECS;
+    return panel + (VECS > half ? within / half * layout.next + within % half * VEC_LANES : within * VEC_LANES);
+}
+
+/* Compile-time rows and registers, every column there. */
+struct tile {
+    size_t pairs;      /* whole ones */
+    bool first, last;  /* before them the second half of one, after them the first half of one */
+    const PAIR_A *a;   /* the first element of the product */
+    size_t a_stride;   /* elements */
+    const float *b;    /* the first unit */
+    struct layout layout;
+    const float *bias, *scale; /* each may be NULL; scale: chains start from c */
+    float *c;
+    size_t c_stride;
+    size_t fetch; /* units ahead */
+};
+
+typedef void tile_function(const struct tile *t);
+
+INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int width) {
+    UNROLL for (int j = 0; j < width; j++) {
+        vec start = t->bias ? vec_load(t->bias + j * VEC_LANES) : vec_zero();
+        UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
+    }
+    if (t->scale)
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec scale = vec_set(t->scale[i]);
+            UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+                vec_mul(vec_load(t->c + (size_t)i * t->c_stride + j * VEC_LANES), scale);
+        }
+}
+
+enum part { WHOLE, FIRST, LAST };
+
+/* One pair of each row and column; of the first or the last only a half, whose other is +0 on both sides. */
+INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc, const int rows,
+                      const int width, const enum part part) {
+    UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
+        vec bv[WIDEST];
+        UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, part);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, part);
+            UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+                pair_multiply_add(av, bv[j], acc[i * width + j]);
+        }
+        if (s + 1 < PAIR_STEPS) /* else gcc keeps operands of both on the stack */
+            __asm__ volatile("" : : : "memory");
+    }
+}
+
+INLINE void tile_run(const struct tile *t, const int rows, const int width) {
+    vec acc[ROWS * VECS > WIDEST ? ROWS * VECS : WIDEST];
+    const PAIR_A *a[POINTERS];
+    const float *b = t->b;
+    size_t a_stride = t->a_stride, step = t->layout.step, pairs = t->pairs;
+    struct layout layout = t->layout;
+    tile_begin(t, acc, rows, width);
+    /* A pointer for every four rows: what x86's addressing modes reach with the stride and its multiples. */
+    UNROLL for (int q = 0; q < POINTERS; q++) {
+        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * a_stride;
+        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+    if (t->first) {
+        tile_step(a, a_stride, b, layout, acc, rows, width, FIRST);
+        UNROLL for (int q = 0; q < POINTERS; q++) a[q]++;
+        b += step;
+    }
+    for (size_t p = 0; p < pairs; p++) {
+        tile_step(a, a_stride, b, layout, acc, rows, width, WHOLE);
+        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16) vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), t->fetch);
+        UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;
+        b += step;
+    }
+    if (t->last)
+        tile_step(a, a_stride, b, layout, acc, rows, width, LAST);
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
+        vec_store(t->c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
+}
+
+#define TILE(rows, width)                                                                                              \
+    static void ISA_FN(pairs_##rows##_##width)(const struct tile *t) {                                                 \
+        tile_run(t, rows, width);                                                                                      \
+    }
+EACH_ROW_COUNT(TILE)
+#define ENTRY(rows, width) {ISA_FN(pairs_##rows##_##width), width},
+static const struct {
+    tile_function *run;
+    size_t width;
+} tiles[] = {EACH_ROW_COUNT(ENTRY)}; /* [rows - 1], then those of few rows with more registers */
+
+/* ---- A product ---- */
+
+/* Where nothing is to be scaled. */
+static const float ones[ATTN_MAX_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                          1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+/* Pairs p .. p + count - 1 of the pairs that the product's rows of B lie in. */
+struct stretch {
+    size_t p, count;
+    bool first, last; /* of its first pair the second half only; of its last one the first half only */
+};
+
+struct product {
+    const struct attn_gemm_args *args;
+    const float *b; /* the first pair of its rows and columns */
+    struct layout layout;
+    size_t before; /* 1 where the product's first row of B is the second of a pair */
+};
+
+INLINE struct tile tile_of(const struct product *product, const struct stretch *stretch, size_t i, size_t j) {
+    const struct attn_gemm_args *args = product->args;
+    size_t element = 2 * stretch->p - (stretch->p > 0 ? product->before : 0);
+    struct tile t = {.pairs = stretch->count - stretch->first - stretch->last,
+                     .first = stretch->first,
+                     .last = stretch->last,
+                     .a = (const PAIR_A *)((const char *)args->a + i * args->a_stride) + element,
+                     .a_stride = args->a_stride / sizeof(PAIR_A),
+                     .b = product->b + j / COLS * product->layout.panel + stretch->p * product->layout.step,
+                     .layout = product->layout,
+                     .c = (float *)((char *)args->c + i * args->c_stride) + j,
+                     .c_stride = args->c_stride / sizeof(float),
+                     .fetch = AHEAD_ROWS * product->layout.step};
+    if (stretch->p > 0 || args->start == ATTN_START_C)
+        t.scale = ones;
+    else if (args->start == ATTN_START_SCALE)
+        t.scale = args->factors + i;
+    else if (args->start == ATTN_START_BIAS)
+        t.bias = args->factors + j;
+    return t;
+}
+
+/* The last columns, fewer than a tile has: in memory of a tile's width. */
+static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, size_t rows, size_t cols) {
+    float c[ROWS * COLS], bias[COLS];
+    float *to = t.c;
+    size_t stride = t.c_stride;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < COLS; j++)
+            c[i * COLS + j] = t.scale && j < cols ? to[i * stride + j] : 0.0f;
+    for (size_t j = 0; j < COLS; j++)
+        bias[j] = t.bias && j < cols ? t.bias[j] : 0.0f;
+    t.bias = t.bias ? bias : NULL;
+    t.c = c;
+    t.c_stride = COLS;
+    if (cols <= ATTN_LANES) /* the other half of a narrow panel is not there */
+        t.layout.next = 0;
+    tiles[rows - 1].run(&t);
+    for (size_t i = 0; i < rows; i++)
+        memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
+}
+
+/* `rows` rows over all columns. */
+static void ISA_FN(pairs_rows)(const struct product *product, const struct stretch *stretch, size_t i, size_t rows) {
+    const struct attn_gemm_args *args = product->args;
+    size_t n = args->n, j = 0;
+    if (rows <= FEW_ROWS)
+        for (const size_t wide = tiles[ROWS + rows - 1].width * VEC_LANES; j + wide <= n; j += wide) {
+            struct tile t = tile_of(product, stretch, i, j);
+            t.fetch = AHEAD;
+            tiles[ROWS + rows - 1].run(&t);
+        }
+    for (; j + COLS <= n; j += COLS) {
+        struct tile t = tile_of(product, stretch, i, j);
+        t.fetch = rows <= FEW_ROWS ? AHEAD : t.fetch;
+        tiles[rows - 1].run(&t);
+    }
+    if (j < n)
+        ISA_FN(pairs_last_columns)(tile_of(product, stretch, i, j), rows, n - j);
+}
+
+/* m rows in tiles of nearly equal height, a panel after the other. */
+static void ISA_FN(pairs_block)(const struct product *product, const struct stretch *stretch, size_t i, size_t m) {
+    size_t count = (m + ROWS - 1) / ROWS, height = m / count, taller = m % count, n = product->args->n;
+    if (count == 1) {
+        ISA_FN(pairs_rows)(product, stretch, i, m);
+        return;
+    }
+    for (size_t j = 0; j < n; j += COLS)
+        for (size_t tile = 0, row = i, rows; tile < count; tile++, row += rows) {
+            rows = height + (tile < taller);
+            struct tile t = tile_of(product, stretch, row, j);
+            if (n - j < COLS)
+                ISA_FN(pairs_last_columns)(t, rows, n - j);
+            else
+                tiles[rows - 1].run(&t);
+        }
+}
+
+/* The part of `total` that each pass takes: nearly equal ones of at most `most`. */
+INLINE size_t share(size_t total, size_t most) {
+    size_t parts = (total + most - 1) / most;
+    return parts ? (total + parts - 1) / parts : 1;
+}
+
+static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
+    struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
+    size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK), depth = share(all, PAIR_BLOCK);
+    bool last = (product.before + args->k) % 2;
+    if (args->k == 0)
+        product.before = all = last = 0;
+    flush_state state = flush_begin();
+    for (size_t i = 0; i < args->m; i += rows) {
+        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
+        do {
+            size_t count = all - p < depth ? all - p : depth;
+            ISA_FN(pairs_block)
+            (&product,
+             &(struct stretch){.p = p, .count = count, .first = p == 0 && product.before, .last = last && p + count == all},
+             i, m);
+            p += count;
+        } while (p < all);
+    }
+    flush_end(state);
+}
+
+/* ---- Packing ---- */
+
+/* One element after the other: a half of a unit. */
+static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
+    for (size_t p = p0; p < p1; p++)
+        for (size_t j = j0; j < j1; j++)
+            memcpy((char *)unit_at(&args->packed, args->row + p, args->column + j) + (args->row + p) % 2 * sizeof(uint16_t),
+                   (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof(uint16_t));
+}
+
+/* Columns whose elements follow each other: pairs that are already there, as floats of a transposition are. The first
+ * column begins a panel. */
+static void ISA_FN(pairs_pack_columns)(const struct attn_pack_args *args, size_t j, size_t n) {
+    struct attn_panels panels = args->packed;
+    panels.data = unit_at(&panels, args->row, args->column + j);
+    PAIRS_PACK(&(struct attn_pack_args){.k = args->k / 2,
+                                        .n = n,
+                                        .b = (const char *)args->b + j * args->n_stride,
+                                        .k_stride = sizeof(float),
+                                        .n_stride = args->n_stride,
+                                        .packed = panels});
+}
+
+/* Two rows whose columns follow each other. */
+static void ISA_FN(pairs_pack_two_rows)(const struct attn_pack_args *args, size_t p) {
+    const char *even = (const char *)args->b + p * args->k_stride, *odd = even + args->k_stride;
+    for (size_t j = 0; j < args->n; j += VEC_LANES) {
+        size_t left = args->n - j;
+        float *unit = unit_at(&args->packed, args->row + p, args->column + j);
+        if (left >= VEC_LANES)
+            vec_store(unit, pair_interleave(even + j * sizeof(uint16_t), odd + j * sizeof(uint16_t)));
+        else
+            ISA_FN(pairs_pack_any)(args, p, p + 2, j, args->n);
+    }
+}
+
+static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
+    size_t cols = args->packed.cols, k = args->k, n = args->n;
+    if (args->k_stride == sizeof(uint16_t) && args->row % 2 == 0 && args->n_stride % sizeof(float) == 0) {
+        size_t beside = (cols - args->column % cols) % cols, last = k / 2 * 2;
+        beside = beside < n ? beside : n;
+        ISA_FN(pairs_pack_any)(args, 0, k, 0, beside);
+        if (beside < n && last > 0)
+            ISA_FN(pairs_pack_columns)(args, beside, n - beside);
+        ISA_FN(pairs_pack_any)(args, last, k, beside, n);
+    } else if (args->n_stride == sizeof(uint16_t) && args->column % VEC_LANES == 0) {
+        size_t p = args->row % 2 < k ? args->row % 2 : k;
+        ISA_FN(pairs_pack_any)(args, 0, p, 0, n);
+        for (; p + 2 <= k; p += 2)
+            ISA_FN(pairs_pack_two_rows)(args, p);
+        ISA_FN(pairs_pack_any)(args, p, k, 0, n);
+    } else {
+        ISA_FN(pairs_pack_any)(args, 0, k, 0, n);
+    }
+}
+
+/* An element is not finite where all bits of its exponent are set. */
+static int ISA_FN(pairs_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
+    const uint32_t low = 0x7f80, high = UINT32_C(0x7f80) << 16;
+    for (size_t p = row / 2; k > 0 && p <= (row + k - 1) / 2; p++)
+        for (size_t j = 0; j < n; j += b->cols) {
+            uint32_t units[COLS], found = 0;
+            size_t cols = n - j < b->cols ? n - j : b->cols;
+            memcpy(units, unit_at(b, 2 * p, j), cols * sizeof *units);
+            uint32_t even = 2 * p >= row ? low : 0, odd = 2 * p + 1 < row + k ? high : 0;
+            for (size_t i = 0; i < cols; i++)
+                found |= (even && (units[i] & low) == low) || (odd && (units[i] & high) == high);
+            if (found)
+                return 0;
+        }
+    return 1;
+}
+
+const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = PAIRS_NAME,
+                                                       .arithmetic = ATTN_CLASS_BF16,
+                                                       .a = PAIR_A_TYPE,
+                                                       .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
+                                                       .rows = ROWS,
+                                                       .pack = ISA_FN(pairs_pack),
+                                                       .finite = ISA_FN(pairs_finite),
+                                                       .run = ISA_FN(pairs_run)};

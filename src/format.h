@@ -6,11 +6,7 @@
 
 #include "checked.h"
 #include "kernels.h"
-
-/* Bytes of an element. */
-static inline size_t attn_type_size(attn_type type) {
-    return type == ATTN_BOOL ? 1 : type == ATTN_F32 ? 4 : 2;
-}
+#include "types.h"
 
 /* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */
 static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, size_t cols, size_t *bytes) {

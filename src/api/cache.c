@@ -60,13 +60,13 @@ static bool take_parts(struct attn_cache *cache, size_t segments, struct attn_ar
     struct attn_store *store = &cache->store;
     size_t heads, row_bytes, table_bytes;
     if (!attn_mul(config->batch, config->kv_heads, &heads) || !attn_mul(segments, config->kv_heads, &segments) ||
-        !attn_mul(config->head_size, sizeof(float) * ATTN_MAX_COLS, &row_bytes) ||
+        !attn_mul(attn_max(config->head_size, config->value_size), sizeof(float) * ATTN_STRIP_ROWS, &row_bytes) ||
         !attn_mul(store->pages_per_sequence, sizeof *store->pages, &table_bytes))
         return false;
     *object = attn_arena_take(arena, 1, sizeof **object);
     cache->lengths = attn_arena_take(arena, config->batch, sizeof *cache->lengths);
     cache->oldest = attn_arena_take(arena, config->batch, sizeof *cache->oldest);
-    cache->rotated = attn_arena_take(arena, heads, row_bytes);
+    cache->strips = attn_arena_take(arena, heads, row_bytes);
     if (store->kind == ATTN_KV_PAGED)
         store->pages = attn_arena_take(arena, config->batch, table_bytes);
     attn_store_take(store, segments, arena);

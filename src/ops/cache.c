@@ -86,13 +86,16 @@ static void append_head(const void *arg, size_t item, size_t task) {
         .v = given.values.data,
         .k_stride = given.keys.stride,
         .v_stride = given.values.stride,
+        .k_type = args->k.type,
+        .v_type = args->v.type,
         .rotary = args->rotary,
-        .kernel = attn_table_attention(cache->table),
+        .attention = attn_table_attention(cache->table),
+        .convert = attn_table_convert(cache->table),
+        .strip = cache->strips + item * ATTN_STRIP_ROWS * attn_max(cache->config.head_size, cache->config.value_size),
     };
     if (args->rotary) {
         int64_t offset = attn_ints_or_0(&args->rotary_offsets, b);
         rows.position = (size_t)((int64_t)cache->lengths[b] + offset);
-        rows.rotated = cache->rotated + item * ATTN_MAX_COLS * cache->config.head_size;
     }
     attn_store_append(&cache->store, b, head, cache->lengths[b], count, &rows);
 }

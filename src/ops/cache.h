@@ -12,7 +12,7 @@ struct attn_cache {
     size_t length;   /* of the longest sequence */
     size_t *lengths; /* [batch] */
     size_t *oldest;  /* [batch] the oldest key that a ring still has: it wrote over those before; 0 in other caches */
-    float *rotated;  /* [batch * kv_heads][ATTN_MAX_COLS][head_size] */
+    float *strips;   /* [batch * kv_heads][ATTN_STRIP_ROWS][head_size or value_size]: see attn_key_rows */
 };
 
 /* How many keys `args` has for sequence `b`. *row is the row of the first one. */

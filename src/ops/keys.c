@@ -36,10 +36,13 @@ static struct attn_key_rows rows_from(const struct attn_tile *tile, size_t key) 
                                   .v = attn_kv_is_packed(&tile->v) ? rows.values.data : NULL,
                                   .k_stride = rows.keys.stride,
                                   .v_stride = rows.values.stride,
+                                  .k_type = tile->problem->k.type,
+                                  .v_type = tile->problem->v.type,
                                   .rotary = options->rotary,
                                   .position = key + (size_t)offset,
-                                  .kernel = tile->attention,
-                                  .rotated = tile->scratch.rotated};
+                                  .attention = tile->attention,
+                                  .convert = tile->convert,
+                                  .strip = tile->scratch.strip};
 }
 
 void attn_keys_pack_head(struct attn_tile *tile) {

@@ -3,7 +3,8 @@
 #include "ops/dropout.h"
 
 static void update(struct attn_tile *tile, const struct attn_block *block) {
-    tile->attention->online_softmax(
+    bool is_bf16 = attn_tile_is_bf16(tile), is_scaled = attn_tile_uses(tile, ATTN_USE_LOGITS);
+    (is_bf16 ? attn_table_bf16(tile->problem->table)->online_softmax : tile->attention->online_softmax)(
         &(struct attn_online_softmax_args){.rows = tile->rows,
                                            .scores = block->scores,
                                            .score_stride = block->score_stride,
@@ -13,7 +14,8 @@ static void update(struct attn_tile *tile, const struct attn_block *block) {
                                            .end = (block->last + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES,
                                            .max = tile->span_max,
                                            .lanes = tile->scratch.lanes,
-                                           .rescale = block->rescale});
+                                           .rescale = block->rescale,
+                                           .scale = is_scaled ? 1.0f : tile->problem->scale});
 }
 
 static void update_one_row(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
@@ -25,17 +27,31 @@ static void update_one_row(struct attn_tile *tile, const struct attn_block *bloc
                                                   .rescale = block->rescale});
 }
 
-static void drop(const struct attn_tile *tile, const struct attn_block *block) {
+/* Probabilities that are not floats are widened for it. */
+static void drop_from_row(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     const attn_options *options = tile->problem->options;
     struct attn_dropout dropout = {.probability = options->dropout, .seed = options->dropout_seed};
+    attn_type type = tile->gemm->a;
+    size_t n = block->last - block->first;
+    float widened[ATTN_BLOCK], *p = attn_block_scores(block, r) + block->first;
+    uint16_t *narrow = (uint16_t *)attn_block_scores(block, r) + block->first;
+    if (type != ATTN_F32)
+        tile->convert->widen(type, n, narrow, p = widened);
+    attn_dropout_apply(&dropout, tile->b * tile->problem->heads + tile->row[r].head, tile->row[r].row,
+                       block->begin + block->first, p, n);
+    if (type != ATTN_F32)
+        tile->convert->narrow(type, n, p, narrow);
+    else if (attn_tile_is_bf16(tile))
+        tile->convert->round_bf16(n, p, p);
+}
+
+static void drop(const struct attn_tile *tile, const struct attn_block *block) {
     for (size_t r = 0; r < tile->rows; r++)
-        attn_dropout_apply(&dropout, tile->b * tile->problem->heads + tile->row[r].head, tile->row[r].row,
-                           block->begin + block->first, attn_block_scores(block, r) + block->first,
-                           block->last - block->first);
+        drop_from_row(tile, block, r);
 }
 
 void attn_online_softmax(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
-    if (tile->rows == 1 && joined > 1 && tile->attention->online_softmax_blocks)
+    if (tile->rows == 1 && joined > 1 && tile->attention->online_softmax_blocks && !attn_tile_is_bf16(tile))
         update_one_row(tile, block, joined);
     else
         for (size_t i = 0; i < joined; i++)

@@ -34,8 +34,15 @@ static void write_rows(const struct attn_tile *tile, const float *inverse) {
     size_t stride = problem->plan.output_stride;
     for (size_t r = 0, n, distance; r < tile->rows; r += n) {
         const struct attn_tile_row *row = &tile->row[r];
-        float *out = attn_row_out_at(o, attn_ints_given(&problem->q_cu) ? 0 : tile->b, row->head,
-                                     tile->sequence.q_row + row->row);
+        void *out = attn_typed_row_out_at(o, attn_ints_given(&problem->q_cu) ? 0 : tile->b, row->head,
+                                          tile->sequence.q_row + row->row);
+        if (o->type != ATTN_F32) {
+            n = 1;
+            tile->attention->normalize(1, problem->value_size, tile->scratch.output + r * stride, 0, inverse + r,
+                                       tile->scratch.row, 0);
+            tile->convert->narrow(o->type, problem->value_size, tile->scratch.row, out);
+            continue;
+        }
         n = attn_tile_rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
         tile->attention->normalize(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
                                    distance);

@@ -14,19 +14,44 @@ static void put_keys(const struct attn_store *store, const struct attn_segment *
                                                  .column = segment->first});
 }
 
-static void rotate_key(const struct attn_store *store, const struct attn_key_rows *rows, size_t row, float *rotated) {
-    attn_rotary_rotate(rows->kernel, rows->rotary, rows->position + row,
-                       (const float *)(rows->k + row * rows->k_stride), store->head_size, rotated);
+/* A row of `n` elements of `type` as the store wants it: widened, rotated, rounded. */
+static void convert_row(const struct attn_store *store, const struct attn_key_rows *rows, attn_type type, const char *x,
+                        size_t n, const struct attn_rotary *rotary, size_t position, void *y) {
+    attn_type to = store->kernel->b.type;
+    float *row = to == ATTN_F32 ? y : rows->strip + ATTN_MAX_COLS * n;
+    const float *from = (const float *)x;
+    if (type != ATTN_F32) {
+        rows->convert->widen(type, n, x, row);
+        from = row;
+    }
+    if (rotary) {
+        attn_rotary_rotate(rows->attention, rotary, position, from, n, row);
+        from = row;
+    }
+    if (to != ATTN_F32)
+        rows->convert->narrow(to, n, from, y);
 }
 
-/* Rotates a unit of keys, then packs it while it is in L1, and so on. */
-static void put_rotated(const struct attn_store *store, struct attn_segment segment, size_t count,
-                        const struct attn_key_rows *rows, size_t row) {
+static bool keys_are_converted(const struct attn_store *store, const struct attn_key_rows *rows) {
+    return rows->rotary || rows->k_type != store->kernel->b.type;
+}
+
+/* Keys row .. row + count - 1 into the strip. Returns the bytes from one to the next. */
+static size_t convert_keys(const struct attn_store *store, const struct attn_key_rows *rows, size_t row, size_t count) {
+    size_t bytes = store->head_size * attn_type_size(store->kernel->b.type);
+    for (size_t i = 0; i < count; i++)
+        convert_row(store, rows, rows->k_type, rows->k + (row + i) * rows->k_stride, store->head_size, rows->rotary,
+                    rows->position + row + i, (char *)rows->strip + i * bytes);
+    return bytes;
+}
+
+/* Converts a unit of keys, then packs it while it is in L1, and so on. */
+static void put_converted_keys(const struct attn_store *store, struct attn_segment segment, size_t count,
+                               const struct attn_key_rows *rows, size_t row) {
     for (size_t done = 0, taken; done < count; done += taken, segment.first += taken) {
         taken = attn_min(store->unit - segment.first % store->unit, count - done);
-        for (size_t i = 0; i < taken; i++)
-            rotate_key(store, rows, row + done + i, rows->rotated + i * store->head_size);
-        put_keys(store, &segment, taken, (const char *)rows->rotated, store->head_size * sizeof *rows->rotated);
+        size_t bytes = convert_keys(store, rows, row + done, taken);
+        put_keys(store, &segment, taken, (const char *)rows->strip, bytes);
     }
 }
 
@@ -42,16 +67,30 @@ static void put_values(const struct attn_store *store, const struct attn_segment
                                                  .row = segment->first});
 }
 
+static void put_converted_values(const struct attn_store *store, struct attn_segment segment, size_t count,
+                                 const struct attn_key_rows *rows, size_t row) {
+    size_t bytes = store->value_size * attn_type_size(store->kernel->b.type);
+    for (size_t done = 0, taken; done < count; done += taken, segment.first += taken) {
+        taken = attn_min(store->unit - segment.first % store->unit, count - done);
+        for (size_t i = 0; i < taken; i++)
+            convert_row(store, rows, rows->v_type, rows->v + (row + done + i) * rows->v_stride, store->value_size, NULL,
+                        0, (char *)rows->strip + i * bytes);
+        put_values(store, &segment, taken, (const char *)rows->strip, bytes);
+    }
+}
+
 void attn_store_append(const struct attn_store *store, size_t sequence, size_t head, size_t first, size_t count,
                        const struct attn_key_rows *rows) {
     for (size_t done = 0, taken; done < count; done += taken) {
         struct attn_segment segment = attn_store_locate(store, sequence, head, first + done);
         taken = attn_min(segment.count, count - done);
-        if (rows->rotary)
-            put_rotated(store, segment, taken, rows, done);
+        if (keys_are_converted(store, rows))
+            put_converted_keys(store, segment, taken, rows, done);
         else
             put_keys(store, &segment, taken, rows->k + done * rows->k_stride, rows->k_stride);
-        if (rows->v)
+        if (rows->v && rows->v_type != store->kernel->b.type)
+            put_converted_values(store, segment, taken, rows, done);
+        else if (rows->v)
             put_values(store, &segment, taken, rows->v + done * rows->v_stride, rows->v_stride);
     }
 }
@@ -61,9 +100,9 @@ void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_
     size_t offset = first % store->unit;
     struct attn_segment segment = attn_store_locate(store, sequence, head, first - offset);
     const char *key = rows->k;
-    if (rows->rotary && offset > 0) {
-        rotate_key(store, rows, 0, rows->rotated);
-        key = (const char *)rows->rotated;
+    if (keys_are_converted(store, rows) && offset > 0) {
+        convert_keys(store, rows, 0, 1);
+        key = (const char *)rows->strip;
     }
     put_keys(store, &segment, offset, key, 0);
 }

@@ -5,14 +5,19 @@
 #include "ops/kv.h"
 #include "ops/rotary.h"
 
+/* Rows on their way into panels: of a unit of keys, and one more. */
+enum { ATTN_STRIP_ROWS = ATTN_MAX_COLS + 1 };
+
 /* The rows of keys and values of one head. */
 struct attn_key_rows {
-    const char *k, *v;                /* v NULL: keys only are packed */
-    size_t k_stride, v_stride;        /* bytes */
+    const char *k, *v;         /* v NULL: keys only are packed */
+    size_t k_stride, v_stride; /* bytes */
+    attn_type k_type, v_type;
     const struct attn_rotary *rotary; /* NULL, or by what keys are rotated, the first to `position` */
     size_t position;
-    const struct attn_attention_kernel *kernel; /* with rotary: the kernel that rotates them */
-    float *rotated;                             /* with rotary: [ATTN_MAX_COLS][head_size] for rotated keys */
+    const struct attn_attention_kernel *attention; /* what rotates them */
+    const struct attn_convert_kernel *convert;     /* what rounds them to the store's type */
+    float *strip; /* with rotary, or where a type is not the store's: ATTN_STRIP_ROWS keys, or values */
 };
 
 /* Packs `count` rows as keys first .. first + count - 1. */

@@ -11,6 +11,15 @@ static uint32_t use_if(bool used, uint32_t bit) {
     return used ? bit : 0;
 }
 
+/* Of keys and values. */
+static attn_type stored_type(const struct attn_problem *problem) {
+    return problem->cache ? problem->cache->config.type : problem->k.type;
+}
+
+static bool has_types(const struct attn_problem *problem) {
+    return problem->q.type != ATTN_F32 || problem->o.type != ATTN_F32 || stored_type(problem) != ATTN_F32;
+}
+
 uint32_t attn_uses_of(const struct attn_problem *problem) {
     const attn_options *options = problem->options;
     return use_if(options->valid.kind == ATTN_VALID_PER_SEQUENCE, ATTN_USE_VALID_PER_SEQUENCE) |
@@ -25,7 +34,8 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
            use_if(options->scores.data, ATTN_USE_SCORES) | use_if(options->scores_hidden, ATTN_USE_SCORES_HIDDEN) |
            use_if(options->log_sum_exp.data, ATTN_USE_LOG_SUM_EXP) |
            use_if(attn_ints_given(&problem->q_cu), ATTN_USE_PACKED_ROWS) |
-           use_if(attn_ints_given(&problem->kv_cu), ATTN_USE_PACKED_KEYS) | use_if(problem->cache, ATTN_USE_CACHE);
+           use_if(attn_ints_given(&problem->kv_cu), ATTN_USE_PACKED_KEYS) | use_if(problem->cache, ATTN_USE_CACHE) |
+           use_if(has_types(problem), ATTN_USE_TYPES);
 }
 
 /* The uses that tiles of query rows support on every path. */
@@ -33,17 +43,20 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
     (ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_STARTS | ATTN_USE_ROW_INTERVALS | ATTN_USE_LOGITS | ATTN_USE_SINKS |       \
      ATTN_USE_DROPOUT | ATTN_USE_LOG_SUM_EXP | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS)
 
+/* What is added where keys and values are packed. */
+#define USE_PACKED (USE_TILES | ATTN_USE_ROTARY | ATTN_USE_TYPES)
+
 static const struct {
     const char *name;
     uint32_t supports;
 } paths[ATTN_PATHS] = {
     [ATTN_PATH_SMALL] = {"small", ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL |
                                       ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS},
-    [ATTN_PATH_CACHED] = {"cached", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_CACHE | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_CACHED] = {"cached", USE_PACKED | ATTN_USE_CACHE | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES | ATTN_USE_SCORES_HIDDEN},
-    [ATTN_PATH_STREAMED] = {"streamed", USE_TILES | ATTN_USE_ROTARY},
-    [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_SCORES_HIDDEN},
-    [ATTN_PATH_PACK_ALL] = {"pack_all", USE_TILES | ATTN_USE_ROTARY | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_STREAMED] = {"streamed", USE_PACKED},
+    [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_PACKED | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_PACK_ALL] = {"pack_all", USE_PACKED | ATTN_USE_SCORES_HIDDEN},
 };
 
 const char *attn_path_name(enum attn_path path) {
@@ -158,7 +171,7 @@ static bool shares_heads(const struct attn_problem *problem, const struct attn_p
 
 /* Keys and values that are packed before the first tile. */
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
-    plan->values_in_place = problem->value_size <= attn_tuning_for(problem->table->isa)->in_place_value_size &&
+    plan->values_in_place = !(plan->uses & ATTN_USE_TYPES) && problem->value_size <= attn_tuning_for(problem->table->isa)->in_place_value_size &&
                             problem->v.row_stride == problem->value_size;
     /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
      * serve a smaller batch, whose tasks may share heads. */
@@ -189,7 +202,8 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
 
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
-    plan->gemm = attn_gemm_for(problem->table, ATTN_CLASS_F32);
+    plan->arithmetic = stored_type(problem) == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+    plan->gemm = attn_gemm_for(problem->table, plan->arithmetic);
     plan->tile_rows = most_tile_rows(plan);
     plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     if (!attn_mul(problem->longest.rows, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads))

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels.h"
+
 /* What a call uses beyond plain attention over tensors: a bit for every option that changes how it is computed, and for
  * every other way of giving rows and keys. */
 enum {
@@ -32,7 +34,8 @@ enum {
     ATTN_USE_PACKED_KEYS = 1 << 18,
     ATTN_USE_CACHE = 1 << 19,
     ATTN_USE_SCORES_HIDDEN = 1 << 20,
-    ATTN_USE_COUNT = 21
+    ATTN_USE_TYPES = 1 << 21, /* q, k, v, o or the cache are not all f32 */
+    ATTN_USE_COUNT = 22
 };
 
 #define ATTN_USE_MASKS (ATTN_USE_MASK | ATTN_USE_BIAS)
@@ -65,10 +68,9 @@ uint32_t attn_path_supports(enum attn_path path);
 /* The most blocks of keys whose scores a tile of few rows holds at the same time. */
 enum { ATTN_MOST_BLOCKS = 8 };
 
-struct attn_gemm_kernel;
-
 struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
+    enum attn_class arithmetic;
     enum attn_path path;
     bool values_in_place;                /* where heads are packed: only their keys are */
     int distant;                         /* prefetch hint for keys and values, see attn_decode_args */

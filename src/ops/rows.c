@@ -94,55 +94,80 @@ void attn_rows_take(struct attn_tile *tile, size_t index) {
 
 /* ---- Queries ---- */
 
-static const float *query_at(const struct attn_tile *tile, size_t head, size_t row) {
+static const void *query_at(const struct attn_tile *tile, size_t head, size_t row) {
     size_t batch = attn_ints_given(&tile->problem->q_cu) ? 0 : tile->b;
-    return attn_row_at(&tile->problem->q, batch, head, tile->sequence.q_row + row);
+    return attn_typed_row_at(&tile->problem->q, batch, head, tile->sequence.q_row + row);
 }
 
 /* Prefetches the queries of the head's next tile: the processor would wait for them line by line. */
 static void fetch_next_queries(const struct attn_tile *tile) {
-    enum { LINE = 16 }; /* floats */
+    enum { LINE = 64 };
     const struct attn_problem *problem = tile->problem;
     size_t next = tile->row[0].row + tile->rows, left = tile->sequence.q_len - attn_min(next, tile->sequence.q_len);
     if (problem->group > 1 || left == 0)
         return;
-    const float *x = query_at(tile, tile->row[0].head, next);
-    for (size_t r = attn_min(left, tile->rows); r > 0; r--, x += problem->q.row_stride)
-        for (size_t j = 0; j < problem->head_size; j += LINE)
+    size_t element = attn_type_size(problem->q.type);
+    const char *x = query_at(tile, tile->row[0].head, next);
+    for (size_t r = attn_min(left, tile->rows); r > 0; r--, x += problem->q.row_stride * element)
+        for (size_t j = 0; j < problem->head_size * element; j += LINE)
             __builtin_prefetch(x + j);
     __asm__ volatile(""); /* or gcc removes calls of a function that only prefetches */
 }
 
 static void scale_queries(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
+    float *query = tile->scratch.query;
     for (size_t r = 0, n, distance; r < tile->rows; r += n) {
         n = attn_tile_rows_at_one_distance(tile, r, problem->q.head_stride, problem->q.row_stride, &distance);
         tile->attention->scale(n, problem->head_size, query_at(tile, tile->row[r].head, tile->row[r].row), distance,
-                               problem->scale, tile->scratch.query + r * problem->head_size, problem->head_size);
+                               problem->scale, query + r * problem->head_size, problem->head_size);
     }
 }
 
-/* The table need not have the position of a row that sees no key: such a row is scaled only. */
-static void rotate_queries(const struct attn_tile *tile) {
+static bool is_rotated(const struct attn_tile *tile, const struct attn_tile_row *row) {
+    return attn_tile_uses(tile, ATTN_USE_ROTARY) && (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) ||
+                                                     (!row->takes_mean && row->keys.begin < row->keys.end));
+}
+
+/* Row r's query as floats, rotated: where the caller has it, or in memory for one row. The table need not have the position
+ * of a row that sees no key: such a row is not rotated. */
+static const float *query_of_row(const struct attn_tile *tile, const struct attn_tile_row *row) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
-    int64_t offset = attn_ints_or_0(&options->rotary_offsets, tile->b);
-    for (size_t r = 0; r < tile->rows; r++) {
-        const struct attn_tile_row *row = &tile->row[r];
-        const float *x = query_at(tile, row->head, row->row);
-        float *query = tile->scratch.query + r * problem->head_size;
-        if (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) || (!row->takes_mean && row->keys.begin < row->keys.end)) {
-            size_t position = (size_t)tile->sequence.position + row->row + (size_t)offset;
-            attn_rotary_rotate(tile->attention, options->rotary, position, x, problem->head_size, query);
-            x = query;
-        }
-        tile->attention->scale(1, problem->head_size, x, 0, problem->scale, query, 0);
+    float *query = tile->scratch.row;
+    const void *given = query_at(tile, row->head, row->row);
+    const float *x = given;
+    if (problem->q.type != ATTN_F32) {
+        tile->convert->widen(problem->q.type, problem->head_size, given, query);
+        x = query;
+    }
+    if (!is_rotated(tile, row))
+        return x;
+    size_t position =
+        (size_t)tile->sequence.position + row->row + (size_t)attn_ints_or_0(&options->rotary_offsets, tile->b);
+    attn_rotary_rotate(tile->attention, options->rotary, position, x, problem->head_size, query);
+    return query;
+}
+
+/* In class BF16 the products are scaled, not the queries: these are rounded once. */
+static void take_queries_one_by_one(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    size_t n = problem->head_size;
+    char *to = tile->scratch.query;
+    for (size_t r = 0; r < tile->rows; r++, to += attn_tile_query_bytes(tile)) {
+        const float *query = query_of_row(tile, &tile->row[r]);
+        if (!attn_tile_is_bf16(tile))
+            tile->attention->scale(1, n, query, 0, problem->scale, (float *)to, 0);
+        else if (tile->gemm->a == ATTN_F32)
+            tile->convert->round_bf16(n, query, (float *)to);
+        else
+            tile->convert->narrow(tile->gemm->a, n, query, to);
     }
 }
 
 void attn_rows_take_queries(const struct attn_tile *tile) {
-    if (attn_tile_uses(tile, ATTN_USE_ROTARY))
-        rotate_queries(tile);
+    if (attn_tile_uses(tile, ATTN_USE_ROTARY | ATTN_USE_TYPES))
+        take_queries_one_by_one(tile);
     else
         scale_queries(tile);
     if (tile->problem->plan.spans == 1) /* else the next item is another span of the same rows */

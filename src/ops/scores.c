@@ -18,7 +18,7 @@ static void fetch_keys_ahead(const struct attn_tile *tile, size_t begin, size_t 
 /* Rows of queries and of their scores. */
 struct query_rows {
     size_t count;
-    const float *query;
+    const void *query;
     float *scores;
     size_t score_stride;
 };
@@ -46,7 +46,7 @@ static void multiply_segment_keys(const struct attn_tile *tile, const struct att
                                   .n = segment->count,
                                   .k = tile->problem->head_size,
                                   .a = rows->query,
-                                  .a_stride = tile->problem->head_size * sizeof *rows->query,
+                                  .a_stride = attn_tile_query_bytes(tile),
                                   .b = segment->keys,
                                   .column = segment->first,
                                   .c = rows->scores,
@@ -78,7 +78,7 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
         size_t first = part.first - part.first % tile->k.store->unit;
         if (part.first < part.last)
             multiply_keys(tile,
-                          (struct query_rows){part.rows, tile->scratch.query + row * tile->problem->head_size,
+                          (struct query_rows){part.rows, (char *)tile->scratch.query + row * attn_tile_query_bytes(tile),
                                               attn_block_scores(block, row) + first, block->score_stride},
                           block->begin + first, block->begin + part.last + attn_blocks_further(block, joined));
     }
@@ -150,8 +150,19 @@ static void add_biases(const struct attn_tile *tile, const struct attn_block *bl
     }
 }
 
+/* In class BF16 queries are not scaled. Where nothing looks at logits before the softmax, that scales them. */
+static void scale_logits(const struct attn_tile *tile, const struct attn_block *block) {
+    for (size_t r = 0; r < tile->rows; r++) {
+        float *x = attn_block_scores(block, r) + block->lo[r];
+        if (block->lo[r] < block->hi[r])
+            tile->attention->scale(1, block->hi[r] - block->lo[r], x, 0, tile->problem->scale, x, 0);
+    }
+}
+
 /* Options that change logits, or copy them out, between the product and the softmax. */
 static void apply_options(const struct attn_tile *tile, const struct attn_block *block) {
+    if (attn_tile_is_bf16(tile))
+        scale_logits(tile, block);
     copy_stage(tile, block, ATTN_SCORE_RAW);
     if (attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
         cap_logits(tile, block);
@@ -179,6 +190,8 @@ static void write_logits(const struct attn_tile *tile, size_t begin, size_t firs
                   first, end);
     for (size_t r = 0; r < tile->rows; r++) {
         float *logits = tile->scratch.scores + r * ATTN_SCORE_STRIDE, *row = attn_tile_row_of(tile, r, to);
+        if (attn_tile_is_bf16(tile))
+            tile->attention->scale(1, end - first, logits, 0, problem->scale, logits, 0);
         if (options->score_stage == ATTN_SCORE_CAPPED && attn_tile_uses(tile, ATTN_USE_SOFT_CAP))
             tile->attention->soft_cap(logits, end - first, options->soft_cap, 1.0f / options->soft_cap);
         for (size_t key = begin; key < end; key++)

@@ -6,7 +6,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Row `i` of head `h` of batch entry `b` of a tensor of floats. */
+#include "types.h"
+
+/* Row `i` of head `h` of batch entry `b` of a tensor. */
+static inline const void *attn_typed_row_at(const attn_tensor *x, size_t b, size_t h, size_t i) {
+    return (const char *)x->data +
+           (b * x->batch_stride + h * x->head_stride + i * x->row_stride) * attn_type_size(x->type);
+}
+
+static inline void *attn_typed_row_out_at(const attn_tensor_out *y, size_t b, size_t h, size_t i) {
+    return (char *)y->data + (b * y->batch_stride + h * y->head_stride + i * y->row_stride) * attn_type_size(y->type);
+}
+
+/* The same for floats. */
 static inline const float *attn_row_at(const attn_tensor *x, size_t b, size_t h, size_t i) {
     return (const float *)x->data + b * x->batch_stride + h * x->head_stride + i * x->row_stride;
 }

@@ -30,8 +30,9 @@ struct attn_finite {
 struct attn_tile {
     const struct attn_problem *problem;
     const struct attn_gemm_kernel *gemm;
-    const struct attn_decode_kernel *decode;
+    const struct attn_decode_kernel *decode; /* of class F32, else NULL */
     const struct attn_attention_kernel *attention;
+    const struct attn_convert_kernel *convert;
     const struct attn_workspace *workspace;
     size_t task;
     struct attn_scratch scratch; /* the task's */
@@ -60,7 +61,16 @@ struct attn_tile {
 
 /* Whether the tile has so few rows that the decode kernel computes its products. */
 static inline bool attn_tile_decodes(const struct attn_tile *tile) {
-    return tile->rows <= tile->decode->rows;
+    return tile->decode && tile->rows <= tile->decode->rows;
+}
+
+static inline bool attn_tile_is_bf16(const struct attn_tile *tile) {
+    return tile->problem->plan.arithmetic == ATTN_CLASS_BF16;
+}
+
+/* Bytes of a query as the products take it. */
+static inline size_t attn_tile_query_bytes(const struct attn_tile *tile) {
+    return tile->problem->head_size * attn_type_size(tile->gemm->a);
 }
 
 static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {

@@ -26,8 +26,8 @@ static enum attn_start start_of(bool accumulate, const float *factors) {
 /* Rows of probabilities, from a product's first key on, and of the output that it adds to. */
 struct weighted_rows {
     size_t count;
-    const float *probabilities;
-    size_t stride;
+    const void *probabilities;
+    size_t stride; /* floats */
     float *output;
     enum attn_start start;
     const float *factors; /* of a block; the next block's follow, tile->rows further on */
@@ -59,7 +59,7 @@ static void multiply_segment_values(const struct attn_tile *tile, const struct a
                                   .n = tile->problem->value_size,
                                   .k = keys,
                                   .a = weighted->probabilities,
-                                  .a_stride = weighted->stride * sizeof *weighted->probabilities,
+                                  .a_stride = weighted->stride * sizeof(float),
                                   .b = segment->values,
                                   .row = segment->first,
                                   .start = weighted->start,
@@ -84,7 +84,7 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
         if (in_pages)
             fetch_values_ahead(tile, key, block->begin + end, n);
         bool rescaled = so_far.rescale && (c == begin || in_block == 0);
-        weighted.probabilities = attn_block_scores(block, first) + c;
+        weighted.probabilities = (char *)attn_block_scores(block, first) + c * attn_type_size(tile->gemm->a);
         weighted.factors = rescaled ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
         weighted.start = start_of(so_far.exists || c > begin, weighted.factors);
         if (attn_tile_decodes(tile))

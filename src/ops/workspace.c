@@ -4,7 +4,7 @@
 
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
-    size_t row = sizeof *scratch->query * plan->tile_rows;
+    size_t row = sizeof(float) * plan->tile_rows, size = attn_max(problem->head_size, problem->value_size);
     scratch->query = attn_arena_take(arena, problem->head_size, row);
     scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
@@ -14,8 +14,10 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
         scratch->mask = attn_arena_take(arena, ATTN_BLOCK, plan->tile_rows);
     if (attn_bias_is_copied(problem->options))
         scratch->bias = attn_arena_take(arena, ATTN_BLOCK, row);
-    if (plan->uses & ATTN_USE_ROTARY)
-        scratch->rotated = attn_arena_take(arena, problem->head_size, sizeof *scratch->rotated * ATTN_MAX_COLS);
+    if (plan->uses & (ATTN_USE_ROTARY | ATTN_USE_TYPES)) {
+        scratch->row = attn_arena_take(arena, size, sizeof *scratch->row);
+        scratch->strip = attn_arena_take(arena, size, sizeof *scratch->strip * ATTN_STRIP_ROWS);
+    }
     if (plan->path != ATTN_PATH_STREAMED)
         return;
     arena->overflow |= !attn_store_init(&scratch->block, plan->gemm, 1, problem->head_size, problem->value_size,

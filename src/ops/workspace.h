@@ -6,13 +6,14 @@
 
 /* One task's scratch memory, for one tile of query rows. */
 struct attn_scratch {
-    float *query;                /* [rows][head_size], scaled */
+    void *query;                 /* [rows][head_size] of the products' type, scaled in class F32 */
     float *scores;               /* [rows][ATTN_SCORE_STRIDE] */
     float *lanes;                /* [rows][ATTN_LANES] */
     float *output, *span_output; /* [rows][output_stride]: of all spans so far, of this one */
     uint8_t *mask;               /* [rows][ATTN_BLOCK]: see attn_mask_is_copied */
     float *bias;                 /* likewise */
-    float *rotated;              /* with rotary: see attn_key_rows */
+    float *row;                  /* with rotary or types: a query, or an output, as floats */
+    float *strip;                /* likewise: see attn_key_rows */
     struct attn_store block;     /* of one block of keys, where streamed */
 };
 

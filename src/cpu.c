@@ -13,6 +13,7 @@
 #define FMA     BIT(12)
 #define OSXSAVE BIT(27)
 #define AVX     BIT(28)
+#define F16C    BIT(29)
 
 /* CPUID leaf 7, ebx */
 #define AVX2     BIT(5)
@@ -44,12 +45,13 @@ static bool all_set(uint64_t value, uint64_t bits) {
     return (value & bits) == bits;
 }
 
+/* All or none: code compiled for avx2 uses AVX2, FMA and F16C, which every processor with AVX2 has. */
 static bool supports_avx2(const struct attn_cpu_registers *r) {
-    return r->max_leaf >= 7 && all_set(r->leaf1_ecx, OSXSAVE | AVX | FMA) && all_set(r->xcr0, XMM_YMM) &&
+    return r->max_leaf >= 7 && all_set(r->leaf1_ecx, OSXSAVE | AVX | FMA | F16C) && all_set(r->xcr0, XMM_YMM) &&
            all_set(r->leaf7_ebx, AVX2);
 }
 
-/* All features or none: code compiled for avx512 uses F, BW, DQ and VL, and AVX2 and FMA. */
+/* All features or none: code compiled for avx512 uses F, BW, DQ and VL, and what avx2 needs. */
 static bool supports_avx512(const struct attn_cpu_registers *r) {
     return supports_avx2(r) && all_set(r->xcr0, MASKS_ZMM) && all_set(r->leaf7_ebx, AVX512);
 }

@@ -16,7 +16,9 @@
  *     register;
  *   - a product may raise what its columns would raise from a start of +0;
  *   - `small` may raise what it would if every row saw every key;
- *   - a slope above FLT_MAX / 2^31 may raise in a column that is not visible.
+ *   - a slope above FLT_MAX / 2^31 may raise in a column that is not visible;
+ *   - from and to F16 a signalling NaN may raise FE_INVALID, and a number that becomes infinite FE_OVERFLOW: the
+ *     reference computes with integers.
  */
 #ifndef ATTN_KERNELS_H
 #define ATTN_KERNELS_H
@@ -304,6 +306,23 @@ struct attn_copy_kernel {
     void (*rows)(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride);
 };
 
+/* ---- Element types ---- */
+
+/* Rows from one type to another: ATTN_F32, ATTN_BF16 or ATTN_F16. Elements of 16 bits have an alignment of 2. In the
+ * default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN and keeps its sign and as many
+ * upper bits of its fraction as the result has; it becomes quiet, except where BF16 is widened. */
+struct attn_convert_kernel {
+    const char *name;
+    /* y[j] = x[j] for j < n, x of `type`. Exact. */
+    void (*widen)(attn_type type, size_t n, const void *x, float *y);
+    /* y[j] = x[j] for j < n, y of `type`, rounded to nearest, of two to the even one, beyond the largest number to
+     * infinity. To BF16 a denormal x becomes the zero of its sign, as in processors' own instructions for BF16; to F16
+     * denormal results are kept. To F32 every bit is copied. */
+    void (*narrow)(attn_type type, size_t n, const float *x, void *y);
+    /* y[j] = x[j] narrowed to BF16 and widened again. y may be x. */
+    void (*round_bf16)(size_t n, const float *x, float *y);
+};
+
 /* ---- The table ---- */
 
 /* A group that is NULL is the next lower ISA's; attn_table_* follow that. */
@@ -317,6 +336,7 @@ struct attn_kernels {
     const struct attn_attention_kernel *attention;
     const struct attn_small_kernel *small;
     const struct attn_copy_kernel *copy;
+    const struct attn_convert_kernel *convert;
 };
 
 #define ISA(name, NAME, arch) extern const struct attn_kernels attn_kernels_##name;
@@ -335,6 +355,7 @@ ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)
 ATTN_TABLE_GROUP(small)
 ATTN_TABLE_GROUP(copy)
+ATTN_TABLE_GROUP(convert)
 #undef ATTN_TABLE_GROUP
 
 /* The fixed tree over 16 lanes. */

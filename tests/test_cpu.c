@@ -6,6 +6,7 @@
 #define OSXSAVE (UINT32_C(1) << 27)
 #define FMA     (UINT32_C(1) << 12)
 #define AVX     (UINT32_C(1) << 28)
+#define F16C    (UINT32_C(1) << 29)
 
 /* XCR0 of systems that save ... */
 #define XCR0_X87        UINT64_C(0x1)
@@ -179,6 +180,8 @@ static void test_incomplete_sets(void **state) {
     (void)state;
     check("Haswell, FMA hidden by a hypervisor", without_leaf1(haswell, FMA), SCALAR);
     check("Skylake-X, FMA hidden by a hypervisor", without_leaf1(skylake_x, FMA), SCALAR);
+    check("Haswell, F16C hidden by a hypervisor", without_leaf1(haswell, F16C), SCALAR);
+    check("Skylake-X, F16C hidden by a hypervisor", without_leaf1(skylake_x, F16C), SCALAR);
     check("Haswell, AVX hidden by a hypervisor", without_leaf1(haswell, AVX), SCALAR);
     check("Skylake-X, AVX2 hidden by a hypervisor", with_leaf7(skylake_x, skylake_x.leaf7_ebx & ~(1u << 5)), SCALAR);
     static const unsigned bundle[] = {16 /* F */, 17 /* DQ */, 30 /* BW */, 31 /* VL */};

@@ -330,6 +330,7 @@ static void tables_are_complete(void **state) {
         assert_non_null(attn_table_attention(table)->name);
         assert_non_null(attn_table_small(table)->name);
         assert_non_null(attn_table_copy(table)->name);
+        assert_non_null(attn_table_convert(table)->name);
     }
     assert_null(attn_kernels_scalar.lower);
     assert_null(attn_table(ATTN_ISA_BEST));

@@ -311,7 +311,7 @@ compiles_for() {
 }
 
 run_compiled() {
-    check "clang-cl, Windows on x86-64: syntax" compiles_for x86_64-pc-windows-msvc avx2 -mavx2 -mfma
+    check "clang-cl, Windows on x86-64: syntax" compiles_for x86_64-pc-windows-msvc avx2 -mavx2 -mfma -mf16c
     check "clang-cl, Windows on Arm: syntax" compiles_for aarch64-pc-windows-msvc neon
     check "macOS on Arm: syntax" compiles_for arm64-apple-macos11 neon
     check "macOS on x86-64: syntax" compiles_for x86_64-apple-macos11 avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma

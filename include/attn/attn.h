@@ -165,8 +165,8 @@ typedef struct attn_parallel {
 typedef enum attn_type {
     ATTN_F32 = 0,
     ATTN_BOOL, /* a byte, true where it is not 0 */
-    ATTN_BF16, /* the upper half of an f32 */
-    ATTN_F16   /* IEEE binary16 */
+    ATTN_BF16, /* the upper 16 bits of an f32 */
+    ATTN_F16   /* IEEE binary16: 5 bits of exponent, 10 of fraction */
 } attn_type;
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride

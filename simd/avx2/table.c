@@ -11,4 +11,5 @@ const struct attn_kernels attn_kernels_avx2 = {.isa = ATTN_ISA_AVX2,
                                                .elementary = &ISA_OBJECT(elementary),
                                                .attention = &ISA_OBJECT(attention),
                                                .small = &ISA_OBJECT(small),
-                                               .copy = &ISA_OBJECT(copy)};
+                                               .copy = &ISA_OBJECT(copy),
+                                               .convert = &ISA_OBJECT(convert)};

@@ -277,6 +277,12 @@ INLINE vec_int vec_int_add(vec_int a, vec_int b) {
 INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
     return _mm256_sub_epi32(a, b);
 }
+INLINE vec_int vec_int_and(vec_int a, vec_int b) {
+    return _mm256_and_si256(a, b);
+}
+INLINE vec_int vec_int_or(vec_int a, vec_int b) {
+    return _mm256_or_si256(a, b);
+}
 #define vec_int_shift_left(a, n)  _mm256_slli_epi32(a, n)
 #define vec_int_shift_right(a, n) _mm256_srai_epi32(a, n) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -287,6 +293,70 @@ INLINE vec vec_flip(vec x, vec_int i) {
 INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return _mm256_cmpgt_epi32(a, b);
 }
+
+/* ---- Elements of 16 bits ---- */
+
+/* One for each lane. */
+typedef __m128i vec_u16;
+
+INLINE vec_u16 vec_load_u16(const uint16_t *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+INLINE void vec_store_u16(uint16_t *p, vec_u16 x) {
+    _mm_storeu_si128((__m128i *)p, x);
+}
+/* The first n, all from VEC_LANES up. The others are neither read nor written; loaded they are 0. */
+INLINE vec_u16 vec_load_u16_first(size_t n, const uint16_t *p) {
+    if (n >= VEC_LANES)
+        return vec_load_u16(p);
+    uint64_t four, rest = 0;
+    uint32_t two;
+    if (n & 1)
+        rest = p[n - 1];
+    if (n & 2) {
+        memcpy(&two, p + (n & 4), sizeof two);
+        rest = rest << 32 | two;
+    }
+    if (!(n & 4))
+        return _mm_cvtsi64_si128((int64_t)rest);
+    memcpy(&four, p, sizeof four);
+    return _mm_set_epi64x((int64_t)rest, (int64_t)four);
+}
+INLINE void vec_store_u16_first(size_t n, uint16_t *p, vec_u16 x) {
+    if (n >= VEC_LANES) {
+        vec_store_u16(p, x);
+        return;
+    }
+    if (n & 4) {
+        _mm_storeu_si64(p, x);
+        x = _mm_unpackhi_epi64(x, x);
+    }
+    uint64_t rest = (uint64_t)_mm_cvtsi128_si64(x);
+    uint32_t two = (uint32_t)rest;
+    if (n & 2) {
+        memcpy(p + (n & 4), &two, sizeof two);
+        rest >>= 32;
+    }
+    if (n & 1)
+        p[n - 1] = (uint16_t)rest;
+}
+/* From and to the upper 16 bits of each lane; the lower ones become 0, or are left out. */
+INLINE vec_int vec_from_upper(vec_u16 x) {
+    return _mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16);
+}
+INLINE vec_u16 vec_to_upper(vec_int i) {
+    __m256i upper = _mm256_srli_epi32(i, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+}
+/* From and to IEEE binary16. */
+INLINE vec vec_from_f16(vec_u16 x) {
+    return _mm256_cvtph_ps(x);
+}
+INLINE vec_u16 vec_to_f16(vec x) {
+    return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+/* ---- Transposes ---- */
 
 /* Lane j of quad i of register r becomes lane r of quad i of register j. */
 INLINE void vec_transpose_quads(vec r[4]) {

@@ -257,6 +257,12 @@ INLINE vec_int vec_int_add(vec_int a, vec_int b) {
 INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
     return _mm512_sub_epi32(a, b);
 }
+INLINE vec_int vec_int_and(vec_int a, vec_int b) {
+    return _mm512_and_si512(a, b);
+}
+INLINE vec_int vec_int_or(vec_int a, vec_int b) {
+    return _mm512_or_si512(a, b);
+}
 #define vec_int_shift_left(a, n)  _mm512_slli_epi32(a, n)
 #define vec_int_shift_right(a, n) _mm512_srai_epi32(a, n) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -267,6 +273,41 @@ INLINE vec vec_flip(vec x, vec_int i) {
 INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return _mm512_cmpgt_epi32_mask(a, b);
 }
+
+/* ---- Elements of 16 bits ---- */
+
+/* One for each lane. */
+typedef __m256i vec_u16;
+
+INLINE vec_u16 vec_load_u16(const uint16_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE void vec_store_u16(uint16_t *p, vec_u16 x) {
+    _mm256_storeu_si256((__m256i *)p, x);
+}
+/* The first n, all from VEC_LANES up. The others are neither read nor written; loaded they are 0. */
+INLINE vec_u16 vec_load_u16_first(size_t n, const uint16_t *p) {
+    return _mm256_maskz_loadu_epi16(below(0, n), p);
+}
+INLINE void vec_store_u16_first(size_t n, uint16_t *p, vec_u16 x) {
+    _mm256_mask_storeu_epi16(p, below(0, n), x);
+}
+/* From and to the upper 16 bits of each lane; the lower ones become 0, or are left out. */
+INLINE vec_int vec_from_upper(vec_u16 x) {
+    return _mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16);
+}
+INLINE vec_u16 vec_to_upper(vec_int i) {
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(i, 16));
+}
+/* From and to IEEE binary16. */
+INLINE vec vec_from_f16(vec_u16 x) {
+    return _mm512_cvtph_ps(x);
+}
+INLINE vec_u16 vec_to_f16(vec x) {
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+/* ---- Transposes ---- */
 
 /* Lane j of quad i of register r becomes lane r of quad i of register j. */
 INLINE void vec_transpose_quads(vec r[4]) {

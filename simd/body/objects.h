@@ -12,5 +12,6 @@ extern const struct attn_elementary_kernel ISA_OBJECT(elementary);
 extern const struct attn_attention_kernel ISA_OBJECT(attention);
 extern const struct attn_small_kernel ISA_OBJECT(small);
 extern const struct attn_copy_kernel ISA_OBJECT(copy);
+extern const struct attn_convert_kernel ISA_OBJECT(convert);
 
 #endif

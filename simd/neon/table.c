@@ -11,4 +11,5 @@ const struct attn_kernels attn_kernels_neon = {.isa = ATTN_ISA_NEON,
                                                .elementary = &ISA_OBJECT(elementary),
                                                .attention = &ISA_OBJECT(attention),
                                                .small = &ISA_OBJECT(small),
-                                               .copy = &ISA_OBJECT(copy)};
+                                               .copy = &ISA_OBJECT(copy),
+                                               .convert = &ISA_OBJECT(convert)};

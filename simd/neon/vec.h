@@ -265,6 +265,12 @@ INLINE vec_int vec_int_add(vec_int a, vec_int b) {
 INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
     return vsubq_s32(a, b);
 }
+INLINE vec_int vec_int_and(vec_int a, vec_int b) {
+    return vandq_s32(a, b);
+}
+INLINE vec_int vec_int_or(vec_int a, vec_int b) {
+    return vorrq_s32(a, b);
+}
 #define vec_int_shift_left(a, n)  vshlq_n_s32(a, n)
 #define vec_int_shift_right(a, n) vshrq_n_s32(a, n) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -275,6 +281,59 @@ INLINE vec vec_flip(vec x, vec_int i) {
 INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return vcgtq_s32(a, b);
 }
+
+/* ---- Elements of 16 bits ---- */
+
+/* One for each lane. */
+typedef uint16x4_t vec_u16;
+
+INLINE vec_u16 vec_load_u16(const uint16_t *p) {
+    return vld1_u16(p);
+}
+INLINE void vec_store_u16(uint16_t *p, vec_u16 x) {
+    vst1_u16(p, x);
+}
+/* The first n, all from VEC_LANES up. The others are neither read nor written; loaded they are 0. */
+INLINE vec_u16 vec_load_u16_first(size_t n, const uint16_t *p) {
+    if (n >= VEC_LANES)
+        return vec_load_u16(p);
+    vec_u16 x = vdup_n_u16(0);
+    if (n >= 1)
+        x = vld1_lane_u16(p, x, 0);
+    if (n >= 2)
+        x = vld1_lane_u16(p + 1, x, 1);
+    if (n == 3)
+        x = vld1_lane_u16(p + 2, x, 2);
+    return x;
+}
+INLINE void vec_store_u16_first(size_t n, uint16_t *p, vec_u16 x) {
+    if (n >= VEC_LANES) {
+        vec_store_u16(p, x);
+        return;
+    }
+    if (n >= 1)
+        vst1_lane_u16(p, x, 0);
+    if (n >= 2)
+        vst1_lane_u16(p + 1, x, 1);
+    if (n == 3)
+        vst1_lane_u16(p + 2, x, 2);
+}
+/* From and to the upper 16 bits of each lane; the lower ones become 0, or are left out. */
+INLINE vec_int vec_from_upper(vec_u16 x) {
+    return vreinterpretq_s32_u32(vshll_n_u16(x, 16));
+}
+INLINE vec_u16 vec_to_upper(vec_int i) {
+    return vshrn_n_u32(vreinterpretq_u32_s32(i), 16);
+}
+/* From and to IEEE binary16. */
+INLINE vec vec_from_f16(vec_u16 x) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(x));
+}
+INLINE vec_u16 vec_to_f16(vec x) {
+    return vreinterpret_u16_f16(vcvt_f16_f32(x));
+}
+
+/* ---- Transposes ---- */
 
 /* Row i of the 4 x 4 matrix becomes column i. */
 INLINE void vec_transpose(vec r[VEC_LANES]) {

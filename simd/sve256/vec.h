@@ -227,6 +227,12 @@ INLINE vec_int vec_int_add(vec_int a, vec_int b) {
 INLINE vec_int vec_int_sub(vec_int a, vec_int b) {
     return svsub_s32_x(ALL, a, b);
 }
+INLINE vec_int vec_int_and(vec_int a, vec_int b) {
+    return svand_s32_x(ALL, a, b);
+}
+INLINE vec_int vec_int_or(vec_int a, vec_int b) {
+    return svorr_s32_x(ALL, a, b);
+}
 #define vec_int_shift_left(a, n)  ((vec_int)svlsl_n_s32_x(ALL, a, n))
 #define vec_int_shift_right(a, n) ((vec_int)svasr_n_s32_x(ALL, a, n)) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -241,6 +247,41 @@ INLINE vec vec_copysign(vec x, vec sign) {
 INLINE vec_mask vec_int_greater(vec_int a, vec_int b) {
     return svcmpgt_s32(ALL, a, b);
 }
+
+/* ---- Elements of 16 bits ---- */
+
+/* One for each lane, in its lower half. */
+typedef svuint32_t vec_u16 SVE256;
+
+INLINE vec_u16 vec_load_u16(const uint16_t *p) {
+    return svld1uh_u32(ALL, p);
+}
+INLINE void vec_store_u16(uint16_t *p, vec_u16 x) {
+    svst1h_u32(ALL, p, x);
+}
+/* The first n, all from VEC_LANES up. The others are neither read nor written; loaded they are 0. */
+INLINE vec_u16 vec_load_u16_first(size_t n, const uint16_t *p) {
+    return svld1uh_u32(vec_first(n), p);
+}
+INLINE void vec_store_u16_first(size_t n, uint16_t *p, vec_u16 x) {
+    svst1h_u32(vec_first(n), p, x);
+}
+/* From and to the upper 16 bits of each lane; the lower ones become 0, or are left out. */
+INLINE vec_int vec_from_upper(vec_u16 x) {
+    return svreinterpret_s32_u32(svlsl_n_u32_x(ALL, x, 16));
+}
+INLINE vec_u16 vec_to_upper(vec_int i) {
+    return svlsr_n_u32_x(ALL, svreinterpret_u32_s32(i), 16);
+}
+/* From and to IEEE binary16. */
+INLINE vec vec_from_f16(vec_u16 x) {
+    return svcvt_f32_f16_x(ALL, svreinterpret_f16_u32(x));
+}
+INLINE vec_u16 vec_to_f16(vec x) {
+    return svreinterpret_u32_f16(svcvt_f16_f32_x(ALL, x));
+}
+
+/* ---- Transposes ---- */
 
 INLINE vec vec_pairs_even(vec a, vec b) {
     return svreinterpret_f32_u64(svtrn1_u64(svreinterpret_u64_f32(a), svreinterpret_u64_f32(b)));

@@ -8,6 +8,7 @@ extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
 extern const struct attn_small_kernel attn_ref_small;
 extern const struct attn_copy_kernel attn_ref_copy;
+extern const struct attn_convert_kernel attn_ref_convert;
 
 static const struct attn_gemm_kernel *const gemm[] = {&attn_ref_gemm_f32, &attn_ref_gemm_bf16, NULL};
 
@@ -19,4 +20,5 @@ const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,
                                                  .small = &attn_ref_small,
-                                                 .copy = &attn_ref_copy};
+                                                 .copy = &attn_ref_copy,
+                                                 .convert = &attn_ref_convert};

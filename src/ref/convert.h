@@ -1,0 +1,67 @@
+/* Elements of 16 bits from and to floats, in integers. Floats are given as their bits: where they are passed in registers of the
+ * x87, a signalling NaN would not arrive as such. */
+#ifndef ATTN_REF_CONVERT_H
+#define ATTN_REF_CONVERT_H
+
+#include <stdint.h>
+
+/* Bits of a float. */
+#define REF_SIGN     UINT32_C(0x80000000)
+#define REF_INFINITY UINT32_C(0x7f800000) /* beyond it is NaN */
+#define REF_QUIET    UINT32_C(0x00400000) /* of a NaN */
+#define REF_FRACTION UINT32_C(0x007fffff)
+#define REF_ONE      UINT32_C(0x00800000) /* of the exponent; the smallest normal number */
+
+/* x / 2^shift, shift from 1 to 31, rounded to nearest, of two to the even one. */
+static inline uint32_t ref_round_shift(uint32_t x, unsigned shift) {
+    uint32_t quotient = x >> shift, rest = x & ((UINT32_C(1) << shift) - 1), half = UINT32_C(1) << (shift - 1);
+    return quotient + (rest > half || (rest == half && quotient % 2 == 1));
+}
+
+/* A float is a BF16 with 16 bits more of fraction. */
+static inline uint32_t ref_widen_bf16(uint16_t x) {
+    return (uint32_t)x << 16;
+}
+
+/* A carry out of the fraction goes into the exponent, from the largest number to infinity's. */
+static inline uint16_t ref_narrow_bf16(uint32_t x) {
+    uint32_t magnitude = x & ~REF_SIGN;
+    if (magnitude < REF_ONE)
+        return (uint16_t)((x & REF_SIGN) >> 16);
+    if (magnitude > REF_INFINITY)
+        return (uint16_t)((x | REF_QUIET) >> 16);
+    return (uint16_t)ref_round_shift(x, 16);
+}
+
+/* F16 has 13 bits less of fraction, and exponents that are 127 - 15 = 112 less. */
+static inline uint32_t ref_widen_f16(uint16_t x) {
+    uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 0x1f, fraction = x & 0x3ff;
+    if (exponent == 0x1f)
+        return sign | REF_INFINITY | (fraction ? REF_QUIET : 0) | fraction << 13;
+    if (exponent > 0)
+        return sign | (exponent + 112) << 23 | fraction << 13;
+    if (fraction == 0)
+        return sign;
+    /* Denormal: fraction * 2^-24. Bit 10 would be the leading one of 2^-14, whose exponent in a float is 113. */
+    exponent = 113;
+    for (; !(fraction & 0x400); fraction *= 2)
+        exponent--;
+    return sign | exponent << 23 | (fraction & 0x3ff) << 13;
+}
+
+static inline uint16_t ref_narrow_f16(uint32_t x) {
+    uint32_t magnitude = x & ~REF_SIGN, exponent = magnitude >> 23, sign = (x & REF_SIGN) >> 16, y;
+    if (magnitude > REF_INFINITY)
+        y = 0x7e00 | (magnitude & REF_FRACTION) >> 13;
+    else if (exponent > 127 + 15)
+        y = 0x7c00;
+    else if (exponent >= 127 - 14)
+        y = ref_round_shift(magnitude - (UINT32_C(112) << 23), 13); /* as in BF16, up to infinity */
+    else if (exponent >= 127 - 25)
+        y = ref_round_shift((magnitude & REF_FRACTION) | REF_ONE, 126 - exponent); /* in units of 2^-24 */
+    else
+        y = 0; /* less than half a unit */
+    return (uint16_t)(sign | y);
+}
+
+#endif

@@ -204,6 +204,7 @@ struct attn_online_softmax_args {
      * factor, then added to. */
     float *lanes;
     float *rescale; /* [rows] out: the factor by which the caller must multiply the values accumulated so far */
+    float scale;    /* of class BF16: not 0. Else not looked at. */
 };
 
 /* One row through several blocks of ATTN_BLOCK columns, one after the other. The row sees their first n columns. */
@@ -264,6 +265,30 @@ struct attn_attention_kernel {
     /* 1 where none of x[0..n) is infinite or NaN, else 0. */
     int (*all_finite)(const float *x, size_t n);
 };
+
+/* ---- Attention of class BF16 ---- */
+
+/* What is different between the two products. */
+struct attn_bf16_kernel {
+    const char *name;
+    /* Of probabilities, and of A of the GEMM kernel of class BF16: BF16, or F32 for floats that are BF16 numbers. */
+    attn_type type;
+    /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits does.
+     * For each row with a visible column:
+     *   where scale < 0 logits are multiplied by it, and a scale of 1 takes its place
+     *   new = max(old maximum, visible logits * scale); shift, rescale and lanes as there
+     *   t[c] = fma(logit[c], scale * log2(e), -(shift * log2(e)))
+     *   n = t[c] rounded to the nearest integer, the even one of two; f = t[c] - n
+     *   p[c] = fma(fma(fma(C3, f, C2), f, C1), f, 1) * 2^n, or +0 where t[c] < -125; lanes[c % 16] += p[c]
+     *   p[c], rounded to BF16, is the probability
+     * The polynomial is 2^f for abs(f) <= 1/2 with a relative error of at most 2^-13.2 (minimax with a constant of 1). */
+    void (*online_softmax)(const struct attn_online_softmax_args *args);
+};
+
+#define ATTN_LOG2_E  0x1.715476p+0f
+#define ATTN_EXP2_C1 0x1.62f5fcp-1f
+#define ATTN_EXP2_C2 0x1.f00c6ap-3f
+#define ATTN_EXP2_C3 0x1.c2a1eap-5f
 
 /* ---- Attention over few keys ---- */
 
@@ -334,6 +359,7 @@ struct attn_kernels {
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;
+    const struct attn_bf16_kernel *bf16;
     const struct attn_small_kernel *small;
     const struct attn_copy_kernel *copy;
     const struct attn_convert_kernel *convert;
@@ -353,6 +379,7 @@ ATTN_TABLE_GROUP(decode)
 ATTN_TABLE_GROUP(softmax)
 ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)
+ATTN_TABLE_GROUP(bf16)
 ATTN_TABLE_GROUP(small)
 ATTN_TABLE_GROUP(copy)
 ATTN_TABLE_GROUP(convert)

@@ -17,13 +17,18 @@ enum { ROWS = 6, COLS = 16, FEW_ROWS = 2 };
 
 /* The mask comes from memory each time: kept in a register it would be the 17th. */
 INLINE vec pair_upper(vec unit) {
-    static const int32_t mask[VEC_LANES] __attribute__((aligned(32))) = {-0x10000, -0x10000, -0x10000, -0x10000,
-                                                                         -0x10000, -0x10000, -0x10000, -0x10000};
+    static const int32_t mask[VEC_LANES]
+        __attribute__((aligned(32))) = {-0x10000, -0x10000, -0x10000, -0x10000, -0x10000, -0x10000, -0x10000, -0x10000};
     __asm__("vandps %1, %0, %0" : "+x"(unit) : "m"(mask));
     return unit;
 }
 INLINE vec pair_lower(vec unit) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(unit), 16));
+}
+/* u * 2^n, +0 where t < -125. */
+INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
+    vec y = vec_from_bits(vec_int_add(vec_bits(u), vec_int_shift_left(vec_to_int(n), 23)));
+    return _mm256_and_ps(_mm256_cmp_ps(t, vec_set(-125.0f), _CMP_NLT_UQ), y);
 }
 /* 8 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {

@@ -12,8 +12,9 @@
 enum { ROWS = 14, COLS = 32, FEW_ROWS = 2 };
 
 #define EACH_ROW_COUNT(X)                                                                                              \
-    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2) \
-    X(1, 8) X(2, 4)
+    X(1, 2)                                                                                                            \
+    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)       \
+        X(1, 8) X(2, 4)
 
 #define PAIRS_PACK attn_avx512_gemm_f32.pack
 
@@ -23,9 +24,15 @@ INLINE vec pair_upper(vec unit) {
 INLINE vec pair_lower(vec unit) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(unit), 16));
 }
+/* u * 2^n, +0 where t < -125. */
+INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
+}
+
 /* 16 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {
-    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)), high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)),
+            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
     return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 

@@ -10,6 +10,7 @@ const struct attn_kernels attn_kernels_avx512 = {.isa = ATTN_ISA_AVX512,
                                                  .softmax = &ISA_OBJECT(softmax),
                                                  .elementary = &ISA_OBJECT(elementary),
                                                  .attention = &ISA_OBJECT(attention),
+                                                 .bf16 = &ISA_OBJECT(bf16),
                                                  .small = &ISA_OBJECT(small),
                                                  .copy = &ISA_OBJECT(copy),
                                                  .convert = &ISA_OBJECT(convert)};

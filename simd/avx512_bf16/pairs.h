@@ -15,8 +15,9 @@
 enum { ROWS = 14, COLS = 32, FEW_ROWS = 2 };
 
 #define EACH_ROW_COUNT(X)                                                                                              \
-    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2) \
-    X(1, 8) X(2, 4)
+    X(1, 2)                                                                                                            \
+    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)       \
+        X(1, 8) X(2, 4)
 
 extern const struct attn_gemm_kernel attn_avx512_gemm_f32;
 #define PAIRS_PACK  attn_avx512_gemm_f32.pack
@@ -42,13 +43,24 @@ INLINE vec pair_a(const uint16_t *a, const int s, const int part) {
     return _mm512_castsi512_ps(_mm512_set1_epi32((int)(part == 1 ? pair << 16 : pair)));
 }
 
+/* A register of elements of A. */
+INLINE void pair_store_a(uint16_t *p, vec x) {
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 INLINE vec pair_multiply_add(vec a, vec b, vec acc) {
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
 }
 
+/* u * 2^n, +0 where t < -125. */
+INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
+}
+
 /* 16 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {
-    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)), high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)),
+            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
     return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 

@@ -119,14 +119,14 @@ static void ISA_FN(decode_rest)(const struct attn_decode_args *args, size_t key,
     struct attn_panels b = args->b;
     b.data = (char *)b.data + key * b.stride + element * sizeof(float);
     ISA_OBJECT(gemm_f32).run_columns(&(struct attn_gemm_args){.m = args->rows,
-                                                .n = keys,
-                                                .k = args->size - element,
-                                                .a = args->x + element,
-                                                .a_stride = args->x_stride * sizeof(float),
-                                                .b = b,
-                                                .start = element > 0 ? ATTN_START_C : ATTN_START_ZERO,
-                                                .c = args->y + key,
-                                                .c_stride = args->y_stride * sizeof(float)});
+                                                              .n = keys,
+                                                              .k = args->size - element,
+                                                              .a = args->x + element,
+                                                              .a_stride = args->x_stride * sizeof(float),
+                                                              .b = b,
+                                                              .start = element > 0 ? ATTN_START_C : ATTN_START_ZERO,
+                                                              .c = args->y + key,
+                                                              .c_stride = args->y_stride * sizeof(float)});
 }
 
 /* Keys that fill registers, and of those the elements that fill transpositions. Where keys follow each other (`dense`) they are
@@ -244,15 +244,15 @@ static void ISA_FN(decode_last_columns)(const struct attn_decode_args *args, siz
         b.data = (char *)b.data + key * b.stride + column * sizeof(float);
         n = args->keys - key < ATTN_BLOCK ? args->keys - key : ATTN_BLOCK;
         ISA_OBJECT(gemm_f32).run_rows(&(struct attn_gemm_args){.m = args->rows,
-                                                 .n = args->size - column,
-                                                 .k = n,
-                                                 .a = args->x + key,
-                                                 .a_stride = args->x_stride * sizeof(float),
-                                                 .b = b,
-                                                 .start = factors ? ATTN_START_SCALE : args->start,
-                                                 .factors = factors,
-                                                 .c = args->y + column,
-                                                 .c_stride = args->y_stride * sizeof(float)});
+                                                               .n = args->size - column,
+                                                               .k = n,
+                                                               .a = args->x + key,
+                                                               .a_stride = args->x_stride * sizeof(float),
+                                                               .b = b,
+                                                               .start = factors ? ATTN_START_SCALE : args->start,
+                                                               .factors = factors,
+                                                               .c = args->y + column,
+                                                               .c_stride = args->y_stride * sizeof(float)});
     }
 }
 

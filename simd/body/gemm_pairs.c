@@ -52,11 +52,11 @@ INLINE size_t place(struct layout layout, size_t v) {
 
 /* Compile-time rows and registers, every column there. */
 struct tile {
-    size_t pairs;      /* whole ones */
-    bool first, last;  /* before them the second half of one, after them the first half of one */
-    const PAIR_A *a;   /* the first element of the product */
-    size_t a_stride;   /* elements */
-    const float *b;    /* the first unit */
+    size_t pairs;     /* whole ones */
+    bool first, last; /* before them the second half of one, after them the first half of one */
+    const PAIR_A *a;  /* the first element of the product */
+    size_t a_stride;  /* elements */
+    const float *b;   /* the first unit */
     struct layout layout;
     const float *bias, *scale; /* each may be NULL; scale: chains start from c */
     float *c;
@@ -82,8 +82,8 @@ INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int
 enum part { WHOLE, FIRST, LAST };
 
 /* One pair of each row and column; of the first or the last only a half, whose other is +0 on both sides. */
-INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc, const int rows,
-                      const int width, const enum part part) {
+INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc,
+                      const int rows, const int width, const enum part part) {
     UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
         vec bv[WIDEST];
         UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, part);
@@ -116,7 +116,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     }
     for (size_t p = 0; p < pairs; p++) {
         tile_step(a, a_stride, b, layout, acc, rows, width, WHOLE);
-        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16) vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), t->fetch);
+        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
+            vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), t->fetch);
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;
         b += step;
     }
@@ -254,7 +255,8 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
             size_t count = all - p < depth ? all - p : depth;
             ISA_FN(pairs_block)
             (&product,
-             &(struct stretch){.p = p, .count = count, .first = p == 0 && product.before, .last = last && p + count == all},
+             &(struct stretch){
+                 .p = p, .count = count, .first = p == 0 && product.before, .last = last && p + count == all},
              i, m);
             p += count;
         } while (p < all);
@@ -268,7 +270,8 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
 static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
     for (size_t p = p0; p < p1; p++)
         for (size_t j = j0; j < j1; j++)
-            memcpy((char *)unit_at(&args->packed, args->row + p, args->column + j) + (args->row + p) % 2 * sizeof(uint16_t),
+            memcpy((char *)unit_at(&args->packed, args->row + p, args->column + j) +
+                       (args->row + p) % 2 * sizeof(uint16_t),
                    (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof(uint16_t));
 }
 

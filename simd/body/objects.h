@@ -10,6 +10,7 @@ extern const struct attn_decode_kernel ISA_OBJECT(decode);
 extern const struct attn_softmax_kernel ISA_OBJECT(softmax);
 extern const struct attn_elementary_kernel ISA_OBJECT(elementary);
 extern const struct attn_attention_kernel ISA_OBJECT(attention);
+extern const struct attn_bf16_kernel ISA_OBJECT(bf16);
 extern const struct attn_small_kernel ISA_OBJECT(small);
 extern const struct attn_copy_kernel ISA_OBJECT(copy);
 extern const struct attn_convert_kernel ISA_OBJECT(convert);

@@ -3,38 +3,8 @@
 #ifndef ATTN_BODY_ONLINE_SOFTMAX_H
 #define ATTN_BODY_ONLINE_SOFTMAX_H
 
+#include "body/logits.h"
 #include "body/rows.h"
-#include "kernels.h"
-
-/* Lanes of the register at column c that lie in [lo, hi). */
-INLINE vec_mask visible_lanes(size_t c, size_t lo, size_t hi) {
-    size_t first = lo > c ? lo - c : 0, last = hi > c ? hi - c : 0;
-    return vec_lanes(first < VEC_LANES ? first : VEC_LANES, last < VEC_LANES ? last : VEC_LANES);
-}
-
-INLINE vec visible_logits(const float *p, size_t c, size_t lo, size_t hi) {
-    return vec_select(visible_lanes(c, lo, hi), vec_load(p + c), vec_set(-INFINITY));
-}
-
-/* ---- Maximum ---- */
-
-/* The maximum of a row's visible logits is that of these lanes. */
-static vec ISA_FN(row_maxima)(const float *p, size_t lo, size_t hi) {
-    size_t c = lo / VEC_LANES * VEC_LANES;
-    vec m[4];
-    UNROLL for (int i = 0; i < 4; i++) m[i] = vec_set(-INFINITY);
-    if (lo > c) {
-        m[0] = vec_max(m[0], visible_logits(p, c, lo, hi));
-        c += VEC_LANES;
-    }
-    for (; c + 4 * VEC_LANES <= hi; c += 4 * VEC_LANES)
-        UNROLL for (int i = 0; i < 4; i++) m[i] = vec_max(m[i], vec_load(p + c + i * VEC_LANES));
-    for (; c + VEC_LANES <= hi; c += VEC_LANES)
-        m[1] = vec_max(m[1], vec_load(p + c));
-    if (c < hi)
-        m[2] = vec_max(m[2], visible_logits(p, c, lo, hi));
-    return vec_max(vec_max(m[0], m[1]), vec_max(m[2], m[3]));
-}
 
 /* ---- Probabilities ---- */
 
@@ -55,14 +25,6 @@ INLINE void exp_row(float *p, size_t c, size_t hi, vec shift, vec lanes[SUM_VECS
         exp_visible(p, c, c, hi, shift, lanes);
 }
 
-INLINE void load_lanes(const float *p, vec factor, vec lanes[SUM_VECS]) {
-    UNROLL for (int i = 0; i < SUM_VECS; i++) lanes[i] = vec_mul(vec_load(p + i * VEC_LANES), factor);
-}
-
-INLINE void store_lanes(const vec lanes[SUM_VECS], float *p) {
-    UNROLL for (int i = 0; i < SUM_VECS; i++) vec_store(p + i * VEC_LANES, lanes[i]);
-}
-
 /* ---- One block ---- */
 
 static void ISA_FN(online_softmax_row)(const struct attn_online_softmax_args *args, size_t r, float max,
@@ -81,29 +43,15 @@ static void ISA_FN(online_softmax_row)(const struct attn_online_softmax_args *ar
     clear_columns(p, (hi + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES, args->end);
 }
 
-/* Up to a register's worth of rows. All maxima come first, a lane for each row: one reduction and one exp serve all
- * rows. */
+/* Up to a register's worth of rows. */
 static void ISA_FN(online_softmax_rows)(const struct attn_online_softmax_args *args, size_t first, size_t count) {
-    const uint32_t *lo = args->lo + first, *hi = args->hi + first;
-    float *scores = args->scores + first * args->score_stride;
-    vec maxima[VEC_LANES];
     float shift[VEC_LANES], rescale[VEC_LANES];
-    for (size_t r = 0; r < VEC_LANES; r++)
-        maxima[r] = r < count && lo[r] < hi[r] ? ISA_FN(row_maxima)(scores + r * args->score_stride, lo[r], hi[r])
-                                               : vec_set(-INFINITY);
-    vec_mask seen = vec_less_counts(count, lo, hi);
-    vec old = vec_load_first(count, args->max + first);
-    vec max = vec_add(vec_max(old, vec_lane_max_each(maxima)), vec_zero()), shifts = shifts_of(max);
-    vec rescales = vec_exp_low(vec_sub_mask(seen, old, shifts)); /* 1 where nothing is seen */
-    vec_store_first(count, args->max + first, vec_select(seen, max, old));
-    vec_store_first(count, args->rescale + first, rescales);
-    vec_store(shift, shifts);
-    vec_store(rescale, rescales);
-    for (size_t r = 0; r < count; r++) {
-        if (lo[r] < hi[r])
-            ISA_FN(online_softmax_row)(args, first + r, shift[r], rescale[r]);
+    take_maxima(args, first, count, vec_set(1.0f), shift, rescale);
+    for (size_t r = first; r < first + count; r++) {
+        if (args->lo[r] < args->hi[r])
+            ISA_FN(online_softmax_row)(args, r, shift[r - first], rescale[r - first]);
         else
-            clear_columns(scores + r * args->score_stride, args->begin, args->end);
+            clear_columns(args->scores + r * args->score_stride, args->begin, args->end);
     }
 }
 

@@ -1,7 +1,9 @@
 /* Pairs of bf16 by multiply-adds of floats, for an ISA without an instruction for them. A's elements are floats. An ISA gives
- * pair_upper, pair_lower and pair_interleave; gemm_pairs.c has the rest. */
+ * pair_upper, pair_lower, pair_interleave and vec_exp2_scale; gemm_pairs.c has the rest. */
 #ifndef ATTN_BODY_PAIRS_FMA_H
 #define ATTN_BODY_PAIRS_FMA_H
+
+#include "body/bf16.h"
 
 #define PAIR_A      float
 #define PAIR_A_TYPE ATTN_F32
@@ -20,6 +22,11 @@ INLINE vec pair_a(const float *a, const int s, const int part) {
     if ((s == 0 && part == 2) || (s == 1 && part == 1))
         return vec_zero();
     return vec_set(a[s == 0 && part == 0]);
+}
+
+/* A register of elements of A. */
+INLINE void pair_store_a(float *p, vec x) {
+    vec_store(p, vec_round_bf16(x));
 }
 
 INLINE vec pair_multiply_add(vec a, vec b, vec acc) {

@@ -65,7 +65,8 @@ static void run_items(const void *arg, struct attn_items *items) {
     const struct attn_problem *problem = round->problem;
     struct attn_tile tile = {.problem = problem,
                              .gemm = problem->plan.gemm,
-                             .decode = problem->plan.arithmetic == ATTN_CLASS_F32 ? attn_table_decode(problem->table) : NULL,
+                             .decode =
+                                 problem->plan.arithmetic == ATTN_CLASS_F32 ? attn_table_decode(problem->table) : NULL,
                              .convert = attn_table_convert(problem->table),
                              .attention = attn_table_attention(problem->table),
                              .workspace = round->workspace,

@@ -125,8 +125,8 @@ static void scale_queries(const struct attn_tile *tile) {
 }
 
 static bool is_rotated(const struct attn_tile *tile, const struct attn_tile_row *row) {
-    return attn_tile_uses(tile, ATTN_USE_ROTARY) && (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) ||
-                                                     (!row->takes_mean && row->keys.begin < row->keys.end));
+    return attn_tile_uses(tile, ATTN_USE_ROTARY) &&
+           (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) || (!row->takes_mean && row->keys.begin < row->keys.end));
 }
 
 /* Row r's query as floats, rotated: where the caller has it, or in memory for one row. The table need not have the position

@@ -78,7 +78,8 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
         size_t first = part.first - part.first % tile->k.store->unit;
         if (part.first < part.last)
             multiply_keys(tile,
-                          (struct query_rows){part.rows, (char *)tile->scratch.query + row * attn_tile_query_bytes(tile),
+                          (struct query_rows){part.rows,
+                                              (char *)tile->scratch.query + row * attn_tile_query_bytes(tile),
                                               attn_block_scores(block, row) + first, block->score_stride},
                           block->begin + first, block->begin + part.last + attn_blocks_further(block, joined));
     }

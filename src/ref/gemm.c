@@ -83,11 +83,11 @@ static void run_columns(const struct attn_gemm_args *args) {
 }
 
 const struct attn_gemm_kernel attn_ref_gemm_f32 = {.name = "scalar_1x1",
-                                            .arithmetic = ATTN_CLASS_F32,
-                                            .b = {.cols = 1, .k_unit = 1},
-                                            .rows = 1,
-                                            .pack = pack,
-                                            .finite = finite,
-                                            .run = run,
-                                            .run_rows = run_rows,
-                                            .run_columns = run_columns};
+                                                   .arithmetic = ATTN_CLASS_F32,
+                                                   .b = {.cols = 1, .k_unit = 1},
+                                                   .rows = 1,
+                                                   .pack = pack,
+                                                   .finite = finite,
+                                                   .run = run,
+                                                   .run_rows = run_rows,
+                                                   .run_columns = run_columns};

@@ -6,6 +6,7 @@ extern const struct attn_decode_kernel attn_ref_decode;
 extern const struct attn_softmax_kernel attn_ref_softmax;
 extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
+extern const struct attn_bf16_kernel attn_ref_bf16;
 extern const struct attn_small_kernel attn_ref_small;
 extern const struct attn_copy_kernel attn_ref_copy;
 extern const struct attn_convert_kernel attn_ref_convert;
@@ -19,6 +20,7 @@ const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .softmax = &attn_ref_softmax,
                                                  .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,
+                                                 .bf16 = &attn_ref_bf16,
                                                  .small = &attn_ref_small,
                                                  .copy = &attn_ref_copy,
                                                  .convert = &attn_ref_convert};

@@ -63,6 +63,11 @@ enum attn_class {
     ATTN_CLASS_BF16
 };
 
+/* The class of products with weights, or keys and values, of that type. */
+static inline enum attn_class attn_class_of(attn_type type) {
+    return type == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+}
+
 /* How the elements of a packed matrix lie. */
 struct attn_format {
     attn_type type;

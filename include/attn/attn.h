@@ -206,9 +206,10 @@ typedef struct attn_gemm attn_gemm;
  * size, out_stride = 1; PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in
  * size. */
 typedef struct attn_linear {
-    const float *weight;
-    size_t in_stride, out_stride;
-    const float *bias; /* [out], or NULL for none */
+    const void *weight;
+    size_t in_stride, out_stride; /* elements */
+    const float *bias;            /* [out], or NULL for none */
+    attn_type type;               /* of weight: ATTN_F32 or ATTN_BF16 */
 } attn_linear;
 
 typedef struct attn_gemm_config {
@@ -226,13 +227,22 @@ ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *byte
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
                                       attn_gemm **gemm, attn_error *error);
 typedef struct attn_gemm_run_args {
-    size_t m;                      /* may be 0 */
-    attn_tensor x;                 /* [m, k]; row_stride at least k, batch_stride ignored */
-    attn_tensor_out y;             /* [m, n]; row_stride at least n, batch_stride ignored */
+    size_t m;          /* may be 0 */
+    attn_tensor x;     /* [m, k]; row_stride at least k, batch_stride ignored; any float type */
+    attn_tensor_out y; /* [m, n]; row_stride at least n, batch_stride ignored; any float type */
+    /* What attn_gemm_workspace asks for; NULL and 0 where that is nothing, as it is for x, y and
+     * weights of ATTN_F32. */
+    void *workspace;
+    size_t workspace_bytes;
     const attn_parallel *parallel; /* NULL: the calling thread */
 } attn_gemm_run_args;
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP. */
+/* Bytes of workspace for m rows and fewer, of these types and thread count. Data is not looked at.
+ * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW. */
+ATTN_API attn_status attn_gemm_workspace(const attn_gemm *gemm, const attn_gemm_run_args *args,
+                                         size_t *bytes, attn_error *error);
+
+/* NULL_POINTER, BAD_SIZE, BAD_VALUE, BAD_STRIDE, OVERFLOW, OVERLAP, MISALIGNED, TOO_SMALL. */
 ATTN_API attn_status attn_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args,
                                    attn_error *error);
 
@@ -485,6 +495,7 @@ typedef struct attn_cache_config {
     size_t batch, kv_heads, head_size; /* each at least 1 */
     size_t value_size;                 /* 0 stands for head_size */
     size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
+    attn_type type;  /* what keys and values are rounded to: ATTN_F32 or ATTN_BF16 */
     attn_cache_kind kind;
     size_t page_size; /* of PAGED: keys per page, a multiple of 16, at least 16; else 0 */
     size_t pages;     /* of PAGED: of all sequences together, 1 .. INT32_MAX; else 0 */
@@ -586,6 +597,7 @@ typedef struct attn_layer_config {
     size_t value_size; /* of a head's value; 0 stands for head_size */
     size_t out_size;   /* width of y; 0 stands for heads * head_size */
     float scale;       /* +0 stands for 1 / sqrt(head_size); -0 is an error */
+    attn_type kv_type; /* what projected keys and values are rounded to: ATTN_F32 or ATTN_BF16 */
     attn_linear w_q;   /* [query_width, heads * head_size] */
     attn_linear w_k;   /* [key_width, kv_heads * head_size] */
     attn_linear w_v;   /* [value_width, kv_heads * value_size] */

@@ -33,6 +33,16 @@ static attn_status check_attention_cache(const struct attn_problem *problem, con
     return ATTN_OK;
 }
 
+/* The class follows from these alone. */
+static attn_status check_types(const attn_attention_args *args, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_float_type(args->q.type, "q.type", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->o.type, "o.type", error));
+    if (args->cache)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_float_type(args->k.type, "k.type", error));
+    return args->v.type != args->k.type ? attn_fail(ATTN_BAD_VALUE, "v.type", error) : ATTN_OK;
+}
+
 /* Checks all sizes and resolves all defaults, without reading data. */
 static attn_status resolve_attention(const attn_attention_args *args, struct attn_problem *problem, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
@@ -44,6 +54,7 @@ static attn_status resolve_attention(const attn_attention_args *args, struct att
     RETURN_IF_ERROR(attn_check_size(args->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", error));
+    RETURN_IF_ERROR(check_types(args, error));
     RETURN_IF_ERROR(attn_check_options(&args->options, error));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->options.rotary, args->head_size, "options.rotary", error));
@@ -57,6 +68,9 @@ static attn_status resolve_attention(const attn_attention_args *args, struct att
                                      .k = args->k,
                                      .v = args->v,
                                      .o = args->o,
+                                     .stored = args->cache                 ? args->cache->config.type
+                                               : args->k.type == ATTN_BF16 ? ATTN_BF16
+                                                                           : ATTN_F32,
                                      .q_cu = args->q_cu.cu,
                                      .kv_cu = args->kv_cu.cu,
                                      .cache = args->cache,
@@ -90,6 +104,7 @@ static attn_status make_plan(struct attn_problem *problem, attn_error *error) {
 static struct attn_strided strided_tensor(const attn_tensor *tensor, const attn_cu_lens *cu, size_t batch, size_t heads,
                                           size_t len, size_t width) {
     struct attn_strided strided = attn_heads_of(tensor, batch, heads, len, width);
+    strided.any_float = true;
     if (attn_ints_given(&cu->cu)) {
         strided.dims[0] = 1;
         strided.dims[2] = cu->total;

@@ -23,6 +23,7 @@ static attn_status check_config(const attn_cache_config *config, attn_error *err
     RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", error));
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", error));
+    RETURN_IF_ERROR(attn_check_weight_type(config->type, "type", error));
     RETURN_IF_ERROR(attn_check_enum((int)config->kind, ATTN_CACHE_PAGED, "kind", error));
     bool paged = config->kind == ATTN_CACHE_PAGED;
     RETURN_IF_ERROR(attn_check_used(config->page_size != 0, paged, "page_size", error));
@@ -40,7 +41,7 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     if (config->kind == ATTN_CACHE_RING && !attn_add(keys, ATTN_MAX_COLS, &keys))
         return false;
     *segments = config->page_size ? config->pages : config->batch;
-    if (!attn_store_init(&cache->store, attn_gemm_for(cache->table, ATTN_CLASS_F32), config->kv_heads,
+    if (!attn_store_init(&cache->store, attn_gemm_for(cache->table, attn_class_of(config->type)), config->kv_heads,
                          config->head_size, config->value_size, keys, unit))
         return false;
     if (config->kind == ATTN_CACHE_RING)
@@ -123,6 +124,7 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
 static struct attn_strided appended_rows(const attn_cache *cache, const attn_cache_append_args *args,
                                          const attn_tensor *tensor, size_t width) {
     struct attn_strided rows = attn_heads_of(tensor, cache->config.batch, cache->config.kv_heads, args->len, width);
+    rows.any_float = true;
     if (attn_ints_given(&args->cu.cu)) {
         rows.dims[0] = 1;
         rows.dims[2] = args->cu.total;

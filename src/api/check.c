@@ -34,13 +34,13 @@ attn_status attn_check_rows(const struct attn_strided *rows, struct attn_named_b
     if (rows->dims[1] == 0 || rows->dims[2] == 0)
         return ATTN_OK;
     RETURN_IF_ERROR(attn_check_pointer(rows->data, names->data, error));
-    RETURN_IF_ERROR(attn_check_row_type(rows->type, rows->col_stride, names, error));
+    RETURN_IF_ERROR(attn_check_row_type(rows, names, error));
     if (rows->strides[0] != 0)
         return attn_fail(ATTN_BAD_STRIDE, names->head_stride, error);
     if (rows->dims[2] > 1 && rows->strides[2] < rows->width)
         return attn_fail_size(ATTN_BAD_STRIDE, names->row_stride, rows->width, rows->strides[2], error);
     RETURN_IF_ERROR(attn_check_strides(rows, names->batch_stride, error));
-    return attn_check_extent(rows->dims, rows->strides, rows->width, &range->bytes, names->batch_stride, error);
+    return attn_check_extent(rows, &range->bytes, names->batch_stride, error);
 }
 
 attn_status attn_check_apart(int count, const size_t *dims, const size_t *strides, size_t width, const char *name,
@@ -77,9 +77,9 @@ attn_status attn_check_disjoint(const void *a, size_t a_bytes, const void *b, si
 /* Each byte of the tensor lies some t bytes behind its first one. Returns a bound that t modulo `period` is below: a
  * dimension whose stride is a multiple of the period adds nothing to it. No dimension is 0. */
 static size_t spread_modulo(const struct attn_strided *tensor, size_t period) {
-    size_t bytes = tensor->width * sizeof(float);
+    size_t element = attn_type_size(tensor->type), bytes = tensor->width * element;
     for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
-        size_t stride = tensor->strides[d] * sizeof(float); /* attn_check_extent: it fits unless the dimension is 1 */
+        size_t stride = tensor->strides[d] * element; /* attn_check_extent: it fits unless the dimension is 1 */
         if (stride % period != 0)
             bytes += (tensor->dims[d] - 1) * stride;
     }
@@ -92,7 +92,7 @@ static size_t spread_modulo(const struct attn_strided *tensor, size_t period) {
  * is in both, hence no byte. */
 bool attn_are_columns(const struct attn_strided *output, const struct attn_strided *input) {
     for (int d = 0; d < ATTN_CHECK_DIMS; d++) {
-        size_t period = output->strides[d] * sizeof(float);
+        size_t period = output->strides[d] * attn_type_size(output->type);
         if (period == 0)
             continue;
         size_t a = (uintptr_t)output->data % period, b = (uintptr_t)input->data % period;
@@ -111,6 +111,6 @@ attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, 
         return attn_fail(ATTN_BAD_STRIDE, in_name, error);
     if (out > 1 && linear->out_stride == 0)
         return attn_fail(ATTN_BAD_STRIDE, out_name, error);
-    return attn_check_extent((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1, &bytes,
-                             weight_name, error);
+    return attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
+                               attn_type_size(linear->type), &bytes, weight_name, error);
 }

@@ -88,12 +88,14 @@ struct attn_names {
 
 extern const struct attn_names attn_names_q, attn_names_k, attn_names_v, attn_names_o, attn_names_x, attn_names_y;
 
-/* A tensor of contiguous rows of floats. */
-static inline attn_status attn_check_row_type(attn_type type, size_t col_stride, const struct attn_names *names,
-                                              attn_error *error) {
-    if (type != ATTN_F32)
-        return attn_fail(ATTN_BAD_VALUE, names->type, error);
-    return col_stride > 1 ? attn_fail(ATTN_BAD_STRIDE, names->col_stride, error) : ATTN_OK;
+/* A type of floating-point numbers. */
+static inline attn_status attn_check_float_type(attn_type type, const char *name, attn_error *error) {
+    return attn_type_is_float(type) ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
+}
+
+/* A type of weights, keys or values. */
+static inline attn_status attn_check_weight_type(attn_type type, const char *name, attn_error *error) {
+    return type == ATTN_F32 || type == ATTN_BF16 ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
 }
 
 /* A named range of bytes. */
@@ -103,14 +105,23 @@ struct attn_named_bytes {
     size_t bytes;
 };
 
-/* A tensor of rows of `width` floats, its dimensions and strides outermost first. */
+/* A tensor of rows of `width` elements, its dimensions and strides outermost first. */
 enum { ATTN_CHECK_DIMS = 3 };
 struct attn_strided {
     const void *data;
     size_t dims[ATTN_CHECK_DIMS], strides[ATTN_CHECK_DIMS], width;
     attn_type type;
+    bool any_float; /* it may have any floating-point type, else F32 alone */
     size_t col_stride;
 };
+
+/* Contiguous rows of a type that the field takes. */
+static inline attn_status attn_check_row_type(const struct attn_strided *rows, const struct attn_names *names,
+                                              attn_error *error) {
+    if (rows->type != ATTN_F32 && !(rows->any_float && attn_type_is_float(rows->type)))
+        return attn_fail(ATTN_BAD_VALUE, names->type, error);
+    return rows->col_stride > 1 ? attn_fail(ATTN_BAD_STRIDE, names->col_stride, error) : ATTN_OK;
+}
 
 /* [batch, heads, len, width]. */
 static inline struct attn_strided attn_heads_of(const attn_tensor *x, size_t batch, size_t heads, size_t len,
@@ -153,23 +164,23 @@ static inline attn_status attn_check_elements(const size_t dims[ATTN_CHECK_DIMS]
     return ATTN_OK;
 }
 
-/* The same for floats. */
-static inline attn_status attn_check_extent(const size_t dims[ATTN_CHECK_DIMS], const size_t strides[ATTN_CHECK_DIMS],
-                                            size_t width, size_t *bytes, const char *name, attn_error *error) {
-    return attn_check_elements(dims, strides, width, sizeof(float), bytes, name, error);
+/* The same for a tensor. */
+static inline attn_status attn_check_extent(const struct attn_strided *tensor, size_t *bytes, const char *name,
+                                            attn_error *error) {
+    return attn_check_elements(tensor->dims, tensor->strides, tensor->width, attn_type_size(tensor->type), bytes, name,
+                               error);
 }
 
-/* Fills in the tensor's range. If the range is not empty the tensor must have data, and rows of floats. */
+/* Fills in the tensor's range. If the range is not empty the tensor must have data, and rows of its types. */
 static inline attn_status attn_check_tensor(const struct attn_strided *tensor, struct attn_named_bytes *range,
                                             const struct attn_names *names, attn_error *error) {
     range->name = names->tensor;
     range->data = tensor->data;
-    RETURN_IF_ERROR(
-        attn_check_extent(tensor->dims, tensor->strides, tensor->width, &range->bytes, names->tensor, error));
+    RETURN_IF_ERROR(attn_check_extent(tensor, &range->bytes, names->tensor, error));
     if (range->bytes == 0)
         return ATTN_OK;
     RETURN_IF_ERROR(attn_check_pointer(tensor->data, names->data, error));
-    return attn_check_row_type(tensor->type, tensor->col_stride, names, error);
+    return attn_check_row_type(tensor, names, error);
 }
 
 /* The same for rows of [batch, len, width] that may not overlap in a sequence. */

@@ -5,6 +5,7 @@
 #include "verbose.h"
 
 struct attn_gemm {
+    const struct attn_kernels *table;
     struct attn_packed packed;
 };
 
@@ -16,9 +17,10 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena
     attn_status status = attn_table_for(config->isa, table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
+    RETURN_IF_ERROR(attn_check_weight_type(config->w.type, "w.type", error));
     *gemm = attn_arena_take(arena, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_gemm_for(*table, ATTN_CLASS_F32), config->k, config->n, config->w.bias != NULL,
-                       arena);
+    attn_packed_layout(packed, attn_gemm_for(*table, attn_class_of(config->w.type)), config->k, config->n,
+                       config->w.bias != NULL, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", error) : ATTN_OK;
 }
 
@@ -47,26 +49,71 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     const struct attn_kernels *table;
     RETURN_IF_ERROR(layout_gemm(config, &arena, gemm, &packed, &table, error));
     attn_packed_fill(&packed, &config->w);
+    (*gemm)->table = table;
     (*gemm)->packed = packed;
     attn_verbose("gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
     return ATTN_OK;
 }
 
-static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *args, attn_error *error) {
+/* Checks everything but data. *bytes: what each task needs. */
+static attn_status check_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args, size_t *bytes,
+                                  attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
     RETURN_IF_ERROR(attn_check_size(args->m, 0, "m", error));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->x.type, "x.type", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->y.type, "y.type", error));
+    return attn_gemm_spare_bytes(&gemm->packed, args->m, args->x.type, args->y.type, bytes)
+               ? ATTN_OK
+               : attn_fail(ATTN_OVERFLOW, "m", error);
+}
+
+/* The memory of all tasks. */
+static bool take_spare(const attn_gemm_run_args *args, size_t bytes, struct attn_arena *arena, char **spare) {
+    *spare = bytes ? attn_arena_take(arena, attn_threads(args->parallel), bytes) : NULL;
+    return !arena->overflow;
+}
+
+attn_status attn_gemm_workspace(const attn_gemm *gemm, const attn_gemm_run_args *args, size_t *bytes,
+                                attn_error *error) {
+    struct attn_arena arena = {0};
+    size_t each;
+    char *spare;
+    RETURN_IF_ERROR(check_gemm_run(gemm, args, &each, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
+    if (!take_spare(args, each, &arena, &spare))
+        return attn_fail(ATTN_OVERFLOW, "m", error);
+    *bytes = arena.used;
+    return ATTN_OK;
+}
+
+static attn_status run_gemm(const attn_gemm *gemm, const attn_gemm_run_args *args, attn_error *error) {
+    struct attn_arena measure = {0}, arena = {0};
+    struct attn_gemm_call call = {0};
+    RETURN_IF_ERROR(check_gemm_run(gemm, args, &call.spare_bytes, error));
     if (args->m == 0)
         return ATTN_OK;
     const struct attn_packed *w = &gemm->packed;
     attn_tensor to = attn_as_input(&args->y);
     struct attn_strided x = attn_rows_of(&args->x, 1, args->m, w->k), y = attn_rows_of(&to, 1, args->m, w->n);
     struct attn_named_bytes x_range, y_range;
+    x.any_float = y.any_float = true;
     RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &attn_names_x, error));
     RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &attn_names_y, error));
     RETURN_IF_ERROR(attn_check_input(&y, &y_range, &x, &x_range, error));
-    attn_op_gemm(w, args->m, args->x.data, args->x.row_stride, args->y.data, args->y.row_stride, args->parallel);
+    if (!take_spare(args, call.spare_bytes, &measure, &call.spare))
+        return attn_fail(ATTN_OVERFLOW, "m", error);
+    RETURN_IF_ERROR(attn_check_memory(args->workspace, args->workspace_bytes, measure.used, "workspace", error));
+    arena.base = args->workspace;
+    take_spare(args, call.spare_bytes, &arena, &call.spare);
+    call.table = gemm->table;
+    call.w = w;
+    call.m = args->m;
+    call.x = attn_matrix_of(args->x.data, args->x.type, args->x.row_stride);
+    call.y = attn_matrix_of(args->y.data, args->y.type, args->y.row_stride);
+    call.parallel = args->parallel;
+    attn_op_gemm(&call);
     return ATTN_OK;
 }
 

@@ -40,6 +40,17 @@ static attn_status resolve_sizes(const attn_layer_config *config, struct attn_la
     return attn_check_kv_heads(heads, config->kv_heads, &layer->kv_heads, error);
 }
 
+static attn_status check_weight_types(const attn_layer_config *config, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_weight_type(config->w_q.type, "w_q.type", error));
+    RETURN_IF_ERROR(attn_check_weight_type(config->w_k.type, "w_k.type", error));
+    RETURN_IF_ERROR(attn_check_weight_type(config->w_v.type, "w_v.type", error));
+    return attn_check_weight_type(config->w_o.type, "w_o.type", error);
+}
+
+static const struct attn_gemm_kernel *kernel_of(const struct attn_layer *layer, const attn_linear *w) {
+    return attn_gemm_for(layer->table, attn_class_of(w->type));
+}
+
 /* Fills *layer but for its weights. *object is where the object itself goes. */
 static attn_status layout_layer(const attn_layer_config *config, struct attn_arena *arena, struct attn_layer *layer,
                                 struct attn_layer **object, attn_error *error) {
@@ -54,15 +65,19 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_are
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
 
-    const struct attn_gemm_kernel *gemm = attn_gemm_for(layer->table, ATTN_CLASS_F32);
+    RETURN_IF_ERROR(attn_check_weight_type(config->kv_type, "kv_type", error));
+    layer->kv_type = config->kv_type;
+    RETURN_IF_ERROR(check_weight_types(config, error));
     size_t kv_heads = layer->kv_heads; /* <= heads */
     *object = attn_arena_take(arena, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, gemm, config->query_width, widths.heads, config->w_q.bias != NULL, arena);
-    attn_packed_layout(&layer->w_k, gemm, config->key_width, kv_heads * layer->head_size, config->w_k.bias != NULL,
+    attn_packed_layout(&layer->w_q, kernel_of(layer, &config->w_q), config->query_width, widths.heads,
+                       config->w_q.bias != NULL, arena);
+    attn_packed_layout(&layer->w_k, kernel_of(layer, &config->w_k), config->key_width, kv_heads * layer->head_size,
+                       config->w_k.bias != NULL, arena);
+    attn_packed_layout(&layer->w_v, kernel_of(layer, &config->w_v), config->value_width, kv_heads * layer->value_size,
+                       config->w_v.bias != NULL, arena);
+    attn_packed_layout(&layer->w_o, kernel_of(layer, &config->w_o), widths.values, widths.out, config->w_o.bias != NULL,
                        arena);
-    attn_packed_layout(&layer->w_v, gemm, config->value_width, kv_heads * layer->value_size, config->w_v.bias != NULL,
-                       arena);
-    attn_packed_layout(&layer->w_o, gemm, widths.values, widths.out, config->w_o.bias != NULL, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", error) : ATTN_OK;
 }
 
@@ -120,6 +135,15 @@ static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *
     return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", error);
 }
 
+static attn_status check_row_types(const attn_layer_args *args, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_float_type(args->q.type, "q.type", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->y.type, "y.type", error));
+    if (args->cache)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_float_type(args->k.type, "k.type", error));
+    return attn_check_float_type(args->v.type, "v.type", error);
+}
+
 static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args *args, size_t *kv_len,
                                  attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
@@ -127,6 +151,7 @@ static attn_status resolve_layer(const attn_layer *layer, const attn_layer_args 
     RETURN_IF_ERROR(attn_check_size(args->batch, 0, "batch", error));
     RETURN_IF_ERROR(attn_check_size(args->q_len, 0, "q_len", error));
     RETURN_IF_ERROR(attn_check_size(args->kv_len, 0, "kv_len", error));
+    RETURN_IF_ERROR(check_row_types(args, error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->q_cu, "q_cu.total", error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->kv_cu, "kv_cu.total", error));
     RETURN_IF_ERROR(attn_check_options(&args->options, error));
@@ -184,6 +209,7 @@ static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_
 static struct attn_strided strided_rows(const attn_tensor *rows, const attn_cu_lens *cu, size_t batch, size_t len,
                                         size_t width) {
     struct attn_strided strided = attn_rows_of(rows, batch, len, width);
+    strided.any_float = true;
     if (attn_ints_given(&cu->cu)) {
         strided.dims[1] = 1;
         strided.dims[2] = cu->total;
@@ -282,30 +308,33 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
                                   .kv_heads = layer->kv_heads,
                                   .head_size = layer->head_size,
                                   .value_size = layer->value_size,
-                                  .capacity = capacity};
+                                  .capacity = capacity,
+                                  .type = layer->kv_type};
     return ATTN_OK;
 }
 
 /* Takes memory for projected keys and values. */
 static attn_status layout_append(const attn_layer *layer, const attn_layer_append_args *args, struct attn_arena *arena,
-                                 float **k, float **v, attn_error *error) {
+                                 struct attn_layer_append_run *run, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
     RETURN_IF_ERROR(attn_check_pointer(args, "args", error));
     RETURN_IF_ERROR(attn_check_pointer(args->cache, "cache", error));
     RETURN_IF_ERROR(attn_check_size(args->len, 0, "len", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->k.type, "k.type", error));
+    RETURN_IF_ERROR(attn_check_float_type(args->v.type, "v.type", error));
     RETURN_IF_ERROR(attn_check_cu_total(&args->cu, "cu.total", error));
     RETURN_IF_ERROR(check_layer_cache(layer, args->cache, error));
     RETURN_IF_ERROR(attn_check_rotary_dims(args->rotary, layer->head_size, "rotary", error));
     RETURN_IF_ERROR(attn_check_used(attn_ints_given(&args->rotary_offsets), args->rotary, "rotary_offsets", error));
-    attn_layer_append_layout(layer, args, k, v, arena);
+    attn_layer_append_layout(layer, args, run, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "len", error) : ATTN_OK;
 }
 
 attn_status attn_layer_append_workspace(const attn_layer *layer, const attn_layer_append_args *args, size_t *bytes,
                                         attn_error *error) {
     struct attn_arena arena = {0};
-    float *k, *v;
-    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
+    struct attn_layer_append_run run;
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &run, error));
     RETURN_IF_ERROR(attn_check_parallel(args->parallel, "parallel.run", error));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     *bytes = arena.used;
@@ -316,9 +345,9 @@ static attn_status append_through_layer(const attn_layer *layer, const attn_laye
                                         size_t bytes, attn_error *error) {
     struct attn_arena measure = {0}, arena = {.base = workspace};
     struct attn_named_bytes range;
-    float *k, *v;
-    RETURN_IF_ERROR(layout_append(layer, args, &measure, &k, &v, error));
-    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
+    struct attn_layer_append_run run;
+    RETURN_IF_ERROR(layout_append(layer, args, &measure, &run, error));
+    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, run.k, run.v);
     RETURN_IF_ERROR(attn_check_cache_lens(args->cache, &append, error));
     size_t batch = args->cache->config.batch;
     struct attn_strided k_rows = strided_rows(&args->k, &args->cu, batch, args->len, layer->w_k.k);
@@ -326,8 +355,8 @@ static attn_status append_through_layer(const attn_layer *layer, const attn_laye
     RETURN_IF_ERROR(attn_check_rows(&k_rows, &range, &attn_names_k, error));
     RETURN_IF_ERROR(attn_check_rows(&v_rows, &range, &attn_names_v, error));
     RETURN_IF_ERROR(attn_check_memory(workspace, bytes, measure.used, "workspace", error));
-    RETURN_IF_ERROR(layout_append(layer, args, &arena, &k, &v, error));
-    attn_op_layer_append(layer, args, k, v);
+    RETURN_IF_ERROR(layout_append(layer, args, &arena, &run, error));
+    attn_op_layer_append(layer, args, &run);
     return ATTN_OK;
 }
 
@@ -348,8 +377,8 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
 size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size) {
     if (!layer)
         return 0;
-    int length = snprintf(text, size, "gemm=%s softmax=%s attention=%s copy=%s",
-                          attn_gemm_for(layer->table, ATTN_CLASS_F32)->name, attn_table_softmax(layer->table)->name,
-                          attn_table_attention(layer->table)->name, attn_table_copy(layer->table)->name);
+    int length = snprintf(text, size, "gemm=%s softmax=%s attention=%s copy=%s", layer->w_q.kernel->name,
+                          attn_table_softmax(layer->table)->name, attn_table_attention(layer->table)->name,
+                          attn_table_copy(layer->table)->name);
     return length < 0 ? 0 : (size_t)length;
 }

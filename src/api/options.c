@@ -202,7 +202,7 @@ static attn_status resolve_output(const struct attn_problem *problem, const attn
     if (!covered_by_row(cols, resolved->col_stride, &width))
         return attn_fail(ATTN_OVERFLOW, range->name, error);
     if (width > 0)
-        RETURN_IF_ERROR(attn_check_extent(dims, strides, width, &range->bytes, range->name, error));
+        RETURN_IF_ERROR(attn_check_elements(dims, strides, width, sizeof(float), &range->bytes, range->name, error));
     return attn_check_apart(ATTN_CHECK_DIMS + 1, dims, strides, 1, range->name, error);
 }
 

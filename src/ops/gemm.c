@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "ops/convert.h"
 #include "ops/parallel.h"
 
 /* Items per thread: enough that a thread which loses its core delays little. */
@@ -35,36 +36,115 @@ float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width) {
     return attn_arena_take(arena, rows, bytes);
 }
 
+/* ---- Conversion ---- */
+
+/* Rows that are converted before a product, or after it, at a time: as many as pass over a panel of weights together. */
+enum { CONVERTED_ROWS = 128 };
+
+static bool takes(const struct attn_packed *w, attn_type x) {
+    return w->kernel->a == x && (w->kernel->arithmetic != ATTN_CLASS_BF16 || x == ATTN_BF16);
+}
+
+/* Bytes from one converted row of `width` elements to the next: whole cache lines, and one more where rows would alias. */
+static bool converted_stride(size_t width, attn_type type, size_t *bytes) {
+    enum { BYTES = ATTN_LINE * sizeof(float), ALIAS_BYTES = ATTN_ALIAS * sizeof(float) };
+    if (!attn_mul(width, attn_type_size(type), bytes) || !attn_round_up(*bytes, BYTES, bytes))
+        return false;
+    return *bytes % ALIAS_BYTES ? true : attn_add(*bytes, BYTES, bytes);
+}
+
+/* A task's memory: converted rows of x, then floats that become rows of y. */
+struct spare {
+    size_t x_stride, y_stride; /* 0: not converted */
+    size_t x_bytes;
+};
+
+static bool spare_of(const struct attn_packed *w, size_t m, attn_type x, attn_type y, struct spare *spare,
+                     size_t *bytes) {
+    size_t rows = attn_min(m, CONVERTED_ROWS), y_bytes;
+    *spare = (struct spare){0};
+    return (takes(w, x) || converted_stride(w->k, w->kernel->a, &spare->x_stride)) &&
+           (y == ATTN_F32 || converted_stride(w->n, ATTN_F32, &spare->y_stride)) &&
+           attn_mul(rows, spare->x_stride, &spare->x_bytes) && attn_mul(rows, spare->y_stride, &y_bytes) &&
+           attn_add(spare->x_bytes, y_bytes, bytes);
+}
+
+bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes) {
+    struct spare spare;
+    return spare_of(w, m, x, y, &spare, bytes);
+}
+
+/* Rows of x as the kernel takes them. What is rounded is a float first, in the place of the result if that is one. */
+static void convert_rows(const struct attn_gemm_call *call, size_t rows, const char *x, char *to, size_t to_stride) {
+    const struct attn_convert_kernel *convert = attn_table_convert(call->table);
+    size_t k = call->w->k;
+    attn_type a = call->w->kernel->a;
+    for (size_t i = 0; i < rows; i++, x += call->x.stride, to += to_stride) {
+        if (a == ATTN_BF16)
+            attn_round_row(convert, call->x.type, k, x, to);
+        else
+            convert->widen(call->x.type, k, x, (float *)(void *)to);
+        if (a == ATTN_F32 && call->w->kernel->arithmetic == ATTN_CLASS_BF16 && call->x.type != ATTN_BF16)
+            convert->round_bf16(k, (float *)(void *)to, (float *)(void *)to);
+    }
+}
+
+/* ---- The product ---- */
+
 /* A product cut into items: bands of rows, or bands of columns. */
 struct product {
-    const struct attn_packed *w;
-    size_t m;
-    const float *x;
-    size_t x_stride;
-    float *y;
-    size_t y_stride;
+    const struct attn_gemm_call *call;
+    struct spare spare;
     bool by_rows;
     size_t band; /* rows or columns of an item, a multiple of the tile's */
 };
 
+struct part {
+    size_t row, rows, col, cols;
+};
+
+static void multiply_part(const struct product *product, struct part part, size_t task) {
+    const struct attn_gemm_call *call = product->call;
+    const struct attn_packed *w = call->w;
+    char *spare = call->spare + task * call->spare_bytes, *x = (char *)call->x.data + part.row * call->x.stride;
+    char *y = (char *)call->y.data + part.row * call->y.stride + part.col * attn_type_size(call->y.type);
+    bool narrow = product->spare.y_stride > 0;
+    struct attn_gemm_args args = {.m = part.rows,
+                                  .n = part.cols,
+                                  .k = w->k,
+                                  .a = x,
+                                  .a_stride = call->x.stride,
+                                  .b = w->panels,
+                                  .column = part.col,
+                                  .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
+                                  .factors = w->bias ? w->bias + part.col : NULL,
+                                  .c = narrow ? spare + product->spare.x_bytes : y,
+                                  .c_stride = narrow ? product->spare.y_stride : call->y.stride};
+    if (product->spare.x_stride > 0) {
+        convert_rows(call, part.rows, x, spare, product->spare.x_stride);
+        args.a = spare;
+        args.a_stride = product->spare.x_stride;
+    }
+    w->kernel->run(&args);
+    for (size_t i = 0; narrow && i < part.rows; i++)
+        attn_table_convert(call->table)
+            ->narrow(call->y.type, part.cols, (const float *)(const void *)((char *)args.c + i * args.c_stride),
+                     y + i * call->y.stride);
+}
+
+/* Rows that are converted go some at a time. */
 static void multiply_band(const void *arg, size_t item, size_t task) {
-    (void)task;
     const struct product *product = arg;
-    const struct attn_packed *w = product->w;
-    size_t begin = item * product->band, total = product->by_rows ? product->m : w->n;
-    size_t count = attn_min(total - begin, product->band);
-    size_t row = product->by_rows ? begin : 0, col = product->by_rows ? 0 : begin;
-    w->kernel->run(&(struct attn_gemm_args){.m = product->by_rows ? count : product->m,
-                                            .n = product->by_rows ? w->n : count,
-                                            .k = w->k,
-                                            .a = product->x + row * product->x_stride,
-                                            .a_stride = product->x_stride * sizeof *product->x,
-                                            .b = w->panels,
-                                            .column = col,
-                                            .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
-                                            .factors = w->bias ? w->bias + col : NULL,
-                                            .c = product->y + row * product->y_stride + col,
-                                            .c_stride = product->y_stride * sizeof *product->y});
+    const struct attn_gemm_call *call = product->call;
+    size_t begin = item * product->band, total = product->by_rows ? call->m : call->w->n;
+    size_t end = attn_min(begin + product->band, total);
+    struct part part = product->by_rows ? (struct part){begin, end - begin, 0, call->w->n}
+                                        : (struct part){0, call->m, begin, end - begin};
+    size_t last = part.row + part.rows, most = call->spare_bytes > 0 ? CONVERTED_ROWS : part.rows;
+    for (; part.row < last; part.row += part.rows) {
+        part.rows = attn_min(last - part.row, most);
+        multiply_part(product, part, task);
+    }
 }
 
 /* `total` rows or columns, cut into items of the same number of GEMM tiles. */
@@ -81,21 +161,23 @@ static struct cut cut_tiles(size_t total, size_t tile, size_t threads) {
     return (struct cut){per_item * tile, items, most * (double)threads / (double)tiles};
 }
 
-void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
-                  const attn_parallel *parallel) {
-    struct product product = {
-        .w = w, .m = m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride, .by_rows = true, .band = m};
-    if (m == 0)
+void attn_op_gemm(const struct attn_gemm_call *call) {
+    const struct attn_packed *w = call->w;
+    struct product product = {.call = call, .by_rows = true, .band = call->m};
+    size_t bytes;
+    if (call->m == 0)
         return;
+    spare_of(w, call->m, call->x.type, call->y.type, &product.spare, &bytes);
     /* In floating point, because the product of the sizes may not fit in size_t. */
-    size_t threads = attn_threads_for(parallel, (double)m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
+    size_t threads =
+        attn_threads_for(call->parallel, (double)call->m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
     if (threads == 1) {
         multiply_band(&product, 0, 0);
         return;
     }
-    struct cut rows = cut_tiles(m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->b.cols, threads);
+    struct cut rows = cut_tiles(call->m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->b.cols, threads);
     product.by_rows = rows.wait < cols.wait;
     struct cut cut = product.by_rows ? rows : cols;
     product.band = cut.band;
-    attn_for_each(parallel, threads, cut.items, multiply_band, &product);
+    attn_for_each(call->parallel, threads, cut.items, multiply_band, &product);
 }

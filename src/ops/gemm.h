@@ -3,6 +3,7 @@
 #define ATTN_OPS_GEMM_H
 
 #include "format.h"
+#include "ops/tensor.h"
 
 /* A weight matrix [k, n] as one kernel packed it, with its bias. */
 struct attn_packed {
@@ -16,7 +17,7 @@ struct attn_packed {
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         bool with_bias, struct attn_arena *arena);
 
-/* Packs w, which must have a bias if and only if memory was taken for one. */
+/* Packs w, of the type that the kernel packs, which must have a bias if and only if memory was taken for one. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
 /* Rows whose distance is a multiple of ATTN_ALIAS floats (4 KiB) lie in the same sets of L1. A GEMM tile reads more
@@ -31,8 +32,34 @@ static inline size_t attn_row_stride(size_t width) {
 /* Takes memory for rows of `width` floats, attn_row_stride(width) apart. */
 float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width);
 
+/* Rows of a tensor. */
+struct attn_matrix {
+    void *data;
+    attn_type type;
+    size_t stride; /* bytes from row to row */
+};
+
+/* Nothing is written through an input. */
+static inline struct attn_matrix attn_matrix_of(const void *data, attn_type type, size_t row_stride) {
+    return (struct attn_matrix){(void *)(uintptr_t)data, type, row_stride * attn_type_size(type)};
+}
+
+/* Bytes of memory that each task needs for a product of at most m rows of these types: rows that the kernel does not take as
+ * they are, or returns as they are asked for, are converted some at a time. 0 where there is nothing to convert. False where
+ * that does not fit. */
+bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes);
+
 /* y[m, n] = x[m, k] w + bias. */
-void attn_op_gemm(const struct attn_packed *w, size_t m, const float *x, size_t x_stride, float *y, size_t y_stride,
-                  const attn_parallel *parallel);
+struct attn_gemm_call {
+    const struct attn_kernels *table; /* whose kernels convert */
+    const struct attn_packed *w;
+    size_t m;
+    struct attn_matrix x, y;
+    char *spare; /* [tasks][spare_bytes] */
+    size_t spare_bytes;
+    const attn_parallel *parallel;
+};
+
+void attn_op_gemm(const struct attn_gemm_call *call);
 
 #endif

@@ -7,7 +7,8 @@
 /* The rows of a [batch, len] tensor under one number: row i of sequence b is row b * len + i, or cu[b] + i if
  * packed. */
 struct rows {
-    const float *data;
+    const void *data;
+    attn_type type;
     size_t batch_stride, row_stride, len;
     attn_ints cu;
 };
@@ -16,7 +17,7 @@ static size_t row_number(const struct rows *x, size_t b, size_t i) {
     return attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, b) + i : b * x->len + i;
 }
 
-/* Floats before row number `n`. */
+/* Elements before row number `n`. */
 static size_t row_offset(const struct rows *x, size_t n) {
     return attn_ints_given(&x->cu) ? n * x->row_stride : n / x->len * x->batch_stride + n % x->len * x->row_stride;
 }
@@ -43,6 +44,18 @@ static attn_tensor split_heads(const float *rows, size_t len, size_t width, size
 
 /* ---- Projections ---- */
 
+/* What all products of a call share. */
+struct projector {
+    const struct attn_kernels *table;
+    struct attn_layer_spare spare;
+    const attn_parallel *parallel;
+};
+
+/* From row number `n` on. */
+static struct attn_matrix rows_matrix(const struct rows *x, size_t n) {
+    return attn_matrix_of((const char *)x->data + row_offset(x, n) * attn_type_size(x->type), x->type, x->row_stride);
+}
+
 /* Rows begin .. end - 1, possibly none, that wait to go into one product: each lies row_stride behind the one
  * before. */
 struct pending {
@@ -50,16 +63,23 @@ struct pending {
 };
 
 /* Row n of y = row n of x times w. */
-static void project_pending(const struct attn_packed *w, const struct rows *x, const struct pending *rows, float *y,
-                            const attn_parallel *parallel) {
-    if (rows->begin < rows->end) /* without rows the caller need not have given a pointer */
-        attn_op_gemm(w, rows->end - rows->begin, x->data + row_offset(x, rows->begin), x->row_stride,
-                     y + rows->begin * attn_row_stride(w->n), attn_row_stride(w->n), parallel);
+static void project_pending(const struct projector *projector, const struct attn_packed *w, const struct rows *x,
+                            const struct pending *rows, float *y) {
+    if (rows->begin == rows->end) /* then the caller need not have given a pointer */
+        return;
+    size_t stride = attn_row_stride(w->n);
+    attn_op_gemm(&(struct attn_gemm_call){.table = projector->table,
+                                          .w = w,
+                                          .m = rows->end - rows->begin,
+                                          .x = rows_matrix(x, rows->begin),
+                                          .y = attn_matrix_of(y + rows->begin * stride, ATTN_F32, stride),
+                                          .spare = projector->spare.data,
+                                          .spare_bytes = projector->spare.bytes,
+                                          .parallel = projector->parallel});
 }
 
-static void project(const struct attn_packed *w, const struct rows *x, size_t batch,
-                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, float *y,
-                    const attn_parallel *parallel) {
+static void project(const struct projector *projector, const struct attn_packed *w, const struct rows *x, size_t batch,
+                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, float *y) {
     struct pending rows = {0, 0};
     for (size_t b = 0; b < batch; b++) {
         struct attn_interval used = interval(context, b);
@@ -67,12 +87,12 @@ static void project(const struct attn_packed *w, const struct rows *x, size_t ba
         if (begin == end)
             continue;
         if (rows.begin == rows.end || begin != rows.end || !row_follows(x, begin)) {
-            project_pending(w, x, &rows, y, parallel);
+            project_pending(projector, w, x, &rows, y);
             rows.begin = begin;
         }
         rows.end = end;
     }
-    project_pending(w, x, &rows, y, parallel);
+    project_pending(projector, w, x, &rows, y);
 }
 
 static struct attn_interval query_rows(const void *context, size_t b) {
@@ -112,6 +132,7 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .q = split_heads(NULL, args->q_len, layer->w_q.n, head_size),
         .k = split_heads(NULL, kv_len, layer->w_k.n, head_size),
         .v = split_heads(NULL, kv_len, layer->w_v.n, value_size),
+        .stored = args->cache ? args->cache->config.type : layer->kv_type,
         .o = {.batch_stride = o.batch_stride, .head_stride = o.head_stride, .row_stride = o.row_stride},
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,
@@ -122,23 +143,41 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
     return attn_plan_make(&run->problem);
 }
 
+/* Takes memory to convert rows in: of the call's products one after the other. */
+static void take_spare(const struct attn_packed *const *w, const size_t *rows, const attn_type (*types)[2], int count,
+                       const attn_parallel *parallel, struct attn_layer_spare *spare, struct attn_arena *arena) {
+    *spare = (struct attn_layer_spare){0};
+    for (int i = 0; i < count; i++) {
+        size_t bytes = 0;
+        arena->overflow |= !attn_gemm_spare_bytes(w[i], rows[i], types[i][0], types[i][1], &bytes);
+        spare->bytes = attn_max(spare->bytes, bytes);
+    }
+    spare->data = spare->bytes ? attn_arena_take(arena, attn_threads(parallel), spare->bytes) : NULL;
+}
+
 void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     struct attn_problem *problem = &run->problem;
+    size_t kv_rows = args->cache ? 0 : total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
     run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, arena);
     problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n);
     problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_o.k);
     if (!args->cache) {
-        size_t kv_rows = total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
         problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n);
         problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
+    take_spare(
+        (const struct attn_packed *[]){&layer->w_q, &layer->w_o, &layer->w_k, &layer->w_v},
+        (const size_t[]){run->o_rows, run->o_rows, kv_rows, kv_rows},
+        (const attn_type[][2]){
+            {args->q.type, ATTN_F32}, {ATTN_F32, args->y.type}, {args->k.type, ATTN_F32}, {args->v.type, ATTN_F32}},
+        args->cache ? 2 : 4, args->parallel, &run->spare, arena);
 }
 
 static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu) {
-    return (struct rows){x->data, x->batch_stride, x->row_stride, len, cu};
+    return (struct rows){x->data, x->type, x->batch_stride, x->row_stride, len, cu};
 }
 
 /* x, or a copy of its used rows if they alias where they are. The copy lies where the merged heads will lie later, if
@@ -148,37 +187,44 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
     const struct attn_problem *problem = &run->problem;
     size_t stride = attn_row_stride(run->layer->w_o.k);
     size_t rows = attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, problem->batch) : problem->batch * x->len;
-    if (x->row_stride % ATTN_ALIAS || size > stride || rows > run->o_rows)
+    if (x->type != ATTN_F32 || x->row_stride % ATTN_ALIAS || size > stride || rows > run->o_rows)
         return *x;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_interval used = interval(problem, b);
         size_t first = row_number(x, b, used.begin);
         if (used.begin < used.end)
             attn_table_copy(run->layer->table)
-                ->rows(used.end - used.begin, size, x->data + row_offset(x, first), x->row_stride,
+                ->rows(used.end - used.begin, size, (const float *)x->data + row_offset(x, first), x->row_stride,
                        run->o + first * stride, stride);
     }
-    return (struct rows){run->o, x->len * stride, stride, x->len, x->cu};
+    return (struct rows){run->o, ATTN_F32, x->len * stride, stride, x->len, x->cu};
 }
 
 static bool same_rows(const struct rows *x, const struct rows *y) {
-    return x->data == y->data && x->batch_stride == y->batch_stride && x->row_stride == y->row_stride &&
-           x->len == y->len && x->cu.i64 == y->cu.i64 && x->cu.i32 == y->cu.i32;
+    return x->data == y->data && x->type == y->type && x->batch_stride == y->batch_stride &&
+           x->row_stride == y->row_stride && x->len == y->len && x->cu.i64 == y->cu.i64 && x->cu.i32 == y->cu.i32;
 }
 
 /* y = merged heads times W_o. */
-static void project_output(const struct attn_layer_run *run) {
+static void project_output(const struct attn_layer_run *run, const struct projector *projector) {
     const struct attn_problem *problem = &run->problem;
     const struct attn_packed *w = &run->layer->w_o;
     const attn_tensor_out *y = &run->args->y;
-    struct rows to = {NULL, y->batch_stride, y->row_stride, problem->q_len, problem->q_cu};
+    struct rows to = {y->data, y->type, y->batch_stride, y->row_stride, problem->q_len, problem->q_cu};
+    size_t stride = attn_row_stride(w->k);
     for (size_t b = 0, end; b < problem->batch; b = end) {
         size_t first = row_number(&to, b, 0), last = row_number(&to, b, attn_sequence_of(problem, b).q_len);
         for (end = b + 1; end < problem->batch && row_follows(&to, last); end++)
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
-            attn_op_gemm(w, last - first, run->o + first * attn_row_stride(w->k), attn_row_stride(w->k),
-                         (float *)y->data + row_offset(&to, first), y->row_stride, problem->parallel);
+            attn_op_gemm(&(struct attn_gemm_call){.table = projector->table,
+                                                  .w = w,
+                                                  .m = last - first,
+                                                  .x = attn_matrix_of(run->o + first * stride, ATTN_F32, stride),
+                                                  .y = rows_matrix(&to, first),
+                                                  .spare = projector->spare.data,
+                                                  .spare_bytes = projector->spare.bytes,
+                                                  .parallel = projector->parallel});
     }
 }
 
@@ -186,31 +232,34 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     const struct attn_problem *problem = &run->problem;
-    const attn_parallel *parallel = args->parallel;
+    const struct projector projector = {layer->table, run->spare, args->parallel};
     struct rows q = layer_rows_of(&args->q, args->q_len, args->q_cu.cu);
     struct rows x = spread(run, &q, layer->w_q.k, query_rows);
-    project(&layer->w_q, &x, args->batch, query_rows, problem, run->q, parallel);
+    project(&projector, &layer->w_q, &x, args->batch, query_rows, problem, run->q);
     if (!args->cache) {
         struct rows k = layer_rows_of(&args->k, problem->kv_len, args->kv_cu.cu);
         struct rows v = layer_rows_of(&args->v, problem->kv_len, args->kv_cu.cu);
         if (!same_rows(&k, &q) || layer->w_k.k != layer->w_q.k) /* else x has all of k's used rows already */
             x = spread(run, &k, layer->w_k.k, visible_keys);
-        project(&layer->w_k, &x, args->batch, visible_keys, problem, run->k, parallel);
+        project(&projector, &layer->w_k, &x, args->batch, visible_keys, problem, run->k);
         if (!same_rows(&v, &k) || layer->w_v.k != layer->w_k.k)
             x = spread(run, &v, layer->w_v.k, visible_keys);
-        project(&layer->w_v, &x, args->batch, visible_keys, problem, run->v, parallel);
+        project(&projector, &layer->w_v, &x, args->batch, visible_keys, problem, run->v);
     }
     attn_op_attention(problem, run->attention);
-    project_output(run);
+    project_output(run, &projector);
 }
 
 /* ---- Append ---- */
 
-void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
-                              struct attn_arena *arena) {
+void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args,
+                              struct attn_layer_append_run *run, struct attn_arena *arena) {
     size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, arena);
-    *k = attn_take_rows(arena, rows, layer->w_k.n);
-    *v = attn_take_rows(arena, rows, layer->w_v.n);
+    run->k = attn_take_rows(arena, rows, layer->w_k.n);
+    run->v = attn_take_rows(arena, rows, layer->w_v.n);
+    take_spare((const struct attn_packed *[]){&layer->w_k, &layer->w_v}, (const size_t[]){rows, rows},
+               (const attn_type[][2]){{args->k.type, ATTN_F32}, {args->v.type, ATTN_F32}}, 2, args->parallel,
+               &run->spare, arena);
 }
 
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
@@ -225,12 +274,14 @@ attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer
                                     .parallel = args->parallel};
 }
 
-void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args, float *k, float *v) {
-    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, k, v);
+void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args,
+                          const struct attn_layer_append_run *run) {
+    attn_cache_append_args append = attn_layer_append_to_cache(layer, args, run->k, run->v);
+    const struct projector projector = {layer->table, run->spare, args->parallel};
     size_t batch = args->cache->config.batch;
     struct rows k_rows = layer_rows_of(&args->k, args->len, args->cu.cu),
                 v_rows = layer_rows_of(&args->v, args->len, args->cu.cu);
-    project(&layer->w_k, &k_rows, batch, new_keys, &append, k, args->parallel);
-    project(&layer->w_v, &v_rows, batch, new_keys, &append, v, args->parallel);
+    project(&projector, &layer->w_k, &k_rows, batch, new_keys, &append, run->k);
+    project(&projector, &layer->w_v, &v_rows, batch, new_keys, &append, run->v);
     attn_op_cache_append(args->cache, &append);
 }

@@ -10,7 +10,14 @@ struct attn_layer {
     const struct attn_kernels *table;
     size_t heads, kv_heads, head_size, value_size;
     float scale;
+    attn_type kv_type;
     struct attn_packed w_q, w_k, w_v, w_o;
+};
+
+/* Memory in which each task converts rows, see attn_gemm_call. */
+struct attn_layer_spare {
+    char *data;
+    size_t bytes;
 };
 
 /* A forward: its arguments and the parts of its workspace. */
@@ -21,6 +28,7 @@ struct attn_layer_run {
     float *o;         /* merged heads: [o_rows][heads * value_size], likewise */
     size_t o_rows;
     void *attention; /* the workspace of attention */
+    struct attn_layer_spare spare;
     struct attn_problem problem;
 };
 
@@ -33,15 +41,22 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
 
 void attn_op_layer_forward(struct attn_layer_run *run);
 
-/* Takes the workspace of an append: memory for projected keys and values. */
-void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args, float **k, float **v,
-                              struct attn_arena *arena);
+/* The workspace of an append. */
+struct attn_layer_append_run {
+    float *k, *v; /* projected */
+    struct attn_layer_spare spare;
+};
+
+/* Takes its parts. */
+void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args,
+                              struct attn_layer_append_run *run, struct attn_arena *arena);
 
 /* What the cache is asked to append, once k and v are projected. */
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
                                                   const float *k, const float *v);
 
-/* Projects args' keys and values into k and v and appends them. */
-void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args, float *k, float *v);
+/* Projects args' keys and values and appends them. */
+void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args,
+                          const struct attn_layer_append_run *run);
 
 #endif

@@ -11,13 +11,9 @@ static uint32_t use_if(bool used, uint32_t bit) {
     return used ? bit : 0;
 }
 
-/* Of keys and values. */
-static attn_type stored_type(const struct attn_problem *problem) {
-    return problem->cache ? problem->cache->config.type : problem->k.type;
-}
-
 static bool has_types(const struct attn_problem *problem) {
-    return problem->q.type != ATTN_F32 || problem->o.type != ATTN_F32 || stored_type(problem) != ATTN_F32;
+    bool floats = problem->q.type == ATTN_F32 && problem->o.type == ATTN_F32 && problem->stored == ATTN_F32;
+    return !floats || (!problem->cache && (problem->k.type != ATTN_F32 || problem->v.type != ATTN_F32));
 }
 
 uint32_t attn_uses_of(const struct attn_problem *problem) {
@@ -203,7 +199,7 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
 
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
-    plan->arithmetic = stored_type(problem) == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+    plan->arithmetic = attn_class_of(problem->stored);
     plan->gemm = attn_gemm_for(problem->table, plan->arithmetic);
     plan->tile_rows = most_tile_rows(plan);
     plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;

@@ -1,7 +1,13 @@
+#define _GNU_SOURCE 1 /* syscall */
 #include "cpu.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #include <sys/prctl.h>
@@ -26,17 +32,30 @@
 /* CPUID leaf 7, ecx */
 #define AVX512_VNNI BIT(11)
 
+/* CPUID leaf 7, edx */
+#define AMX_BF16 BIT(22)
+#define AMX_TILE BIT(24)
+#define AMX_INT8 BIT(25)
+#define AMX      (AMX_BF16 | AMX_TILE | AMX_INT8)
+
 /* CPUID leaf 7, subleaf 1, eax */
+#define AVX_VNNI    BIT(4)
 #define AVX512_BF16 BIT(5)
 
 /* XCR0: the registers that the operating system saves */
 #define XMM_YMM   (BIT(1) | BIT(2))
 #define MASKS_ZMM (BIT(5) | BIT(6) | BIT(7)) /* k0-7, upper halves of zmm0-15, zmm16-31 */
+#define TILES     (BIT(17) | BIT(18))        /* TILECFG, TILEDATA */
 
 /* AT_HWCAP */
-#define FP    BIT(0)
-#define ASIMD BIT(1)
-#define SVE   BIT(22)
+#define FP      BIT(0)
+#define ASIMD   BIT(1)
+#define ASIMDDP BIT(20)
+#define SVE     BIT(22)
+
+/* AT_HWCAP2 */
+#define I8MM BIT(13)
+#define BF16 BIT(14)
 
 /* Of what prctl says of SVE, the bytes of a register. */
 #define SVE_BYTES 0xffff
@@ -51,9 +70,30 @@ static bool supports_avx2(const struct attn_cpu_registers *r) {
            all_set(r->leaf7_ebx, AVX2);
 }
 
+static bool supports_avx2_vnni(const struct attn_cpu_registers *r) {
+    return supports_avx2(r) && all_set(r->leaf7_1_eax, AVX_VNNI);
+}
+
 /* All features or none: code compiled for avx512 uses F, BW, DQ and VL, and what avx2 needs. */
 static bool supports_avx512(const struct attn_cpu_registers *r) {
     return supports_avx2(r) && all_set(r->xcr0, MASKS_ZMM) && all_set(r->leaf7_ebx, AVX512);
+}
+
+static bool supports_avx512_vnni(const struct attn_cpu_registers *r) {
+    return supports_avx512(r) && all_set(r->leaf7_ecx, AVX512_VNNI);
+}
+
+static bool supports_avx512_bf16(const struct attn_cpu_registers *r) {
+    return supports_avx512_vnni(r) && all_set(r->leaf7_1_eax, AVX512_BF16);
+}
+
+/* All that AMX needs but the permission. */
+static bool has_amx(const struct attn_cpu_registers *r) {
+    return supports_avx512_bf16(r) && all_set(r->leaf7_edx, AMX) && all_set(r->xcr0, TILES);
+}
+
+static bool supports_neon_dot(const struct attn_cpu_registers *r) {
+    return all_set(r->hwcap, ASIMD | ASIMDDP);
 }
 
 bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
@@ -62,10 +102,22 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
         return true;
     case ATTN_ISA_AVX2:
         return supports_avx2(registers);
+    case ATTN_ISA_AVX2_VNNI:
+        return supports_avx2_vnni(registers);
     case ATTN_ISA_AVX512:
         return supports_avx512(registers);
+    case ATTN_ISA_AVX512_VNNI:
+        return supports_avx512_vnni(registers);
+    case ATTN_ISA_AVX512_BF16:
+        return supports_avx512_bf16(registers);
+    case ATTN_ISA_AMX:
+        return has_amx(registers) && registers->amx_permission == ATTN_AMX_GRANTED;
     case ATTN_ISA_NEON:
         return all_set(registers->hwcap, ASIMD);
+    case ATTN_ISA_NEON_DOT:
+        return supports_neon_dot(registers);
+    case ATTN_ISA_NEON_MM:
+        return supports_neon_dot(registers) && all_set(registers->hwcap2, I8MM | BF16);
     case ATTN_ISA_SVE256:
         return all_set(registers->hwcap, ASIMD | SVE) && registers->sve_bytes == 256 / 8;
     case ATTN_ISA_BEST:
@@ -75,23 +127,27 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return false;
 }
 
-uint32_t attn_cpu_features(const struct attn_cpu_registers *registers) {
-    uint32_t features = 0;
-    if (!supports_avx512(registers))
-        return features;
-    if (all_set(registers->leaf7_1_eax, AVX512_BF16))
-        features |= ATTN_CPU_AVX512_BF16;
-    if (all_set(registers->leaf7_ecx, AVX512_VNNI))
-        features |= ATTN_CPU_AVX512_VNNI;
-    return features;
-}
-
 #if defined(__x86_64__)
 /* In assembly, because the intrinsic needs -mxsave. */
 static uint64_t read_xcr0(void) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
+}
+
+/* Linux saves TILEDATA, 8 KiB of each thread, only for processes that have asked for it: without permission the first tile
+ * instruction is a SIGILL. Old kernels, seccomp and alternate signal stacks too small for the registers refuse. */
+static int ask_for_amx(void) {
+#if defined(__linux__)
+    const int request = 0x1023,
+              tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA: old headers lack the names */
+    int before = errno;
+    int answer = syscall(SYS_arch_prctl, request, tile_data) == 0 ? ATTN_AMX_GRANTED : -errno;
+    errno = before;
+    return answer;
+#else
+    return 0;
+#endif
 }
 
 void attn_cpu_read(struct attn_cpu_registers *registers) {
@@ -103,6 +159,8 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
         __cpuid_count(7, 1, r.leaf7_1_eax, ebx, ecx, edx);
     if (all_set(r.leaf1_ecx, OSXSAVE))
         r.xcr0 = read_xcr0();
+    if (has_amx(&r))
+        r.amx_permission = ask_for_amx();
     *registers = r;
 }
 #elif defined(__aarch64__) && defined(__linux__)

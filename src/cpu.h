@@ -13,24 +13,19 @@ struct attn_cpu_registers {
     uint32_t leaf7_ebx, leaf7_ecx, leaf7_edx; /* CPUID leaf 7, subleaf 0; means nothing where max_leaf is below 7 */
     uint32_t leaf7_1_eax;                     /* the same, subleaf 1; 0 where there is none */
     uint64_t xcr0;                            /* XGETBV 0; 0 where leaf 1 lacks OSXSAVE: the instruction would trap */
+    int amx_permission;                       /* ATTN_AMX_GRANTED; an errno, negative, of a refusal; 0: not asked for */
     uint64_t hwcap, hwcap2;                   /* AArch64: AT_HWCAP, AT_HWCAP2; outside Linux what every AArch64 has */
     uint64_t sve_bytes;                       /* of an SVE register in this thread; 0 without SVE and outside Linux */
 };
 
-/* Reads the processor that the calling thread runs on. */
+enum { ATTN_AMX_GRANTED = 1 };
+
+/* Reads the processor that the calling thread runs on. Where all else that AMX needs is there, asks Linux to let this
+ * process use it. */
 void attn_cpu_read(struct attn_cpu_registers *registers);
 
 /* Whether a machine with these registers can run `isa`. A pure function, for registers of either architecture on
  * either. False for ATTN_ISA_BEST and values that are no ISA. */
 bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa);
-
-/* What a kernel may need beyond an ISA: a set, because processors have them in many combinations. */
-enum {
-    ATTN_CPU_AVX512_BF16 = 1 << 0,
-    ATTN_CPU_AVX512_VNNI = 1 << 1,
-};
-
-/* The features that the machine has, where it can run the ISA that they extend. */
-uint32_t attn_cpu_features(const struct attn_cpu_registers *registers);
 
 #endif

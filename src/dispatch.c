@@ -1,5 +1,6 @@
 #include "dispatch.h"
 #include "cpu.h"
+#include "verbose.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,27 +25,28 @@ const char *const attn_isa_names[ATTN_ISA_COUNT] = {
 };
 #undef ISA
 
-/* The process remembers one pointer into this array, because CPUID is slow on virtual machines. The pointer's row is
- * the best ISA that runs here, its column the one that ATTN_MAX_ISA leaves of it: threads see both answers or neither.
- * The array's contents are never read. */
-static const char selections[ATTN_ISA_COUNT * ATTN_ISA_COUNT] = {0};
-static _Atomic(const char *) selection;
+/* What the build's architecture is called in isa.def. */
+enum architecture { ARCHITECTURE_any, ARCHITECTURE_x86, ARCHITECTURE_arm };
+#if defined(__x86_64__)
+#define ARCHITECTURE_HERE ARCHITECTURE_x86
+#elif defined(__aarch64__)
+#define ARCHITECTURE_HERE ARCHITECTURE_arm
+#else
+#define ARCHITECTURE_HERE ARCHITECTURE_any
+#endif
 
-/* attn_cpu_features: stored before `selection` is. */
-static _Atomic(uint32_t) cpu_features;
-
-struct selected {
-    const struct attn_kernels *best, *chosen;
+#define ISA(name, NAME, arch) [ATTN_ISA_##NAME] = ARCHITECTURE_##arch,
+static const unsigned char architectures[ATTN_ISA_COUNT] = {
+#include "isa.def"
 };
+#undef ISA
 
-static const char *encode(struct selected s) {
-    return &selections[(size_t)s.best->isa * ATTN_ISA_COUNT + (size_t)s.chosen->isa];
-}
-
-static struct selected decode(const char *entry) {
-    size_t index = (size_t)(entry - selections);
-    return (struct selected){tables[index / ATTN_ISA_COUNT], tables[index % ATTN_ISA_COUNT]};
-}
+/* What this process has found out about the machine, 0 until then: bit i is set where ISA number i runs here, and the number
+ * of the chosen ISA is in the top byte. Remembered, because CPUID is slow on virtual machines; one word, so that threads
+ * see all of it or nothing. */
+static _Atomic(uint32_t) selection;
+#define CHOSEN_SHIFT 24
+_Static_assert((int)ATTN_ISA_COUNT <= CHOSEN_SHIFT, "a bit for each ISA");
 
 bool attn_isa_find(const char *name, attn_isa *isa) {
     for (int i = 0; i < ATTN_ISA_COUNT; i++)
@@ -59,22 +61,24 @@ const struct attn_kernels *attn_table(attn_isa isa) {
     return (unsigned)isa < ATTN_ISA_COUNT ? tables[isa] : NULL;
 }
 
-/* `isa`'s table where it is `from` or below it, else NULL. */
-static const struct attn_kernels *lowered(const struct attn_kernels *from, attn_isa isa) {
-    while (from && from->isa != isa)
-        from = from->lower;
-    return from;
+static bool runs_here(uint32_t selected, attn_isa isa) {
+    return selected >> isa & 1;
 }
 
-static const struct attn_kernels *best_supported(void) {
-    struct attn_cpu_registers registers;
-    attn_cpu_read(&registers);
-    atomic_store_explicit(&cpu_features, attn_cpu_features(&registers), memory_order_relaxed);
-    const struct attn_kernels *best = tables[ATTN_ISA_SCALAR];
+static uint32_t find_supported(const struct attn_cpu_registers *registers) {
+    uint32_t found = 0;
     for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
-        if (tables[isa] && lowered(tables[isa], best->isa) && attn_cpu_supports(&registers, (attn_isa)isa))
-            best = tables[isa];
-    return best;
+        if (tables[isa] && attn_cpu_supports(registers, (attn_isa)isa))
+            found |= UINT32_C(1) << isa;
+    return found;
+}
+
+/* The best of those that run here, in isa.def's order, up to `highest`. */
+static attn_isa best_of(uint32_t supported, attn_isa highest) {
+    int isa = highest;
+    while (isa > ATTN_ISA_SCALAR && !runs_here(supported, (attn_isa)isa))
+        isa--;
+    return (attn_isa)isa;
 }
 
 /* Bytes of the longest name with its zero, or more. */
@@ -97,56 +101,73 @@ static void report_unknown(const char *name) {
     fprintf(stderr, "attn: ATTN_MAX_ISA=%s is not an instruction set of this library (%s), ignored\n", name, known);
 }
 
-/* What is left of `best` under ATTN_MAX_ISA's value. *understood is false where that names nothing built here. */
-static const struct attn_kernels *cap(const struct attn_kernels *best, const char *name, bool *understood) {
+/* What ATTN_MAX_ISA's value names. */
+enum name_kind { NAME_OF_HERE, NAME_OF_ELSEWHERE, NAME_UNKNOWN };
+
+/* *highest: the ISA that the value names, or the last of all where it lowers nothing. */
+static enum name_kind read_max_isa(const char *name, attn_isa *highest) {
     char lower[LONGEST_NAME];
-    attn_isa isa;
+    attn_isa isa = ATTN_ISA_BEST;
+    *highest = (attn_isa)(ATTN_ISA_COUNT - 1);
+    if (!name || !*name)
+        return NAME_OF_HERE;
     lower_case(name, lower);
-    *understood = attn_isa_find(lower, &isa) && (isa == ATTN_ISA_BEST || tables[isa]);
-    if (!*understood)
-        return best;
-    const struct attn_kernels *table = lowered(best, isa);
-    return table ? table : best;
+    if (!attn_isa_find(lower, &isa))
+        return NAME_UNKNOWN;
+    if (isa == ATTN_ISA_BEST)
+        return NAME_OF_HERE;
+    if (architectures[isa] != ARCHITECTURE_any && architectures[isa] != ARCHITECTURE_HERE)
+        return NAME_OF_ELSEWHERE;
+    *highest = isa;
+    return NAME_OF_HERE;
 }
 
-static struct selected select_tables(void) {
-    const char *entry = atomic_load_explicit(&selection, memory_order_acquire);
-    if (entry)
-        return decode(entry);
+static void report(const struct attn_cpu_registers *registers, const char *name, enum name_kind kind) {
+    if (kind == NAME_UNKNOWN)
+        report_unknown(name);
+    if (kind == NAME_OF_ELSEWHERE)
+        attn_verbose("ATTN_MAX_ISA=%s is of another architecture, ignored", name);
+    if (registers->amx_permission < 0)
+        attn_verbose("amx is left out: the system refuses it to this process (arch_prctl: errno %d)",
+                     -registers->amx_permission);
+}
 
-    struct selected s = {.best = best_supported()};
+static uint32_t select_isas(void) {
+    uint32_t selected = atomic_load_explicit(&selection, memory_order_relaxed);
+    if (selected)
+        return selected;
+
+    struct attn_cpu_registers registers;
+    attn_cpu_read(&registers);
     const char *name = getenv("ATTN_MAX_ISA");
-    bool understood = true;
-    s.chosen = name && *name ? cap(s.best, name, &understood) : s.best;
+    attn_isa highest;
+    enum name_kind kind = read_max_isa(name, &highest);
+    uint32_t supported = find_supported(&registers);
+    uint32_t found = supported | (uint32_t)best_of(supported, highest) << CHOSEN_SHIFT;
 
     /* Threads that come here at once all find the same; the one whose store succeeds reports. */
-    bool first = atomic_compare_exchange_strong_explicit(&selection, &entry, encode(s), memory_order_release,
-                                                         memory_order_acquire);
-    if (first && !understood)
-        report_unknown(name);
-    return first ? s : decode(entry);
+    if (atomic_compare_exchange_strong_explicit(&selection, &selected, found, memory_order_relaxed,
+                                                memory_order_relaxed))
+        report(&registers, name, kind);
+    return found;
 }
 
 attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
     if (isa != ATTN_ISA_BEST && !attn_table(isa))
         return ATTN_UNKNOWN_ISA;
-    struct selected s = select_tables();
-    const struct attn_kernels *found = isa == ATTN_ISA_BEST ? s.chosen : lowered(s.best, isa);
-    if (!found)
+    uint32_t selected = select_isas();
+    if (isa == ATTN_ISA_BEST)
+        isa = (attn_isa)(selected >> CHOSEN_SHIFT);
+    if (!runs_here(selected, isa))
         return ATTN_UNSUPPORTED_ISA;
-    *table = found;
+    *table = tables[isa];
     return ATTN_OK;
 }
 
-const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic,
-                                              uint32_t features) {
+const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic) {
     for (; table; table = table->lower)
         for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
-            if ((*kernel)->arithmetic == arithmetic && ((*kernel)->features & ~features) == 0)
+            if ((*kernel)->arithmetic == arithmetic)
                 return *kernel;
     return NULL;
-}
-
-const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table, enum attn_class arithmetic) {
-    return attn_gemm_find(table, arithmetic, atomic_load_explicit(&cpu_features, memory_order_relaxed));
 }

@@ -21,12 +21,13 @@ const struct attn_kernels *attn_table(attn_isa isa);
  * is then untouched. */
 attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table);
 
-/* The first GEMM kernel of a class, in the table's list and those below it, whose features are among `features`; NULL
- * where there is none. */
-const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic,
-                                              uint32_t features);
+/* The first GEMM kernel of a class, in the table's list and those below it; NULL where there is none. */
+const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic);
 
-/* The same with the features of this processor. */
-const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table, enum attn_class arithmetic);
+/* The same. */
+static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table,
+                                                           enum attn_class arithmetic) {
+    return attn_gemm_find(table, arithmetic);
+}
 
 #endif

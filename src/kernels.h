@@ -123,7 +123,6 @@ struct attn_gemm_kernel {
     enum attn_class arithmetic;
     attn_type a, c;       /* of the elements of A, after pack_a, and of C */
     struct attn_format b; /* of B once it is packed; its source has the same type */
-    uint32_t features;    /* ATTN_CPU_ bits that it needs beyond its table's ISA */
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     void (*pack)(const struct attn_pack_args *args);
     /* Rows of f32 as `run` wants them, at least m * k elements of A's type; NULL: as they are. */

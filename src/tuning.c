@@ -14,5 +14,13 @@ static const struct attn_tuning avx512 = {.partly_distant_bytes = (size_t)16 << 
                                           .in_place_value_size = 128};
 
 const struct attn_tuning *attn_tuning_for(attn_isa isa) {
-    return isa == ATTN_ISA_AVX512 ? &avx512 : &general;
+    switch (isa) {
+    case ATTN_ISA_AVX512:
+    case ATTN_ISA_AVX512_VNNI:
+    case ATTN_ISA_AVX512_BF16:
+    case ATTN_ISA_AMX:
+        return &avx512;
+    default:
+        return &general;
+    }
 }

@@ -25,12 +25,7 @@ void attn_cpu_read(struct attn_cpu_registers *registers) {
 
 bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
     (void)registers;
-    return isa != unsupported_isa();
-}
-
-uint32_t attn_cpu_features(const struct attn_cpu_registers *registers) {
-    (void)registers;
-    return 0;
+    return isa == ATTN_ISA_SCALAR; /* runs on any machine: what the best ISA stands for computes, too */
 }
 
 /* ---- Valid arguments ---- */

@@ -22,6 +22,7 @@
 
 struct observation {
     const char *max_isa; /* value of ATTN_MAX_ISA, NULL for none */
+    bool verbose;        /* with ATTN_VERBOSE=1 */
     attn_isa chosen;
     int supported[ATTN_ISA_COUNT];
     char stderr_text[512];
@@ -34,6 +35,9 @@ static struct observation observations[] = {
     {.max_isa = NULL},   {.max_isa = ""},     {.max_isa = "best"},  {.max_isa = "BEST"},   {.max_isa = "sse9"},
     {.max_isa = "AVX2"}, {.max_isa = "Neon"}, {.max_isa = "avx2 "}, {.max_isa = "sCaLaR"}, {.max_isa = LONG_NAME},
 #include "isa.def"
+#undef ISA
+#define ISA(name, NAME, arch) {.max_isa = #name, .verbose = true},
+#include "isa.def"
 };
 #undef ISA
 
@@ -43,12 +47,16 @@ static const char *shown(const char *max_isa) {
     return max_isa ? max_isa : "(unset)";
 }
 
-static bool set_max_isa(const char *value) {
+static bool set_variable(const char *name, const char *value) {
 #ifdef _WIN32
-    return _putenv_s("ATTN_MAX_ISA", value ? value : "") == 0;
+    return _putenv_s(name, value ? value : "") == 0;
 #else
-    return (value ? setenv("ATTN_MAX_ISA", value, 1) : unsetenv("ATTN_MAX_ISA")) == 0;
+    return (value ? setenv(name, value, 1) : unsetenv(name)) == 0;
 #endif
+}
+
+static bool set_variables(const struct observation *o) {
+    return set_variable("ATTN_MAX_ISA", o->max_isa) && set_variable("ATTN_VERBOSE", o->verbose ? "1" : NULL);
 }
 
 /* Asks twice, as a report is due once. */
@@ -90,20 +98,20 @@ static bool read_answer(struct observation *o, char *text) {
 static void observe(struct observation *o, const char *program_path) {
     char command[1024];
     snprintf(command, sizeof command, "\"\"%s\" --answer 2>&1\"", program_path);
-    FILE *child = set_max_isa(o->max_isa) ? _popen(command, "r") : NULL;
+    FILE *child = set_variables(o) ? _popen(command, "r") : NULL;
     if (!child)
         no_answer(o);
     size_t length = fread(o->stderr_text, 1, sizeof o->stderr_text - 1, child);
     o->stderr_text[length] = '\0';
     if (_pclose(child) != 0 || !read_answer(o, o->stderr_text))
         no_answer(o);
-    set_max_isa(NULL);
+    set_variables(&(struct observation){0});
 }
 
 #else
 
 static void answer(struct observation *o, int answer_pipe) {
-    if (!set_max_isa(o->max_isa))
+    if (!set_variables(o))
         abort();
     ask(o);
     bool sent = write(answer_pipe, o, sizeof *o) == (ssize_t)sizeof *o;
@@ -137,13 +145,18 @@ static void observe(struct observation *o, const char *program_path) {
 
 #endif
 
-static const struct observation *observed(const char *max_isa) {
+static const struct observation *observed_with(const char *max_isa, bool verbose) {
     for (size_t i = 0; i < OBSERVATION_COUNT; i++) {
         const char *value = observations[i].max_isa;
-        if (value == max_isa || (value && max_isa && strcmp(value, max_isa) == 0))
+        if (observations[i].verbose == verbose &&
+            (value == max_isa || (value && max_isa && strcmp(value, max_isa) == 0)))
             return &observations[i];
     }
     test_fail("ATTN_MAX_ISA=%s was not observed", shown(max_isa));
+}
+
+static const struct observation *observed(const char *max_isa) {
+    return observed_with(max_isa, false);
 }
 
 static attn_isa best(void) {
@@ -176,9 +189,39 @@ static void chooses_what_is_expected(void **state) {
 static void chooses_the_best_supported(void **state) {
     (void)state;
     assert_true(attn_isa_supported(best()));
-    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
-        if (attn_isa_supported((attn_isa)isa) && !at_or_below((attn_isa)isa, best()))
+    for (int isa = (int)best() + 1; isa < ATTN_ISA_COUNT; isa++)
+        if (attn_isa_supported((attn_isa)isa))
             test_fail("%s is supported, but %s was chosen", attn_isa_name((attn_isa)isa), attn_isa_name(best()));
+}
+
+/* What a table inherits from comes before it in isa.def, runs wherever it runs, and is this: */
+static void tables_stand_on_each_other(void **state) {
+    (void)state;
+    static const struct {
+        attn_isa isa, lower;
+    } tree[] = {
+        {ATTN_ISA_AVX2, ATTN_ISA_SCALAR},
+        {ATTN_ISA_AVX2_VNNI, ATTN_ISA_AVX2},
+        {ATTN_ISA_AVX512, ATTN_ISA_AVX2},
+        {ATTN_ISA_AVX512_VNNI, ATTN_ISA_AVX512},
+        {ATTN_ISA_AVX512_BF16, ATTN_ISA_AVX512_VNNI},
+        {ATTN_ISA_AMX, ATTN_ISA_AVX512_BF16},
+        {ATTN_ISA_NEON, ATTN_ISA_SCALAR},
+        {ATTN_ISA_NEON_DOT, ATTN_ISA_NEON},
+        {ATTN_ISA_NEON_MM, ATTN_ISA_NEON_DOT},
+        {ATTN_ISA_SVE256, ATTN_ISA_NEON},
+    };
+    assert_int_equal(sizeof tree / sizeof *tree, ATTN_ISA_COUNT - 2); /* all but best and scalar */
+    for (size_t i = 0; i < sizeof tree / sizeof *tree; i++) {
+        const struct attn_kernels *table = attn_table(tree[i].isa);
+        test_case("%s", attn_isa_name(tree[i].isa));
+        if (!table)
+            continue;
+        assert_int_equal(tree[i].lower, table->lower->isa);
+        assert_true(tree[i].lower < tree[i].isa);
+        if (attn_isa_supported(tree[i].isa))
+            assert_true(attn_isa_supported(tree[i].lower));
+    }
 }
 
 /* The compiler's own detection, which looks at XCR0 too. */
@@ -191,6 +234,9 @@ static void agrees_with_the_compiler(void **state) {
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     assert_int_equal(attn_isa_supported(ATTN_ISA_AVX2), avx2 && attn_isa_built(ATTN_ISA_AVX2));
     assert_int_equal(attn_isa_supported(ATTN_ISA_AVX512), avx512 && attn_isa_built(ATTN_ISA_AVX512));
+    bool vnni = avx512 && __builtin_cpu_supports("avx512vnni"), bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX512_VNNI), vnni && attn_isa_built(ATTN_ISA_AVX512_VNNI));
+    assert_int_equal(attn_isa_supported(ATTN_ISA_AVX512_BF16), bf16 && attn_isa_built(ATTN_ISA_AVX512_BF16));
     assert_int_equal(attn_isa_supported(ATTN_ISA_NEON), 0);
 #elif defined(__aarch64__)
     assert_int_equal(attn_isa_supported(ATTN_ISA_AVX2), 0);
@@ -203,16 +249,46 @@ static void agrees_with_the_compiler(void **state) {
 
 /* ---- ATTN_MAX_ISA ---- */
 
-/* An ISA of this machine is taken; one that is above it, or of another architecture, changes nothing. */
+/* Whether `isa` is one of the architecture that this program is compiled for. */
+static bool is_of_here(attn_isa isa) {
+#if defined(__x86_64__)
+    return isa <= ATTN_ISA_AMX;
+#elif defined(__aarch64__)
+    return isa == ATTN_ISA_SCALAR || isa >= ATTN_ISA_NEON;
+#else
+    return isa == ATTN_ISA_SCALAR;
+#endif
+}
+
+/* The last in isa.def that runs here and is not after `isa`. */
+static attn_isa best_up_to(attn_isa isa) {
+    attn_isa found = ATTN_ISA_SCALAR;
+    for (int i = ATTN_ISA_SCALAR; i <= (int)isa; i++)
+        if (attn_isa_supported((attn_isa)i))
+            found = (attn_isa)i;
+    return found;
+}
+
 static void max_isa_only_lowers(void **state) {
     (void)state;
     for (int i = ATTN_ISA_SCALAR; i < ATTN_ISA_COUNT; i++) {
         attn_isa isa = (attn_isa)i;
         test_case("ATTN_MAX_ISA=%s, best is %s", attn_isa_name(isa), attn_isa_name(best()));
         const struct observation *o = observed(attn_isa_name(isa));
-        assert_int_equal(o->chosen, at_or_below(isa, best()) ? isa : best());
-        if (attn_isa_built(isa))
-            assert_string_equal(o->stderr_text, "");
+        assert_int_equal(o->chosen, is_of_here(isa) ? best_up_to(isa) : best());
+        assert_string_equal(o->stderr_text, "");
+    }
+}
+
+static void max_isa_of_another_architecture_is_said_if_asked(void **state) {
+    (void)state;
+    for (int i = ATTN_ISA_SCALAR; i < ATTN_ISA_COUNT; i++) {
+        const char *name = attn_isa_name((attn_isa)i);
+        char expected[128];
+        snprintf(expected, sizeof expected, "attn: ATTN_MAX_ISA=%s is of another architecture, ignored\n", name);
+        test_case("ATTN_MAX_ISA=%s", name);
+        bool said = strstr(observed_with(name, true)->stderr_text, expected) != NULL;
+        assert_int_equal(!is_of_here((attn_isa)i), said);
     }
 }
 
@@ -354,22 +430,18 @@ static void table_for_checks_the_isa(void **state) {
     }
 }
 
-/* The first of the class whose features are there, in the table's own list before the lower one's. */
+/* The first of the class, in the table's own list before the lower one's. */
 static void finds_the_first_gemm_kernel(void **state) {
     (void)state;
     const enum attn_class other = (enum attn_class)(ATTN_CLASS_F32 + 1);
-    const struct attn_gemm_kernel with_both = {.features = 3}, with_one = {.features = 1}, plain = {0},
-                                  of_other = {.arithmetic = other};
-    const struct attn_gemm_kernel *const list[] = {&with_both, &with_one, NULL}, *const low[] = {&plain, &of_other,
-                                                                                                 NULL};
+    const struct attn_gemm_kernel first = {0}, second = {0}, below = {0}, of_other = {.arithmetic = other};
+    const struct attn_gemm_kernel *const list[] = {&first, &second, NULL}, *const low[] = {&below, &of_other, NULL};
     const struct attn_kernels lower = {.gemm = low}, table = {.gemm = list, .lower = &lower},
                               inherits = {.lower = &lower};
-    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 7), &with_both);
-    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 1), &with_one);
-    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32, 2), &plain);
-    assert_ptr_equal(attn_gemm_find(&inherits, ATTN_CLASS_F32, 7), &plain);
-    assert_ptr_equal(attn_gemm_find(&table, other, 7), &of_other);
-    assert_null(attn_gemm_find(&table, (enum attn_class)(other + 1), 7));
+    assert_ptr_equal(attn_gemm_find(&table, ATTN_CLASS_F32), &first);
+    assert_ptr_equal(attn_gemm_find(&inherits, ATTN_CLASS_F32), &below);
+    assert_ptr_equal(attn_gemm_find(&table, other), &of_other);
+    assert_null(attn_gemm_find(&table, (enum attn_class)(other + 1)));
 }
 
 static void version_is_the_header_s(void **state) {
@@ -395,7 +467,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(chooses_what_is_expected),
         cmocka_unit_test(chooses_the_best_supported),
         cmocka_unit_test(agrees_with_the_compiler),
+        cmocka_unit_test(tables_stand_on_each_other),
         cmocka_unit_test(max_isa_only_lowers),
+        cmocka_unit_test(max_isa_of_another_architecture_is_said_if_asked),
         cmocka_unit_test(max_isa_may_be_unset_or_best),
         cmocka_unit_test(max_isa_ignores_case),
         cmocka_unit_test(max_isa_unknown_is_reported_and_ignored),

@@ -81,7 +81,7 @@ static size_t visible(const struct problem *p, size_t row) {
 /* out[n] = a[k] times element [p][j] of b at p * k_stride + j * n_stride. */
 static void reference_product(size_t n, size_t k, const float *a, const float *b, size_t k_stride, size_t n_stride,
                               float *out) {
-    const struct attn_gemm_kernel *gemm = attn_gemm_find(&attn_kernels_scalar, ATTN_CLASS_F32, 0);
+    const struct attn_gemm_kernel *gemm = attn_gemm_find(&attn_kernels_scalar, ATTN_CLASS_F32);
     float *packed = malloc((n * k + 1) * sizeof *packed);
     assert_non_null(packed);
     struct attn_panels panels = {packed, 1, k * sizeof *packed};

@@ -117,22 +117,28 @@ ATTN_API const char *attn_version(void);
 ATTN_API int attn_version_number(void);
 
 typedef enum attn_isa {
-    ATTN_ISA_BEST = 0, /* the best that processor and operating system support; see ATTN_MAX_ISA */
-    ATTN_ISA_SCALAR,   /* portable C: the reference, obvious and slow */
-    ATTN_ISA_AVX2,     /* AVX2 and FMA */
-    ATTN_ISA_AVX512,   /* AVX-512 F, BW, DQ and VL */
-    ATTN_ISA_NEON,     /* AArch64 Advanced SIMD */
-    ATTN_ISA_SVE256,   /* AArch64 SVE where its registers are 256 bits */
-    ATTN_ISA_COUNT     /* one more than the last value */
+    ATTN_ISA_BEST = 0,  /* the best that processor and operating system support; see ATTN_MAX_ISA */
+    ATTN_ISA_SCALAR,    /* portable C: the reference, obvious and slow */
+    ATTN_ISA_AVX2,      /* AVX2 and FMA */
+    ATTN_ISA_AVX2_VNNI, /* AVX2, and AVX-VNNI */
+    ATTN_ISA_AVX512,    /* AVX-512 F, BW, DQ and VL */
+    ATTN_ISA_AVX512_VNNI, /* AVX512, and AVX512_VNNI */
+    ATTN_ISA_AVX512_BF16, /* AVX512_VNNI, and AVX512_BF16 */
+    ATTN_ISA_AMX,         /* AVX512_BF16, and AMX TILE, BF16 and INT8; on Linux alone */
+    ATTN_ISA_NEON,        /* AArch64 Advanced SIMD */
+    ATTN_ISA_NEON_DOT,    /* NEON, and the dot products SDOT and UDOT */
+    ATTN_ISA_NEON_MM,     /* NEON_DOT, and the extensions I8MM and BF16 */
+    ATTN_ISA_SVE256,      /* AArch64 SVE where its registers are 256 bits */
+    ATTN_ISA_COUNT        /* one more than the last value */
 } attn_isa;
 
-/* The environment variable ATTN_MAX_ISA (scalar, avx2, avx512, neon, sve256, in any case) lowers
- * what ATTN_ISA_BEST stands for; it is read once, and an unknown name is reported on stderr and
- * ignored.
+/* The environment variable ATTN_MAX_ISA, a name below in any case, lowers what ATTN_ISA_BEST
+ * stands for: to the best ISA of this machine that is not after that one in the list above. It is
+ * read once. A name of another architecture is ignored, an unknown one too, and reported on stderr.
  * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one
- * where the calling thread takes denormal numbers for 0, which changes results; 2, also a line per
- * call, with its sizes, the options in use, the microseconds it took, and any size of 0 that makes
- * it do nothing. */
+ * where the calling thread takes denormal numbers for 0, which changes results, where ATTN_MAX_ISA
+ * is ignored, or where the system refuses AMX; 2, also a line per call, with its sizes, the options
+ * in use, the microseconds it took, and any size of 0 that makes it do nothing. */
 
 /* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
 ATTN_API const char *attn_isa_name(attn_isa isa);

@@ -206,7 +206,7 @@ class rotary_layer {
         config.isa = isa;
         config.query_width = config.key_width = config.value_width = config.hidden = hidden;
         config.heads = shape.heads;
-        config.w_q = config.w_k = config.w_v = config.w_o = {weight.data(), hidden, 1, nullptr};
+        config.w_q = config.w_k = config.w_v = config.w_o = linear_of(weight, hidden);
         layer = create(config, attn_layer_size, attn_layer_create, memory);
 
         attn_rotary_config angles = {};

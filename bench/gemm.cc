@@ -12,7 +12,7 @@ class packed_gemm {
         config.isa = isa;
         config.k = shape.k;
         config.n = shape.n;
-        config.w = {in.weight.data(), shape.n, 1, nullptr};
+        config.w = linear_of(in.weight, shape.n);
         gemm = create(config, attn_gemm_size, attn_gemm_create, memory);
         in.weight = buffer<float>(0);
         args.m = shape.m;

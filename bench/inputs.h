@@ -9,6 +9,15 @@
 
 namespace bench {
 
+/* A dense [in, out] weight without a bias. */
+inline attn_linear linear_of(const buffer<float> &weight, std::size_t out) {
+    attn_linear linear = {};
+    linear.weight = weight.data();
+    linear.in_stride = out;
+    linear.out_stride = 1;
+    return linear;
+}
+
 struct gemm_data {
     buffer<float> x, weight, y;
 

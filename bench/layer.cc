@@ -63,7 +63,7 @@ class whole_layer {
             random_normal(hidden * hidden, 5, deviation), random_normal(hidden * hidden, 6, deviation)};
         attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};
         for (std::size_t i = 0; i < 4; i++)
-            *linears[i] = {weights[i].data(), hidden, 1, nullptr};
+            *linears[i] = linear_of(weights[i], hidden);
         return create(config, attn_layer_size, attn_layer_create, memory);
     }
 };

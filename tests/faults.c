@@ -40,7 +40,7 @@ static void must_not_run(void *context, void (*task)(void *arg, size_t index), v
 }
 
 static attn_linear linear(size_t out, int with_bias) {
-    return (attn_linear){arena.w, out, 1, with_bias ? arena.w : NULL};
+    return (attn_linear){.weight = arena.w, .in_stride = out, .out_stride = 1, .bias = with_bias ? arena.w : NULL};
 }
 
 static attn_layer_config layer_config(void) {

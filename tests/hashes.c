@@ -540,7 +540,12 @@ static void set_pages(attn_cache *cache, size_t count) {
 }
 
 static attn_cache *new_cache(enum kind kind, size_t capacity) {
-    attn_cache_config config = {now.isa, CACHE_BATCH, CACHE_KV_HEADS, CACHE_SIZE, CACHE_VALUE_SIZE, capacity, 0, 0, 0};
+    attn_cache_config config = {.isa = now.isa,
+                                .batch = CACHE_BATCH,
+                                .kv_heads = CACHE_KV_HEADS,
+                                .head_size = CACHE_SIZE,
+                                .value_size = CACHE_VALUE_SIZE,
+                                .capacity = capacity};
     if (kind == RING)
         config.kind = ATTN_CACHE_RING;
     if (kind == PAGES) {
@@ -642,7 +647,8 @@ static const struct layer_shape {
 };
 
 static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
-    attn_linear w = {numbers(in * out), s->is_transposed ? 1 : out, s->is_transposed ? in : 1, NULL};
+    attn_linear w = {
+        .weight = numbers(in * out), .in_stride = s->is_transposed ? 1 : out, .out_stride = s->is_transposed ? in : 1};
     if (s->has_bias)
         w.bias = numbers(out);
     return w;
@@ -783,7 +789,8 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
 static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transposed, const attn_parallel *parallel) {
     begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
     attn_gemm_config config = {now.isa, k, n, {0}};
-    config.w = (attn_linear){numbers(k * n), is_transposed ? 1 : n, is_transposed ? k : 1, NULL};
+    config.w = (attn_linear){
+        .weight = numbers(k * n), .in_stride = is_transposed ? 1 : n, .out_stride = is_transposed ? k : 1};
     if (is_transposed)
         config.w.bias = numbers(n);
     attn_gemm *gemm = NULL;

@@ -386,7 +386,8 @@ static struct matrix project(const attn_tensor *x, const int64_t *cu, size_t bat
                 m.value[at] = w->bias ? (double)w->bias[n] : 0;
                 m.magnitude[at] = fabs(m.value[at]);
                 for (size_t p = 0; p < in; p++) {
-                    double product = (double)row[p] * (double)w->weight[p * w->in_stride + n * w->out_stride];
+                    double product =
+                        (double)row[p] * (double)((const float *)w->weight)[p * w->in_stride + n * w->out_stride];
                     m.value[at] += product;
                     m.magnitude[at] += fabs(product);
                 }
@@ -413,7 +414,7 @@ static struct matrix project_output(const struct oracle_shape *s, const struct m
                 y.magnitude[at] = fabs(y.value[at]);
                 for (size_t p = 0; p < merged; p++) {
                     size_t from = ((b * s->heads + p / size) * s->q_len + i) * size + p % size;
-                    double weight = (double)w->weight[p * w->in_stride + n * w->out_stride];
+                    double weight = (double)((const float *)w->weight)[p * w->in_stride + n * w->out_stride];
                     y.value[at] += o->value[from] * weight;
                     y.magnitude[at] += o->magnitude[from] * fabs(weight);
                 }

@@ -309,7 +309,7 @@ PROBLEM_API struct layer_weights layer_weights_new(struct test_random *random, c
             w.bias[which] = guarded_floats(out, FLUSH_END);
             random_fill(random, TEST_UNIFORM, w.bias[which], out);
         }
-        *linear = (attn_linear){w.weight[which], out, 1, w.bias[which]};
+        *linear = (attn_linear){.weight = w.weight[which], .in_stride = out, .out_stride = 1, .bias = w.bias[which]};
     }
     return w;
 }

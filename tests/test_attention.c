@@ -81,7 +81,7 @@ static void row_by_the_letter(const attn_attention_args *args, const float *q, c
             }
             float rescale;
             kernel->online_softmax(&(struct attn_online_softmax_args){
-                1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max, lanes, &rescale});
+                1, scores, ATTN_BLOCK, &lo, &hi, 0, (hi + 15u) / 16 * 16, &span_max, lanes, &rescale, 0});
             kernel->scale(1, size, span_output, 0, rescale, span_output, 0);
             for (size_t c = 0; c < hi; c++)
                 for (size_t j = 0; j < size; j++)

@@ -35,7 +35,7 @@ static void append(const struct attn_store *store, size_t sequence, size_t as, s
                                                   .v = (const char *)given.v,
                                                   .k_stride = sizeof given.k[0],
                                                   .v_stride = sizeof given.v[0],
-                                                  .kernel = attn_table_attention(test_table())});
+                                                  .attention = attn_table_attention(test_table())});
     }
 }
 

@@ -219,7 +219,7 @@ static void test_gemm(void **state) {
     struct test_random random = test_random(__func__);
     float *w = random_buffer(&random, K * N), *y = guarded_floats(M * N, FLUSH_END);
     float *buffer = random_buffer(&random, M * ROW), *before = guarded_copy(buffer, M * ROW, FLUSH_END);
-    attn_gemm_config config = {test_isa(), K, N, {w, N, 1, NULL}};
+    attn_gemm_config config = {.isa = test_isa(), .k = K, .n = N, .w = {.weight = w, .in_stride = N, .out_stride = 1}};
     attn_gemm *gemm = NULL;
     size_t bytes = 0;
     assert_ok(attn_gemm_size(&config, &bytes, NULL));

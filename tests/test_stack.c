@@ -135,7 +135,9 @@ static void measure_gemm(struct gemm_problem *p, size_t m) {
 static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
     struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
     float *w = guarded_floats(2 * k * n, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
-    const attn_linear linears[] = {{w, n, 1, NULL}, {w, 1, k, w}, {w, 2 * n, 2, NULL}};
+    const attn_linear linears[] = {{.weight = w, .in_stride = n, .out_stride = 1},
+                                   {.weight = w, .in_stride = 1, .out_stride = k, .bias = w},
+                                   {.weight = w, .in_stride = 2 * n, .out_stride = 2}};
     random_fill(random, TEST_NORMAL, w, 2 * k * n);
     random_fill(random, TEST_WILD, x, most * k);
     p.config.w = linears[random_below(random, 3)];

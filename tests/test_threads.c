@@ -138,7 +138,8 @@ static void test_gemm(void **state) {
         size_t m = shapes[i][0], k = shapes[i][1], n = shapes[i][2], bytes = 0;
         float *w = guarded_floats(k * n, FLUSH_END), *bias = guarded_floats(n, FLUSH_END),
               *x = guarded_floats(m * k, FLUSH_END);
-        attn_gemm_config config = {test_isa(), k, n, {w, n, 1, bias}};
+        attn_gemm_config config = {
+            .isa = test_isa(), .k = k, .n = n, .w = {.weight = w, .in_stride = n, .out_stride = 1, .bias = bias}};
         struct gemm_problem p = {NULL, m, k, n, x};
         random_fill(&random, TEST_NORMAL, w, k * n);
         random_fill(&random, TEST_NORMAL, bias, n);

@@ -91,14 +91,14 @@ static attn_cache *cache, *child;
 static attn_rotary *rotary;
 
 static attn_status create_objects(void) {
-    const attn_linear w = {x, LEN, 1, NULL};
+    const attn_linear w = {x, .in_stride = LEN, .out_stride = 1};
     attn_gemm_config gemm_config = {ATTN_ISA_SCALAR, HIDDEN, LEN, w};
     attn_layer_config layer_config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
     attn_rotary_config rotary_config = {.positions = 30, .dims = SIZE};
     attn_cache_config cache_config;
     layer_config.query_width = layer_config.key_width = layer_config.value_width = 2;
-    layer_config.w_q = layer_config.w_k = layer_config.w_v = (attn_linear){x, HIDDEN, 1, NULL};
-    layer_config.w_o = (attn_linear){x, 1, 1, NULL};
+    layer_config.w_q = layer_config.w_k = layer_config.w_v = (attn_linear){x, .in_stride = HIDDEN, .out_stride = 1};
+    layer_config.w_o = (attn_linear){x, .in_stride = 1, .out_stride = 1};
     RETURN_IF_ERROR(attn_gemm_create(&gemm_config, gemm_memory, BYTES, &gemm, NULL));
     RETURN_IF_ERROR(attn_layer_create(&layer_config, layer_memory, BYTES, &layer, NULL));
     RETURN_IF_ERROR(attn_layer_cache_config(layer, BATCH, CAPACITY, &cache_config, NULL));
@@ -361,7 +361,7 @@ static attn_status create_layer_of_other_sizes(void) {
     config.query_width = config.key_width = config.value_width = 2;
     config.value_size = 3;
     config.out_size = 5;
-    config.w_q = config.w_k = config.w_v = config.w_o = (attn_linear){x, 1, 1, NULL};
+    config.w_q = config.w_k = config.w_v = config.w_o = (attn_linear){x, .in_stride = 1, .out_stride = 1};
     return attn_layer_create(&config, layer_memory, BYTES, &layer, NULL);
 }
 

@@ -1,4 +1,9 @@
-/* The AVX512_BF16 table. What it does not name is the lower one's. */
-#include "kernels.h"
+/* AVX-512's table where the processor multiplies pairs of BF16. */
+#include "body/objects.h"
 
-const struct attn_kernels attn_kernels_avx512_bf16 = {.isa = ATTN_ISA_AVX512_BF16, .lower = &attn_kernels_avx512_vnni};
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_bf16), NULL};
+
+const struct attn_kernels attn_kernels_avx512_bf16 = {.isa = ATTN_ISA_AVX512_BF16,
+                                                      .lower = &attn_kernels_avx512_vnni,
+                                                      .gemm = gemm,
+                                                      .bf16 = &ISA_OBJECT(bf16)};

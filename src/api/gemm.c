@@ -2,6 +2,7 @@
 #include "ops/gemm.h"
 #include "api/check.h"
 #include "dispatch.h"
+#include "ops/parallel.h"
 #include "verbose.h"
 
 struct attn_gemm {

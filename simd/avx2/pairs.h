@@ -9,9 +9,9 @@
 #define PAIRS_NAME "avx2_bf16_by_fma_6x16"
 
 /* 12 accumulators, two halves of B, one element of A: 15 of 16 registers. */
-enum { ROWS = 6, COLS = 16, FEW_ROWS = 2 };
+enum { ROWS = 6, COLS = 16 };
 
-#define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(1, 8) X(2, 4)
+#define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
 
 #define PAIRS_PACK        attn_avx2_gemm_f32.pack
 

@@ -9,12 +9,11 @@
 #define PAIRS_NAME "avx512_bf16_by_fma_14x32"
 
 /* As in tile.h; the two halves of B take turns in the same registers. */
-enum { ROWS = 14, COLS = 32, FEW_ROWS = 2 };
+enum { ROWS = 14, COLS = 32 };
 
 #define EACH_ROW_COUNT(X)                                                                                              \
     X(1, 2)                                                                                                            \
-    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)       \
-        X(1, 8) X(2, 4)
+    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
 #define PAIRS_PACK attn_avx512_gemm_f32.pack
 

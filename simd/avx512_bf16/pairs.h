@@ -12,12 +12,11 @@
 #define PAIRS_NAME "avx512_bf16_14x32"
 
 /* As the tile of class F32: 28 accumulators, 16 loads for 28 instructions. */
-enum { ROWS = 14, COLS = 32, FEW_ROWS = 2 };
+enum { ROWS = 14, COLS = 32 };
 
 #define EACH_ROW_COUNT(X)                                                                                              \
     X(1, 2)                                                                                                            \
-    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)       \
-        X(1, 8) X(2, 4)
+    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
 extern const struct attn_gemm_kernel attn_avx512_gemm_f32;
 #define PAIRS_PACK  attn_avx512_gemm_f32.pack
@@ -43,7 +42,7 @@ INLINE vec pair_a(const uint16_t *a, const int s, const int part) {
     return _mm512_castsi512_ps(_mm512_set1_epi32((int)(part == 1 ? pair << 16 : pair)));
 }
 
-/* A register of elements of A. */
+/* A register of elements of A, from probabilities. */
 INLINE void pair_store_a(uint16_t *p, vec x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }

@@ -6,4 +6,5 @@ static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_bf16), NU
 const struct attn_kernels attn_kernels_avx512_bf16 = {.isa = ATTN_ISA_AVX512_BF16,
                                                       .lower = &attn_kernels_avx512_vnni,
                                                       .gemm = gemm,
+                                                      .convert = &ISA_OBJECT(convert),
                                                       .bf16 = &ISA_OBJECT(bf16)};

@@ -26,8 +26,21 @@ INLINE vec vec_from_bf16(vec_u16 x) {
     return vec_from_bits(vec_from_upper(x));
 }
 /* Rounds. */
+#ifndef VEC_TO_BF16 /* an instruction with the same bits */
 INLINE vec_u16 vec_to_bf16(vec x) {
     return vec_to_upper(bf16_bits(x));
+}
+#else
+INLINE vec_u16 vec_to_bf16(vec x) {
+    return VEC_TO_BF16(x);
+}
+#endif
+
+/* Rounds what is 0, a normal number above 0, or a quiet NaN. */
+INLINE vec vec_round_probability(vec x) {
+    vec_int bits = vec_bits(x), odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
+    vec y = vec_from_bits(vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd));
+    return vec_from_bits(vec_int_and(vec_bits(vec_select(vec_equal(x, x), y, x)), vec_int_set((int32_t)0xffff0000)));
 }
 
 #endif

@@ -4,7 +4,7 @@
  * pairs.h gives, for each ISA:
  *
  *     PAIRS_NAME, ROWS, COLS                     the kernel's name, the largest tile
- *     EACH_ROW_COUNT(X)                          X(rows, registers): the tiles
+ *     EACH_ROW_COUNT(X)                          X(rows, registers) for each number of rows up to ROWS
  *     PAIR_A, struct a_row                       the type of A's elements
  *     PAIR_STEPS                                 multiply-adds that a pair takes
  *     pair_b, pair_a, pair_first_a, pair_last_a  operands of multiply-add number s
@@ -127,16 +127,27 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         vec_store(t->c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
 }
 
+/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
+enum { FEW_ROWS = 2, WIDTHS = 3 };
+
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(pairs_##rows##_##width)(const struct tile *t) {                                                 \
         tile_run(t, rows, width);                                                                                      \
     }
 EACH_ROW_COUNT(TILE)
-#define ENTRY(rows, width) {ISA_FN(pairs_##rows##_##width), width},
-static const struct {
+TILE(1, 8)
+TILE(1, 4)
+TILE(2, 4)
+#define ENTRY(rows, width) ISA_FN(pairs_##rows##_##width),
+    static tile_function *const tiles[ROWS] = {EACH_ROW_COUNT(ENTRY)};
+
+/* [rows - 1], widest first. */
+static const struct wide_tile {
     tile_function *run;
-    size_t width;
-} tiles[] = {EACH_ROW_COUNT(ENTRY)}; /* [rows - 1], then those of few rows with more registers */
+    size_t cols;
+} few[FEW_ROWS][WIDTHS] = {
+    {{ISA_FN(pairs_1_8), 8 * VEC_LANES}, {ISA_FN(pairs_1_4), 4 * VEC_LANES}, {ISA_FN(pairs_1_2), COLS}},
+    {{ISA_FN(pairs_2_4), 4 * VEC_LANES}, {ISA_FN(pairs_2_2), COLS}}};
 
 /* ---- A product ---- */
 
@@ -194,7 +205,7 @@ static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, 
     t.c_stride = COLS;
     if (cols <= ATTN_LANES) /* the other half of a narrow panel is not there */
         t.layout.next = 0;
-    tiles[rows - 1].run(&t);
+    tiles[rows - 1](&t);
     for (size_t i = 0; i < rows; i++)
         memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
 }
@@ -203,16 +214,15 @@ static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, 
 static void ISA_FN(pairs_rows)(const struct product *product, const struct stretch *stretch, size_t i, size_t rows) {
     const struct attn_gemm_args *args = product->args;
     size_t n = args->n, j = 0;
-    if (rows <= FEW_ROWS)
-        for (const size_t wide = tiles[ROWS + rows - 1].width * VEC_LANES; j + wide <= n; j += wide) {
+    for (size_t w = 0; rows <= FEW_ROWS && w < WIDTHS && few[rows - 1][w].run; w++)
+        for (const struct wide_tile *wide = &few[rows - 1][w]; j + wide->cols <= n; j += wide->cols) {
             struct tile t = tile_of(product, stretch, i, j);
             t.fetch = AHEAD;
-            tiles[ROWS + rows - 1].run(&t);
+            wide->run(&t);
         }
     for (; j + COLS <= n; j += COLS) {
         struct tile t = tile_of(product, stretch, i, j);
-        t.fetch = rows <= FEW_ROWS ? AHEAD : t.fetch;
-        tiles[rows - 1].run(&t);
+        tiles[rows - 1](&t);
     }
     if (j < n)
         ISA_FN(pairs_last_columns)(tile_of(product, stretch, i, j), rows, n - j);
@@ -232,7 +242,7 @@ static void ISA_FN(pairs_block)(const struct product *product, const struct stre
             if (n - j < COLS)
                 ISA_FN(pairs_last_columns)(t, rows, n - j);
             else
-                tiles[rows - 1].run(&t);
+                tiles[rows - 1](&t);
         }
 }
 
@@ -321,20 +331,25 @@ static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
     }
 }
 
-/* An element is not finite where all bits of its exponent are set. */
+/* Both elements of the units of a register; that of a row outside the range, and lanes outside the mask, count as 0. */
+INLINE vec_magnitude larger_of_pair(vec_magnitude m, const float *units, vec_mask mask, bool even, bool odd) {
+    vec x = vec_select(mask, vec_load(units), vec_zero());
+    vec_magnitude low = vec_magnitude_of(vec_from_bits(vec_int_shift_left(vec_bits(x), 16)));
+    m = odd ? vec_larger(m, vec_magnitude_of(x)) : m; /* its lower half does not make it infinite */
+    return even ? vec_larger(m, low) : m;
+}
+
 static int ISA_FN(pairs_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
-    const uint32_t low = 0x7f80, high = UINT32_C(0x7f80) << 16;
-    for (size_t p = row / 2; k > 0 && p <= (row + k - 1) / 2; p++)
-        for (size_t j = 0; j < n; j += b->cols) {
-            uint32_t units[COLS], found = 0;
-            size_t cols = n - j < b->cols ? n - j : b->cols;
-            memcpy(units, unit_at(b, 2 * p, j), cols * sizeof *units);
-            uint32_t even = 2 * p >= row ? low : 0, odd = 2 * p + 1 < row + k ? high : 0;
-            for (size_t i = 0; i < cols; i++)
-                found |= (even && (units[i] & low) == low) || (odd && (units[i] & high) == high);
-            if (found)
-                return 0;
-        }
+    size_t end = row + k;
+    for (size_t j = 0; k > 0 && j < n; j += VEC_LANES) {
+        const float *units = unit_at(b, row, j);
+        vec_mask mask = vec_lanes(0, n - j < VEC_LANES ? n - j : VEC_LANES);
+        vec_magnitude m = vec_magnitude_of(vec_zero());
+        for (size_t p = row / 2 * 2; p < end; p += 2, units += b->cols)
+            m = larger_of_pair(m, units, mask, p >= row, p + 1 < end);
+        if (!vec_all_finite(m))
+            return 0;
+    }
     return 1;
 }
 

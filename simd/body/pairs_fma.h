@@ -24,9 +24,9 @@ INLINE vec pair_a(const float *a, const int s, const int part) {
     return vec_set(a[s == 0 && part == 0]);
 }
 
-/* A register of elements of A. */
+/* A register of elements of A, from probabilities. */
 INLINE void pair_store_a(float *p, vec x) {
-    vec_store(p, vec_round_bf16(x));
+    vec_store(p, vec_round_probability(x));
 }
 
 INLINE vec pair_multiply_add(vec a, vec b, vec acc) {

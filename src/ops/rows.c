@@ -1,5 +1,7 @@
 #include "ops/rows.h"
 
+#include <string.h>
+
 #include "ops/keys.h"
 
 /* ---- What rows may see ---- */
@@ -155,6 +157,10 @@ static void take_queries_one_by_one(const struct attn_tile *tile) {
     size_t n = problem->head_size;
     char *to = tile->scratch.query;
     for (size_t r = 0; r < tile->rows; r++, to += attn_tile_query_bytes(tile)) {
+        if (problem->q.type != ATTN_F32 && problem->q.type == tile->gemm->a && !is_rotated(tile, &tile->row[r])) {
+            memcpy(to, query_at(tile, tile->row[r].head, tile->row[r].row), attn_tile_query_bytes(tile));
+            continue;
+        }
         const float *query = query_of_row(tile, &tile->row[r]);
         if (!attn_tile_is_bf16(tile))
             tile->attention->scale(1, n, query, 0, problem->scale, (float *)to, 0);

@@ -9,8 +9,12 @@ catalogue all_subjects() {
                                         add_transposes, add_exp,       add_features};
     catalogue all;
     for (const add_operation add : operations)
-        for (const attn_isa isa : isas_of_architecture())
+        for (const attn_isa isa : isas_of_architecture()) {
+            const std::size_t before = all.size();
             add(all, isa);
+            for (std::size_t i = before; i < all.size(); i++)
+                all[i].inherited = f32_isa(isa) != isa;
+        }
     add_libc(all);
 #if defined(HAVE_ONEDNN)
     add_onednn(all);

@@ -171,7 +171,7 @@ double measure_read(const probe &probe, std::size_t bytes, double shortest) {
 /* NULL where this machine lacks the ISA. */
 const probe *probe_of(attn_isa isa) {
     for (const probe &probe : probes)
-        if (probe.isa == isa && attn_isa_supported(isa))
+        if (probe.isa == f32_isa(isa) && attn_isa_supported(isa))
             return &probe;
     return nullptr;
 }
@@ -222,7 +222,7 @@ const ceilings &measured() {
 } /* namespace */
 
 double fma_ceiling(attn_isa isa) {
-    return measured().fma[isa];
+    return measured().fma[f32_isa(isa)];
 }
 
 const std::vector<read_ceiling> &read_ceilings() {

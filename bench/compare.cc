@@ -198,7 +198,7 @@ class server {
     std::string list() const {
         std::string text = "{\"names\": [";
         for (const entry &entry : subjects)
-            if (attn_isa_supported(entry.isa))
+            if (attn_isa_supported(entry.isa) && !entry.inherited)
                 text += (text.back() == '[' ? "\"" : ", \"") + entry.name() + "\"";
         return text + "]}";
     }

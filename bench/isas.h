@@ -4,6 +4,9 @@
 
 #include <attn/attn.h>
 #include <vector>
+extern "C" {
+#include "dispatch.h"
+}
 
 namespace bench {
 
@@ -24,6 +27,20 @@ inline std::vector<attn_isa> isas_of_architecture() {
 #include "isa.def"
 #undef ISA
     return isas;
+}
+
+/* Whether a table adds anything to class f32. */
+inline bool has_f32_kernels(const attn_kernels *table) {
+    return attn_gemm_find(table, ATTN_CLASS_F32) != attn_gemm_find(table->lower, ATTN_CLASS_F32) || table->decode ||
+           table->softmax || table->elementary || table->attention || table->small || table->copy;
+}
+
+/* The ISA whose f32 kernels `isa` runs: itself, or one below, all of whose kernels it inherits. */
+inline attn_isa f32_isa(attn_isa isa) {
+    const attn_kernels *table = attn_table(isa);
+    while (table && table->lower && !has_f32_kernels(table))
+        table = table->lower;
+    return table ? table->isa : isa;
 }
 
 } /* namespace bench */

@@ -27,7 +27,7 @@ WIDEST_FIRST = ["avx512", "avx2", "sve256", "neon"]
 # Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ISA_ENVIRONMENT = {
-    "avx512": {},
+    "avx512": {"ATTN_MAX_ISA": "avx512"},
     "avx2": {
         "ATTN_MAX_ISA": "avx2",
         "DNNL_MAX_CPU_ISA": "AVX2",
@@ -36,8 +36,11 @@ ISA_ENVIRONMENT = {
         "ATEN_CPU_CAPABILITY": "avx2",
     },
     "neon": {"ATTN_MAX_ISA": "neon"},
-    "sve256": {},
+    "sve256": {"ATTN_MAX_ISA": "sve256"},
 }
+# They inherit the f32 kernels of the ISAs above, and are measured in other types.
+UNITS = ["avx2_vnni", "avx512_vnni", "avx512_bf16", "amx", "neon_dot", "neon_mm"]
+ISA_ENVIRONMENT.update({isa: {"ATTN_MAX_ISA": isa} for isa in UNITS})
 COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_cache)?/dec_)")
 
 

@@ -45,6 +45,7 @@ struct entry {
     std::string operation, variant, shape;
     attn_isa isa; /* whose ceiling it has; what it needs of the machine */
     std::function<subject()> make;
+    bool inherited = false; /* the ISA has its kernels from another: a row of its own would be measured twice */
 
     std::string name() const { return operation + "/" + variant + "/" + shape; }
 };

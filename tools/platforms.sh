@@ -2,6 +2,11 @@
 # Sourced by tools/test: what holds for the library on every platform, and one function per platform. Uses its functions (build, run,
 # check, add, need) and its variable `top`.
 
+# The names in src/isa.def, in its order.
+isa_names() {
+    sed -n 's/^ISA(\([a-z0-9_]*\),.*/\1/p' src/isa.def
+}
+
 # The static library defines no external symbol without the prefix attn_.
 static_symbols_are_prefixed() {
     local symbols
@@ -26,9 +31,9 @@ isa_code() {
 flags_are_pinned() {
     local directory=$top/pinned isa
     rm -rf "$directory"
-    CFLAGS='-march=icelake-server -mavx512f -mavx512vl' quietly "$directory.log" \
+    CFLAGS='-march=icelake-server -mavx512f -mavx512vl -mavx512bf16 -mavxvnni' quietly "$directory.log" \
         meson setup "$directory" -Dtests=disabled -Dbench=disabled -Dexamples=disabled || return 1
-    for isa in avx2 avx512; do
+    for isa in avx2 avx512; do # those with code
         quietly "$directory.log" ninja -C "$directory" "simd/libattn_$isa.a" || return 1
         [[ $(isa_code "$1" "$isa") == *vfmadd* ]] || { echo "no multiply-add in $isa"; return 1; }
         cmp <(isa_code "$1" "$isa") <(isa_code "$directory" "$isa") || { echo "the user's flags change $isa"; return 1; }
@@ -84,7 +89,7 @@ lto_builds() {
     quietly "$directory.log" configure "$directory" -Db_lto=true -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled &&
         quietly "$directory.log" meson compile -C "$directory" attn:shared_library hashes &&
         src_is_baseline "$(find "$directory" -maxdepth 1 -name 'libattn.so.*' -type f)" || return 1
-    for isa in scalar avx2 avx512 neon sve256; do
+    for isa in $(isa_names); do
         status=0
         "$directory/tests/hashes" --isa "$isa" --check tests/hashes.txt || status=$?
         [ "$status" = 0 ] || [ "$status" = 77 ] || return 1 # 77: the machine lacks it
@@ -300,10 +305,13 @@ STUB
 
 # compiles_for TARGET ISA FLAG...: clang takes the sources, those of the ISA with its flags, and the public header in C++ too.
 compiles_for() {
-    local target=$1 isa=$2 ISA=${2^^} flags=("${@:3}")
+    local target=$1 isa=$2 flags=("${@:3}")
     local clang=(clang-16 "--target=$target" -fsyntax-only -nostdlibinc -isystem "$top/stubs" -Iinclude -Isrc -Isimd "-Isimd/$isa"
         -Wall -Wextra -Wconversion -Wshadow -Werror)
-    local built=(-DATTN_BUILT_AVX2=0 -DATTN_BUILT_AVX512=0 -DATTN_BUILT_NEON=0 -DATTN_BUILT_SVE256=0 "-UATTN_BUILT_$ISA" "-DATTN_BUILT_$ISA=1")
+    local built=() name
+    for name in $(isa_names); do
+        built+=("-DATTN_BUILT_${name^^}=$([ "$name" = "$isa" ] && echo 1 || echo 0)")
+    done
     stub_headers "$top/stubs"
     "${clang[@]}" -std=c11 -DATTN_BUILDING "${built[@]}" src/*.c src/{api,ops,ref}/*.c &&
         "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c simd/body/*.c &&

@@ -5,6 +5,7 @@
  *
  * Keys behind the valid length are left out of both products; what causality hides is computed and not looked at. */
 #include "inputs.h"
+#include "isas.h"
 #include "sleef.h"
 #include "subject.h"
 #include <cblas.h>
@@ -78,7 +79,7 @@ void add_openblas(catalogue &to) {
     for (const gemm_shape &shape : gemm_shapes)
         to.push_back(
             {"gemm", "openblas", shape.name, isa, [&shape] { return make_subject<gemm>(least_work(shape), shape); }});
-    const softmax_function softmax = sleef_for(isa).softmax;
+    const softmax_function softmax = sleef_for(f32_isa(isa)).softmax;
     if (!softmax)
         return;
     for (const attention_shape &shape : attention_shapes)

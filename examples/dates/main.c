@@ -31,7 +31,7 @@ static const char help[] =
     "5\xe6\x97\xa5\n"
     "Two digits of a year stand for 1969 to 2068.\n"
     "\n"
-    "  --isa NAME           compute with best (default), scalar, avx2, avx512, neon or sve256; status 77 where "
+    "  --isa NAME           compute with best (default), scalar, avx2, avx512, neon, ...; status 77 where "
     "this machine cannot\n"
     "  --model FILE         weights (default: " DATES_MODEL_DEFAULT ")\n"
     "  --heatmap FILE.svg   draw the cross-attention of the one date given\n"

@@ -12,7 +12,7 @@ struct attn_tuning {
     /* For up to so many GEMM tiles of query rows it takes less time to read keys and values in place, once per tile,
      * than to pack them. */
     size_t in_place_tiles;
-    /* Where rows of values follow each other and have at most so many elements, only keys are packed. */
+    /* Where rows of values follow each other, fill registers, and have at most so many elements, only keys are packed. */
     size_t in_place_value_size;
 };
 

@@ -286,7 +286,7 @@ static void test_ring(void **state) {
     for_each_table(check_ring);
 }
 
-/* Rows of values that follow each other, and short enough. */
+/* Rows of values that follow each other, fill registers, and are short enough. */
 static void check_values_in_place(const struct attn_kernels *table) {
     struct planned p;
     size_t most = attn_tuning_for(table->isa)->in_place_value_size;
@@ -297,9 +297,12 @@ static void check_values_in_place(const struct attn_kernels *table) {
     p.problem.v.row_stride++;
     assert_true(attn_plan_make(&p.problem));
     assert_false(p.problem.plan.values_in_place);
-    p.problem.value_size = p.problem.v.row_stride = most + 1;
-    assert_true(attn_plan_make(&p.problem));
-    assert_false(p.problem.plan.values_in_place);
+    const size_t sizes[] = {most + ATTN_LANES, 120};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        p.problem.value_size = p.problem.v.row_stride = sizes[i];
+        assert_true(attn_plan_make(&p.problem));
+        assert_false(p.problem.plan.values_in_place);
+    }
 }
 
 static void test_values_in_place(void **state) {

@@ -37,7 +37,11 @@ enum { PACK_PREFETCH = 8 };
 /* Registers are full in place; no stride of A asks for lower tiles. */
 enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
+#define TWINS_IN_PLACE
 #include "body/gemm.h"
+
+/* How a tile finds B: in panels; in panels while what lies ahead is fetched; in place. */
+enum source { PANELS, PANELS_AHEAD, IN_PLACE };
 
 /* Register j of a step of B. */
 INLINE vec load_b(const float *const b[POINTERS], size_t b_stride, const int j, const enum source source) {
@@ -48,28 +52,22 @@ INLINE vec load_b(const float *const b[POINTERS], size_t b_stride, const int j, 
 
 /* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
  * place. The smaller side of the outer product stays in registers while the larger passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
+INLINE void tile_loop(const struct tile *t, vec *acc, const int rows, const int width, const enum source source) {
     const int in_place = source == IN_PLACE;
     const int full = rows > 1 && rows * width + (rows < width ? rows : width) + 1 == 16; /* no register is left */
-    vec acc[14];
-    tile_begin(t, acc, rows, width, in_place);
-    const float *b[POINTERS], *a[POINTERS];
+    const int panels = in_place ? 1 : (width + VECS - 1) / VECS;
+    const float *b[POINTERS], *a[POINTERS], *ahead = t->ahead;
     size_t k = t->k, stride = t->a_stride, b_stride = t->layout.panel, step = in_place ? t->layout.step : COLS,
-           fetch = t->fetch;
+           ahead_step = t->ahead_step;
     pointers(a, POINTERS, t->a, stride, rows);
-    pointers(b, POINTERS, t->b, b_stride, in_place ? 1 : (width + VECS - 1) / VECS);
-    const float *ahead = t->ahead;
-    size_t ahead_step = t->ahead_step;
+    pointers(b, POINTERS, t->b, b_stride, panels);
     _Pragma("GCC unroll 4") for (size_t p = 0; p < k; p++) {
         if (in_place)
             UNROLL for (int j = 0; j < width; j += VECS) vec_prefetch(b[0], PREFETCH * step + (size_t)j * VEC_LANES);
-        if (source == FAR_PANELS) {
-            vec_prefetch_l2(ahead);
+        if (source == PANELS_AHEAD) {
+            UNROLL for (int j = 0; j < panels; j++) vec_prefetch_l2(ahead + (size_t)j * b_stride);
             ahead += ahead_step;
         }
-        if (source == FETCHED_PANELS)
-            UNROLL for (int j = 0; j < (width + VECS - 1) / VECS; j++)
-                vec_prefetch(b[j / 4], (size_t)(j % 4) * b_stride + fetch);
         if (rows < width) {
             vec av[ROWS];
             UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
@@ -99,16 +97,21 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
         }
         __asm__ volatile("" : : : "memory"); /* else clang starts the next step early and spills */
     }
-    tile_end(t, acc, rows, width, in_place);
 }
 
-/* Two loops, because a step of 6 x 16 has no slot to spare. With a prefetch in every step, products that need none take 1.03 to 1.05
- * times as long. Without any prefetch, 2 to 64 query rows over a cache take 1.2 to 1.6 times as long. */
-INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
-    if (rows > 1 && t->fetch)
-        tile_run(t, rows, width, FETCHED_PANELS);
+/* Two loops over panels, because a step of 6 x 16 has no slot to spare. With a prefetch in every step, products that need none take
+ * 1.03 to 1.05 times as long. Without any prefetch, 2 to 64 query rows over a cache take 1.2 to 1.6 times as long. One row waits for
+ * memory alone, and a fetch in each step delays it; narrow tiles are only a product's last columns. */
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
+    vec acc[14];
+    tile_begin(t, acc, rows, width, in_place);
+    if (in_place)
+        tile_loop(t, acc, rows, width, IN_PLACE);
+    else if (rows > 1 && rows * width >= 8 && t->ahead != t->b)
+        tile_loop(t, acc, rows, width, PANELS_AHEAD);
     else
-        tile_run(t, rows, width, PANELS);
+        tile_loop(t, acc, rows, width, PANELS);
+    tile_end(t, acc, rows, width, in_place);
 }
 
 /* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
@@ -145,7 +148,6 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
 
 /* X(rows, registers of the widest tile, registers of columns in place). The widest tiles have eight chains or more. */
 #define EACH_ROW_COUNT(X)         X(1, 8, 2) X(2, 4, 2) X(3, 4, 2) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1)
-#define FAR_TILE(rows)            ISA_FN(tile_far_##rows##_2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
 
 /* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
@@ -168,11 +170,15 @@ static void fetch_beginnings(const struct tile *t, size_t panels) {
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
-    (void)args;
-    t->fetch = fetch_distance(t, (vecs + VECS - 1) / VECS);
-    if (rows == 1 && !in_place)
+INLINE size_t fetch_few(const struct tile *t, size_t rows, size_t vecs, size_t n) {
+    (void)n;
+    if (rows == 1)
         fetch_beginnings(t, vecs / VECS);
+    return fetch_distance(t, (vecs + VECS - 1) / VECS);
+}
+
+INLINE size_t fetch_in_place(const struct tile *t) {
+    return PREFETCH * t->layout.step;
 }
 
 /* From many rows on each tile fetches its share of the next panel; below, the first one what it reads itself. */

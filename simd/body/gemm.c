@@ -1,14 +1,16 @@
 /* GEMM around the tiles of tile.h: packing, and which tile takes which part of the product.
  *
- * A tile.h has tile_run and tile_columns_run, the list of tiles EACH_ROW_COUNT, and what it wants fetched ahead, to which it gives
- * these answers; gemm_plain.h has those of an ISA that wants nothing:
+ * A tile.h has tile_run and tile_columns_run, the list of tiles EACH_ROW_COUNT, and what it wants fetched ahead, to which it gives these answers;
+ * gemm_plain.h has those of an ISA that wants nothing:
  *
- *     tile_run_panels  how a tile over panels runs, that is, whether it fetches while it reads
  *     fetch_block      before a block of k, what comes first
  *     widest_of        registers that a tile of few rows takes at once
- *     fetch_few        before a tile of few rows, what it reads or what follows: sets fetch
- *     is_far           whether tiles of many rows bring the next panel to L2
- *     fetch_tile       the `fetch` of tile i of the `count` that read a panel */
+ *     fetch_few        before a tile of few rows, what it reads or what follows; the distance to what the tile fetches
+ *     fetch_in_place   the same distance of rows in place
+ *     is_far           whether tiles of many rows fetch the next panel
+ *     fetch_tile       the distance for tile i of the `count` that read a panel
+ *
+ * Distances are in floats; 0: nothing is to be fetched. */
 #include <stdint.h>
 
 #include "tile.h"
@@ -23,42 +25,44 @@ enum { ALIAS = 4096 / sizeof(float) };
 
 enum { POWERS = 5 };
 
-/* A tile for each number of rows and each power of two up to the widest; one for far panels, one for columns in place. */
+/* A tile for each number of rows and each power of two up to the widest. One that finds rows in place through other addresses than
+ * panels has a twin for them (TWINS_IN_PLACE). One for columns in place. */
+#ifdef TWINS_IN_PLACE
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(tile_##rows##_##width)(const struct tile *t) {                                                  \
-        tile_run_panels(t, rows, width);                                                                               \
+        tile_run(t, rows, width, 0);                                                                                   \
     }                                                                                                                  \
     static void ISA_FN(tile_rows_##rows##_##width)(const struct tile *t) {                                             \
-        tile_run(t, rows, width, IN_PLACE);                                                                            \
+        tile_run(t, rows, width, 1);                                                                                   \
     }
+#define ROWS_ENTRY(rows, width) ISA_FN(tile_rows_##rows##_##width),
+#else
+#define TILE(rows, width)                                                                                              \
+    static void ISA_FN(tile_##rows##_##width)(const struct tile *t) {                                                  \
+        tile_run(t, rows, width);                                                                                      \
+    }
+#define ROWS_ENTRY(rows, width) ENTRY(rows, width)
+#endif
+#define ENTRY(rows, width) ISA_FN(tile_##rows##_##width),
+#define UP_TO_2(X, rows)   X(rows, 1) X(rows, 2)
+#define UP_TO_4(X, rows)   UP_TO_2(X, rows) X(rows, 4)
+#define UP_TO_8(X, rows)   UP_TO_4(X, rows) X(rows, 8)
+#define UP_TO_16(X, rows)  UP_TO_8(X, rows) X(rows, 16)
+
 #define TILE_COLUMNS(rows, width)                                                                                      \
     static void COLUMNS_TILE(rows, width)(const struct tile *t) {                                                      \
         tile_columns_run(t, rows, width, 0);                                                                           \
     }
-#ifdef FAR_TILE
-#define TILE_FAR(rows)                                                                                                 \
-    static void FAR_TILE(rows)(const struct tile *t) {                                                                 \
-        tile_run(t, rows, VECS, FAR_PANELS);                                                                           \
-    }
-#else
-#define TILE_FAR(rows)
-#define FAR_TILE(rows) NULL
-#endif
-#define ENTRY(rows, width)           ISA_FN(tile_##rows##_##width),
-#define ROWS_ENTRY(rows, width)      ISA_FN(tile_rows_##rows##_##width),
-#define UP_TO_2(X, rows)             X(rows, 1) X(rows, 2)
-#define UP_TO_4(X, rows)             UP_TO_2(X, rows) X(rows, 4)
-#define UP_TO_8(X, rows)             UP_TO_4(X, rows) X(rows, 8)
-#define UP_TO_16(X, rows)            UP_TO_8(X, rows) X(rows, 16)
-
-#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_FAR(rows) TILE_COLUMNS(rows, columns)
+#define TILES(rows, widest, columns) UP_TO_##widest(TILE, rows) TILE_COLUMNS(rows, columns)
 #define ENTRIES(rows, widest, columns)                                                                                 \
-    {widest,         {UP_TO_##widest(ENTRY, rows)}, {UP_TO_##widest(ROWS_ENTRY, rows)},                                \
-     FAR_TILE(rows), columns * VEC_LANES,           COLUMNS_TILE(rows, columns)},
+    {widest,                                                                                                           \
+     {{UP_TO_##widest(ENTRY, rows)}, {UP_TO_##widest(ROWS_ENTRY, rows)}},                                              \
+     columns * VEC_LANES,                                                                                              \
+     COLUMNS_TILE(rows, columns)},
 EACH_ROW_COUNT(TILES)
 static const struct {
     size_t widest;
-    tile_function *run[POWERS], *run_rows[POWERS], *run_far; /* [log2(width)] */
+    tile_function *run[2][POWERS]; /* [in place][log2(width)] */
     size_t columns;
     tile_function *run_columns;
 } tiles[ROWS] = {EACH_ROW_COUNT(ENTRIES)};
@@ -86,14 +90,23 @@ INLINE size_t steps(const struct product *args, size_t p, size_t most) {
     return args->k - p < most ? args->k - p : most;
 }
 
-/* One row tile over n columns: in the widest tiles, then in narrower ones. Where a tile begins within a panel it ends there. */
-INLINE void row_tile(struct tile *t, size_t rows, size_t n, const struct product *args, const int in_place) {
-    tile_function *const *run = in_place ? tiles[rows - 1].run_rows : tiles[rows - 1].run;
+/* What tile t fetches while it reads: what lies `distance` floats further on. */
+INLINE void fetch_at(struct tile *t, size_t distance) {
+    t->ahead = t->b + distance;
+    t->ahead_step = t->layout.step;
+}
+
+/* One row tile over n of a product's `all` columns: in the widest tiles, then in narrower ones. Where a tile begins within a panel
+ * it ends there. */
+INLINE void row_tile(struct tile *t, size_t rows, size_t n, size_t all, const int in_place) {
+    tile_function *const *run = tiles[rows - 1].run[in_place];
     const float *b = t->b, *bias = t->bias;
     float *c = t->c;
-    size_t width = in_place ? tiles[rows - 1].widest : widest_of(tiles[rows - 1].widest, rows, t->k, args);
+    size_t width = in_place ? tiles[rows - 1].widest : widest_of(tiles[rows - 1].widest, rows, t->k, all);
     for (size_t j = 0, cols; j < n; j += cols) {
-        size_t vecs = (n - j + VEC_LANES - 1) / VEC_LANES;
+        size_t whole = (n - j) / VEC_LANES, vecs = (n - j + VEC_LANES - 1) / VEC_LANES;
+        if (in_place && whole > 0) /* what does not fill a register is a tile of its own */
+            vecs = whole;
         while (width > vecs)
             width /= 2;
         cols = width * VEC_LANES < n - j ? width * VEC_LANES : n - j;
@@ -101,7 +114,9 @@ INLINE void row_tile(struct tile *t, size_t rows, size_t n, const struct product
         t->bias = bias ? bias + j : NULL;
         t->c = c + j;
         t->tail = vec_tail_of(cols - (width - 1) * VEC_LANES);
-        fetch_few(t, rows, width, args, in_place);
+        if (in_place)
+            t->b_tail = t->tail;
+        fetch_at(t, in_place ? fetch_in_place(t) : fetch_few(t, rows, width, all));
         run[__builtin_ctz((unsigned)width)](t);
     }
 }
@@ -119,31 +134,31 @@ INLINE struct tiling tiling_of(size_t m, size_t a_stride) {
 /* A panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the next tile starts
  * from. */
 static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size_t m, size_t n) {
-    size_t count = tiling->count;
-    bool far = is_far(t, m);
+    size_t count = tiling->count, far_step = is_far(t, m) ? (COLS + count - 1) / count : 0;
+    const float *far = t->b + t->layout.panel;
     t->tail = VEC_WHOLE;
-    t->ahead = t->b + t->layout.panel;
-    t->ahead_step = far ? (COLS + count - 1) / count : 0;
     for (size_t i = 0; i < count; i++) {
         size_t rows = tiling->height + (i < tiling->taller);
-        t->fetch = fetch_tile(t, i, count, m, n);
-        for (size_t r = rows; far && t->scale && r < 2 * rows; r++)
+        fetch_at(t, fetch_tile(t, i, count, m, n));
+        if (far_step > 0) {
+            t->ahead = far + i * far_step * t->k;
+            t->ahead_step = far_step;
+        }
+        for (size_t r = rows; far_step > 0 && t->scale && r < 2 * rows; r++)
             UNROLL for (size_t v = 0; v < COLS; v += LINE) vec_prefetch_l2(t->c + r * t->c_stride + v);
-        (far ? tiles[rows - 1].run_far : tiles[rows - 1].run[__builtin_ctz(VECS)])(t);
+        tiles[rows - 1].run[0][__builtin_ctz(VECS)](t);
         t->a += rows * t->a_stride;
         t->c += rows * t->c_stride;
         t->scale = next_scale(t->scale, rows);
-        t->ahead += t->ahead_step * t->k;
     }
 }
 
 /* The last `cols` columns, fewer than a panel has. */
-static void ISA_FN(gemm_last_columns)(struct tile t, const struct tiling *tiling, size_t cols,
-                                      const struct product *args) {
+static void ISA_FN(gemm_last_columns)(struct tile t, const struct tiling *tiling, size_t cols, size_t n) {
     for (size_t i = 0; i < tiling->count; i++) {
         size_t rows = tiling->height + (i < tiling->taller);
         struct tile tile = t;
-        row_tile(&tile, rows, cols, args, 0);
+        row_tile(&tile, rows, cols, n, 0);
         t.a += rows * t.a_stride;
         t.c += rows * t.c_stride;
         t.scale = next_scale(t.scale, rows);
@@ -158,18 +173,19 @@ static void ISA_FN(gemm_block)(const struct product *args, size_t i, size_t m, s
                      .bias = args->bias,
                      .scale = first_scale(args, i, p),
                      .c = args->c + i * args->c_stride,
-                     .c_stride = args->c_stride};
+                     .c_stride = args->c_stride,
+                     .b_tail = VEC_WHOLE};
     t.b = args->b + p * t.layout.step;
     fetch_block(&t, args);
     if (m <= ROWS) {
-        row_tile(&t, m, args->n, args, 0);
+        row_tile(&t, m, args->n, args->n, 0);
         return;
     }
     struct tiling tiling = tiling_of(m, t.a_stride);
     for (size_t j = 0; j < args->n; j += COLS) {
         struct tile panel = t;
         if (args->n - j < COLS)
-            ISA_FN(gemm_last_columns)(t, &tiling, args->n - j, args);
+            ISA_FN(gemm_last_columns)(t, &tiling, args->n - j, args->n);
         else
             ISA_FN(gemm_panel)(&panel, &tiling, m, args->n);
         t.b += t.layout.panel;
@@ -269,7 +285,7 @@ static void ISA_FN(gemm_pack_any)(const struct packing *args, struct layout layo
                 args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
 }
 
-static void ISA_FN(gemm_pack_panels)(const struct packing *args) {
+static __attribute__((noinline, noclone)) void ISA_FN(gemm_pack_panels)(const struct packing *args) {
     struct layout layout = layout_of(args->panel_stride, args->narrow);
     size_t j = 0;
     for (; args->n_stride == 1 && j + 8 * VEC_LANES <= args->n; j += 8 * VEC_LANES)
@@ -293,85 +309,70 @@ static void ISA_FN(gemm_pack_panels)(const struct packing *args) {
 
 /* ---- In place ---- */
 
-INLINE struct tile tile_in_place(const struct product *args, size_t k) {
-    return (struct tile){.k = k,
-                         .a = args->a,
-                         .a_stride = args->a_stride,
-                         .b = args->b,
-                         .layout = layout_in_place(args->b_stride),
-                         .b_stride = args->b_stride,
-                         .bias = args->bias,
-                         .scale = first_scale(args, 0, 0),
-                         .c = args->c,
-                         .c_stride = args->c_stride,
-                         .tail = VEC_WHOLE};
-}
-
-/* n columns from j on, at most a narrow panel's, their elements from p on, which lie k_stride apart: what does not fill registers.
- * Out of line, or the panels of several calls of it are on the stack at once. */
+/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill registers. */
 static __attribute__((noinline)) void ISA_FN(gemm_multiply_through_panel)(const struct product *args, size_t j,
                                                                           size_t n, size_t p, size_t k_stride,
                                                                           size_t n_stride) {
-    float panel[PANEL_DEPTH * ATTN_LANES];
+    float panel[PANEL_DEPTH * COLS];
     do {
-        size_t k = steps(args, p, PANEL_DEPTH);
+        struct tile t = {.k = steps(args, p, PANEL_DEPTH),
+                         .a = args->a + p,
+                         .a_stride = args->a_stride,
+                         .b = panel,
+                         .layout = layout_of(PANEL_DEPTH * COLS, 0),
+                         .bias = args->bias ? args->bias + j : NULL,
+                         .scale = first_scale(args, 0, p),
+                         .c = args->c + j,
+                         .c_stride = args->c_stride,
+                         .b_tail = VEC_WHOLE};
         ISA_FN(gemm_pack_panels)
-        (&(struct packing){.k = k,
+        (&(struct packing){.k = t.k,
                            .n = n,
                            .b = args->b + p * k_stride + j * n_stride,
                            .k_stride = k_stride,
                            .n_stride = n_stride,
                            .packed = panel,
-                           .panel_stride = PANEL_DEPTH * ATTN_LANES,
-                           .narrow = 1});
-        ISA_FN(gemm_multiply)
-        (&(struct product){.m = args->m,
-                           .n = n,
-                           .k = k,
-                           .a = args->a + p,
-                           .a_stride = args->a_stride,
-                           .b = panel,
-                           .panel_stride = PANEL_DEPTH * ATTN_LANES,
-                           .narrow = 1,
-                           .bias = args->bias ? args->bias + j : NULL,
-                           .accumulate = args->accumulate || p > 0,
-                           .scale = first_scale(args, 0, p),
-                           .c = args->c + j,
-                           .c_stride = args->c_stride});
-        p += k;
+                           .panel_stride = PANEL_DEPTH * COLS});
+        p += t.k;
+        row_tile(&t, args->m, n, n, 0);
     } while (p < args->k);
 }
 
 /* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next tile. */
 static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
     size_t n = TAILS_IN_PLACE ? args->n : args->n / VEC_LANES * VEC_LANES, p = 0;
-    if (args->m == 0)
-        return;
     bool turns = TURN > 0 && n > tiles[args->m - 1].widest * VEC_LANES;
     do {
-        struct tile t = tile_in_place(args, turns ? steps(args, p, TURN) : args->k);
-        t.a += p;
-        t.b += p * args->b_stride;
-        t.scale = first_scale(args, 0, p);
-        row_tile(&t, args->m, n, args, 1);
+        struct tile t = {.k = turns ? steps(args, p, TURN) : args->k,
+                         .a = args->a + p,
+                         .a_stride = args->a_stride,
+                         .b = args->b + p * args->b_stride,
+                         .layout = layout_in_place(args->b_stride),
+                         .bias = args->bias,
+                         .scale = first_scale(args, 0, p),
+                         .c = args->c,
+                         .c_stride = args->c_stride};
         p += t.k;
+        row_tile(&t, args->m, n, n, 1);
     } while (p < args->k);
     if (n < args->n)
         ISA_FN(gemm_multiply_through_panel)(args, n, args->n - n, 0, args->b_stride, 1);
 }
 
 static void ISA_FN(gemm_multiply_columns)(const struct product *args) {
-    size_t k = args->k / DEPTH * DEPTH, j = 0;
-    struct tile t = tile_in_place(args, k);
-    if (args->m == 0)
-        return;
-    size_t least = tiles[args->m - 1].columns;
+    size_t least = tiles[args->m - 1].columns, k = args->k / DEPTH * DEPTH, j = 0;
     for (; args->n - j >= least; j += least) {
-        t.b = args->b + j * args->b_stride;
-        t.bias = args->bias ? args->bias + j : NULL;
-        t.c = args->c + j;
         if (k > 0 || args->k == 0)
-            tiles[args->m - 1].run_columns(&t);
+            tiles[args->m - 1].run_columns(&(struct tile){.k = k,
+                                                          .a = args->a,
+                                                          .a_stride = args->a_stride,
+                                                          .b = args->b + j * args->b_stride,
+                                                          .b_stride = args->b_stride,
+                                                          .bias = args->bias ? args->bias + j : NULL,
+                                                          .scale = first_scale(args, 0, 0),
+                                                          .c = args->c + j,
+                                                          .c_stride = args->c_stride,
+                                                          .tail = VEC_WHOLE});
         if (k < args->k)
             ISA_FN(gemm_multiply_through_panel)(args, j, least, k, 1, args->b_stride);
     }

@@ -67,17 +67,15 @@ struct tile {
     const float *scale; /* NULL, or what c, from which the chains then start, is multiplied by in each row */
     float *c;
     size_t c_stride;
-    vec_tail tail;
-    const float *ahead; /* what the next tiles read, brought to L2: with each step of k so many floats more */
+    vec_tail tail;   /* of c and bias */
+    vec_tail b_tail; /* of rows in place; panels are full */
+    /* What is fetched meanwhile: the first floats, and how many floats further on each step of k. b and the layout's step where
+     * nothing is to be fetched: what is read anyway. */
+    const float *ahead;
     size_t ahead_step;
-    size_t fetch; /* floats from what is read to what is fetched meanwhile; in panels, or 0 */
 };
 
 typedef void tile_function(const struct tile *t);
-
-/* How a tile finds B: in panels; in panels whose rows further on are fetched meanwhile; in a panel whose successor is brought to
- * L2 meanwhile; in place. */
-enum source { PANELS, FETCHED_PANELS, FAR_PANELS, IN_PLACE };
 
 /* Where the chains start: compile-time rows and registers, all of them `full` or the last with a tail. */
 INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int width, const int full) {

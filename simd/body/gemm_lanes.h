@@ -20,8 +20,7 @@ INLINE const float *b_at(const float *const b[4], const int lane, const int j, c
 
 /* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
  * place. A stays in registers for four steps while B passes by. */
-INLINE void tile_run(const struct tile *t, const int rows, const int width, const enum source source) {
-    const int in_place = source == IN_PLACE;
+INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
     vec acc[28];
     tile_begin(t, acc, rows, width, in_place);
     const float *a = t->a, *b[4];

@@ -9,19 +9,21 @@ INLINE void fetch_block(const struct tile *t, const struct product *args) {
     (void)t, (void)args;
 }
 
-INLINE size_t widest_of(size_t widest, size_t rows, size_t k, const struct product *args) {
-    (void)rows, (void)k, (void)args;
+INLINE size_t widest_of(size_t widest, size_t rows, size_t k, size_t n) {
+    (void)rows, (void)k, (void)n;
     return widest;
 }
 
-#ifndef FAR_TILE
+#ifdef NOTHING_AHEAD
 
-INLINE void tile_run_panels(const struct tile *t, const int rows, const int width) {
-    tile_run(t, rows, width, PANELS);
+INLINE size_t fetch_few(const struct tile *t, size_t rows, size_t vecs, size_t n) {
+    (void)t, (void)rows, (void)vecs, (void)n;
+    return 0;
 }
 
-INLINE void fetch_few(struct tile *t, size_t rows, size_t vecs, const struct product *args, const int in_place) {
-    (void)t, (void)rows, (void)vecs, (void)args, (void)in_place;
+INLINE size_t fetch_in_place(const struct tile *t) {
+    (void)t;
+    return 0;
 }
 
 INLINE bool is_far(const struct tile *t, size_t m) {

@@ -29,12 +29,14 @@ enum { DEPTH = 4 };
 /* Registers are full in place; no stride of A asks for lower tiles. */
 enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
+#define TWINS_IN_PLACE
 #include "body/gemm_lanes.h"
 
 /* Rows, the widest tile, registers of columns in place: 16 chains or more. */
 #define EACH_ROW_COUNT(X)         X(1, 16, 4) X(2, 8, 4) X(3, 8, 4) X(4, 4, 4) X(5, 4, 2) X(6, 4, 2)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
 
+#define NOTHING_AHEAD
 #include "body/gemm_plain.h"
 
 #endif

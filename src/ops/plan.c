@@ -169,7 +169,7 @@ static bool shares_heads(const struct attn_problem *problem, const struct attn_p
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
     plan->values_in_place = !(plan->uses & ATTN_USE_TYPES) &&
                             problem->value_size <= attn_tuning_for(problem->table->isa)->in_place_value_size &&
-                            problem->v.row_stride == problem->value_size;
+                            problem->value_size % ATTN_LANES == 0 && problem->v.row_stride == problem->value_size;
     /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
      * serve a smaller batch, whose tasks may share heads. */
     plan->packed_heads = plan->tasks == 1                 ? 1

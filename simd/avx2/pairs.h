@@ -22,6 +22,9 @@ INLINE vec pair_upper(vec unit) {
     __asm__("vandps %1, %0, %0" : "+x"(unit) : "m"(mask));
     return unit;
 }
+INLINE vec pair_upper_few(vec unit) {
+    return _mm256_castsi256_ps(_mm256_blend_epi16(_mm256_setzero_si256(), _mm256_castps_si256(unit), 0xaa));
+}
 INLINE vec pair_lower(vec unit) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(unit), 16));
 }

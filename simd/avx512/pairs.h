@@ -20,6 +20,9 @@ enum { ROWS = 14, COLS = 32 };
 INLINE vec pair_upper(vec unit) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(unit), _mm512_set1_epi32((int)0xffff0000)));
 }
+INLINE vec pair_upper_few(vec unit) {
+    return pair_upper(unit);
+}
 INLINE vec pair_lower(vec unit) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(unit), 16));
 }

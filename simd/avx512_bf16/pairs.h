@@ -35,6 +35,11 @@ INLINE vec pair_b(vec unit, const int s, const int part) {
         _mm512_and_si512(_mm512_castps_si512(unit), _mm512_set1_epi32(part == 1 ? (int)0xffff0000 : 0xffff)));
 }
 
+INLINE vec pair_b_few(vec unit, const int s) {
+    (void)s;
+    return unit;
+}
+
 INLINE vec pair_a(const uint16_t *a, const int s, const int part) {
     (void)s;
     uint32_t pair = 0;

@@ -7,7 +7,8 @@
  *     EACH_ROW_COUNT(X)                          X(rows, registers) for each number of rows up to ROWS
  *     PAIR_A, struct a_row                       the type of A's elements
  *     PAIR_STEPS                                 multiply-adds that a pair takes
- *     pair_b, pair_a, pair_first_a, pair_last_a  operands of multiply-add number s
+ *     pair_b, pair_a                             operands of multiply-add number s
+ *     pair_b_few                                 pair_b of a whole pair where registers are left
  *     pair_multiply_add
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0 */
 #include <stdbool.h>
@@ -18,7 +19,8 @@
 
 #include "body/objects.h"
 
-enum { VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (ROWS + 3) / 4 };
+/* FEW_ROWS wait for B, and for their own chains. */
+enum { VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (ROWS + 3) / 4, FEW_ROWS = 2 };
 
 /* Rows that pass over a panel of B, and pairs that they take at once: as many bytes as the kernel of class F32 takes. */
 enum { ROW_BLOCK = 128, PAIR_BLOCK = 1024 };
@@ -84,6 +86,20 @@ enum part { WHOLE, FIRST, LAST };
 /* One pair of each row and column; of the first or the last only a half, whose other is +0 on both sides. */
 INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc,
                       const int rows, const int width, const enum part part) {
+    if (rows <= FEW_ROWS && part == WHOLE) { /* registers are left: each of B is read once */
+        vec av[FEW_ROWS * PAIR_STEPS];
+        UNROLL for (int i = 0; i < rows * PAIR_STEPS; i++) av[i] =
+            pair_a(a[0] + (size_t)(i / PAIR_STEPS) * a_stride, i % PAIR_STEPS, part);
+        UNROLL for (int j = 0; j < width; j++) {
+            vec unit = vec_load(b + place(layout, (size_t)j));
+            UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
+                vec bv = pair_b_few(unit, s);
+                UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
+                    pair_multiply_add(av[i * PAIR_STEPS + s], bv, acc[i * width + j]);
+            }
+        }
+        return;
+    }
     UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
         vec bv[WIDEST];
         UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, part);
@@ -127,8 +143,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         vec_store(t->c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
 }
 
-/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
-enum { FEW_ROWS = 2, WIDTHS = 3 };
+/* Of few rows also several panels at a time. */
+enum { WIDTHS = 3 };
 
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(pairs_##rows##_##width)(const struct tile *t) {                                                 \
@@ -139,7 +155,7 @@ TILE(1, 8)
 TILE(1, 4)
 TILE(2, 4)
 #define ENTRY(rows, width) ISA_FN(pairs_##rows##_##width),
-    static tile_function *const tiles[ROWS] = {EACH_ROW_COUNT(ENTRY)};
+static tile_function *const tiles[ROWS] = {EACH_ROW_COUNT(ENTRY)};
 
 /* [rows - 1], widest first. */
 static const struct wide_tile {

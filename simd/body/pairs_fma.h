@@ -18,6 +18,10 @@ INLINE vec pair_b(vec unit, const int s, const int part) {
     return s == 0 ? pair_upper(unit) : pair_lower(unit);
 }
 
+INLINE vec pair_b_few(vec unit, const int s) {
+    return s == 0 ? pair_upper_few(unit) : pair_lower(unit);
+}
+
 INLINE vec pair_a(const float *a, const int s, const int part) {
     if ((s == 0 && part == 2) || (s == 1 && part == 1))
         return vec_zero();

@@ -56,7 +56,7 @@ def compare(isa, options):
     known = set(old.ask("list")["names"])
     ratios, slower = [], []
     for name in new.ask("list")["names"]:
-        operation, variant, shape = name.split("/")
+        operation, variant, shape = name.split("/", 2)
         if variant != isa or name not in known or not options.only.search("%s/%s" % (operation, shape)):
             continue
         ratio, time = median_ratio(old, new, name, options)

@@ -10,18 +10,28 @@ namespace {
 
 class attention {
   public:
-    attention(attn_isa isa, const attention_shape &shape, bool with_cache)
-        : in(shape), lens(shape.batch, static_cast<std::int64_t>(shape.visible_keys())) {
+    attention(attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type)
+        : attention(attention_data(shape), isa, shape, with_cache, type) {}
+
+    attn_status operator()(attn_error *error) {
+        return attn_attention(&args, workspace.data(), workspace_bytes, error);
+    }
+
+  private:
+    attention(const attention_data &in, attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type)
+        : q(in.q, shape.batch * shape.heads * in.q_head, type), k(in.k, shape.batch * shape.heads * in.kv_head, type),
+          v(in.v, shape.batch * shape.heads * in.kv_head, type), o(shape.batch * shape.heads * in.q_head, type),
+          lens(shape.batch, static_cast<std::int64_t>(shape.visible_keys())) {
         args.isa = isa;
         args.batch = shape.batch;
         args.heads = shape.heads;
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {in.q.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
-        args.k = {in.k.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
-        args.v = {in.v.data(), ATTN_F32, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
-        args.o = {in.o.data(), ATTN_F32, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.q = {q.data(), type, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.k = {k.data(), type, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.v = {v.data(), type, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
+        args.o = {o.data(), type, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
         args.parallel = parallel_of_subjects();
         args.options.causal = shape.causal;
         if (shape.visible_keys() < shape.kv_len) {
@@ -36,12 +46,7 @@ class attention {
         workspace = buffer<char>(workspace_bytes);
     }
 
-    attn_status operator()(attn_error *error) {
-        return attn_attention(&args, workspace.data(), workspace_bytes, error);
-    }
-
-  private:
-    attention_data in;
+    typed_buffer q, k, v, o;
     std::vector<std::int64_t> lens;
     attn_attention_args args = {};
     buffer<char> cache_memory{0}, workspace{0};
@@ -54,6 +59,7 @@ class attention {
         config.kv_heads = args.heads;
         config.head_size = args.head_size;
         config.capacity = args.kv_len;
+        config.type = args.k.type;
         attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
         attn_cache_append_args append = {};
         append.len = args.kv_len;
@@ -62,23 +68,24 @@ class attention {
         attn_error error{};
         check(attn_cache_append(cache, &append, &error), error);
         args.cache = cache;
-        in.k = buffer<float>(0);
-        in.v = buffer<float>(0);
     }
 };
 
 } /* namespace */
 
 void add_attention(catalogue &to, attn_isa isa) {
-    for (const attention_shape &shape : attention_shapes) {
-        if (!worth_measuring(isa, shape.attention_flops()))
-            continue;
-        to.push_back({"attention", attn_isa_name(isa), shape.name, isa,
-                      [isa, &shape] { return make_subject<attention>(least_work(shape), isa, shape, false); }});
-        if (shape.over_cache)
-            to.push_back({"attention_cache", attn_isa_name(isa), shape.name, isa,
-                          [isa, &shape] { return make_subject<attention>(least_work(shape), isa, shape, true); }});
-    }
+    for (const attn_type type : {ATTN_F32, ATTN_BF16})
+        for (const attention_shape &shape : attention_shapes)
+            for (const bool with_cache : {false, true}) {
+                if (!worth_measuring(isa, shape.attention_flops()) || (with_cache && !shape.over_cache))
+                    continue;
+                to.push_back({with_cache ? "attention_cache" : "attention", attn_isa_name(isa), shape.name, isa,
+                              [isa, &shape, with_cache, type] {
+                                  return make_subject<attention>(with_type(least_work(shape), type), isa, shape,
+                                                                 with_cache, type);
+                              },
+                              false, type_suffix(type)});
+            }
 }
 
 } /* namespace bench */

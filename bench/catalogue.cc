@@ -13,7 +13,7 @@ catalogue all_subjects() {
             const std::size_t before = all.size();
             add(all, isa);
             for (std::size_t i = before; i < all.size(); i++)
-                all[i].inherited = f32_isa(isa) != isa;
+                all[i].inherited = all[i].types.empty() ? f32_isa(isa) != isa : !has_own_bf16(isa);
         }
     add_libc(all);
 #if defined(HAVE_ONEDNN)

@@ -6,6 +6,8 @@
 #include "shapes.h"
 #include "subject.h"
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 namespace bench {
 
@@ -16,6 +18,48 @@ inline attn_linear linear_of(const buffer<float> &weight, std::size_t out) {
     linear.in_stride = out;
     linear.out_stride = 1;
     return linear;
+}
+
+/* Numbers as elements of a type, F32 or BF16. */
+class typed_buffer {
+  public:
+    attn_type type;
+
+    typed_buffer(const buffer<float> &numbers, std::size_t count, attn_type as)
+        : type(as), memory(count * bytes_of(as)) {
+        for (std::size_t i = 0; i < count; i++)
+            if (type == ATTN_F32)
+                reinterpret_cast<float *>(memory.data())[i] = numbers.data()[i];
+            else
+                reinterpret_cast<std::uint16_t *>(memory.data())[i] = bf16(numbers.data()[i]);
+    }
+
+    /* For results. */
+    typed_buffer(std::size_t count, attn_type as) : type(as), memory(count * bytes_of(as)) {}
+
+    void *data() { return memory.data(); }
+
+  private:
+    buffer<char> memory;
+
+    static std::size_t bytes_of(attn_type type) { return type == ATTN_F32 ? 4 : 2; }
+
+    /* Of numbers, rounded to nearest even. */
+    static std::uint16_t bf16(float x) {
+        std::uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+};
+
+inline const char *type_suffix(attn_type type) {
+    return type == ATTN_F32 ? "" : "bf16";
+}
+
+/* The same work with elements of a type. */
+inline work with_type(work work, attn_type type) {
+    work.bytes *= type == ATTN_F32 ? 1 : 0.5;
+    return work;
 }
 
 struct gemm_data {

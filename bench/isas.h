@@ -43,6 +43,13 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
+/* Whether an ISA has a kernel of class BF16 of its own. */
+inline bool has_own_bf16(attn_isa isa) {
+    const attn_kernels *table = attn_table(isa);
+    return table && table->lower &&
+           attn_gemm_find(table, ATTN_CLASS_BF16) != attn_gemm_find(table->lower, ATTN_CLASS_BF16);
+}
+
 } /* namespace bench */
 
 #endif

@@ -120,7 +120,7 @@ class Bench:
     def cases(self):
         """(operation, shape, names of the peers' subjects), in the order of attn-compare."""
         for name in self.names:
-            operation, variant, shape = name.split("/")
+            operation, variant, shape = name.split("/", 2)
             if self.options.quick and shape in SLOW_SHAPES:
                 continue
             if variant == self.isa and self.options.only.search("%s/%s" % (operation, shape)):
@@ -133,7 +133,7 @@ class Bench:
         found = {}
         for of in same:
             for name in self.names:
-                its_operation, variant, its_shape = name.split("/")
+                its_operation, variant, its_shape = name.split("/", 2)
                 of_isa = variant in ISA_ENVIRONMENT or variant == "scalar" or variant.startswith(PER_ISA)
                 ours = variant in [prefix + self.isa for prefix in PER_ISA]
                 if its_operation == of and its_shape == shape and (not of_isa or ours):
@@ -153,7 +153,7 @@ class Bench:
         return rates
 
     def slice(self, name, cold):
-        operation, variant, shape = name.split("/")
+        operation, variant, shape = name.split("/", 2)
         if variant in ("torch", "d2l_torch", "onnxruntime"):
             program = self.external["onnxruntime" if variant == "onnxruntime" else "torch"]
             return program.ask("time", name, self.options.seconds, json.dumps(self.shapes[shape]))

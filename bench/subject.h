@@ -40,14 +40,17 @@ inline const attn_parallel *&parallel_of_subjects() {
     return parallel;
 }
 
-/* A subject's name is operation/variant/shape. The variant is an ISA of ours, or a peer. */
+/* A subject's name is operation/variant/shape, or operation/variant/shape/types where they are not all f32: those of
+ * activations[-weights][-cache]. The variant is an ISA of ours, or a peer. */
 struct entry {
     std::string operation, variant, shape;
     attn_isa isa; /* whose ceiling it has; what it needs of the machine */
     std::function<subject()> make;
     bool inherited = false; /* the ISA has its kernels from another: a row of its own would be measured twice */
 
-    std::string name() const { return operation + "/" + variant + "/" + shape; }
+    std::string types = {};
+
+    std::string name() const { return operation + "/" + variant + "/" + shape + (types.empty() ? "" : "/" + types); }
 };
 using catalogue = std::vector<entry>;
 

@@ -1,7 +1,7 @@
 /* libattn: multi-head attention for CPUs.
  *
- * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32, at three
- * levels, each usable alone:
+ * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32 and bf16, at
+ * three levels, each usable alone:
  *
  *   kernels    attn_gemm_*, attn_masked_softmax, attn_transpose_qkv, attn_transpose_output
  *   attention  attn_attention over strided queries, keys and values, or over an attn_cache
@@ -13,8 +13,11 @@
  *   batch.
  * - Strides count elements, not bytes.
  * - Structs are to be zero-initialised: zero in a field means that it is not used.
- * - float data needs no more than a float's own alignment. Object memory and workspaces need
+ * - Data needs no more than its elements' own alignment. Object memory and workspaces need
  *   ATTN_ALIGNMENT bytes.
+ * - Which arithmetic computes a result, class F32 or BF16, follows from the types of weights, keys
+ *   and values alone. Rows of other types are widened, which is exact, or rounded once. See
+ *   docs/semantics.md.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
  *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives in
  *   the memory it was given and needs no destructor: when nothing uses it any more, free the
@@ -167,7 +170,8 @@ typedef struct attn_parallel {
 
 /* ---- Tensors --------------------------------------------------------------------------------- */
 
-/* What an element is. A field takes ATTN_F32 where its description says nothing else. */
+/* What an element is. A field takes ATTN_F32 where its description says nothing else; F32, BF16 and
+ * F16 are the float types. */
 typedef enum attn_type {
     ATTN_F32 = 0,
     ATTN_BOOL, /* a byte, true where it is not 0 */
@@ -205,7 +209,8 @@ typedef struct attn_ints {
 /* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
 /* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
- * multiply-adds over ascending k that starts at the bias (or +0). */
+ * multiply-adds over ascending k that starts at the bias (or +0); with BF16 weights over ascending
+ * pairs of k, x rounded to BF16. */
 typedef struct attn_gemm attn_gemm;
 
 /* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
@@ -416,9 +421,11 @@ typedef struct attn_attention_args {
     size_t head_size;   /* of query and key, at least 1 */
     size_t value_size;  /* of value and output; 0 stands for head_size */
     float scale;        /* +0 stands for 1 / sqrt(head_size); -0 is an error */
-    attn_tensor q;      /* [batch, heads, q_len, head_size] */
-    attn_tensor k;      /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
-    attn_tensor v;      /* [batch, kv_heads, kv_len, value_size]; likewise */
+    /* q, k, v and o have any float type, k and v the same: BF16 makes the call class BF16, as a
+     * cache of BF16 does. */
+    attn_tensor q; /* [batch, heads, q_len, head_size] */
+    attn_tensor k; /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
+    attn_tensor v; /* [batch, kv_heads, kv_len, value_size]; likewise */
     const attn_cache *cache; /* NULL, or keys and values */
     attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
     attn_options options;
@@ -521,8 +528,8 @@ typedef struct attn_cache_append_args {
     size_t len;      /* keys for each sequence; may be 0 */
     attn_ints lens;  /* not given, or [batch]: keys for each sequence, 0 .. len; not with cu */
     attn_cu_lens cu; /* of k and v: at most len keys for each sequence */
-    attn_tensor k;   /* [batch, kv_heads, len, head_size] */
-    attn_tensor v;   /* [batch, kv_heads, len, value_size] */
+    attn_tensor k;   /* [batch, kv_heads, len, head_size], of any float type */
+    attn_tensor v;   /* [batch, kv_heads, len, value_size], likewise */
     const attn_rotary *rotary; /* NULL, or rotates the keys at their index in the sequence */
     attn_ints rotary_offsets;  /* not given, or [batch]: added to the index, with `rotary` only */
     const attn_parallel *parallel;
@@ -623,7 +630,8 @@ typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
     attn_cu_lens q_cu;  /* of q and y: at most q_len rows for each sequence */
     attn_cu_lens kv_cu; /* of k and v: at most kv_len rows for each; not with a cache */
-    /* row_stride is at least the width in a sequence of more than one row. */
+    /* Rows of any float type. row_stride is at least the width in a sequence of more than one
+     * row. */
     attn_tensor q; /* [batch, q_len, query_width] */
     attn_tensor k; /* [batch, kv_len, key_width]; not looked at with a cache */
     attn_tensor v; /* [batch, kv_len, value_width]; likewise */

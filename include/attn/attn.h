@@ -423,9 +423,9 @@ typedef struct attn_attention_args {
     float scale;        /* +0 stands for 1 / sqrt(head_size); -0 is an error */
     /* q, k, v and o have any float type, k and v the same: BF16 makes the call class BF16, as a
      * cache of BF16 does. */
-    attn_tensor q; /* [batch, heads, q_len, head_size] */
-    attn_tensor k; /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
-    attn_tensor v; /* [batch, kv_heads, kv_len, value_size]; likewise */
+    attn_tensor q;           /* [batch, heads, q_len, head_size] */
+    attn_tensor k;           /* [batch, kv_heads, kv_len, head_size]; not looked at with a cache */
+    attn_tensor v;           /* [batch, kv_heads, kv_len, value_size]; likewise */
     const attn_cache *cache; /* NULL, or keys and values */
     attn_tensor_out o;       /* [batch, heads, q_len, value_size] */
     attn_options options;

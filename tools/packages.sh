@@ -9,6 +9,7 @@ have() {
     clang-format) command -v clang-format ;;
     debian-archive-keyring) test -e /usr/share/keyrings/debian-archive-keyring.gpg ;;
     debootstrap) command -v debootstrap ;;
+    doxygen) command -v doxygen ;;
     dpkg-dev) command -v dpkg-source ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
     gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc ;;
@@ -27,6 +28,7 @@ have() {
     llvm-19) command -v llvm-mca-19 ;;
     gnuplot-nox) command -v gnuplot ;;
     libbenchmark-dev) pkg-config --exists benchmark ;;
+    libbenchmark-tools) test -e /usr/share/benchmark/compare.py ;;
     libcjson-dev) pkg-config --exists libcjson ;;
     libcmocka-dev) pkg-config --exists cmocka ;;
     libdnnl-dev) test -e /usr/include/dnnl.hpp ;;

@@ -4,6 +4,7 @@
  *   attn-bench --benchmark_filter=gemm/avx512
  *   attn-bench --benchmark_filter=bert_512 --benchmark_format=json */
 #include "ceiling.h"
+#include "commit.h"
 #include "isas.h"
 #include "subject.h"
 #include <benchmark/benchmark.h>
@@ -133,6 +134,7 @@ void report_ceilings() {
 
 void describe_build() {
     benchmark::AddCustomContext("attn.version", attn_version());
+    benchmark::AddCustomContext("attn.commit", ATTN_COMMIT);
     benchmark::AddCustomContext("attn.isa", attn_isa_name(attn_isa_chosen()));
 #if defined(__clang__)
     benchmark::AddCustomContext("attn.compiler", __VERSION__);

@@ -1,10 +1,12 @@
-"""What tools/bench shows of its results: tables as text, pictures by gnuplot, the section of the README."""
+"""What tools/bench shows of its results: tables as text, pictures by gnuplot, README's first screen."""
 
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
+import textwrap
 
 MODELS = ["d2l", "tiny", "vit_b16", "bert_128", "bert_512", "bert_b8_128", "bertL_384", "gpt2_1024", "llama_pre_512",
           "long_8k", "dec_768_1k", "dec_4096_4k"]  # fmt: skip
@@ -318,6 +320,7 @@ Microseconds.
 - A sample is one call, or the mean of as many as take 5 µs. *first*: the first call after creation.
 - *best peer /*: the quickest peer's p50 over ours.
 - *noisy*: a ceiling moved by more than 3 % while the case ran, or another process had more than 3 % of the core.
+- *attention_cache*, and `dec` in the pictures: keys and values come from a cache, packed ahead where a library can.
 - *cold*: called in turn with others on data of their own, together twice the last-level cache or 1 GiB.
 - oneDNN has neither causality nor valid lengths and computes every score; PyTorch adds a mask to all of them. ONNX Runtime
   cannot be held to AVX2."""
@@ -338,16 +341,36 @@ def page(results, directory):
     return "\n\n".join(parts) + "\n"
 
 
+def comparison(results, isa):
+    """How the quickest peer's times compare with ours, in the models' attention and layers; "" without peers."""
+    cases = [case for operation in ("attention", "layer") for case in main_cases(results, isa, operation)]
+    ratios = [case["ratio"] for case in cases if case["ratio"]]
+    names = [label(peer) for peer in ("onednn", "openblas", "torch", "onnxruntime") if peer in results["about"][isa]]
+    if not ratios:
+        return ""
+    return " %.2f times as fast as the quickest of %s (%s, one core, %d shapes: geometric mean, of %.2f to %.2f)" % (
+        statistics.geometric_mean(ratios), " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])),
+        ISA_LABELS[isa], len(ratios), min(ratios), max(ratios),
+    )  # fmt: skip
+
+
+PICTURES = """\
+<img src="docs/heatmap.svg" alt="where a Transformer on libattn looks" width="42%">
+<img src="docs/performance/attention-{isa}.svg" alt="time of attention over the limit of the core" width="57%">
+
+Left: the attention of [a Transformer that reads dates](examples/dates). Right: the time of attention, libattn red, on {machine},
+commit {commit}, {date}; [all figures](docs/performance/README.md)."""
+
+
 def section(results):
+    """README's first screen."""
     isa = next(isa for isa in ISA_LABELS if isa in results["about"])
-    parts = ["![attention](docs/performance/attention-%s.svg)" % isa, origin(results)]
-    for operation in ("attention", "layer", "gemm"):
-        cases = main_cases(results, isa, operation)
-        if cases:
-            parts += ["%s, %s, microseconds:" % (operation.capitalize(), ISA_LABELS[isa]), table(cases)]
-        if any(case["operation"] == "attention_cache" for case in cases):
-            parts.append("The `dec` rows read keys and values from a cache, packed ahead where a library can.")
-    return "\n\n".join(parts)
+    sentence = (
+        "libattn computes multi-head attention on CPUs%s, and gives a request the same bits alone, in a batch, in chunks and token"
+        " by token, on every instruction set, with any number of threads." % comparison(results, isa)
+    )
+    pictures = PICTURES.format(isa=isa, **{key: results["about"][key] for key in ("machine", "commit", "date")})
+    return textwrap.fill(sentence, 128) + "\n\n" + pictures
 
 
 def publish(results, root):

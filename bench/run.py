@@ -282,7 +282,7 @@ def parse(words):
     parser.add_argument("--repetitions", type=int, help="slices of each subject; default 5, quick 2")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="to pin to; default: the last")
     parser.add_argument("--json", default=os.path.join(ROOT, "build/bench.json"), help="where the results go")
-    parser.add_argument("--publish", action="store_true", help="then write docs/performance/ and README's section")
+    parser.add_argument("--publish", action="store_true", help="then write docs/performance/ and README's first screen")
     parser.add_argument("--publish-only", action="store_true", help="write them from the results of an earlier run")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--node-modules", help=argparse.SUPPRESS)

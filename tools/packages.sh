@@ -47,6 +47,7 @@ have() {
     npm) command -v npm ;;
     pkg-config) command -v pkg-config ;;
     python3) test -x /usr/bin/python3 ;;
+    python3-scipy) test -e /usr/lib/python3/dist-packages/scipy/__init__.py ;;
     python3-torch) test -e /usr/lib/python3/dist-packages/torch/__init__.py ;;
     qemu-user) command -v qemu-aarch64 && command -v qemu-x86_64 ;;
     *) return 1 ;;
@@ -88,6 +89,11 @@ never_silent() {
     done
 }
 
+# say_size PACKAGE...: how much is to be downloaded for them and what they need, and how much disk that takes, in apt's words.
+say_size() {
+    apt-get install --assume-no --no-install-recommends "$@" 2>/dev/null | sed -n 's/^\(Need to get\|After this\)/   &/p' || true
+}
+
 installed_at=0
 
 # need PACKAGE...: installs those that are missing, or says in one line which they are and exits.
@@ -116,7 +122,8 @@ need() {
     export DEBIAN_FRONTEND=noninteractive
     local log
     log=$(mktemp)
-    if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } 2>&1 </dev/null | progress "$log"; then
+    if ! apt-get update 2>&1 </dev/null | progress "$log" || ! say_size "${missing[@]}" ||
+        ! apt-get install -y --no-install-recommends "${missing[@]}" 2>&1 </dev/null | progress "$log"; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         echo "$0: apt-get could not install ${missing[*]}" >&2

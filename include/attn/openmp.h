@@ -2,7 +2,7 @@
  * for it).
  *
  *     attn_parallel parallel = attn_parallel_openmp(4);
- *     options.parallel = &parallel;
+ *     args.parallel = &parallel;
  *
  * The attn_parallel holds no resource: it is a value, copied and dropped freely, and may be used by
  * several threads at once. Called from inside an OpenMP parallel region, the tasks run in the

@@ -3,7 +3,7 @@
  *
  *     pthreadpool_t pool = pthreadpool_create(4);
  *     attn_parallel parallel = attn_parallel_pthreadpool(pool);
- *     options.parallel = &parallel;
+ *     args.parallel = &parallel;
  *
  * The attn_parallel borrows the pool: destroy the pool after the last call that uses it. Calls from
  * several threads on one pool wait for each other inside pthreadpool. A call from inside a task of

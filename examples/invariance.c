@@ -127,7 +127,7 @@ static void compare(attn_isa isa, uint64_t *expected, size_t *count, size_t *oth
     void *memory = NULL;
     attn_layer *layer = make_layer(isa, &memory);
     for (size_t way = 0; way < WAYS; way++) {
-        printf("%-8s %-20s", attn_isa_name(isa), ways[way]);
+        printf("%-12s %-20s", attn_isa_name(isa), ways[way]);
         for (size_t threads = 1; threads <= MOST_THREADS; threads++) {
             const uint64_t hash = compute(layer, way, threads);
             *expected = *expected ? *expected : hash;
@@ -152,7 +152,7 @@ int main(int argc, char **argv) {
     uint64_t expected = argc > 1 ? strtoull(argv[1], NULL, 16) : 0;
     weights = numbers(1, 2 * WIDTH * (WIDTH + KV_WIDTH));
     tokens = numbers(2, BATCH * LENGTH * WIDTH);
-    printf("%-8s %-20s  %-16s  %-16s  %-16s\n", "", "", "1 thread", "2 threads", "3 threads");
+    printf("%-12s %-20s  %-16s  %-16s  %-16s\n", "", "", "1 thread", "2 threads", "3 threads");
     for (attn_isa isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
         if (attn_isa_supported(isa) && (!only || isa == only))
             compare(isa, &expected, &count, &others);

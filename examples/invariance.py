@@ -74,13 +74,13 @@ def main():
         hashes()
         return
     seen, count = set(), 0
-    print('%-8s %-20s  %-9s %-9s %s' % ('', '', '1 thread', '2 threads', '3 threads'))
+    print('%-12s %-20s  %-9s %-9s %s' % ('', '', '1 thread', '2 threads', '3 threads'))
     for capability in CAPABILITIES:
         child = subprocess.Popen([sys.executable, __file__, '--hashes'], stdout=subprocess.PIPE, text=True,
                                  env={**os.environ, 'ATEN_CPU_CAPABILITY': capability})
         for line in child.stdout:
             name, *found = line.rstrip('\n').split('\t')
-            print('%-8s %-20s  %-9s %-9s %s' % (capability, name, *found), flush=True)
+            print('%-12s %-20s  %-9s %-9s %s' % (capability, name, *found), flush=True)
             seen.update(found)
             count += len(found)
         if child.wait() != 0:

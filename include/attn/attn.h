@@ -76,20 +76,31 @@ extern "C" {
 
 typedef enum attn_status {
     ATTN_OK = 0,
-    ATTN_NULL_POINTER,    /* a pointer that must be given is NULL */
-    ATTN_BAD_SIZE,        /* a size that is 0, too large, or does not divide as it must */
-    ATTN_BAD_VALUE,       /* NaN, infinite, out of range, not one of the enumeration's values, or
-                             given without what uses it */
-    ATTN_BAD_STRIDE,      /* rows that would overlap where each must have its own place, or strides
-                             that were forgotten */
-    ATTN_OVERLAP,         /* an output overlaps an input */
-    ATTN_OVERFLOW,        /* a product of sizes does not fit in size_t */
-    ATTN_MISALIGNED,      /* memory that is not aligned to ATTN_ALIGNMENT */
-    ATTN_TOO_SMALL,       /* memory with fewer bytes than needed, a full cache, or a ring that
-                             has lost what is asked for */
-    ATTN_UNKNOWN_ISA,     /* no such ISA, or one that this library was built without */
-    ATTN_UNSUPPORTED_ISA, /* this processor or its operating system lacks that ISA */
-    ATTN_MISMATCH         /* two objects that do not belong together: other ISA, heads or sizes */
+    /* A pointer that must be given is NULL. */
+    ATTN_NULL_POINTER,
+    /* A size that is 0, too large, or does not divide as it must. */
+    ATTN_BAD_SIZE,
+    /* NaN, infinite, out of range, not one of the enumeration's values, or given without what uses
+     * it. */
+    ATTN_BAD_VALUE,
+    /* Rows that would overlap where each must have its own place, or strides that were
+     * forgotten. */
+    ATTN_BAD_STRIDE,
+    /* An output overlaps an input. */
+    ATTN_OVERLAP,
+    /* A product of sizes does not fit in size_t. */
+    ATTN_OVERFLOW,
+    /* Memory that is not aligned to ATTN_ALIGNMENT. */
+    ATTN_MISALIGNED,
+    /* Memory with fewer bytes than needed, a full cache, or a ring that has lost what is asked
+     * for. */
+    ATTN_TOO_SMALL,
+    /* No such ISA, or one that this library was built without. */
+    ATTN_UNKNOWN_ISA,
+    /* This processor or its operating system lacks that ISA. */
+    ATTN_UNSUPPORTED_ISA,
+    /* Two objects that do not belong together: other ISA, heads or sizes. */
+    ATTN_MISMATCH
 } attn_status;
 
 /* A static English sentence for `status`; never NULL, also for values that are no status. */

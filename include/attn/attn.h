@@ -19,9 +19,9 @@
  *   and values alone. Rows of other types are widened, which is exact, or rounded once. See
  *   docs/semantics.md.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
- *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives in
- *   the memory it was given and needs no destructor: when nothing uses it any more, free the
- *   memory.
+ *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives at
+ *   the beginning of the memory it was given and needs no destructor: when nothing uses it any
+ *   more, free the memory. attn/alloc.h does both, for those who want it.
  * - Objects are read-only after their creation, except attn_cache: any number of threads may share
  *   them. Each concurrent call needs its own workspace. Appending to a cache excludes every other
  *   use of that cache.
@@ -692,6 +692,82 @@ ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer
  * a final zero, at most `size` bytes, to `text`. Returns the length of the whole text without the
  * zero, as snprintf does; 0 for a NULL layer. */
 ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
+
+/* ---- Dense tensors and weights --------------------------------------------------------------- */
+
+/* [batch, heads, rows, size]: each head's rows one after the other. */
+static inline attn_tensor attn_tensor_dense(const void *data, attn_type type, size_t heads,
+                                            size_t rows, size_t size) {
+    attn_tensor tensor;
+    tensor.data = data;
+    tensor.type = type;
+    tensor.batch_stride = heads * rows * size;
+    tensor.head_stride = rows * size;
+    tensor.row_stride = size;
+    tensor.col_stride = 1;
+    return tensor;
+}
+
+/* [batch, rows, heads, size]: the heads side by side in each row, as a projection leaves them. */
+static inline attn_tensor attn_tensor_merged(const void *data, attn_type type, size_t heads,
+                                             size_t rows, size_t size) {
+    attn_tensor tensor = attn_tensor_dense(data, type, heads, rows, size);
+    tensor.head_stride = size;
+    tensor.row_stride = heads * size;
+    return tensor;
+}
+
+/* [batch, rows, width], a layer's rows, say. */
+static inline attn_tensor attn_rows_dense(const void *data, attn_type type, size_t rows,
+                                          size_t width) {
+    attn_tensor tensor = attn_tensor_dense(data, type, 1, rows, width);
+    tensor.head_stride = 0;
+    return tensor;
+}
+
+/* The same for outputs. */
+static inline attn_tensor_out attn_tensor_out_of(void *data, attn_tensor like) {
+    attn_tensor_out tensor;
+    tensor.data = data;
+    tensor.type = like.type;
+    tensor.batch_stride = like.batch_stride;
+    tensor.head_stride = like.head_stride;
+    tensor.row_stride = like.row_stride;
+    tensor.col_stride = like.col_stride;
+    return tensor;
+}
+static inline attn_tensor_out attn_tensor_out_dense(void *data, attn_type type, size_t heads,
+                                                    size_t rows, size_t size) {
+    return attn_tensor_out_of(data, attn_tensor_dense(data, type, heads, rows, size));
+}
+static inline attn_tensor_out attn_tensor_out_merged(void *data, attn_type type, size_t heads,
+                                                     size_t rows, size_t size) {
+    return attn_tensor_out_of(data, attn_tensor_merged(data, type, heads, rows, size));
+}
+static inline attn_tensor_out attn_rows_out_dense(void *data, attn_type type, size_t rows,
+                                                  size_t width) {
+    return attn_tensor_out_of(data, attn_rows_dense(data, type, rows, width));
+}
+
+/* A weight stored [in, out]; `bias` as in attn_linear. */
+static inline attn_linear attn_linear_dense(const void *weight, attn_type type, size_t out,
+                                            const float *bias) {
+    attn_linear linear;
+    linear.weight = weight;
+    linear.in_stride = out;
+    linear.out_stride = 1;
+    linear.bias = bias;
+    linear.type = type;
+    return linear;
+}
+
+/* A weight stored [out, in], as nn.Linear does. */
+static inline attn_linear attn_linear_transposed(const void *weight, attn_type type, size_t in,
+                                                 const float *bias) {
+    attn_linear linear = attn_linear_dense(weight, type, 1, bias); /* in_stride 1 */
+    linear.out_stride = in;
+    return linear;
+}
 
 #ifdef __cplusplus
 }

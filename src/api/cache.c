@@ -317,8 +317,10 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
         return attn_fail(ATTN_OVERFLOW, "capacity", error);
     fork->store.kind = ATTN_KV_FORK;
     fork->store.parent = &parent->store;
+    if (!take_parts(fork, config->batch, arena, object))
+        return attn_fail(ATTN_OVERFLOW, "capacity", error);
     fork->store.from = attn_arena_take(arena, config->batch, sizeof *fork->store.from);
-    return take_parts(fork, config->batch, arena, object) ? ATTN_OK : attn_fail(ATTN_OVERFLOW, "capacity", error);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "capacity", error) : ATTN_OK;
 }
 
 attn_status attn_cache_fork_size(const attn_cache_fork_config *config, size_t *bytes, attn_error *error) {

@@ -4,8 +4,10 @@
 # have PACKAGE: is what that Debian package brings there, however it came?
 have() {
     case $1 in
+    abigail-tools) command -v abidw && command -v abidiff ;;
     build-essential) command -v cc && command -v c++ ;;
     clang-16) command -v clang-16 ;;
+    cmake) command -v cmake ;;
     clang-format) command -v clang-format ;;
     debian-archive-keyring) test -e /usr/share/keyrings/debian-archive-keyring.gpg ;;
     debootstrap) command -v debootstrap ;;
@@ -15,6 +17,7 @@ have() {
     gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc ;;
     gcc-i686-linux-gnu) command -v i686-linux-gnu-gcc ;;
     gcc-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-gcc-posix ;;
+    g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     gcc-riscv64-linux-gnu) command -v riscv64-linux-gnu-gcc ;;
     gcc-s390x-linux-gnu) command -v s390x-linux-gnu-gcc ;;
     libc6-dev-i386-cross) test -e /usr/i686-linux-gnu/lib/libc.so.6 ;;

@@ -171,7 +171,7 @@ build_for() {
 declare -A platform_packages=(
     [static]=dpkg-dev
     [musl]="dpkg-dev musl-tools"
-    [windows]="dpkg-dev gcc-mingw-w64-x86-64-posix wine wine64"
+    [windows]="dpkg-dev gcc-mingw-w64-x86-64-posix g++-mingw-w64-x86-64-posix cmake wine wine64"
     [i386]="dpkg-dev gcc-i686-linux-gnu libc6-dev-i386-cross"
     [armhf]="dpkg-dev gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user"
     [riscv64]="dpkg-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user"
@@ -231,6 +231,8 @@ run_windows() {
     check "windows: exported symbols" dll_exports_match "$top/$cross"
     check "windows: hello with the DLL" hello_windows "$top/$cross" "$top/$cross/libattn.dll.a"
     check "windows: hello with libattn.a" hello_windows "$top/$cross" -DATTN_STATIC "$top/$cross/libattn.a"
+    check "windows: CMake, libattn.a" by_cmake_for_windows windows-static
+    check "windows: CMake, the DLL" by_cmake_for_windows windows-shared -DBUILD_SHARED_LIBS=ON
     unset WINEPREFIX WINEDEBUG
 }
 

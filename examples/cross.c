@@ -19,10 +19,10 @@ static void create_layer(void) {
     float *w = numbers(1, 4 * WIDTH * WIDTH);
     attn_layer_config config = {.query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH, .hidden = WIDTH};
     config.heads = HEADS, config.scale = 0.005f; /* else one key of these numbers has all weight */
-    config.w_q = (attn_linear){w, WIDTH, 1, NULL};
-    config.w_k = (attn_linear){w + WIDTH * WIDTH, WIDTH, 1, NULL};
-    config.w_v = (attn_linear){w + 2 * WIDTH * WIDTH, WIDTH, 1, NULL};
-    config.w_o = (attn_linear){w + 3 * WIDTH * WIDTH, WIDTH, 1, NULL};
+    config.w_q = attn_linear_dense(w, ATTN_F32, WIDTH, NULL);
+    config.w_k = attn_linear_dense(w + WIDTH * WIDTH, ATTN_F32, WIDTH, NULL);
+    config.w_v = attn_linear_dense(w + 2 * WIDTH * WIDTH, ATTN_F32, WIDTH, NULL);
+    config.w_o = attn_linear_dense(w + 3 * WIDTH * WIDTH, ATTN_F32, WIDTH, NULL);
     size_t bytes = 0;
     check(attn_layer_size(&config, &bytes, &error), &error);
     check(attn_layer_create(&config, layer_memory = allocate(bytes), bytes, &layer, &error), &error);

@@ -45,10 +45,10 @@ static attn_layer *make_layer(attn_isa isa, void **memory) {
     attn_layer_config config = {isa, .query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH, .hidden = WIDTH};
     config.heads = HEADS, config.kv_heads = KV_HEADS,
     config.scale = 0.01f; /* else one key of these numbers has all weight */
-    config.w_q = (attn_linear){weights, WIDTH, 1, NULL};
-    config.w_k = (attn_linear){weights + WIDTH * WIDTH, KV_WIDTH, 1, NULL};
-    config.w_v = (attn_linear){weights + WIDTH * (WIDTH + KV_WIDTH), KV_WIDTH, 1, NULL};
-    config.w_o = (attn_linear){weights + WIDTH * (WIDTH + 2 * KV_WIDTH), WIDTH, 1, NULL};
+    config.w_q = attn_linear_dense(weights, ATTN_F32, WIDTH, NULL);
+    config.w_k = attn_linear_dense(weights + WIDTH * WIDTH, ATTN_F32, KV_WIDTH, NULL);
+    config.w_v = attn_linear_dense(weights + WIDTH * (WIDTH + KV_WIDTH), ATTN_F32, KV_WIDTH, NULL);
+    config.w_o = attn_linear_dense(weights + WIDTH * (WIDTH + 2 * KV_WIDTH), ATTN_F32, WIDTH, NULL);
     attn_layer *layer = NULL;
     size_t bytes = 0;
     check(attn_layer_size(&config, &bytes, &error), &error);

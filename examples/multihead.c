@@ -35,10 +35,10 @@ static attn_layer *make_layer(void **memory) {
     float *out_weight = numbers(3, WIDTH * WIDTH), *out_bias = numbers(4, WIDTH);
     attn_layer_config config = {.query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH, .hidden = WIDTH};
     config.heads = HEADS;
-    config.w_q = (attn_linear){in_proj_weight, 1, WIDTH, in_proj_bias};
-    config.w_k = (attn_linear){in_proj_weight + WIDTH * WIDTH, 1, WIDTH, in_proj_bias + WIDTH};
-    config.w_v = (attn_linear){in_proj_weight + 2 * WIDTH * WIDTH, 1, WIDTH, in_proj_bias + 2 * WIDTH};
-    config.w_o = (attn_linear){out_weight, 1, WIDTH, out_bias};
+    config.w_q = attn_linear_transposed(in_proj_weight, ATTN_F32, WIDTH, in_proj_bias);
+    config.w_k = attn_linear_transposed(in_proj_weight + WIDTH * WIDTH, ATTN_F32, WIDTH, in_proj_bias + WIDTH);
+    config.w_v = attn_linear_transposed(in_proj_weight + 2 * WIDTH * WIDTH, ATTN_F32, WIDTH, in_proj_bias + 2 * WIDTH);
+    config.w_o = attn_linear_transposed(out_weight, ATTN_F32, WIDTH, out_bias);
     attn_layer *layer = NULL;
     size_t bytes = 0;
     check(attn_layer_size(&config, &bytes, &error), &error);

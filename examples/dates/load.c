@@ -94,7 +94,7 @@ static bool create_attention(struct model *model, const char *prefix, const char
         const float *weight = get(model, name, weights[i], hidden, hidden, error);
         if (!weight)
             return false;
-        *linears[i] = (attn_linear){.weight = weight, .in_stride = 1, .out_stride = hidden};
+        *linears[i] = attn_linear_transposed(weight, ATTN_F32, hidden, NULL);
     }
     if (!succeeded(attn_layer_size(&config, &bytes, &fault), name, &fault, error))
         return false;

@@ -173,9 +173,9 @@ INLINE void values_begin(const struct stretch *s, vec *acc, const int rows, cons
     }
 }
 
-/* Compile-time rows and registers of a value; in place, or in panels. */
-INLINE void values_run(const struct stretch *s, const int rows, const int width, const int in_place) {
-    const int registers = in_place ? width : COLS / VEC_LANES;
+/* Compile-time rows and registers of a value. */
+INLINE void values_run(const struct stretch *s, const int rows, const int width) {
+    const int registers = COLS / VEC_LANES;
     vec acc[16];
     values_begin(s, acc, rows, width);
     const float *b = s->b, *x[MOST_ROWS] = {s->x, rows > 1 ? s->x + s->x_stride : s->x};
@@ -204,27 +204,24 @@ typedef void values_function(const struct stretch *s);
 
 #define VALUES(rows, width)                                                                                            \
     static void ISA_FN(decode_values_##rows##_##width)(const struct stretch *s) {                                      \
-        values_run(s, rows, width, 0);                                                                                 \
-    }                                                                                                                  \
-    static void ISA_FN(decode_rows_##rows##_##width)(const struct stretch *s) {                                        \
-        values_run(s, rows, width, 1);                                                                                 \
+        values_run(s, rows, width);                                                                                    \
     }
-#define VALUES_ENTRY(rows, width) {ISA_FN(decode_values_##rows##_##width), ISA_FN(decode_rows_##rows##_##width)},
+#define VALUES_ENTRY(rows, width) ISA_FN(decode_values_##rows##_##width),
 EACH_WIDTH_1(VALUES, 1)
 EACH_WIDTH_2(VALUES, 2)
 #define ONE_MORE(rows, width) +1
 enum { WIDEST_1 = 0 EACH_WIDTH_1(ONE_MORE, 1), WIDEST_2 = 0 EACH_WIDTH_2(ONE_MORE, 2) };
-static values_function *const values[MOST_ROWS][WIDEST_1][2] = {{EACH_WIDTH_1(VALUES_ENTRY, 1)},
-                                                                {EACH_WIDTH_2(VALUES_ENTRY, 2)}};
+static values_function *const values[MOST_ROWS][WIDEST_1] = {{EACH_WIDTH_1(VALUES_ENTRY, 1)},
+                                                             {EACH_WIDTH_2(VALUES_ENTRY, 2)}};
 
 /* `total` registers of a value, in nearly equal parts that begin with a panel. */
-static void ISA_FN(decode_parts)(struct stretch s, bool two_rows, size_t total, const int in_place) {
+static void ISA_FN(decode_parts)(struct stretch s, bool two_rows, size_t total) {
     const size_t most = two_rows ? WIDEST_2 : WIDEST_1, unit = COLS / VEC_LANES, parts = (total + most - 1) / most;
     for (size_t done = 0, width; done < total; done += width) {
         width = ((total + parts - 1) / parts + unit - 1) / unit * unit;
         width = width < total - done ? width : total - done;
-        values[two_rows][width - 1][in_place](&s);
-        s.b += in_place ? width * VEC_LANES : width / unit * s.panel;
+        values[two_rows][width - 1](&s);
+        s.b += width / unit * s.panel;
         s.y += width * VEC_LANES;
     }
 }
@@ -232,7 +229,7 @@ static void ISA_FN(decode_parts)(struct stretch s, bool two_rows, size_t total, 
 static void ISA_FN(decode_values)(const struct attn_decode_args *args) {
     struct stretch s = stretch_of(args);
     s.b += args->first * s.step;
-    ISA_FN(decode_parts)(s, args->rows > 1, (args->size + VEC_LANES - 1) / VEC_LANES, 0);
+    ISA_FN(decode_parts)(s, args->rows > 1, (args->size + VEC_LANES - 1) / VEC_LANES);
 }
 
 /* The last columns of values in place, from `column` on, block by block. */
@@ -259,9 +256,10 @@ static void ISA_FN(decode_last_columns)(const struct attn_decode_args *args, siz
 static void ISA_FN(decode_values_in_place)(const struct attn_decode_args *args) {
     struct stretch s = stretch_of(args);
     size_t whole = args->size / VEC_LANES;
-    s.step = s.panel;
+    s.step = s.panel; /* rows in place are panels side by side */
+    s.panel = COLS;
     s.fetch = ROWS_AHEAD * s.step;
-    ISA_FN(decode_parts)(s, args->rows > 1, whole, 1);
+    ISA_FN(decode_parts)(s, args->rows > 1, whole);
     if (whole * VEC_LANES < args->size)
         ISA_FN(decode_last_columns)(args, whole * VEC_LANES);
 }

@@ -210,6 +210,10 @@ attn_status gemm_create(struct arguments *a, attn_error *error) {
     return attn_gemm_create(a->gemm_config, a->memory, a->bytes, a->new_gemm, error);
 }
 
+attn_status gemm_workspace(struct arguments *a, attn_error *error) {
+    return attn_gemm_workspace(a->gemm, a->gemm_run_args, a->bytes_out, error);
+}
+
 attn_status gemm_run(struct arguments *a, attn_error *error) {
     return attn_gemm_run(a->gemm, a->gemm_run_args, error);
 }
@@ -400,6 +404,8 @@ int set_up(void **state) {
     attn_rotary_config rotary = rotary_config(HEAD_SIZE), wide = rotary_config(HEAD_SIZE + 2);
     fill_arrays();
     assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));
+    gemm.w.type = ATTN_BF16;
+    assert_ok(attn_gemm_create(&gemm, arena.bf16_gemm_memory, BYTES, &arena.bf16_gemm, NULL));
     assert_ok(attn_layer_create(&config, arena.layer_memory, BYTES, &arena.layer, NULL));
     assert_ok(attn_rotary_create(&rotary, arena.rotary_memory, BYTES, &arena.rotary, NULL));
     assert_ok(attn_rotary_create(&wide, arena.wide_rotary_memory, BYTES, &arena.wide_rotary, NULL));

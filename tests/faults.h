@@ -17,6 +17,7 @@ attn_isa unsupported_isa(void);
 attn_isa missing_isa(void);
 
 #define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
+#define NO_TYPE       ((attn_type)(ATTN_F16 + 1))
 #define ABOVE_PTRDIFF ((size_t)PTRDIFF_MAX + 1)
 #define POWER(n)      ((size_t)1 << ((n) * sizeof(size_t) / 8)) /* 2^n, or as large for a size_t of 32 bits */
 
@@ -55,7 +56,7 @@ enum {
 struct arena {
     alignas(ATTN_ALIGNMENT) unsigned char memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char workspace[BYTES];
-    alignas(ATTN_ALIGNMENT) unsigned char gemm_memory[BYTES];
+    alignas(ATTN_ALIGNMENT) unsigned char gemm_memory[BYTES], bf16_gemm_memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char layer_memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char cache_memory[BYTES];
     alignas(ATTN_ALIGNMENT) unsigned char layer_cache_memory[BYTES];
@@ -73,6 +74,7 @@ struct arena {
     attn_tensor parts[PARTS];
     attn_tensor part_log_sum_exp[PARTS];
     attn_gemm *gemm, *new_gemm;
+    attn_gemm *bf16_gemm;
     attn_layer *layer, *new_layer;
     attn_cache *cache, *layer_cache, *ring; /* hold KV_LEN keys, the ring RING_LEN */
     attn_cache *paged;                      /* empty; of each sequence the first page is set */
@@ -151,10 +153,10 @@ int set_up(void **state);
 
 typedef attn_status function(struct arguments *a, attn_error *error);
 
-function gemm_size, gemm_create, gemm_run, masked_softmax, transpose_qkv, transpose_output, attention_workspace,
-    attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append, cache_truncate,
-    cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace, layer_forward,
-    layer_cache_config, layer_append_workspace, layer_append;
+function gemm_size, gemm_create, gemm_workspace, gemm_run, masked_softmax, transpose_qkv, transpose_output,
+    attention_workspace, attention, merge, rotary_size, rotary_create, cache_size, cache_create_, cache_append,
+    cache_truncate, cache_set_pages, cache_adopt, fork_size, fork_create, layer_size, layer_create_, layer_workspace,
+    layer_forward, layer_cache_config, layer_append_workspace, layer_append;
 
 /* ---- The check ---- */
 
@@ -212,13 +214,31 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         BAD_SIZE(call, name, member);                                                                                  \
     } while (0)
 
-/* A type, or a column stride, that rows of floats do not have. */
+/* A type, or a column stride, that rows of any floating-point type do not have. */
 #define BAD_ROWS(call, name, tensor)                                                                                   \
     do {                                                                                                               \
         BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_BOOL);                                            \
-        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)2);                                         \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = NO_TYPE);                                              \
         BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)-1);                                        \
         BAD(call, ATTN_BAD_STRIDE, name ".col_stride", a.tensor.col_stride = 2);                                       \
+    } while (0)
+
+/* The same, and the types that rows of F32 do not have. */
+#define BAD_F32_ROWS(call, name, tensor)                                                                               \
+    do {                                                                                                               \
+        BAD_ROWS(call, name, tensor);                                                                                  \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_BF16);                                            \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_F16);                                             \
+    } while (0)
+
+/* What weights, keys and values are not stored as. */
+#define BAD_STORED_TYPE(call, name, member)                                                                            \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = ATTN_F16);                                                          \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = ATTN_BOOL);                                                         \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = NO_TYPE);                                                           \
+        BAD(call, ATTN_BAD_VALUE, name, a.member = (attn_type)-1);                                                     \
+        GOOD(call, a.member = ATTN_BF16);                                                                              \
     } while (0)
 
 #define BAD_INTS(call, name, ints) BAD(call, ATTN_BAD_VALUE, name, a.ints.i64 = arena.lens; a.ints.i32 = arena.pages)

@@ -34,6 +34,70 @@ static void gemm_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.n = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = POWER(32));
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = POWER(31); a.gemm_config_value.n = POWER(30));
+    BAD_STORED_TYPE(call, "w.type", gemm_config_value.w.type);
+}
+
+/* What attn_gemm_workspace and attn_gemm_run check alike. */
+static void gemm_runs(function *call) {
+    BAD(call, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
+    BAD(call, ATTN_NULL_POINTER, "args", a.gemm_run_args = NULL);
+    BAD_SIZE(call, "m", gemm_args.m);
+    BAD(call, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.gemm_args.parallel = &a.parallel_value);
+    BAD(call, ATTN_BAD_VALUE, "x.type", a.gemm_args.x.type = ATTN_BOOL);
+    BAD(call, ATTN_BAD_VALUE, "x.type", a.gemm_args.x.type = NO_TYPE; a.gemm_args.m = 0);
+    BAD(call, ATTN_BAD_VALUE, "y.type", a.gemm_args.y.type = ATTN_BOOL);
+    BAD(call, ATTN_BAD_VALUE, "y.type", a.gemm_args.y.type = (attn_type)-1; a.gemm_args.m = 0);
+}
+
+/* Asks for the workspace of these arguments. */
+static void put_workspace(struct arguments *a) {
+    assert_ok(gemm_workspace(a, NULL));
+    a->gemm_args.workspace = a->workspace;
+    a->gemm_args.workspace_bytes = arena.bytes;
+}
+
+/* A product that converts: x before it, y after it. */
+static void put_types(struct arguments *a, attn_type x, attn_type y) {
+    a->gemm_args.x.type = x;
+    a->gemm_args.y.type = y;
+    put_workspace(a);
+}
+
+static void test_gemm_workspace(void **state) {
+    (void)state;
+    gemm_runs(gemm_workspace);
+    BAD(gemm_workspace, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
+    GOOD(gemm_workspace, a.gemm_args.x = (attn_tensor){.data = NULL}; a.gemm_args.y = (attn_tensor_out){.data = NULL});
+    assert_int_equal(0, arena.bytes); /* F32 throughout */
+    GOOD(gemm_workspace, a.gemm_args.y.type = ATTN_F16);
+    assert_true(arena.bytes > 0);
+    BAD(gemm_workspace, ATTN_OVERFLOW, "m", a.gemm_args.y.type = ATTN_F16; a.parallel_value.threads = SIZE_MAX;
+        a.gemm_args.parallel = &a.parallel_value);
+    BAD(gemm_run, ATTN_OVERFLOW, "m", a.gemm_args.y.type = ATTN_F16; a.parallel_value.threads = SIZE_MAX;
+        a.gemm_args.parallel = &a.parallel_value);
+
+    BAD(gemm_run, ATTN_NULL_POINTER, "workspace", a.gemm_args.x.type = ATTN_F16);
+    BAD(gemm_run, ATTN_NULL_POINTER, "workspace", a.gemm_args.y.type = ATTN_BF16);
+    BAD(gemm_run, ATTN_NULL_POINTER, "workspace", a.gemm = arena.bf16_gemm);
+    BAD(gemm_run, ATTN_MISALIGNED, "workspace", put_types(&a, ATTN_F16, ATTN_F32);
+        a.gemm_args.workspace = (char *)a.gemm_args.workspace + ATTN_ALIGNMENT / 2);
+    BAD(gemm_run, ATTN_TOO_SMALL, "bytes", put_types(&a, ATTN_F16, ATTN_F32); a.gemm_args.workspace_bytes--);
+    BAD(gemm_run, ATTN_TOO_SMALL, "bytes", put_types(&a, ATTN_F32, ATTN_BF16); a.gemm_args.workspace_bytes = 0);
+    BAD(gemm_run, ATTN_TOO_SMALL, "bytes", a.gemm = arena.bf16_gemm; put_types(&a, ATTN_F32, ATTN_F32);
+        a.gemm_args.workspace_bytes--);
+    /* A workspace for fewer threads, or for narrower rows, does not do. */
+    BAD(gemm_run, ATTN_TOO_SMALL, "bytes", put_types(&a, ATTN_F16, ATTN_F32); a.gemm_args.parallel = &a.parallel_value);
+    BAD(gemm_run, ATTN_TOO_SMALL, "bytes", put_types(&a, ATTN_F16, ATTN_F32); a.gemm_args.y.type = ATTN_F16);
+    GOOD(gemm_run, put_types(&a, ATTN_F16, ATTN_BF16));
+    GOOD(gemm_run, a.gemm = arena.bf16_gemm; put_types(&a, ATTN_BF16, ATTN_F16));
+    GOOD(gemm_run, put_types(&a, ATTN_F16, ATTN_BF16); a.gemm_args.m--);
+    GOOD(gemm_run, a.gemm_args.x.type = ATTN_F16; a.gemm_args.m = 0);
+    GOOD(gemm_run, a.gemm_args.workspace = (char *)a.workspace + 1); /* not looked at */
+    /* Elements of 2 bytes end earlier. */
+    GOOD(gemm_run, put_types(&a, ATTN_F16, ATTN_F32);
+         a.gemm_args.y.data = (char *)arena.q + GEMM_M * GEMM_K * sizeof(uint16_t));
+    BAD(gemm_run, ATTN_OVERLAP, "y", put_types(&a, ATTN_F16, ATTN_F32);
+        a.gemm_args.y.data = (char *)arena.q + (GEMM_M * GEMM_K - 2) * sizeof(uint16_t));
 }
 
 static void test_gemm(void **state) {
@@ -50,12 +114,13 @@ static void test_gemm(void **state) {
     BAD(gemm_create, ATTN_OVERFLOW, any_name, a.gemm_config_value.w.out_stride = SIZE_MAX / 4);
     BAD_MEMORY(gemm_create, gemm_size, "memory", memory);
     GOOD(gemm_create, a.gemm_config_value.w.bias = NULL);
+    /* Elements of half the bytes: the same strides reach half as far. */
+    BAD(gemm_create, ATTN_OVERFLOW, any_name, a.gemm_config_value.w.type = ATTN_BF16;
+        a.gemm_config_value.w.out_stride = SIZE_MAX / 2);
 
-    BAD(gemm_run, ATTN_NULL_POINTER, "gemm", a.gemm = NULL);
-    BAD(gemm_run, ATTN_NULL_POINTER, "args", a.gemm_run_args = NULL);
+    gemm_runs(gemm_run);
     BAD(gemm_run, ATTN_NULL_POINTER, "x.data", a.gemm_args.x.data = NULL);
     BAD(gemm_run, ATTN_NULL_POINTER, "y.data", a.gemm_args.y.data = NULL);
-    BAD_SIZE(gemm_run, "m", gemm_args.m);
     BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = GEMM_K - 1);
     BAD(gemm_run, ATTN_BAD_STRIDE, "x.row_stride", a.gemm_args.x.row_stride = 0);
     BAD(gemm_run, ATTN_BAD_STRIDE, "y.row_stride", a.gemm_args.y.row_stride = GEMM_N - 1);
@@ -66,8 +131,6 @@ static void test_gemm(void **state) {
     BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q);
     BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.y.data = arena.q + GEMM_M * GEMM_K - 1);
     BAD(gemm_run, ATTN_OVERLAP, "y", a.gemm_args.x.data = arena.o + GEMM_M * GEMM_N - 1);
-    BAD(gemm_run, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL;
-        a.gemm_args.parallel = &a.parallel_value);
     BAD_ROWS(gemm_run, "x", gemm_args.x);
     BAD_ROWS(gemm_run, "y", gemm_args.y);
     BAD(gemm_run, ATTN_BAD_STRIDE, "x.head_stride", a.gemm_args.x.head_stride = 1);
@@ -112,8 +175,8 @@ static void test_masked_softmax(void **state) {
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.x.batch_stride = 0);
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
         a.softmax.x.batch_stride = a.softmax.y.batch_stride = ROWS * (COLS + 1));
-    BAD_ROWS(masked_softmax, "x", softmax.x);
-    BAD_ROWS(masked_softmax, "y", softmax.y);
+    BAD_F32_ROWS(masked_softmax, "x", softmax.x);
+    BAD_F32_ROWS(masked_softmax, "y", softmax.y);
     BAD_INTS(masked_softmax, "valid.lens", softmax.valid.lens);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "x.head_stride", a.softmax.x.head_stride = 1);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "y.head_stride", a.softmax.y.head_stride = ROWS * COLS);
@@ -158,8 +221,8 @@ static void transposes(function *call, const char *row_name, size_t x_floats) {
 
 static void test_transposes(void **state) {
     (void)state;
-    BAD_ROWS(transpose_qkv, "x", transpose.x);
-    BAD_ROWS(transpose_output, "y", transpose.y);
+    BAD_F32_ROWS(transpose_qkv, "x", transpose.x);
+    BAD_F32_ROWS(transpose_output, "y", transpose.y);
     BAD(transpose_qkv, ATTN_BAD_VALUE, "y.type", a.transpose.y.type = ATTN_BOOL);
     BAD(transpose_output, ATTN_BAD_VALUE, "x.type", a.transpose.x.type = ATTN_BOOL);
     transposes(transpose_qkv, "x.row_stride", BATCH * Q_LEN * HIDDEN);
@@ -208,13 +271,18 @@ static void put_offset(attn_options *options, int64_t offset) {
             a.member.valid = (attn_valid_lens){.batch_stride = 1});                                                    \
         BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = ATTN_F32);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = (attn_type)-1);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = ATTN_BF16);                                \
         BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_BOOL);                                \
+        BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_F16);                                 \
         BAD(call, ATTN_BAD_VALUE, "options.mask_len", a.member.mask = (attn_tensor){0}; a.member.mask_len = 1);        \
         BAD(call, ATTN_BAD_VALUE, "options.bias_len", a.member.bias = (attn_tensor){0}; a.member.bias_len = 1);        \
         BAD(call, ATTN_BAD_VALUE, "options.mask_hides", a.member.mask = (attn_tensor){0}; a.member.mask_hides = 1);    \
         BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BOOL);                          \
+        BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BF16);                          \
         BAD(call, ATTN_BAD_VALUE, "options.scores.type", a.member.scores.type = ATTN_BOOL);                            \
+        BAD(call, ATTN_BAD_VALUE, "options.scores.type", a.member.scores.type = ATTN_F16);                             \
         BAD(call, ATTN_BAD_VALUE, "options.log_sum_exp.type", a.member.log_sum_exp.type = ATTN_BOOL);                  \
+        BAD(call, ATTN_BAD_VALUE, "options.log_sum_exp.type", a.member.log_sum_exp.type = ATTN_BF16);                  \
         BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1; a.member.scores.data = NULL);   \
         BAD(call, ATTN_BAD_VALUE, "options.scores_hidden", a.member.scores_hidden = 1;                                 \
             a.member.score_stage = ATTN_SCORE_MASKED);                                                                 \
@@ -370,6 +438,20 @@ static void attention_sizes(function *call) {
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.value_size = 0);
     BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = KV_LEN + 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = CAPACITY);
+    BAD(call, ATTN_BAD_VALUE, "q.type", a.attention.q.type = ATTN_BOOL; a.attention.batch = 0);
+    BAD(call, ATTN_BAD_VALUE, "o.type", a.attention.o.type = NO_TYPE; a.attention.q_len = 0);
+    BAD(call, ATTN_BAD_VALUE, "k.type", a.attention.k.type = a.attention.v.type = ATTN_BOOL);
+    /* Keys and values have one type, which decides the class. */
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.attention.k.type = ATTN_BF16);
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.attention.k.type = ATTN_F16);
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.attention.v.type = ATTN_BF16);
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.attention.k.type = ATTN_BF16; a.attention.v.type = ATTN_F16);
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.attention.v.type = ATTN_F16; a.attention.kv_len = 0);
+    GOOD(call, a.attention.q.type = a.attention.o.type = ATTN_F16);
+    GOOD(call, a.attention.k.type = a.attention.v.type = ATTN_F16);
+    GOOD(call, a.attention.k.type = a.attention.v.type = ATTN_BF16);
+    /* Beside a cache they are not looked at. */
+    GOOD(call, a.attention.cache = arena.cache; a.attention.k.type = ATTN_BOOL; a.attention.v.type = ATTN_BF16);
     GOOD(call, a.attention.cache = arena.cache; a.attention.kv_len = 0);
     GOOD(call, a.attention.cache = arena.cache; a.attention.isa = ATTN_ISA_BEST);
     GOOD(call, a.attention.kv_len = 0; a.attention.k = a.attention.v = (attn_tensor){0});
@@ -412,6 +494,12 @@ static void test_attention(void **state) {
          a.attention.o.batch_stride = 0);
     GOOD(attention, a.attention.kv_cu = packed(0, 1, 2, 2);
          a.attention.k.batch_stride = a.attention.v.batch_stride = SIZE_MAX);
+    /* Elements of 2 bytes end earlier. */
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.o.type = ATTN_F16;
+        a.attention.o.data = (char *)arena.q - (o_floats * sizeof(uint16_t) - 2));
+    BAD(attention, ATTN_OVERLAP, "o", a.attention.q.type = ATTN_BF16; a.attention.o.data = (char *)arena.q + 64);
+    GOOD(attention, a.attention.q.type = ATTN_BF16;
+         a.attention.o.data = (char *)arena.q + BATCH * HEADS * Q_LEN * HEAD_SIZE * sizeof(uint16_t));
     BAD_OPTION_DATA(attention, attention.options, o_floats);
     BAD_MEMORY(attention, attention_workspace, "workspace", workspace);
     BAD(attention, ATTN_BAD_STRIDE, "q", a.attention.q = (attn_tensor){arena.q, ATTN_F32, 0, 0, 0, 1});
@@ -477,7 +565,7 @@ static void test_merge(void **state) {
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.k);
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.q + rows - 1);
     BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
-    BAD_ROWS(merge, "merged", merge.merged);
+    BAD_F32_ROWS(merge, "merged", merge.merged);
     BAD(merge, ATTN_BAD_VALUE, "merged_log_sum_exp.type", a.merge.merged_log_sum_exp.type = ATTN_BOOL);
     BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.row_stride = 1);
     BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.col_stride = 1);
@@ -562,6 +650,11 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX / HEADS);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.out_size = PTRDIFF_MAX);
+    BAD_STORED_TYPE(call, "kv_type", layer_config_value.kv_type);
+    BAD_STORED_TYPE(call, "w_q.type", layer_config_value.w_q.type);
+    BAD_STORED_TYPE(call, "w_k.type", layer_config_value.w_k.type);
+    BAD_STORED_TYPE(call, "w_v.type", layer_config_value.w_v.type);
+    BAD_STORED_TYPE(call, "w_o.type", layer_config_value.w_o.type);
     GOOD(call, a.layer_config_value.head_size = HEAD_SIZE);
     GOOD(call, a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden = 0);
     GOOD(call, a.layer_config_value.value_size = HEAD_SIZE; a.layer_config_value.out_size = HIDDEN);
@@ -617,6 +710,13 @@ static void layer_sizes(function *call) {
     BAD(call, ATTN_MISMATCH, "cache", a.forward.cache = arena.cache; a.forward.kv_len = 0);
     BAD(call, ATTN_MISMATCH, "batch", a.forward.cache = arena.layer_cache; a.forward.batch = 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.forward.cache = arena.layer_cache; a.forward.kv_len = KV_LEN - 1);
+    BAD(call, ATTN_BAD_VALUE, "q.type", a.forward.q.type = ATTN_BOOL; a.forward.batch = 0);
+    BAD(call, ATTN_BAD_VALUE, "k.type", a.forward.k.type = NO_TYPE; a.forward.kv_len = 0);
+    BAD(call, ATTN_BAD_VALUE, "v.type", a.forward.v.type = ATTN_BOOL; a.forward.kv_len = 0);
+    BAD(call, ATTN_BAD_VALUE, "y.type", a.forward.y.type = ATTN_BOOL; a.forward.q_len = 0);
+    /* Rows may each have a type of their own. */
+    GOOD(call, a.forward.q.type = ATTN_BF16; a.forward.k.type = ATTN_F16; a.forward.y.type = ATTN_BF16);
+    GOOD(call, a.forward.cache = arena.layer_cache; a.forward.k.type = a.forward.v.type = ATTN_BOOL);
     GOOD(call, a.forward.cache = arena.layer_cache; a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
     GOOD(call, a.forward.kv_len = 0; a.forward.k = a.forward.v = (attn_tensor){0});
     GOOD(call, a.forward.batch = 0; a.forward.q.data = NULL; a.forward.y.data = NULL);
@@ -895,6 +995,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_isa_names, set_up),
         cmocka_unit_test_setup(test_gemm, set_up),
+        cmocka_unit_test_setup(test_gemm_workspace, set_up),
         cmocka_unit_test_setup(test_masked_softmax, set_up),
         cmocka_unit_test_setup(test_transposes, set_up),
         cmocka_unit_test_setup(test_attention, set_up),

@@ -62,6 +62,7 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "page_size", a.cache_config_value.page_size = PAGE);
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)3);
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)-1);
+    BAD_STORED_TYPE(call, "type", cache_config_value.type);
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, POWER(40), INT32_MAX));
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
         a.cache_config_value.head_size = POWER(30));

@@ -99,6 +99,9 @@ static void use(struct planned *p, uint32_t bit) {
         p->cache.config.capacity = p->problem.kv_len;
         p->problem.cache = &p->cache;
         break;
+    case ATTN_USE_TYPES:
+        p->problem.o.type = ATTN_F16;
+        break;
     default:
         test_fail("no option stands for bit %u", bit);
     }
@@ -168,6 +171,52 @@ static void test_uses(void **state) {
     for_each_table(check_uses);
 }
 
+/* Any tensor of another type than F32, and keys and values that are stored in one. A cache's keys and values are in its own
+ * type: tensors beside a cache count for nothing. */
+static void check_types(const struct attn_kernels *table) {
+    for (int which = 0; which < 5; which++)
+        for (int cached = 0; cached < 2; cached++) {
+            struct planned p;
+            begin(&p, table, &any_shape);
+            if (cached)
+                use(&p, ATTN_USE_CACHE);
+            attn_type *const types[] = {&p.problem.q.type, &p.problem.o.type, &p.problem.stored, &p.problem.k.type,
+                                        &p.problem.v.type};
+            *types[which] = ATTN_BF16;
+            test_case("type %d, cached %d", which, cached);
+            assert_int_equal(which < 3 || !cached, (attn_uses_of(&p.problem) & ATTN_USE_TYPES) != 0);
+        }
+}
+
+static void test_types(void **state) {
+    (void)state;
+    for_each_table(check_types);
+}
+
+/* The class follows from what keys and values are stored as, whatever the other types. */
+static void check_class(const struct attn_kernels *table) {
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
+    for (size_t i = 0; i < 27; i++) {
+        struct planned p;
+        begin(&p, table, &any_shape);
+        p.problem.q.type = types[i % 3];
+        p.problem.o.type = types[i / 3 % 3];
+        p.problem.stored = types[i / 9];
+        enum attn_class expected = types[i / 9] == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+        assert_true(attn_plan_make(&p.problem));
+        test_case("%s: q of type %d, o of type %d, stored as %d", attn_isa_name(table->isa), (int)p.problem.q.type,
+                  (int)p.problem.o.type, (int)p.problem.stored);
+        assert_int_equal(expected, p.problem.plan.arithmetic);
+        assert_ptr_equal(attn_gemm_for(table, expected), p.problem.plan.gemm);
+        assert_int_equal(expected, p.problem.plan.gemm->arithmetic);
+    }
+}
+
+static void test_class(void **state) {
+    (void)state;
+    for_each_table(check_class);
+}
+
 /* An option without a bit would be ignored by the paths that were not written for it. So every field of attn_options is
  * either one that `use` sets or one that only says more about another; bytes of no field are padding, less than the
  * largest alignment. */
@@ -220,6 +269,7 @@ static const struct path_row {
     {"32 keys, a cache", {2, 4, 1, 0, 4, 32, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
     {"32 keys, many rows", {1, 8, 1, 0, 1000, 32, 64, 4}, 0, ATTN_PATH_SMALL, 1, 4},
     {"no key", {2, 4, 1, 0, 4, 0, 64, 4}, 0, ATTN_PATH_SMALL, 1, 1},
+    {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
     /* Tensors. */
     {"3 tiles", {1, 4, 1, 3, 0, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
     {"3 tiles and a row", {1, 4, 1, 3, 1, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
@@ -227,6 +277,9 @@ static const struct path_row {
     {"4 tiles, of 2 query heads", {1, 4, 2, 2, 0, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
     {"one tile, rotary", {1, 4, 1, 1, 0, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_STREAMED, 1, 1},
     {"one tile and a row, rotary", {1, 4, 1, 1, 1, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"one tile, types", {1, 4, 1, 1, 0, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
+    {"one tile and a row, types", {1, 4, 1, 1, 1, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"fewer heads than threads, types", {1, 2, 1, 0, 200, 400, 64, 3}, ATTN_USE_TYPES, ATTN_PATH_PACK_ALL, 1, 3},
     /* Threads: 4 heads for each; an even share; neither. */
     {"4 heads for each of 3 threads", {1, 13, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 3},
     {"as many heads as threads", {1, 3, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 3},
@@ -246,6 +299,7 @@ static const struct path_row {
     /* Caches. */
     {"a cache", {1, 4, 1, 0, 1, 1000, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
     {"a cache, many rows", {1, 4, 1, 9, 0, 1000, 64, 1}, ATTN_USE_CACHE | ATTN_USE_ROTARY, ATTN_PATH_CACHED, 1, 1},
+    {"a cache, types", {1, 4, 1, 0, 1, 1000, 64, 1}, ATTN_USE_CACHE | ATTN_USE_TYPES, ATTN_PATH_CACHED, 1, 1},
     {"a long cache", {1, 1, 1, 0, 1, 20000, 64, 3}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 5, 3},
 };
 
@@ -286,7 +340,7 @@ static void test_ring(void **state) {
     for_each_table(check_ring);
 }
 
-/* Rows of values that follow each other, fill registers, and are short enough. */
+/* Rows of values that follow each other, fill registers, and are short enough; not with types, for they must be converted. */
 static void check_values_in_place(const struct attn_kernels *table) {
     struct planned p;
     size_t most = attn_tuning_for(table->isa)->in_place_value_size;
@@ -294,6 +348,10 @@ static void check_values_in_place(const struct attn_kernels *table) {
     p.problem.v.row_stride = p.problem.value_size;
     assert_true(attn_plan_make(&p.problem));
     assert_int_equal(most >= 128, p.problem.plan.values_in_place);
+    p.problem.q.type = ATTN_BF16;
+    assert_true(attn_plan_make(&p.problem));
+    assert_false(p.problem.plan.values_in_place);
+    p.problem.q.type = ATTN_F32;
     p.problem.v.row_stride++;
     assert_true(attn_plan_make(&p.problem));
     assert_false(p.problem.plan.values_in_place);
@@ -414,6 +472,8 @@ int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_uses),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_class),
         cmocka_unit_test(test_every_option_is_known),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_ring),

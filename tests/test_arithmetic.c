@@ -1,8 +1,10 @@
 /* The arithmetic that every bit rests on: attn_fmaf and its emulation against cases worked out by hand, against the
- * machine's instruction where it has one, and against hashes of that instruction's results where it has none. */
+ * machine's instruction where it has one, and against hashes of that instruction's results where it has none. What flushes
+ * denormal numbers against doubles, and against x86 under FTZ and DAZ. */
 #include "support.h"
 
 #include "arithmetic.h"
+#include "bf16_model.h"
 #include <inttypes.h>
 #include <math.h>
 
@@ -321,6 +323,129 @@ static void tells_whether_denormals_are_kept(void **state) {
 #endif
 }
 
+/* ---- Denormal numbers as 0 ---- */
+
+static float flushed(float a, float b, float c) {
+    return attn_fmaf_flushed(a, b, c);
+}
+
+static float modelled(float a, float b, float c) {
+    return model_fma(a, b, c);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("fma"), noinline)) static float fused_under_flush(float a, float b, float c) {
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    volatile float x = a, y = b, z = c;
+    volatile float result = __builtin_fmaf(x, y, z);
+    __builtin_ia32_ldmxcsr(before);
+    return result;
+}
+
+__attribute__((noinline)) static float multiplied_under_flush(float a, float b) {
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    volatile float x = a, y = b;
+    volatile float result = x * y;
+    __builtin_ia32_ldmxcsr(before);
+    return result;
+}
+
+static fma_function *flushing_instruction(void) {
+    return __builtin_cpu_supports("fma") ? fused_under_flush : NULL;
+}
+#else
+static float multiplied_under_flush(float a, float b) {
+    return model_mul(a, b);
+}
+
+static fma_function *flushing_instruction(void) {
+    return NULL;
+}
+#endif
+
+static void check_flushed(float a, float b, float c, float expected) {
+    float y = flushed(a, b, c), z = modelled(a, b, c);
+    test_case("flushed fma(%a, %a, %a)", (double)a, (double)b, (double)c);
+    assert_same_bits(&expected, &y, 1);
+    assert_same_bits(&expected, &z, 1);
+    if (flushing_instruction()) {
+        float machine = flushing_instruction()(a, b, c);
+        assert_same_bits(&expected, &machine, 1);
+    }
+}
+
+/* What is tiny is tiny after rounding to 24 bits: half a unit in the last place of 2^-127 is 2^-151. */
+static void flushes_as_worked_out_by_hand(void **state) {
+    (void)state;
+    const float denormal = 0x1.fffffcp-127f;
+    check_flushed(-0x1p-75f, 0x1.8p-76f, 0x1p-126f, 0.0f);    /* less 0.75 * 2^-150 */
+    check_flushed(-0x1p-75f, 0x1p-76f, 0x1p-126f, 0x1p-126f); /* less half a unit: to the even one */
+    check_flushed(-0x1p-76f, 0x1p-76f, 0x1p-126f, 0x1p-126f); /* less 0.25 * 2^-150 */
+    check_flushed(0x1p-75f, 0x1.8p-76f, -0x1p-126f, -0.0f);
+    check_flushed(0x1p-76f, 0x1p-76f, -0x1p-126f, -0x1p-126f);
+    check_flushed(-0x1p-75f, 0x1.000002p-76f, 0x1p-126f, 0.0f);      /* less a little more than half a unit */
+    check_flushed(-0x1p-75f, 0x1.fffffep-77f, 0x1p-126f, 0x1p-126f); /* less a little less than half a unit */
+    check_flushed(0x1.fffffep-64f, 0x1p-63f, 0.0f, 0.0f);            /* 2^-126 less a unit of 2^-150 */
+    check_flushed(0x1.000002p-63f, 0x1.fffffep-64f, 0.0f, 0x1p-126f);
+    check_flushed(0x1.000002p-63f, 0x1.fffffcp-64f, 0.0f, 0x1p-126f); /* less 2^-172: rounded up */
+    check_flushed(denormal, 1.0f, 0.0f, 0.0f);
+    check_flushed(-denormal, 1.0f, -0.0f, -0.0f);
+    check_flushed(1.0f, denormal, 0x1p-126f, 0x1p-126f);
+    check_flushed(0x1p127f, denormal, 0.0f, 0.0f);
+    check_flushed(1.0f, 0x1p-126f, denormal, 0x1p-126f);
+    check_flushed(1.0f, 0x1p-126f, -denormal, 0x1p-126f);
+    check_flushed(1.0f, 0x1.8p-126f, -0x1p-126f, 0.0f);
+    check_flushed(1.0f, 0x1p-126f, -0x1.8p-126f, -0.0f);
+    check_flushed(denormal, INFINITY, 1.0f, NAN);
+    check_flushed(1.0f, INFINITY, denormal, INFINITY);
+    check_flushed(NAN, 1.0f, denormal, NAN);
+}
+
+static void compare_flushed(const struct kind *kind, size_t count) {
+    struct test_random random = test_random(kind->name);
+    for (size_t i = 0; i < count; i++) {
+        float x[3];
+        kind->next(&random, x);
+        float expected = modelled(x[0], x[1], x[2]), product = model_mul(x[0], x[1]);
+        bool same = bits_of(expected) == bits_of(flushed(x[0], x[1], x[2]));
+        if (flushing_instruction())
+            same = same && bits_of(expected) == bits_of(flushing_instruction()(x[0], x[1], x[2])) &&
+                   bits_of(product) == bits_of(multiplied_under_flush(x[0], x[1]));
+        if (!same || bits_of(product) != bits_of(attn_mul_flushed(x[0], x[1])))
+            test_fail("%s: flushed fma(%a, %a, %a) is %a, in doubles %a; the product %a, in doubles %a", kind->name,
+                      (double)x[0], (double)x[1], (double)x[2], (double)flushed(x[0], x[1], x[2]), (double)expected,
+                      (double)attn_mul_flushed(x[0], x[1]), (double)product);
+    }
+}
+
+/* A sum of 2^-126 or a little more and a product of a few units of 2^-152. */
+static void near_the_edge(struct test_random *random, float x[3]) {
+    x[0] = number(random, -76, -74);
+    x[1] = number(random, -77, -74);
+    x[2] = float_of((any_bits(random) & UINT32_C(0x80000003)) | UINT32_C(0x00800000));
+}
+
+/* A product of 2^-126 less or more a few units. */
+static void product_near_the_edge(struct test_random *random, float x[3]) {
+    int exponent = (int)random_below(random, 100) - 99;
+    x[0] = number(random, exponent, exponent);
+    x[1] = (float)((random_below(random, 2) ? 0x1p-126 : -0x1p-126) / (double)x[0]);
+    x[1] = float_of(bits_of(x[1]) + (uint32_t)random_below(random, 3) - 1);
+    x[2] = random_below(random, 2) ? 0.0f : -0.0f;
+}
+
+static void flushes_as_doubles_and_the_instruction_do(void **state) {
+    (void)state;
+    static const struct kind edges[] = {{"near the edge", near_the_edge, 0},
+                                        {"product near the edge", product_near_the_edge, 0}};
+    for (size_t i = 0; i < KINDS; i++)
+        compare_flushed(&kinds[i], test_quick() ? 20000 : 500000);
+    for (size_t i = 0; i < sizeof edges / sizeof *edges; i++)
+        compare_flushed(&edges[i], test_quick() ? 20000 : 1000000);
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -329,6 +454,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(results_have_the_hash_of_the_instructions),
         cmocka_unit_test(emulation_has_the_bits_of_the_instruction),
         cmocka_unit_test(what_is_chosen_has_the_bits_of_the_emulation),
+        cmocka_unit_test(flushes_as_worked_out_by_hand),
+        cmocka_unit_test(flushes_as_doubles_and_the_instruction_do),
         cmocka_unit_test(tells_whether_denormals_are_kept),
     };
     return test_run(tests);

@@ -272,8 +272,11 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
     size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK), depth = share(all, PAIR_BLOCK);
     bool last = (product.before + args->k) % 2;
-    if (args->k == 0)
+    if (args->k == 0) {
+        if (args->start == ATTN_START_C)
+            return; /* denormal numbers too stay as they are */
         product.before = all = last = 0;
+    }
     flush_state state = flush_begin();
     for (size_t i = 0; i < args->m; i += rows) {
         size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
@@ -299,6 +302,18 @@ static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0,
             memcpy((char *)unit_at(&args->packed, args->row + p, args->column + j) +
                        (args->row + p) % 2 * sizeof(uint16_t),
                    (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof(uint16_t));
+}
+
+/* Copies of the last column fill up its panel, if that begins here: what was there, infinities perhaps, is multiplied too. */
+static void ISA_FN(pairs_pack_beyond)(const struct attn_pack_args *args) {
+    size_t end = args->column + args->n, within = end % args->packed.cols;
+    if (args->n == 0 || within == 0 || end - within < args->column)
+        return;
+    struct attn_pack_args last = *args;
+    last.b = (const char *)args->b + (args->n - 1) * args->n_stride;
+    last.n_stride = 0;
+    last.column = end;
+    ISA_FN(pairs_pack_any)(&last, 0, args->k, 0, args->packed.cols - within);
 }
 
 /* Columns whose elements follow each other: pairs that are already there, as floats of a transposition are. The first
@@ -345,6 +360,7 @@ static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
     } else {
         ISA_FN(pairs_pack_any)(args, 0, k, 0, n);
     }
+    ISA_FN(pairs_pack_beyond)(args);
 }
 
 /* Both elements of the units of a register; that of a row outside the range, and lanes outside the mask, count as 0. */

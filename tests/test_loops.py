@@ -185,6 +185,12 @@ class Check(unittest.TestCase):
             self.assertEqual(problems("avx2", self.listing(name=name)), [])
             self.assertEqual(len(problems("avx2", self.listing(inside(TILE, "vmovups %ymm3,(%rsp)"), name))), 1)
 
+    def test_isa_of_pairs_alone(self):
+        pair = [line.replace("vfmadd231ps", "vdpbf16ps") for line in TILE]
+        self.assertEqual(problems("avx512_bf16", x86(body_gemm_pairs={"avx512_bf16_pairs_1_2": pair})), [])
+        spilt = inside(pair, "vmovups %ymm3,(%rsp)")
+        self.assertEqual(len(problems("avx512_bf16", x86(body_gemm_pairs={"avx512_bf16_pairs_1_2": spilt}))), 1)
+
     def test_limits(self):
         limit = next(limit for limit in loops.LIMITS if limit[:2] == ("avx2", "online_softmax"))
         for compiler, allowed in (("gcc", limit.gcc), ("clang", limit.clang)):

@@ -17,11 +17,14 @@ enum { ROWS = 14, COLS = 32 };
 
 #define PAIRS_PACK attn_avx512_gemm_f32.pack
 
+/* The mask comes from memory each time: with it gcc would want a 33rd register. */
 INLINE vec pair_upper(vec unit) {
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(unit), _mm512_set1_epi32((int)0xffff0000)));
+    static const int32_t mask = -0x10000;
+    __asm__("vpandd %1%{1to16%}, %0, %0" : "+v"(unit) : "m"(mask));
+    return unit;
 }
 INLINE vec pair_upper_few(vec unit) {
-    return pair_upper(unit);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(unit), _mm512_set1_epi32((int)0xffff0000)));
 }
 INLINE vec pair_lower(vec unit) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(unit), 16));

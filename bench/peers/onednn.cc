@@ -40,15 +40,19 @@ machine &cpu() {
     return once;
 }
 
-memory::desc dense(const memory::dims &dims) {
+memory::data_type data_type_of(attn_type type) {
+    return type == ATTN_F32 ? memory::data_type::f32 : memory::data_type::bf16;
+}
+
+memory::desc dense(const memory::dims &dims, attn_type type) {
     memory::dims strides(dims.size(), 1);
     for (std::size_t i = dims.size() - 1; i > 0; i--)
         strides[i - 1] = strides[i] * dims[i];
-    return {dims, memory::data_type::f32, strides};
+    return {dims, data_type_of(type), strides};
 }
 
-memory at(const memory::desc &desc, const float *data) {
-    return {desc, cpu().engine, const_cast<float *>(data)};
+memory at(const memory::desc &desc, const void *data) {
+    return {desc, cpu().engine, const_cast<void *>(data)};
 }
 
 /* A primitive with its arguments. Executed through the C interface: the C++ one builds a map for every call. */
@@ -96,6 +100,10 @@ memory::dims dims_of(const memory::desc &desc) {
     return desc.get_dims();
 }
 
+memory::data_type type_of(const memory::desc &desc) {
+    return desc.get_data_type();
+}
+
 /* A scale known ahead. Version 3 has other scales only as arguments of each call. */
 dnnl::primitive_attr scaled_by(float scale) {
     dnnl::post_ops after;
@@ -120,6 +128,10 @@ memory::dims dims_of(const memory::desc &desc) {
     return desc.dims();
 }
 
+memory::data_type type_of(const memory::desc &desc) {
+    return desc.data_type();
+}
+
 dnnl::primitive_attr scaled_by(float scale) {
     dnnl::primitive_attr attr;
     attr.set_output_scales(0, {scale});
@@ -141,7 +153,7 @@ dnnl::softmax_forward::primitive_desc softmax_of(const memory::desc &x, const me
 /* c = scale * a b, with b as it is or, where `ahead`, in the layout that oneDNN likes best. */
 step product(const memory &a, const memory &b, const memory &c, float scale, bool ahead) {
     const memory::desc b_desc = b.get_desc();
-    const memory::desc any(dims_of(b_desc), memory::data_type::f32, memory::format_tag::any);
+    const memory::desc any(dims_of(b_desc), type_of(b_desc), memory::format_tag::any);
     const dnnl::primitive_attr attr = scale == 1 ? dnnl::primitive_attr() : scaled_by(scale);
     const auto desc = matmul_of(a.get_desc(), ahead ? any : b_desc, c.get_desc(), attr);
     return {dnnl::matmul(desc),
@@ -156,40 +168,51 @@ step softmax(const memory &x, const memory &y) {
 
 class gemm {
   public:
-    explicit gemm(const gemm_shape &shape) : in(shape) {
+    gemm(const gemm_shape &shape, attn_type type)
+        : in(shape), x(in.x, shape.m * shape.k, type), weight(in.weight, shape.k * shape.n, type),
+          y(shape.m * shape.n, type) {
         const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
-        steps.push_back(product(at(dense({m, k}), in.x.data()), at(dense({k, n}), in.weight.data()),
-                                at(dense({m, n}), in.y.data()), 1, true));
+        steps.push_back(product(at(dense({m, k}, type), x.data()), at(dense({k, n}, type), weight.data()),
+                                at(dense({m, n}, type), y.data()), 1, true));
+        in = gemm_data(gemm_shape{});
     }
 
     attn_status operator()(attn_error *) { return execute(steps); }
 
   private:
     gemm_data in;
+    typed_buffer x, weight, y;
     std::vector<step> steps;
 };
 
+/* In BF16 the scores are BF16 too. */
 class attention {
   public:
-    attention(const attention_shape &shape, bool ahead)
-        : in(shape), scores(shape.batch * shape.heads * shape.q_len * shape.kv_len) {
-        const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
-        const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
-        const memory::desc keys({heads, size, kv_len}, memory::data_type::f32, {kv_len * size, 1, size});
-        const memory q = at(dense({heads, q_len, size}), in.q.data());
-        const memory k = at(keys, in.k.data());
-        const memory v = at(dense({heads, kv_len, size}), in.v.data());
-        const memory s = at(dense({heads, q_len, kv_len}), scores.data());
-        const memory o = at(dense({heads, q_len, size}), in.o.data());
-        const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_size)));
-        steps = {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
-    }
+    attention(const attention_shape &shape, bool ahead, attn_type type)
+        : attention(attention_data(shape), shape, ahead, type) {}
 
     attn_status operator()(attn_error *) { return execute(steps); }
 
   private:
-    attention_data in;
-    buffer<float> scores;
+    attention(const attention_data &in, const attention_shape &shape, bool ahead, attn_type type)
+        : query(in.q, shape.batch * shape.heads * in.q_head, type),
+          key(in.k, shape.batch * shape.heads * in.kv_head, type),
+          value(in.v, shape.batch * shape.heads * in.kv_head, type),
+          output(shape.batch * shape.heads * in.q_head, type),
+          scores(shape.batch * shape.heads * shape.q_len * shape.kv_len, type) {
+        const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
+        const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
+        const memory::desc keys({heads, size, kv_len}, data_type_of(type), {kv_len * size, 1, size});
+        const memory q = at(dense({heads, q_len, size}, type), query.data());
+        const memory k = at(keys, key.data());
+        const memory v = at(dense({heads, kv_len, size}, type), value.data());
+        const memory s = at(dense({heads, q_len, kv_len}, type), scores.data());
+        const memory o = at(dense({heads, q_len, size}, type), output.data());
+        const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_size)));
+        steps = {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
+    }
+
+    typed_buffer query, key, value, output, scores;
     std::vector<step> steps;
 };
 
@@ -197,7 +220,7 @@ class whole_softmax {
   public:
     explicit whole_softmax(const softmax_shape &shape)
         : x(random_normal(shape.rows * shape.cols, 1)), y(shape.rows * shape.cols) {
-        const memory::desc desc = dense({dim(shape.rows), dim(shape.cols)});
+        const memory::desc desc = dense({dim(shape.rows), dim(shape.cols)}, ATTN_F32);
         steps.push_back(softmax(at(desc, x.data()), at(desc, y.data())));
     }
 
@@ -212,15 +235,21 @@ class whole_softmax {
 
 void add_onednn(catalogue &to) {
     const attn_isa isa = attn_isa_chosen();
-    for (const gemm_shape &shape : gemm_shapes)
-        to.push_back(
-            {"gemm", "onednn", shape.name, isa, [&shape] { return make_subject<gemm>(least_work(shape), shape); }});
-    for (const attention_shape &shape : attention_shapes) {
-        to.push_back({"attention", "onednn", shape.name, isa,
-                      [&shape] { return make_subject<attention>(least_work(shape), shape, false); }});
-        if (shape.over_cache)
-            to.push_back({"attention_cache", "onednn", shape.name, isa,
-                          [&shape] { return make_subject<attention>(least_work(shape), shape, true); }});
+    for (const attn_type type : {ATTN_F32, ATTN_BF16}) {
+        for (const gemm_shape &shape : gemm_shapes)
+            to.push_back(
+                {"gemm", "onednn", shape.name, isa,
+                 [&shape, type] { return make_subject<gemm>(with_type(least_work(shape), type), shape, type); }, false,
+                 type_suffix(type)});
+        for (const attention_shape &shape : attention_shapes)
+            for (const bool ahead : {false, true})
+                if (!ahead || shape.over_cache)
+                    to.push_back({ahead ? "attention_cache" : "attention", "onednn", shape.name, isa,
+                                  [&shape, ahead, type] {
+                                      return make_subject<attention>(with_type(least_work(shape), type), shape, ahead,
+                                                                     type);
+                                  },
+                                  false, type_suffix(type)});
     }
     for (const softmax_shape &shape : softmax_shapes)
         to.push_back({"softmax", "onednn", shape.name, isa,

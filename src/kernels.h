@@ -113,6 +113,7 @@ struct attn_gemm_args {
     size_t row, column;
     enum attn_start start;
     const float *factors; /* as the start needs */
+    attn_type c_type;     /* F32, or the kernel's `c`; the start is then ZERO or BIAS, and results are rounded once */
     void *c;
     size_t c_stride; /* at least a row */
 };
@@ -121,7 +122,8 @@ struct attn_gemm_args {
 struct attn_gemm_kernel {
     const char *name;
     enum attn_class arithmetic;
-    attn_type a, c;       /* of the elements of A, after pack_a, and of C */
+    attn_type a;          /* of the elements of A, after pack_a */
+    attn_type c;          /* what C may have instead of F32 */
     struct attn_format b; /* of B once it is packed; its source has the same type */
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     void (*pack)(const struct attn_pack_args *args);

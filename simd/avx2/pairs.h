@@ -39,6 +39,8 @@ INLINE vec pair_interleave(const void *even, const void *odd) {
     return _mm256_castsi256_ps(_mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
 }
 
+#define TAILS 0
+
 #include "body/pairs_fma.h"
 
 #endif

@@ -41,6 +41,8 @@ INLINE vec pair_interleave(const void *even, const void *odd) {
     return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
+#define TAILS 1
+
 #include "body/pairs_fma.h"
 
 #endif

@@ -24,7 +24,13 @@ extern const struct attn_gemm_kernel attn_avx512_gemm_f32;
 #define PAIR_A      uint16_t
 #define PAIR_A_TYPE ATTN_BF16
 
-enum { PAIR_STEPS = 1 };
+enum { PAIR_STEPS = 1, NARROWS = 1 };
+
+#define TAILS 1
+
+INLINE void pair_store_narrow(vec_tail tail, uint16_t *c, vec x) {
+    _mm256_mask_storeu_epi16(c, tail, (__m256i)_mm512_cvtneps_pbh(x));
+}
 
 /* part: 0 the whole pair, 1 its second half only, 2 its first half only. */
 INLINE vec pair_b(vec unit, const int s, const int part) {

@@ -16,7 +16,7 @@
 #include "tile.h"
 
 /* Elements of columns in place that do not fill a transposition, in a panel. */
-enum { PANEL_DEPTH = 32 };
+enum { PANEL_DEPTH = 24 };
 
 /* Rows of A that lie a multiple of so many floats apart compete for the lines of one cache set. */
 enum { ALIAS = 4096 / sizeof(float) };

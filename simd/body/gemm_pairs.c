@@ -10,6 +10,8 @@
  *     pair_b, pair_a                             operands of multiply-add number s
  *     pair_b_few                                 pair_b of a whole pair where registers are left
  *     pair_multiply_add
+ *     TAILS                                      1 where loads and stores of the first lanes are as fast as whole ones
+ *     NARROWS, pair_store_narrow                 whether C may be BF16
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0 */
 #include <stdbool.h>
 #include <stdint.h>
@@ -61,24 +63,43 @@ struct tile {
     const float *b;   /* the first unit */
     struct layout layout;
     const float *bias, *scale; /* each may be NULL; scale: chains start from c */
-    float *c;
-    size_t c_stride;
-    size_t fetch; /* units ahead */
+    void *c;                   /* floats; BF16 where narrow */
+    size_t c_stride;           /* elements */
+    bool narrow;
+    vec_tail tail[VECS]; /* where TAILS: the columns that are there */
+    size_t fetch;        /* units ahead */
 };
 
 typedef void tile_function(const struct tile *t);
 
+INLINE vec_tail tail_of(const struct tile *t, const int j, const int width) {
+    return TAILS && width == VECS ? t->tail[j] : VEC_WHOLE;
+}
+
 INLINE void tile_begin(const struct tile *t, vec *acc, const int rows, const int width) {
+    const float *c = t->c;
     UNROLL for (int j = 0; j < width; j++) {
-        vec start = t->bias ? vec_load(t->bias + j * VEC_LANES) : vec_zero();
+        vec start = t->bias ? vec_load_tail(tail_of(t, j, width), t->bias + j * VEC_LANES) : vec_zero();
         UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = start;
     }
     if (t->scale)
         UNROLL for (int i = 0; i < rows; i++) {
             vec scale = vec_set(t->scale[i]);
             UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
-                vec_mul(vec_load(t->c + (size_t)i * t->c_stride + j * VEC_LANES), scale);
+                vec_mul(vec_load_tail(tail_of(t, j, width), c + (size_t)i * t->c_stride + j * VEC_LANES), scale);
         }
+}
+
+INLINE void tile_end(const struct tile *t, const vec *acc, const int rows, const int width) {
+    if (NARROWS && t->narrow) {
+        uint16_t *c = t->c;
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
+            pair_store_narrow(tail_of(t, j, width), c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
+        return;
+    }
+    float *c = t->c;
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
+        vec_store_tail(tail_of(t, j, width), c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
 }
 
 enum part { WHOLE, FIRST, LAST };
@@ -139,8 +160,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     }
     if (t->last)
         tile_step(a, a_stride, b, layout, acc, rows, width, LAST);
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
-        vec_store(t->c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
+    tile_end(t, acc, rows, width);
 }
 
 /* Of few rows also several panels at a time. */
@@ -187,6 +207,8 @@ struct product {
 INLINE struct tile tile_of(const struct product *product, const struct stretch *stretch, size_t i, size_t j) {
     const struct attn_gemm_args *args = product->args;
     size_t element = 2 * stretch->p - (stretch->p > 0 ? product->before : 0);
+    bool narrow = args->c_type != ATTN_F32;
+    size_t c_bytes = narrow ? sizeof(uint16_t) : sizeof(float);
     struct tile t = {.pairs = stretch->count - stretch->first - stretch->last,
                      .first = stretch->first,
                      .last = stretch->last,
@@ -194,8 +216,9 @@ INLINE struct tile tile_of(const struct product *product, const struct stretch *
                      .a_stride = args->a_stride / sizeof(PAIR_A),
                      .b = product->b + j / COLS * product->layout.panel + stretch->p * product->layout.step,
                      .layout = product->layout,
-                     .c = (float *)((char *)args->c + i * args->c_stride) + j,
-                     .c_stride = args->c_stride / sizeof(float),
+                     .c = (char *)args->c + i * args->c_stride + j * c_bytes,
+                     .c_stride = args->c_stride / c_bytes,
+                     .narrow = narrow,
                      .fetch = AHEAD_ROWS * product->layout.step};
     if (stretch->p > 0 || args->start == ATTN_START_C)
         t.scale = ones;
@@ -203,13 +226,22 @@ INLINE struct tile tile_of(const struct product *product, const struct stretch *
         t.scale = args->factors + i;
     else if (args->start == ATTN_START_BIAS)
         t.bias = args->factors + j;
+    UNROLL for (int v = 0; v < VECS; v++) t.tail[v] = VEC_WHOLE;
     return t;
 }
 
-/* The last columns, fewer than a tile has: in memory of a tile's width. */
+/* The last columns, fewer than a tile has. */
 static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, size_t rows, size_t cols) {
-    float c[ROWS * COLS], bias[COLS];
-    float *to = t.c;
+    if (cols <= ATTN_LANES) /* the other half of a narrow panel is not there */
+        t.layout.next = 0;
+#if TAILS
+    for (size_t v = 0; v < VECS; v++) {
+        size_t left = cols - (cols < v * VEC_LANES ? cols : v * VEC_LANES);
+        t.tail[v] = vec_tail_of(left < VEC_LANES ? left : VEC_LANES);
+    }
+    tiles[rows - 1](&t);
+#else /* in memory of a tile's width */
+    float c[ROWS * COLS], bias[COLS], *to = t.c;
     size_t stride = t.c_stride;
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < COLS; j++)
@@ -219,11 +251,10 @@ static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, 
     t.bias = t.bias ? bias : NULL;
     t.c = c;
     t.c_stride = COLS;
-    if (cols <= ATTN_LANES) /* the other half of a narrow panel is not there */
-        t.layout.next = 0;
     tiles[rows - 1](&t);
     for (size_t i = 0; i < rows; i++)
         memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
+#endif
 }
 
 /* `rows` rows over all columns. */
@@ -271,6 +302,10 @@ INLINE size_t share(size_t total, size_t most) {
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
     size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK), depth = share(all, PAIR_BLOCK);
+    if (args->c_type != ATTN_F32 && depth < all) { /* in one piece, for c cannot hold sums of parts */
+        rows = share(args->m, ROW_BLOCK * PAIR_BLOCK / all > ROWS ? ROW_BLOCK * PAIR_BLOCK / all : ROWS);
+        depth = all;
+    }
     bool last = (product.before + args->k) % 2;
     if (args->k == 0) {
         if (args->start == ATTN_START_C)
@@ -388,6 +423,7 @@ static int ISA_FN(pairs_finite)(const struct attn_panels *b, size_t row, size_t 
 const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = PAIRS_NAME,
                                                        .arithmetic = ATTN_CLASS_BF16,
                                                        .a = PAIR_A_TYPE,
+                                                       .c = NARROWS ? ATTN_BF16 : ATTN_F32,
                                                        .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
                                                        .rows = ROWS,
                                                        .pack = ISA_FN(pairs_pack),

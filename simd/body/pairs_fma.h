@@ -9,7 +9,11 @@
 #define PAIR_A_TYPE ATTN_F32
 
 /* The second element of a pair comes first. */
-enum { PAIR_STEPS = 2 };
+enum { PAIR_STEPS = 2, NARROWS = 0 };
+
+INLINE void pair_store_narrow(vec_tail tail, uint16_t *c, vec x) {
+    (void)tail, (void)c, (void)x;
+}
 
 /* part: 0 the whole pair, 1 its second half only, 2 its first half only. */
 INLINE vec pair_b(vec unit, const int s, const int part) {

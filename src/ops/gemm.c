@@ -29,9 +29,10 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof *packed->bias);
 }
 
-float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width) {
+void *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width, attn_type type) {
     size_t bytes = 0;
-    if (width > SIZE_MAX - ATTN_LINE || !attn_mul(attn_row_stride(width), attn_type_size(ATTN_F32), &bytes))
+    if (width > SIZE_MAX / attn_type_size(type) - ATTN_LINE ||
+        !attn_mul(attn_row_stride(width, type), attn_type_size(type), &bytes))
         arena->overflow = true;
     return attn_arena_take(arena, rows, bytes);
 }
@@ -45,12 +46,15 @@ static bool takes(const struct attn_packed *w, attn_type x) {
     return w->kernel->a == x && (w->kernel->arithmetic != ATTN_CLASS_BF16 || x == ATTN_BF16);
 }
 
+static bool gives(const struct attn_packed *w, attn_type y) {
+    return y == ATTN_F32 || y == w->kernel->c;
+}
+
 /* Bytes from one converted row of `width` elements to the next: whole cache lines, and one more where rows would alias. */
 static bool converted_stride(size_t width, attn_type type, size_t *bytes) {
-    enum { BYTES = ATTN_LINE * sizeof(float), ALIAS_BYTES = ATTN_ALIAS * sizeof(float) };
-    if (!attn_mul(width, attn_type_size(type), bytes) || !attn_round_up(*bytes, BYTES, bytes))
+    if (!attn_mul(width, attn_type_size(type), bytes) || !attn_round_up(*bytes, ATTN_LINE, bytes))
         return false;
-    return *bytes % ALIAS_BYTES ? true : attn_add(*bytes, BYTES, bytes);
+    return *bytes % ATTN_ALIAS ? true : attn_add(*bytes, ATTN_LINE, bytes);
 }
 
 /* A task's memory: converted rows of x, then floats that become rows of y. */
@@ -64,7 +68,7 @@ static bool spare_of(const struct attn_packed *w, size_t m, attn_type x, attn_ty
     size_t rows = attn_min(m, CONVERTED_ROWS), y_bytes;
     *spare = (struct spare){0};
     return (takes(w, x) || converted_stride(w->k, w->kernel->a, &spare->x_stride)) &&
-           (y == ATTN_F32 || converted_stride(w->n, ATTN_F32, &spare->y_stride)) &&
+           (gives(w, y) || converted_stride(w->n, ATTN_F32, &spare->y_stride)) &&
            attn_mul(rows, spare->x_stride, &spare->x_bytes) && attn_mul(rows, spare->y_stride, &y_bytes) &&
            attn_add(spare->x_bytes, y_bytes, bytes);
 }
@@ -118,6 +122,7 @@ static void multiply_part(const struct product *product, struct part part, size_
                                   .column = part.col,
                                   .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
                                   .factors = w->bias ? w->bias + part.col : NULL,
+                                  .c_type = narrow ? ATTN_F32 : call->y.type,
                                   .c = narrow ? spare + product->spare.x_bytes : y,
                                   .c_stride = narrow ? product->spare.y_stride : call->y.stride};
     if (product->spare.x_stride > 0) {

@@ -20,17 +20,18 @@ void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kerne
 /* Packs w, of the type that the kernel packs, which must have a bias if and only if memory was taken for one. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
-/* Rows whose distance is a multiple of ATTN_ALIAS floats (4 KiB) lie in the same sets of L1. A GEMM tile reads more
- * rows at once than a set has lines, so that they would evict each other. ATTN_LINE: the floats of a cache line. */
-enum { ATTN_ALIAS = 1024, ATTN_LINE = 16 };
+/* Rows whose distance is a multiple of ATTN_ALIAS bytes lie in the same sets of L1. A GEMM tile reads more rows at once than a
+ * set has lines, so that they would evict each other. */
+enum { ATTN_ALIAS = 4096, ATTN_LINE = 64 };
 
-/* Floats from one row to the next in the library's own memory: a cache line more where rows would alias. */
-static inline size_t attn_row_stride(size_t width) {
-    return width % ATTN_ALIAS ? width : width + ATTN_LINE;
+/* Elements from one row to the next in the library's own memory: a cache line more where rows would alias. */
+static inline size_t attn_row_stride(size_t width, attn_type type) {
+    size_t element = attn_type_size(type);
+    return width * element % ATTN_ALIAS ? width : width + ATTN_LINE / element;
 }
 
-/* Takes memory for rows of `width` floats, attn_row_stride(width) apart. */
-float *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width);
+/* Takes memory for rows of `width` elements, attn_row_stride apart. */
+void *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width, attn_type type);
 
 /* Rows of a tensor. */
 struct attn_matrix {

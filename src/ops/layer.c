@@ -36,10 +36,21 @@ static size_t total_rows(const attn_cu_lens *cu, size_t batch, size_t len, struc
     return rows;
 }
 
-/* The heads of rows in the workspace, as a tensor. A row has `width` floats. */
-static attn_tensor split_heads(const float *rows, size_t len, size_t width, size_t head_size) {
-    size_t stride = attn_row_stride(width);
-    return (attn_tensor){.data = rows, .batch_stride = len * stride, .head_stride = head_size, .row_stride = stride};
+/* What projected rows are kept as: where they are to be rounded to BF16 and nothing comes before that, BF16. */
+static attn_type projected_type(attn_type stored, const attn_rotary *rotary) {
+    return stored == ATTN_BF16 && !rotary ? ATTN_BF16 : ATTN_F32;
+}
+
+/* What the merged heads are kept as: W_o's product would round them, too. */
+static attn_type merged_type(const struct attn_layer *layer) {
+    return layer->w_o.kernel->arithmetic == ATTN_CLASS_BF16 ? ATTN_BF16 : ATTN_F32;
+}
+
+/* The heads of rows in the workspace, as a tensor. A row has `width` elements. */
+static attn_tensor split_heads(const void *rows, attn_type type, size_t len, size_t width, size_t head_size) {
+    size_t stride = attn_row_stride(width, type);
+    return (attn_tensor){
+        .data = rows, .type = type, .batch_stride = len * stride, .head_stride = head_size, .row_stride = stride};
 }
 
 /* ---- Projections ---- */
@@ -47,6 +58,7 @@ static attn_tensor split_heads(const float *rows, size_t len, size_t width, size
 /* What all products of a call share. */
 struct projector {
     const struct attn_kernels *table;
+    attn_type type; /* of projected rows */
     struct attn_layer_spare spare;
     const attn_parallel *parallel;
 };
@@ -64,22 +76,24 @@ struct pending {
 
 /* Row n of y = row n of x times w. */
 static void project_pending(const struct projector *projector, const struct attn_packed *w, const struct rows *x,
-                            const struct pending *rows, float *y) {
+                            const struct pending *rows, void *y) {
     if (rows->begin == rows->end) /* then the caller need not have given a pointer */
         return;
-    size_t stride = attn_row_stride(w->n);
-    attn_op_gemm(&(struct attn_gemm_call){.table = projector->table,
-                                          .w = w,
-                                          .m = rows->end - rows->begin,
-                                          .x = rows_matrix(x, rows->begin),
-                                          .y = attn_matrix_of(y + rows->begin * stride, ATTN_F32, stride),
-                                          .spare = projector->spare.data,
-                                          .spare_bytes = projector->spare.bytes,
-                                          .parallel = projector->parallel});
+    size_t stride = attn_row_stride(w->n, projector->type);
+    attn_op_gemm(
+        &(struct attn_gemm_call){.table = projector->table,
+                                 .w = w,
+                                 .m = rows->end - rows->begin,
+                                 .x = rows_matrix(x, rows->begin),
+                                 .y = attn_matrix_of((char *)y + rows->begin * stride * attn_type_size(projector->type),
+                                                     projector->type, stride),
+                                 .spare = projector->spare.data,
+                                 .spare_bytes = projector->spare.bytes,
+                                 .parallel = projector->parallel});
 }
 
 static void project(const struct projector *projector, const struct attn_packed *w, const struct rows *x, size_t batch,
-                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, float *y) {
+                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, void *y) {
     struct pending rows = {0, 0};
     for (size_t b = 0; b < batch; b++) {
         struct attn_interval used = interval(context, b);
@@ -115,7 +129,9 @@ static struct attn_interval new_keys(const void *context, size_t b) {
 bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *layer, const attn_layer_args *args,
                          size_t kv_len, struct attn_longest longest) {
     size_t head_size = layer->head_size, value_size = layer->value_size;
-    attn_tensor o = split_heads(NULL, args->q_len, layer->w_o.k, value_size);
+    attn_type stored = args->cache ? args->cache->config.type : layer->kv_type;
+    attn_type type = projected_type(stored, args->options.rotary);
+    attn_tensor o = split_heads(NULL, merged_type(layer), args->q_len, layer->w_o.k, value_size);
     *run = (struct attn_layer_run){.layer = layer, .args = args};
     run->problem = (struct attn_problem){
         .table = layer->table,
@@ -129,11 +145,11 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .head_size = head_size,
         .value_size = value_size,
         .scale = layer->scale,
-        .q = split_heads(NULL, args->q_len, layer->w_q.n, head_size),
-        .k = split_heads(NULL, kv_len, layer->w_k.n, head_size),
-        .v = split_heads(NULL, kv_len, layer->w_v.n, value_size),
-        .stored = args->cache ? args->cache->config.type : layer->kv_type,
-        .o = {.batch_stride = o.batch_stride, .head_stride = o.head_stride, .row_stride = o.row_stride},
+        .q = split_heads(NULL, type, args->q_len, layer->w_q.n, head_size),
+        .k = split_heads(NULL, type, kv_len, layer->w_k.n, head_size),
+        .v = split_heads(NULL, type, kv_len, layer->w_v.n, value_size),
+        .stored = stored,
+        .o = attn_as_output(&o, NULL),
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,
         .cache = args->cache,
@@ -161,11 +177,11 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
     struct attn_problem *problem = &run->problem;
     size_t kv_rows = args->cache ? 0 : total_rows(&args->kv_cu, args->batch, problem->kv_len, arena);
     run->o_rows = total_rows(&args->q_cu, args->batch, args->q_len, arena);
-    problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n);
-    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_o.k);
+    problem->q.data = run->q = attn_take_rows(arena, run->o_rows, layer->w_q.n, problem->q.type);
+    problem->o.data = run->o = attn_take_rows(arena, run->o_rows, layer->w_o.k, problem->o.type);
     if (!args->cache) {
-        problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n);
-        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n);
+        problem->k.data = run->k = attn_take_rows(arena, kv_rows, layer->w_k.n, problem->k.type);
+        problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n, problem->v.type);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
     take_spare(
@@ -185,9 +201,10 @@ static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu)
 static struct rows spread(const struct attn_layer_run *run, const struct rows *x, size_t size,
                           struct attn_interval (*interval)(const void *context, size_t b)) {
     const struct attn_problem *problem = &run->problem;
-    size_t stride = attn_row_stride(run->layer->w_o.k);
+    size_t stride = attn_row_stride(run->layer->w_o.k, ATTN_F32);
     size_t rows = attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, problem->batch) : problem->batch * x->len;
-    if (x->type != ATTN_F32 || x->row_stride % ATTN_ALIAS || size > stride || rows > run->o_rows)
+    bool aliases = x->type == ATTN_F32 && x->row_stride * sizeof(float) % ATTN_ALIAS == 0;
+    if (!aliases || problem->o.type != ATTN_F32 || size > stride || rows > run->o_rows)
         return *x;
     for (size_t b = 0; b < problem->batch; b++) {
         struct attn_interval used = interval(problem, b);
@@ -195,7 +212,7 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
         if (used.begin < used.end)
             attn_table_copy(run->layer->table)
                 ->rows(used.end - used.begin, size, (const float *)x->data + row_offset(x, first), x->row_stride,
-                       run->o + first * stride, stride);
+                       (float *)run->o + first * stride, stride);
     }
     return (struct rows){run->o, ATTN_F32, x->len * stride, stride, x->len, x->cu};
 }
@@ -211,20 +228,22 @@ static void project_output(const struct attn_layer_run *run, const struct projec
     const struct attn_packed *w = &run->layer->w_o;
     const attn_tensor_out *y = &run->args->y;
     struct rows to = {y->data, y->type, y->batch_stride, y->row_stride, problem->q_len, problem->q_cu};
-    size_t stride = attn_row_stride(w->k);
+    size_t stride = attn_row_stride(w->k, problem->o.type);
     for (size_t b = 0, end; b < problem->batch; b = end) {
         size_t first = row_number(&to, b, 0), last = row_number(&to, b, attn_sequence_of(problem, b).q_len);
         for (end = b + 1; end < problem->batch && row_follows(&to, last); end++)
             last = row_number(&to, end, attn_sequence_of(problem, end).q_len);
         if (first < last)
-            attn_op_gemm(&(struct attn_gemm_call){.table = projector->table,
-                                                  .w = w,
-                                                  .m = last - first,
-                                                  .x = attn_matrix_of(run->o + first * stride, ATTN_F32, stride),
-                                                  .y = rows_matrix(&to, first),
-                                                  .spare = projector->spare.data,
-                                                  .spare_bytes = projector->spare.bytes,
-                                                  .parallel = projector->parallel});
+            attn_op_gemm(&(struct attn_gemm_call){
+                .table = projector->table,
+                .w = w,
+                .m = last - first,
+                .x = attn_matrix_of((const char *)run->o + first * stride * attn_type_size(problem->o.type),
+                                    problem->o.type, stride),
+                .y = rows_matrix(&to, first),
+                .spare = projector->spare.data,
+                .spare_bytes = projector->spare.bytes,
+                .parallel = projector->parallel});
     }
 }
 
@@ -232,7 +251,7 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
     const struct attn_layer *layer = run->layer;
     const attn_layer_args *args = run->args;
     const struct attn_problem *problem = &run->problem;
-    const struct projector projector = {layer->table, run->spare, args->parallel};
+    const struct projector projector = {layer->table, problem->q.type, run->spare, args->parallel};
     struct rows q = layer_rows_of(&args->q, args->q_len, args->q_cu.cu);
     struct rows x = spread(run, &q, layer->w_q.k, query_rows);
     project(&projector, &layer->w_q, &x, args->batch, query_rows, problem, run->q);
@@ -255,20 +274,22 @@ void attn_op_layer_forward(struct attn_layer_run *run) {
 void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_append_args *args,
                               struct attn_layer_append_run *run, struct attn_arena *arena) {
     size_t rows = total_rows(&args->cu, args->cache->config.batch, args->len, arena);
-    run->k = attn_take_rows(arena, rows, layer->w_k.n);
-    run->v = attn_take_rows(arena, rows, layer->w_v.n);
+    attn_type type = projected_type(args->cache->config.type, args->rotary);
+    run->k = attn_take_rows(arena, rows, layer->w_k.n, type);
+    run->v = attn_take_rows(arena, rows, layer->w_v.n, type);
     take_spare((const struct attn_packed *[]){&layer->w_k, &layer->w_v}, (const size_t[]){rows, rows},
-               (const attn_type[][2]){{args->k.type, ATTN_F32}, {args->v.type, ATTN_F32}}, 2, args->parallel,
-               &run->spare, arena);
+               (const attn_type[][2]){{args->k.type, type}, {args->v.type, type}}, 2, args->parallel, &run->spare,
+               arena);
 }
 
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
-                                                  const float *k, const float *v) {
+                                                  const void *k, const void *v) {
+    attn_type type = projected_type(args->cache->config.type, args->rotary);
     return (attn_cache_append_args){.len = args->len,
                                     .lens = args->lens,
                                     .cu = args->cu,
-                                    .k = split_heads(k, args->len, layer->w_k.n, layer->head_size),
-                                    .v = split_heads(v, args->len, layer->w_v.n, layer->value_size),
+                                    .k = split_heads(k, type, args->len, layer->w_k.n, layer->head_size),
+                                    .v = split_heads(v, type, args->len, layer->w_v.n, layer->value_size),
                                     .rotary = args->rotary,
                                     .rotary_offsets = args->rotary_offsets,
                                     .parallel = args->parallel};
@@ -277,7 +298,7 @@ attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer
 void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args,
                           const struct attn_layer_append_run *run) {
     attn_cache_append_args append = attn_layer_append_to_cache(layer, args, run->k, run->v);
-    const struct projector projector = {layer->table, run->spare, args->parallel};
+    const struct projector projector = {layer->table, append.k.type, run->spare, args->parallel};
     size_t batch = args->cache->config.batch;
     struct rows k_rows = layer_rows_of(&args->k, args->len, args->cu.cu),
                 v_rows = layer_rows_of(&args->v, args->len, args->cu.cu);

@@ -24,8 +24,8 @@ struct attn_layer_spare {
 struct attn_layer_run {
     const struct attn_layer *layer;
     const attn_layer_args *args;
-    float *q, *k, *v; /* projected: [rows][width], attn_row_stride(width) apart; k and v NULL with a cache */
-    float *o;         /* merged heads: [o_rows][heads * value_size], likewise */
+    void *q, *k, *v; /* projected: [rows][width], attn_row_stride apart; k and v NULL with a cache */
+    void *o;         /* merged heads: [o_rows][heads * value_size], likewise */
     size_t o_rows;
     void *attention; /* the workspace of attention */
     struct attn_layer_spare spare;
@@ -43,7 +43,7 @@ void attn_op_layer_forward(struct attn_layer_run *run);
 
 /* The workspace of an append. */
 struct attn_layer_append_run {
-    float *k, *v; /* projected */
+    void *k, *v; /* projected */
     struct attn_layer_spare spare;
 };
 
@@ -53,7 +53,7 @@ void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_a
 
 /* What the cache is asked to append, once k and v are projected. */
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,
-                                                  const float *k, const float *v);
+                                                  const void *k, const void *v);
 
 /* Projects args' keys and values and appends them. */
 void attn_op_layer_append(const struct attn_layer *layer, const attn_layer_append_args *args,

@@ -37,7 +37,7 @@ void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpo
     struct transpose transpose = {.kernel = kernel, .args = args, .band = TRANSPOSE_ROWS_PER_ITEM};
     double elements = (double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size;
     size_t merged_stride = merge ? args->y.row_stride : args->x.row_stride;
-    if (merged_stride % ATTN_ALIAS == 0 && elements <= ALIASED_WORK)
+    if (merged_stride * sizeof(float) % ATTN_ALIAS == 0 && elements <= ALIASED_WORK)
         transpose.band = TRANSPOSE_ALIASED_ROWS_PER_ITEM;
     transpose.bands = (args->len + transpose.band - 1) / transpose.band;
     attn_for_each(args->parallel, attn_threads_for(args->parallel, elements * TRANSPOSE_NS),

@@ -101,7 +101,8 @@ static const void *query_at(const struct attn_tile *tile, size_t head, size_t ro
     return attn_typed_row_at(&tile->problem->q, batch, head, tile->sequence.q_row + row);
 }
 
-/* Prefetches the queries of the head's next tile: the processor would wait for them line by line. */
+/* Prefetches the queries of the head's next tile: the processor would wait for them line by line. Zen 5, AVX2: 1000 rows that see
+ * 10 or 20 keys take 1.17 and 1.14 times as long without; over 72 other shapes 1.005. */
 static void fetch_next_queries(const struct attn_tile *tile) {
     enum { LINE = 64 };
     const struct attn_problem *problem = tile->problem;

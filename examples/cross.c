@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-enum { WIDTH = 256, HEADS = 4, BATCH = 2, SOURCE = 200, STEPS = 16, OUTPUTS = STEPS * BATCH * WIDTH };
+enum { WIDTH = 128, HEADS = 4, BATCH = 2, SOURCE = 150, STEPS = 8, OUTPUTS = STEPS * BATCH * WIDTH };
 
-static const int64_t lengths[BATCH] = {200, 77};
+static const int64_t lengths[BATCH] = {150, 77};
 static attn_error error;
 static attn_layer *layer;
 static attn_cache *cache;

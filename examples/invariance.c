@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* The request: NEW tokens after others. LENGTH takes its keys beyond a span of 4096, which threads share out. */
-enum { WIDTH = 128, HEADS = 4, KV_HEADS = 2, KV_WIDTH = 64, LENGTH = 4200, NEW = 24, BATCH = 3 };
+enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, KV_WIDTH = 32, LENGTH = 4200, NEW = 24, BATCH = 3 };
 enum { MOST_THREADS = 3, WAYS = 4, OUTPUTS = NEW * WIDTH };
 
 static const char *const ways[WAYS] = {"alone, in one piece", "in a batch of 3", "in chunks of 7", "token by token"};
@@ -44,7 +44,7 @@ static void run_threads(void *context, void (*task)(void *arg, size_t index), vo
 static attn_layer *make_layer(attn_isa isa, void **memory) {
     attn_layer_config config = {isa, .query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH, .hidden = WIDTH};
     config.heads = HEADS, config.kv_heads = KV_HEADS,
-    config.scale = 0.01f; /* else one key of these numbers has all weight */
+    config.scale = 0.02f; /* else one key of these numbers has all weight */
     config.w_q = attn_linear_dense(weights, ATTN_F32, WIDTH, NULL);
     config.w_k = attn_linear_dense(weights + WIDTH * WIDTH, ATTN_F32, KV_WIDTH, NULL);
     config.w_v = attn_linear_dense(weights + WIDTH * (WIDTH + KV_WIDTH), ATTN_F32, KV_WIDTH, NULL);

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 
-WIDTH, HEADS, LENGTH, NEW, BATCH = 128, 4, 4200, 24, 3
+WIDTH, HEADS, LENGTH, NEW, BATCH = 64, 4, 4200, 24, 3
 HEAD_SIZE = WIDTH // HEADS
 CAPABILITIES = ['default', 'avx2', 'avx512']
 WAYS = ['alone, in one piece', 'in a batch of 3', 'in chunks of 7', 'token by token']

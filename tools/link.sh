@@ -101,7 +101,7 @@ packages_are_refused() {
             echo "found: $wanted"
             return 1
         fi
-        grep -q "attn" "$top/link/refused.log" || return 1
+        grep -qE "that is compatible|no library '$2'" "$top/link/refused.log" || { cat "$top/link/refused.log"; return 1; }
     done
 }
 

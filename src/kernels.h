@@ -281,9 +281,9 @@ struct attn_bf16_kernel {
     attn_type type;
     /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits does.
      * For each row with a visible column:
-     *   where scale < 0 logits are multiplied by it, and a scale of 1 takes its place
-     *   new = max(old maximum, visible logits * scale); shift, rescale and lanes as there
-     *   t[c] = fma(logit[c], scale * log2(e), -(shift * log2(e)))
+     *   logit[c] = logit[c] * scale, rounded: the bits are those of logits that were scaled before they came here
+     *   new = max(old maximum, visible logits); shift, rescale and lanes as there
+     *   t[c] = (logit[c] - shift) * log2(e), which is never above 0
      *   n = t[c] rounded to the nearest integer, the even one of two; f = t[c] - n
      *   p[c] = fma(fma(fma(C3, f, C2), f, C1), f, 1) * 2^n, or +0 where t[c] < -125; lanes[c % 16] += p[c]
      *   p[c], rounded to BF16, is the probability

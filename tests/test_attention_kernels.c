@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "arithmetic.h"
+#include "bf16_model.h"
 
 static const struct attn_attention_kernel *kernel(void) {
     return attn_table_attention(test_table());
@@ -299,6 +300,199 @@ static void online_softmax_is_near_double(void **state) {
         }
         free_tile(&tile);
     }
+}
+
+/* ---- online_softmax of class BF16 ---- */
+
+static const struct attn_bf16_kernel *bf16_kernel(void) {
+    return attn_table_bf16(test_table());
+}
+
+static void run_bf16_block(const struct attn_bf16_kernel *of, const struct tile *tile, const struct side *side,
+                           size_t begin, size_t end, float scale) {
+    of->online_softmax(&(struct attn_online_softmax_args){.rows = tile->rows,
+                                                          .scores = side->scores,
+                                                          .score_stride = tile->score_stride,
+                                                          .lo = tile->lo,
+                                                          .hi = tile->hi,
+                                                          .begin = begin,
+                                                          .end = end,
+                                                          .max = side->max,
+                                                          .lanes = side->lanes,
+                                                          .rescale = side->rescale,
+                                                          .scale = scale});
+}
+
+/* Probability c of a row of scores, of the kernel's type. */
+static float probability(attn_type type, const float *row, size_t c) {
+    uint16_t half;
+    if (type == ATTN_F32)
+        return row[c];
+    memcpy(&half, (const char *)row + c * sizeof half, sizeof half);
+    return model_widened(half);
+}
+
+/* A row of the kernel's: probabilities as the reference's, and no byte written but those of probabilities and of logits. */
+static void check_bf16_row(const struct tile *tile, size_t r, const float *before, size_t begin, size_t end) {
+    const float *expected = tile->reference.scores + r * tile->score_stride,
+                *actual = tile->kernel.scores + r * tile->score_stride;
+    const char *was = (const char *)(before + r * tile->score_stride), *is = (const char *)actual;
+    attn_type type = bf16_kernel()->type;
+    size_t size = type == ATTN_F32 ? sizeof(float) : sizeof(uint16_t);
+    for (size_t c = begin; c < end; c++) {
+        float p = probability(type, actual, c);
+        assert_same_bits(expected + c, &p, 1);
+    }
+    for (size_t byte = 0; byte < tile->score_stride * sizeof(float); byte++) {
+        bool of_logits = byte / sizeof(float) >= tile->lo[r] && byte / sizeof(float) < tile->hi[r];
+        bool of_probabilities = byte / size >= begin && byte / size < end;
+        if (!of_logits && !of_probabilities && was[byte] != is[byte])
+            test_fail("byte %zu of row %zu was written", byte, r);
+    }
+}
+
+static void check_bf16_block(const struct tile *tile, bool tight, float scale) {
+    size_t begin, end, bytes = tile->rows * tile->score_stride * sizeof(float);
+    float *before = malloc(bytes);
+    assert_non_null(before);
+    memcpy(before, tile->kernel.scores, bytes);
+    enclosing(tile, tight, &begin, &end);
+    assert_same_flags(0,
+                      run_bf16_block(attn_table_bf16(&attn_kernels_scalar), tile, &tile->reference, begin, end, scale),
+                      run_bf16_block(bf16_kernel(), tile, &tile->kernel, begin, end, scale));
+    assert_same_bits(tile->reference.max, tile->kernel.max, tile->rows);
+    assert_same_bits(tile->reference.lanes, tile->kernel.lanes, tile->rows * ATTN_LANES);
+    assert_same_bits(tile->reference.rescale, tile->kernel.rescale, tile->rows);
+    for (size_t r = 0; r < tile->rows; r++)
+        check_bf16_row(tile, r, before, begin, end);
+    free(before);
+}
+
+/* Positive, negative, 1, and now and then so large or small that logits overflow or vanish; never 0. */
+static float random_scale(struct test_random *random) {
+    static const float scales[] = {1.0f, -1.0f, 0.125f, 0x1p-130f, -0x1p-149f, 0x1p100f, -0x1p120f, FLT_MAX};
+    if (random_below(random, 3))
+        return random_uniform(random, 0.01f, 2.0f) * (random_below(random, 4) ? 1.0f : -1.0f);
+    return scales[random_below(random, sizeof scales / sizeof *scales)];
+}
+
+static void bf16_softmax_equals_reference_on_every_offset(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    size_t step = test_quick() ? 5 : 1;
+    for (uint32_t lo = 0; lo <= 80; lo += (uint32_t)random_between(&random, 1, step))
+        for (uint32_t hi = lo; hi <= 80; hi += (uint32_t)random_between(&random, 1, step)) {
+            struct tile tile = new_tile(1, 80, hi % 2 ? FLUSH_START : FLUSH_END);
+            tile.lo[0] = lo, tile.hi[0] = hi;
+            for (size_t turn = 0; turn < 2; turn++) {
+                float scale = random_scale(&random);
+                test_case("lo=%u hi=%u scale=%g turn=%zu", lo, hi, (double)scale, turn);
+                new_logits(&random, &tile, TEST_NORMAL, (float)turn - 1.0f);
+                check_bf16_block(&tile, turn % 2, scale);
+            }
+            free_tile(&tile);
+        }
+}
+
+static void check_random_bf16_tile(struct test_random *random, size_t rows, enum test_values values) {
+    size_t stride = 16 * random_between(random, 1, 16), blocks = random_between(random, 1, 4);
+    struct tile tile = new_tile(rows, stride, random_below(random, 2) ? FLUSH_START : FLUSH_END);
+    float scale = random_scale(random);
+    for (size_t block = 0; block < blocks; block++) {
+        float offset = random_uniform(random, -30.0f, 30.0f);
+        random_ranges(random, &tile);
+        test_case("rows=%zu score_stride=%zu block %zu of %zu offset=%g scale=%g values=%d", rows, stride, block,
+                  blocks, (double)offset, (double)scale, (int)values);
+        new_logits(random, &tile, values, offset);
+        for (size_t r = 0; r < rows && random_below(random, 2); r++) /* keys that a mask hides */
+            for (size_t c = tile.lo[r]; c < tile.hi[r]; c += random_between(random, 1, 9))
+                tile.reference.scores[r * stride + c] = tile.kernel.scores[r * stride + c] = -INFINITY;
+        check_bf16_block(&tile, random_below(random, 2), scale);
+    }
+    free_tile(&tile);
+}
+
+static void bf16_softmax_equals_reference_on_every_size(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t rows = 1; rows <= ATTN_MAX_ROWS; rows++)
+        for (size_t i = 0; i < (test_quick() ? 4 : 20); i++)
+            check_random_bf16_tile(&random, rows, TEST_NORMAL);
+}
+
+static void bf16_softmax_equals_reference_on_any_values(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 60 : 2000); i++)
+        check_random_bf16_tile(&random, random_between(&random, 1, ATTN_MAX_ROWS), i % 2 ? TEST_WILD : TEST_NASTY);
+}
+
+/* Rows whose every visible logit is one special value, after a state of special values. */
+static void bf16_softmax_equals_reference_on_special_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const float values[] = {-INFINITY, INFINITY, NAN, -FLT_MAX, FLT_MAX, 0.0f, -0.0f, -86.6f, -86.7f, 88.0f},
+                scales[] = {1.0f, -1.0f, 0.125f, 0x1p-149f};
+    size_t count = sizeof values / sizeof *values;
+    for (size_t i = 0; i < count * count * 4; i++) {
+        float first = values[i / 4 % count], second = values[i / 4 / count], scale = scales[i % 4];
+        struct tile tile = new_tile(1, 32, FLUSH_END);
+        for (size_t turn = 0; turn < 2; turn++) {
+            test_case("logits of %g, then of %g, scale=%g: turn %zu", (double)first, (double)second, (double)scale,
+                      turn);
+            tile.lo[0] = 3, tile.hi[0] = 29;
+            new_logits(&random, &tile, TEST_NORMAL, 0.0f);
+            for (size_t c = 3; c < 29; c++)
+                tile.reference.scores[c] = tile.kernel.scores[c] = turn ? second : first;
+            check_bf16_block(&tile, turn, scale);
+        }
+        free_tile(&tile);
+    }
+}
+
+/* Every distance from the maximum, down to where a probability is no longer a normal number: by the formulas of kernels.h
+ * with the C library's functions, and beside exp in double. */
+static void bf16_softmax_is_the_formula_and_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    double worst = 0;
+    for (size_t i = 0; i < (test_quick() ? 100 : 3000); i++) {
+        enum { COLS = 32 };
+        struct tile tile = new_tile(1, COLS, FLUSH_END);
+        float logits[COLS], scale = i % 2 ? 1.0f : random_uniform(&random, 0.05f, 2.0f), most = -INFINITY;
+        float depth = random_below(&random, 2) ? 4.0f : 95.0f;
+        tile.lo[0] = 0, tile.hi[0] = COLS;
+        for (size_t c = 0; c < COLS; c++)
+            logits[c] = random_uniform(&random, -depth, 0.0f) / scale;
+        memcpy(tile.kernel.scores, logits, sizeof logits);
+        for (size_t c = 0; c < COLS; c++)
+            most = fmaxf(most, logits[c] * scale);
+        run_bf16_block(bf16_kernel(), &tile, &tile.kernel, 0, COLS, scale);
+        float max = most + 0.0f;
+        assert_same_bits(&max, tile.kernel.max, 1);
+        float lanes[ATTN_LANES] = {0};
+        for (size_t c = 0; c < COLS; c++) {
+            float t = (logits[c] * scale - most) * ATTN_LOG2_E, n = nearbyintf(t), f = t - n;
+            float e = fmaf(fmaf(fmaf(ATTN_EXP2_C3, f, ATTN_EXP2_C2), f, ATTN_EXP2_C1), f, 1.0f) * exp2f(n);
+            float p = t < -125.0f ? 0.0f : e, rounded = model_rounded_bf16(p);
+            float actual = probability(bf16_kernel()->type, tile.kernel.scores, c);
+            double distance = (double)logits[c] * (double)scale - (double)most, true_p = exp(distance);
+            test_case("logit %a, scale %a, maximum %a", (double)logits[c], (double)scale, (double)most);
+            assert_same_bits(&rounded, &actual, 1);
+            lanes[c % ATTN_LANES] += p;
+            if (t >= -125.0f) {
+                worst = fmax(worst, fabs((double)p - true_p) / true_p);
+                /* The polynomial's error; and the exponent's, which rounds three times: the product with the scale, of the
+                 * logit's magnitude, then two numbers of the distance's. */
+                double of_t = (fabs((double)most) + 4 * fabs(distance)) * (double)FLT_EPSILON;
+                assert_near(true_p, (double)p, (0x1p-13 + of_t) * true_p);
+                assert_near((double)p, (double)actual, 0x1p-8 * (double)p);
+            }
+        }
+        assert_same_bits(lanes, tile.kernel.lanes, ATTN_LANES);
+        free_tile(&tile);
+    }
+    print_message("largest relative error of a probability before it is rounded: 2^%.2f\n", log2(worst));
 }
 
 /* ---- merge ---- */
@@ -796,6 +990,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(online_softmax_equals_reference_on_special_rows),
         cmocka_unit_test(blocks_equal_the_reference_block_by_block),
         cmocka_unit_test(online_softmax_is_near_double),
+        cmocka_unit_test(bf16_softmax_equals_reference_on_every_offset),
+        cmocka_unit_test(bf16_softmax_equals_reference_on_every_size),
+        cmocka_unit_test(bf16_softmax_equals_reference_on_any_values),
+        cmocka_unit_test(bf16_softmax_equals_reference_on_special_rows),
+        cmocka_unit_test(bf16_softmax_is_the_formula_and_near_double),
         cmocka_unit_test(merge_equals_reference),
         cmocka_unit_test(merge_is_near_double),
         cmocka_unit_test(soft_cap_equals_reference),

@@ -62,6 +62,11 @@ INLINE vec pair_multiply_add(vec a, vec b, vec acc) {
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
 }
 
+INLINE vec vec_exp2_split(vec *t, vec *n) {
+    *n = vec_round(*t);
+    return _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(*t, vec_set(-125.0f), _CMP_NLT_UQ), *t, *n);
+}
+
 /* u * 2^n, +0 where t < -125. */
 INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);

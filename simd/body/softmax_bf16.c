@@ -1,21 +1,23 @@
-/* Online softmax of class BF16. pairs.h says what a probability is stored as (PAIR_A), and has vec_exp2_scale: u * 2^n, +0 where t <
- * -125. */
+/* Online softmax of class BF16. pairs.h says what a probability is stored as (PAIR_A), and has
+ *
+ *     vec_exp2_split   t less the nearest integer, which it gives too; nothing is raised for -inf, a hidden key's
+ *     vec_exp2_scale   u * 2^n, +0 where t < -125 */
 #include "pairs.h"
 
 #include "body/bf16.h"
 #include "body/logits.h"
 #include "body/objects.h"
 
-/* exp of logits: 2^fma(x, factor, offset). */
+/* exp of logits: 2^((x * scale - shift) * log2(e)). */
 struct powers {
-    vec factor, offset;
+    vec scale, shift;
 };
 
 INLINE void exp2_each(vec *x, struct powers powers, const int n) {
     vec t[EXP_VECS], whole[EXP_VECS], f[EXP_VECS];
-    UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(x[i], powers.factor, powers.offset);
-    UNROLL for (int i = 0; i < n; i++) whole[i] = vec_round(t[i]);
-    UNROLL for (int i = 0; i < n; i++) f[i] = vec_sub(t[i], whole[i]);
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_mul(x[i], powers.scale);
+    UNROLL for (int i = 0; i < n; i++) t[i] = vec_mul(vec_sub(t[i], powers.shift), vec_set(ATTN_LOG2_E));
+    UNROLL for (int i = 0; i < n; i++) f[i] = vec_exp2_split(&t[i], &whole[i]);
     UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(vec_set(ATTN_EXP2_C3), f[i], vec_set(ATTN_EXP2_C2));
     UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(x[i], f[i], vec_set(ATTN_EXP2_C1));
     UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(x[i], f[i], vec_set(1.0f));
@@ -49,7 +51,7 @@ static void ISA_FN(bf16_row)(const struct attn_online_softmax_args *args, size_t
     float *x = args->scores + r * args->score_stride, *lane = args->lanes + r * ATTN_LANES;
     PAIR_A *p = (PAIR_A *)(void *)x;
     size_t lo = args->lo[r], hi = args->hi[r], c = lo / ATTN_LANES * ATTN_LANES;
-    struct powers powers = {vec_set(scale * ATTN_LOG2_E), vec_set(-(shift * ATTN_LOG2_E))};
+    struct powers powers = {vec_set(scale), vec_set(shift)};
     vec lanes[SUM_VECS], e[EXP_VECS];
     load_lanes(lane, vec_set(rescale), lanes);
     if (lo > c) {

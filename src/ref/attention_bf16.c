@@ -29,11 +29,10 @@ static float rounded(float x) {
 static void take_row(const struct attn_online_softmax_args *args, size_t r) {
     float *p = args->scores + r * args->score_stride, scale = args->scale, max = args->max[r];
     size_t lo = args->lo[r], hi = args->hi[r];
-    for (size_t c = lo; scale < 0.0f && c < hi; c++)
+    for (size_t c = lo; c < hi; c++) {
         p[c] *= scale;
-    scale = scale < 0.0f ? 1.0f : scale;
-    for (size_t c = lo; c < hi; c++)
-        max = p[c] * scale > max ? p[c] * scale : max;
+        max = p[c] > max ? p[c] : max;
+    }
     float shift = shift_of(max), rescale = ref_exp(args->max[r] - shift);
     args->max[r] = max + 0.0f;
     args->rescale[r] = rescale;
@@ -41,7 +40,7 @@ static void take_row(const struct attn_online_softmax_args *args, size_t r) {
     for (size_t i = 0; i < ATTN_LANES; i++)
         lanes[i] *= rescale;
     for (size_t c = lo; c < hi; c++) {
-        float e = exp2_low(attn_fmaf(p[c], scale * ATTN_LOG2_E, -(shift * ATTN_LOG2_E)));
+        float e = exp2_low((p[c] - shift) * ATTN_LOG2_E);
         lanes[c % ATTN_LANES] += e;
         p[c] = rounded(e);
     }

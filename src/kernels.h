@@ -122,8 +122,9 @@ struct attn_gemm_args {
 struct attn_gemm_kernel {
     const char *name;
     enum attn_class arithmetic;
-    attn_type a;          /* of the elements of A, after pack_a */
-    attn_type c;          /* what C may have instead of F32 */
+    attn_type a; /* of the elements of A, after pack_a */
+    attn_type c; /* what C may have instead of F32, where k is at most c_most: it cannot hold sums of parts */
+    size_t c_most;
     struct attn_format b; /* of B once it is packed; its source has the same type */
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     void (*pack)(const struct attn_pack_args *args);

@@ -275,22 +275,36 @@ static void ISA_FN(pairs_rows)(const struct product *product, const struct stret
         ISA_FN(pairs_last_columns)(tile_of(product, stretch, i, j), rows, n - j);
 }
 
-/* m rows in tiles of nearly equal height, a panel after the other. */
+/* Tiles of nearly equal height, the first of them one row taller. */
+struct tiling {
+    size_t count, height, taller;
+};
+
+/* A panel's `cols` columns in all tiles. */
+static void ISA_FN(pairs_panel)(struct tile t, const struct tiling *tiling, size_t cols) {
+    size_t c_bytes = t.narrow ? sizeof(uint16_t) : sizeof(float);
+    for (size_t i = 0; i < tiling->count; i++) {
+        size_t rows = tiling->height + (i < tiling->taller);
+        if (cols < COLS)
+            ISA_FN(pairs_last_columns)(t, rows, cols);
+        else
+            tiles[rows - 1](&t);
+        t.a += rows * t.a_stride;
+        t.c = (char *)t.c + rows * t.c_stride * c_bytes;
+        t.scale = t.scale && t.scale != ones ? t.scale + rows : t.scale;
+    }
+}
+
+/* m rows, a panel after the other. */
 static void ISA_FN(pairs_block)(const struct product *product, const struct stretch *stretch, size_t i, size_t m) {
-    size_t count = (m + ROWS - 1) / ROWS, height = m / count, taller = m % count, n = product->args->n;
+    size_t count = (m + ROWS - 1) / ROWS, n = product->args->n;
+    struct tiling tiling = {count, m / count, m % count};
     if (count == 1) {
         ISA_FN(pairs_rows)(product, stretch, i, m);
         return;
     }
     for (size_t j = 0; j < n; j += COLS)
-        for (size_t tile = 0, row = i, rows; tile < count; tile++, row += rows) {
-            rows = height + (tile < taller);
-            struct tile t = tile_of(product, stretch, row, j);
-            if (n - j < COLS)
-                ISA_FN(pairs_last_columns)(t, rows, n - j);
-            else
-                tiles[rows - 1](&t);
-        }
+        ISA_FN(pairs_panel)(tile_of(product, stretch, i, j), &tiling, n - j < COLS ? n - j : COLS);
 }
 
 /* The part of `total` that each pass takes: nearly equal ones of at most `most`. */
@@ -302,10 +316,6 @@ INLINE size_t share(size_t total, size_t most) {
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
     size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK), depth = share(all, PAIR_BLOCK);
-    if (args->c_type != ATTN_F32 && depth < all) { /* in one piece, for c cannot hold sums of parts */
-        rows = share(args->m, ROW_BLOCK * PAIR_BLOCK / all > ROWS ? ROW_BLOCK * PAIR_BLOCK / all : ROWS);
-        depth = all;
-    }
     bool last = (product.before + args->k) % 2;
     if (args->k == 0) {
         if (args->start == ATTN_START_C)
@@ -424,6 +434,7 @@ const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = PAIRS_NAME,
                                                        .arithmetic = ATTN_CLASS_BF16,
                                                        .a = PAIR_A_TYPE,
                                                        .c = NARROWS ? ATTN_BF16 : ATTN_F32,
+                                                       .c_most = 2 * PAIR_BLOCK,
                                                        .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
                                                        .rows = ROWS,
                                                        .pack = ISA_FN(pairs_pack),

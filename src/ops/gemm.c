@@ -47,7 +47,7 @@ static bool takes(const struct attn_packed *w, attn_type x) {
 }
 
 static bool gives(const struct attn_packed *w, attn_type y) {
-    return y == ATTN_F32 || y == w->kernel->c;
+    return y == ATTN_F32 || (y == w->kernel->c && w->k <= w->kernel->c_most);
 }
 
 /* Bytes from one converted row of `width` elements to the next: whole cache lines, and one more where rows would alias. */

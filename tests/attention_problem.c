@@ -3,6 +3,7 @@
 #include <float.h>
 
 #include "oracle.h"
+#include "types.h"
 
 /* ---- Random problems ---- */
 
@@ -358,7 +359,7 @@ struct problem masked_problem_new(struct test_random *random, enum test_values v
 
 static attn_tensor tensor_at(attn_tensor t, size_t offset) {
     if (t.data)
-        t.data = (const float *)t.data + offset;
+        t.data = (const char *)t.data + offset * attn_type_size(t.type);
     return t;
 }
 

@@ -3,6 +3,7 @@
 #include "oracle.h"
 #include "pages.h"
 #include "random_options.h"
+#include "typed.h"
 
 /* ---- The model ---- */
 
@@ -10,6 +11,7 @@ struct model model_new(struct test_random *random, size_t batch, size_t most) {
     static const size_t sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 20, 33, 64};
     struct model m = {.batch = batch, .most = most, .kv_heads = random_between(random, 1, 3)};
     m.heads = m.kv_heads * random_between(random, 1, 3);
+    m.type = random_stored_type(random);
     m.head_size = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     m.value_size = random_below(random, 2) ? m.head_size : sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
@@ -62,7 +64,8 @@ attn_cache_config model_config(const struct model *model, size_t capacity) {
                                .kv_heads = model->kv_heads,
                                .head_size = model->head_size,
                                .value_size = model->value_size,
-                               .capacity = capacity};
+                               .capacity = capacity,
+                               .type = model->type};
 }
 
 size_t model_longest(const struct model *model) {
@@ -142,6 +145,8 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
             for (size_t i = model->lens[b]; i < model->lens[b] + lens[b]; i++) {
                 random_fill(random, values, tensor_row(&model->k, b, h, i), model->head_size);
                 random_fill(random, values, tensor_row(&model->v, b, h, i), model->value_size);
+                round_floats(model->type, tensor_row(&model->k, b, h, i), model->head_size);
+                round_floats(model->type, tensor_row(&model->v, b, h, i), model->value_size);
             }
     }
     if (random_below(random, 2)) {
@@ -156,8 +161,9 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
         k = new_rows(random, model, &model->k, lens);
         v = new_rows(random, model, &model->v, lens);
     }
-    args.k = tensor_in(&k);
-    args.v = tensor_in(&v);
+    void *memory[2]; /* of k and v in the cache's type, or in floats of the same numbers */
+    args.k = typed_input(&k, random_below(random, 2) ? model->type : ATTN_F32, FLUSH_END, &memory[0]);
+    args.v = typed_input(&v, random_below(random, 2) ? model->type : ATTN_F32, FLUSH_START, &memory[1]);
     args.rotary = model->rotary;
     args.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
     assert_ok(attn_cache_append(cache, &args, &error));
@@ -165,6 +171,8 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
     for (size_t b = 0; b < model->batch; b++)
         model->lens[b] += lens[b];
     check_lengths(model, cache);
+    guarded_free(memory[0]);
+    guarded_free(memory[1]);
     tensor_free(&k);
     tensor_free(&v);
 }
@@ -295,6 +303,14 @@ static attn_attention_args part_args(const struct model *model, const attn_atten
     return args;
 }
 
+/* Row 0 of sequence b in the cache's type; free *memory. */
+static attn_tensor part_tensor(const struct model *model, const struct tensor *t, size_t b, void **memory) {
+    attn_tensor in = typed_input(t, model->type, FLUSH_END, memory);
+    size_t element = model->type == ATTN_F32 ? sizeof(float) : sizeof(uint16_t);
+    in.data = (const char *)in.data + tensor_offset(t, b, 0, 0) * element;
+    return in;
+}
+
 static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
                                const struct part *part) {
     attn_attention_args args = part_args(model, whole, q, part);
@@ -303,7 +319,13 @@ static struct outputs run_part(const struct model *model, const attn_attention_a
         start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
         args.options.starts.i64 = &start;
     }
-    return run(&args, LAYOUT_BHSD);
+    void *memory[2];
+    args.k = part_tensor(model, &model->k, part->b, &memory[0]);
+    args.v = part_tensor(model, &model->v, part->b, &memory[1]);
+    struct outputs r = run(&args, LAYOUT_BHSD);
+    guarded_free(memory[0]);
+    guarded_free(memory[1]);
+    return r;
 }
 
 /* A call over the cache, with what it points to. */
@@ -351,9 +373,9 @@ static void question_draw(struct test_random *random, struct question *question,
     args->cache = cache;
     args->options = options_over(model, &question->drawn.options);
     draw_queries(random, question);
-    test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu%s longest=%zu sizes=%zu,%zu %s", model->batch, model->heads,
-              model->kv_heads, q_len, args->q_cu.cu.i64 ? " (packed)" : "", longest, model->head_size,
-              model->value_size, options_text(&args->options));
+    test_case("type=%d batch=%zu heads=%zu kv_heads=%zu q_len=%zu%s longest=%zu sizes=%zu,%zu %s", (int)model->type,
+              model->batch, model->heads, model->kv_heads, q_len, args->q_cu.cu.i64 ? " (packed)" : "", longest,
+              model->head_size, model->value_size, options_text(&args->options));
 }
 
 /* Packed rows that belong to no sequence. */

@@ -1,6 +1,6 @@
 /* A model of a cache: plain tensors with the keys that it should hold. Attention over the cache is compared with
- * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c and
- * random_options.c. */
+ * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c,
+ * random_options.c and typed.c. */
 #ifndef ATTN_TESTS_CACHE_MODEL_H
 #define ATTN_TESTS_CACHE_MODEL_H
 
@@ -14,6 +14,7 @@ struct model {
     size_t shared; /* keys that it began with, as a fork */
     /* Keys for which the sequence surely has room in the cache: fewer than `most` after it gave up shared ones. */
     size_t room[MODEL_BATCH];
+    attn_type type;            /* of the cache; k and v hold its numbers, as floats */
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
     size_t lens[MODEL_BATCH];  /* as attn_cache_length says */
     size_t gone[MODEL_BATCH];  /* keys below are hidden: a ring has overwritten them */
@@ -22,7 +23,7 @@ struct model {
     void *rotary_memory;
 };
 
-/* Sizes at random. Rotary embedding now and then, with offsets that keep every position positive. */
+/* Type and sizes at random. Rotary embedding now and then, with offsets that keep every position positive. */
 struct model model_new(struct test_random *random, size_t batch, size_t most);
 /* A model with room for `most` keys, whose sequence b begins with the first `len` keys of the parent's sequence
  * sources[b]; NULL stands for b. */

@@ -1,6 +1,7 @@
 /* Caches whose sequences have lengths of their own, rings, pages and forks: attention over each is attention over the
  * keys that it should hold, given as tensors, bit by bit. */
 #include "cache_model.h"
+#include "typed.h"
 
 static size_t sweep(size_t full, size_t quick) {
     return test_quick() ? quick : full;
@@ -378,9 +379,12 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
         args.head_size = m->head_size;
         args.value_size = m->value_size;
         args.q = tensor_in(&q);
-        args.k = tensor_in(&m->k);
-        args.v = tensor_in(&m->v);
+        void *memory[2];
+        args.k = typed_input(&m->k, m->type, FLUSH_END, &memory[0]);
+        args.v = typed_input(&m->v, m->type, FLUSH_END, &memory[1]);
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+        guarded_free(memory[0]);
+        guarded_free(memory[1]);
         args.cache = fork->cache;
         struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         assert_same_result(&expected, &actual);
@@ -631,11 +635,16 @@ static void compare_steps(struct test_random *random, enum kind kind, size_t tot
     struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 2, m.kv_heads, total, m.value_size, FLUSH_END);
     struct holder holder = holder_new(random, kind, &m, page_size);
     attn_attention_args args = decoder_args(&m, &q, 0, total);
-    args.k = tensor_in(&k);
-    args.v = tensor_in(&v);
+    tensor_round(&k, m.type);
+    tensor_round(&v, m.type);
+    void *memory[2];
+    args.k = typed_input(&k, m.type, FLUSH_END, &memory[0]);
+    args.v = typed_input(&v, m.type, FLUSH_END, &memory[1]);
     test_case("%s: total=%zu heads=%zu kv_heads=%zu sizes=%zu,%zu page_size=%zu rotary=%d", kind_names[kind], total,
               m.heads, m.kv_heads, m.head_size, m.value_size, page_size, m.rotary != NULL);
     struct attention_result whole = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    guarded_free(memory[0]);
+    guarded_free(memory[1]);
     size_t most = random_below(random, 2) ? CHUNK : 1 + random_below(random, 3);
     for (size_t begin = 0, end; begin < total; begin = end) {
         end = begin + random_between(random, 1, most);

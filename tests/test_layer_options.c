@@ -1,6 +1,8 @@
 /* Everything that attention can do, through the layer: its bits are those of the parts put together by hand,
- * projections with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache. */
+ * projections with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache. Weights,
+ * rows, projected keys and values, and caches have types at random. */
 #include "random_options.h"
+#include "typed.h"
 
 enum { MOST_SEQUENCES = 3, MOST_ROWS = 24, PAGE = 16 };
 
@@ -15,7 +17,7 @@ static const char *const source_names[] = {"tensors", "packed tensors", "a cache
 
 /* ---- By hand ---- */
 
-/* y = x W + b for each row of x, [batch, 1, len, in]. */
+/* y = x W + b for each row of x, [batch, 1, len, in], in floats. */
 static struct tensor project(const attn_linear *linear, size_t out, const struct tensor *x) {
     attn_gemm_config config = {.isa = test_isa(), .k = x->size, .n = out, .w = *linear};
     struct tensor y = tensor_new(LAYOUT_BHSD, x->batch, 1, x->len, out, FLUSH_END);
@@ -24,9 +26,15 @@ static struct tensor project(const attn_linear *linear, size_t out, const struct
     assert_ok(attn_gemm_size(&config, &bytes, NULL));
     void *memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, memory, bytes, &gemm, NULL));
-    for (size_t b = 0; b < x->batch; b++)
-        assert_ok(gemm_rows(gemm, x->len, tensor_row(x, b, 0, 0), x->row_stride, tensor_row(&y, b, 0, 0), y.row_stride,
-                            NULL, NULL));
+    attn_gemm_run_args args = {.m = x->len};
+    assert_ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, NULL));
+    args.workspace = args.workspace_bytes ? poisoned_alloc(args.workspace_bytes, FLUSH_END) : NULL;
+    for (size_t b = 0; b < x->batch; b++) {
+        args.x = (attn_tensor){.data = tensor_row(x, b, 0, 0), .row_stride = x->row_stride};
+        args.y = (attn_tensor_out){.data = tensor_row(&y, b, 0, 0), .row_stride = y.row_stride};
+        assert_ok(attn_gemm_run(gemm, &args, NULL));
+    }
+    guarded_free(args.workspace);
     guarded_free(memory);
     return y;
 }
@@ -44,10 +52,11 @@ struct problem {
     struct layer_sizes sizes;
     enum source source;
     attn_layer_args args;
-    struct tensor q, k, v;
+    struct tensor q, k, v; /* the same numbers as floats */
+    attn_type y_type, cache_type;
     struct drawn_options drawn;
     int64_t q_cu[MOST_SEQUENCES + 1], kv_cu[MOST_SEQUENCES + 1], offsets[MOST_SEQUENCES];
-    void *memory[8];
+    void *memory[16];
     size_t memories;
     attn_cache *cache, *by_hand; /* filled by the layer, and by attn_cache_append */
 };
@@ -63,7 +72,39 @@ static attn_layer_config random_config(struct test_random *random, size_t index)
     config.key_width = random_between(random, 1, 40);
     config.value_width = random_between(random, 1, 40);
     config.scale = random_below(random, 4) ? 0 : random_uniform(random, -1.0f, 1.0f);
+    config.kv_type = random_stored_type(random);
     return config;
+}
+
+/* Each weight now and then of BF16. */
+static void draw_weight_types(struct test_random *random, struct problem *p) {
+    for (size_t which = 0; which < LAYER_WEIGHTS; which++) {
+        attn_linear *linear = layer_linear(&p->weights.config, which);
+        size_t in, out;
+        layer_weight_sizes(&p->weights.config, which, &in, &out);
+        if (random_below(random, 2))
+            continue;
+        struct tensor w = {.data = p->weights.weight[which], .batch = 1, .heads = 1, .len = in, .size = out};
+        w.row_stride = out;
+        tensor_round(&w, ATTN_BF16);
+        linear->weight = typed_input(&w, ATTN_BF16, FLUSH_END, &p->memory[p->memories++]).data;
+        linear->type = ATTN_BF16;
+    }
+}
+
+/* [batch, len, size] in a type at random, to which the floats are rounded. */
+static attn_tensor draw_type(struct test_random *random, struct problem *p, const struct tensor *rows) {
+    attn_type type = random_type(random);
+    tensor_round(rows, type);
+    attn_tensor in = typed_input(rows, type, FLUSH_END, &p->memory[p->memories++]);
+    in.head_stride = 0;
+    return in;
+}
+
+static attn_tensor typed_from(attn_tensor rows, size_t begin) {
+    size_t element = rows.type == ATTN_F32 ? sizeof(float) : sizeof(uint16_t);
+    rows.data = (const char *)rows.data + begin * rows.row_stride * element;
+    return rows;
 }
 
 /* Lengths up to `most` and their sums, with rows before the first sequence and after the last. */
@@ -99,9 +140,11 @@ static void draw_rows(struct test_random *random, struct problem *p) {
     p->q = random_rows(random, q_batch, q_rows, config->query_width);
     p->k = random_rows(random, kv_batch, kv_rows, config->key_width);
     p->v = random_rows(random, kv_batch, kv_rows, config->value_width);
-    args->q = tensor_rows(&p->q);
-    args->k = tensor_rows(&p->k);
-    args->v = tensor_rows(&p->v);
+    args->q = draw_type(random, p, &p->q);
+    args->k = draw_type(random, p, &p->k);
+    args->v = draw_type(random, p, &p->v);
+    p->y_type = random_type(random);
+    p->cache_type = random_below(random, 4) ? config->kv_type : random_stored_type(random);
 }
 
 static void draw_all_options(struct test_random *random, struct problem *p) {
@@ -112,7 +155,9 @@ static void draw_all_options(struct test_random *random, struct problem *p) {
         p->args.options.empty = ATTN_EMPTY_ZERO; /* the mean of values that are gone cannot be had */
     p->args.options.dropout = random_below(random, 4) ? 0 : 0.25f;
     p->args.options.dropout_seed = random_bits(random);
-    if (random_below(random, 2) == 0)
+    /* By hand no tensors of BF16 hold keys that are rotated before they are rounded, but a cache does, where all sequences have
+     * the same number of keys. */
+    if (random_below(random, 2) == 0 || (p->source == PACKED && p->weights.config.kv_type == ATTN_BF16))
         return;
     p->args.options.rotary =
         draw_rotary(random, args->kv_len + 4 * MOST_ROWS, p->sizes.head_size, &p->memory[p->memories++]);
@@ -123,10 +168,13 @@ static void draw_all_options(struct test_random *random, struct problem *p) {
 
 static void describe(const struct problem *p) {
     const attn_layer_config *config = &p->weights.config;
-    test_case("from %s: batch=%zu q_len=%zu%s kv_len=%zu heads=%zu,%zu sizes=%zu,%zu,%zu %s", source_names[p->source],
-              p->args.batch, p->args.q_len, p->args.q_cu.cu.i64 ? " (packed)" : "", p->args.kv_len, config->heads,
-              p->sizes.kv_heads, p->sizes.head_size, p->sizes.value_size, p->sizes.out_size,
-              options_text(&p->args.options));
+    test_case("from %s: types of q %d k %d v %d y %d, weights %d %d %d %d, keys and values %d, cache %d, batch=%zu "
+              "q_len=%zu%s kv_len=%zu heads=%zu,%zu sizes=%zu,%zu,%zu %s",
+              source_names[p->source], (int)p->args.q.type, (int)p->args.k.type, (int)p->args.v.type, (int)p->y_type,
+              (int)config->w_q.type, (int)config->w_k.type, (int)config->w_v.type, (int)config->w_o.type,
+              (int)config->kv_type, (int)p->cache_type, p->args.batch, p->args.q_len,
+              p->args.q_cu.cu.i64 ? " (packed)" : "", p->args.kv_len, config->heads, p->sizes.kv_heads,
+              p->sizes.head_size, p->sizes.value_size, p->sizes.out_size, options_text(&p->args.options));
 }
 
 /* Not by value: the arguments point into it. */
@@ -134,6 +182,7 @@ static void problem_new(struct test_random *random, size_t index, enum source so
     attn_layer_config config = random_config(random, index);
     *p = (struct problem){.weights = layer_weights_new(random, &config, (unsigned)index % 16), .source = source};
     p->sizes = layer_sizes_of(&config);
+    draw_weight_types(random, p);
     p->layer = layer_create(&p->weights.config, &p->memory[p->memories++], FLUSH_END);
     draw_lengths(random, p);
     draw_rows(random, p);
@@ -156,6 +205,8 @@ static void problem_free(struct problem *p) {
 static attn_cache *new_cache(struct problem *p, size_t capacity) {
     attn_cache_config config;
     assert_ok(attn_layer_cache_config(p->layer, p->args.batch, capacity, &config, NULL));
+    assert_int_equal(p->weights.config.kv_type, config.type);
+    config.type = p->cache_type;
     config.kind = p->source == RING_CACHE ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     if (p->source == PAGED_CACHE) {
         config.kind = ATTN_CACHE_PAGED;
@@ -189,8 +240,8 @@ static void append_both(struct problem *p, size_t begin, size_t len, const int64
     attn_cache_append_args by_hand = {.len = len, .lens.i64 = lens, .rotary = args.rotary};
     attn_error error = {.field = "none"};
     args.rotary_offsets = by_hand.rotary_offsets = p->args.options.rotary_offsets;
-    args.k = rows_from(&p->k, begin);
-    args.v = rows_from(&p->v, begin);
+    args.k = typed_from(p->args.k, begin);
+    args.v = typed_from(p->args.v, begin);
     assert_ok(attn_layer_append_workspace(p->layer, &args, &bytes, &error));
     void *workspace = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_layer_append(p->layer, &args, workspace, bytes, &error));
@@ -262,7 +313,9 @@ static struct outputs run_layer(const struct problem *p) {
     attn_error error = {.field = "none"};
     size_t bytes = 0;
     r.y = tensor_new(LAYOUT_GAPS, p->q.batch, 1, p->q.len, p->sizes.out_size, FLUSH_END);
-    args.y = tensor_rows_out(&r.y);
+    void *memory;
+    args.y = typed_output(&r.y, p->y_type, FLUSH_END, &memory);
+    args.y.head_stride = 0;
     args.cache = p->cache;
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_layer_workspace(p->layer, &args, &bytes, &error));
@@ -270,7 +323,19 @@ static struct outputs run_layer(const struct problem *p) {
     r.status = attn_layer_forward(p->layer, &args, workspace, bytes, &error);
     assert_string_equal(r.status == ATTN_OK ? "none" : "cache", error.field);
     guarded_free(workspace);
+    typed_read(&r.y, p->y_type, memory);
     return r;
+}
+
+/* All keys and values in a cache of BF16, rotated before they are rounded. Free *memory. */
+static attn_cache *cache_of_rotated(const struct problem *p, attn_tensor k, attn_tensor v, void **memory) {
+    attn_cache_config config;
+    assert_ok(attn_layer_cache_config(p->layer, p->args.batch, p->args.kv_len, &config, NULL));
+    attn_cache *cache = cache_create(&config, memory, FLUSH_END);
+    attn_cache_append_args args = {.len = p->args.kv_len, .k = k, .v = v, .rotary = p->args.options.rotary};
+    args.rotary_offsets = p->args.options.rotary_offsets;
+    assert_ok(attn_cache_append(cache, &args, NULL));
+    return cache;
 }
 
 static struct outputs run_by_hand(const struct problem *p) {
@@ -294,6 +359,16 @@ static struct outputs run_by_hand(const struct problem *p) {
     args.k = split(&k, p->sizes.head_size);
     args.v = split(&v, p->sizes.value_size);
     args.cache = p->by_hand;
+    void *memory[2] = {NULL, NULL};
+    if (!p->by_hand && config->kv_type == ATTN_BF16 && p->args.options.rotary) {
+        args.cache = cache_of_rotated(p, args.k, args.v, &memory[0]);
+    } else if (!p->by_hand && config->kv_type == ATTN_BF16) {
+        tensor_round(&k, ATTN_BF16);
+        tensor_round(&v, ATTN_BF16);
+        args.k.data = typed_input(&k, ATTN_BF16, FLUSH_END, &memory[0]).data;
+        args.v.data = typed_input(&v, ATTN_BF16, FLUSH_END, &memory[1]).data;
+        args.k.type = args.v.type = ATTN_BF16;
+    }
     args.o = (attn_tensor_out){o.data, ATTN_F32, o.batch_stride, p->sizes.value_size, o.row_stride, 1};
     args.options = ask_for_all(&p->args.options, &r);
     assert_ok(attn_attention_workspace(&args, &bytes, NULL));
@@ -301,6 +376,9 @@ static struct outputs run_by_hand(const struct problem *p) {
     r.status = attn_attention(&args, workspace, bytes, NULL);
     guarded_free(workspace);
     r.y = project(&config->w_o, p->sizes.out_size, &o);
+    tensor_round(&r.y, p->y_type);
+    guarded_free(memory[0]);
+    guarded_free(memory[1]);
     tensor_free(&q);
     tensor_free(&k);
     tensor_free(&v);
@@ -321,7 +399,7 @@ static void compare_outputs(const struct problem *p, const struct outputs *expec
             const float *y = tensor_row(&actual->y, b, 0, i);
             if (!between_sequences(p, i))
                 assert_same_bits(tensor_row(&expected->y, b, 0, i), y, actual->y.size);
-            for (size_t c = 0; c < actual->y.size && between_sequences(p, i); c++)
+            for (size_t c = 0; c < actual->y.size && between_sequences(p, i) && p->y_type == ATTN_F32; c++)
                 assert_true(is_untouched(y + c));
         }
     assert_same_bits(expected->weights, actual->weights, weights);

@@ -18,8 +18,18 @@
 
 /* ---- The case ---- */
 
+/* Of queries, of keys and values, of outputs; for a layer or a product those of x, of weights and what keys and values are
+ * rounded to, of y. */
+struct types {
+    const char *name; /* "" for F32 throughout, else what begins the case's name */
+    attn_type q, kv, o;
+};
+
+static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32};
+
 static struct {
     attn_isa isa;
+    const struct types *types;
     FILE *expected; /* NULL: print */
     const char *path;
     char name[128];
@@ -47,8 +57,9 @@ static const uint64_t fnv_start = UINT64_C(0xcbf29ce484222325);
 /* Each case draws the same numbers whatever comes before it. */
 static void begin(const char *format, ...) {
     va_list list;
+    int length = snprintf(now.name, sizeof now.name, "%s", now.types->name);
     va_start(list, format);
-    vsnprintf(now.name, sizeof now.name, format, list);
+    vsnprintf(now.name + length, sizeof now.name - (size_t)length, format, list);
     va_end(list);
     now.random = now.hash = fnv_start;
     for (const char *c = now.name; *c; c++)
@@ -64,6 +75,18 @@ static void add(const float *x, size_t n) {
             bits = 0x7fc00000;
         for (int shift = 0; shift < 32; shift += 8)
             now.hash = mix(now.hash, bits >> shift & 255);
+    }
+}
+
+/* The same of elements of a type. */
+static void add_elements(attn_type type, const void *x, size_t n) {
+    const uint16_t *halves = x;
+    unsigned infinity = type == ATTN_BF16 ? 0x7f80 : 0x7c00;
+    if (type == ATTN_F32)
+        add(x, n);
+    for (size_t i = 0; i < n && type != ATTN_F32; i++) {
+        unsigned bits = (halves[i] & 0x7fffu) > infinity ? 0x7fff : halves[i];
+        now.hash = mix(mix(now.hash, bits & 255), bits >> 8);
     }
 }
 
@@ -116,6 +139,15 @@ static float *outputs(size_t n) {
     return x;
 }
 
+static void *typed_outputs(attn_type type, size_t n) {
+    if (type == ATTN_F32)
+        return outputs(n);
+    uint16_t *x = take(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = 0xc29a;
+    return x;
+}
+
 /* ---- Numbers ---- */
 
 static uint64_t bits64(void) { /* splitmix64 */
@@ -148,6 +180,30 @@ static float float_of(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+/* x as elements of the type, cut to it: the numbers are the same on every platform. F16: normal numbers alone. */
+static const void *cut(attn_type type, const float *x, size_t n) {
+    if (type == ATTN_F32)
+        return x;
+    uint16_t *y = take(n * sizeof *y);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff, least = UINT32_C(113) << 23;
+        if (type == ATTN_BF16)
+            y[i] = (uint16_t)(bits >> 16);
+        else
+            y[i] = (uint16_t)(magnitude < least                  ? sign
+                              : magnitude >= UINT32_C(143) << 23 ? sign | 0x7c00 | (magnitude > 0x7f800000 ? 0x200 : 0)
+                                                                 : sign | (magnitude - (UINT32_C(112) << 23)) >> 13);
+    }
+    return y;
+}
+
+static void give_type(attn_tensor *x, attn_type type, size_t n) {
+    x->data = cut(type, x->data, n);
+    x->type = type;
 }
 
 /* Some elements become infinite, NaN, -0, the largest or denormal. */
@@ -474,15 +530,19 @@ static void attention_case(const struct shape *s, const struct option *option) {
     a.v = (attn_tensor){numbers(p.length[2]),        ATTN_F32, s->kv_len * s->kv_heads * s->value_size, s->value_size,
                         s->kv_heads * s->value_size, 1};
     size_t row = s->heads * s->value_size, rows = s->packed ? a.q_cu.total : s->batch * s->q_len;
-    a.o = (attn_tensor_out){outputs(rows * row), ATTN_F32, s->q_len * row, s->value_size, row, 1};
+    a.o =
+        (attn_tensor_out){typed_outputs(now.types->o, rows * row), now.types->o, s->q_len * row, s->value_size, row, 1};
     p.data[0] = a.q.data;
     p.data[1] = a.k.data;
     p.data[2] = a.v.data;
     a.parallel = s->parallel;
     option->choose(&p);
     a.scale = p.scale;
+    give_type(&a.q, now.types->q, p.length[0]);
+    give_type(&a.k, now.types->kv, p.length[1]);
+    give_type(&a.v, now.types->kv, p.length[2]);
     run_attention(&a);
-    add(a.o.data, rows * row);
+    add_elements(now.types->o, a.o.data, rows * row);
     add_outputs(&p);
     end();
 }
@@ -500,13 +560,21 @@ struct appending {
     const attn_rotary *rotary;
 };
 
+/* A cache of BF16 is given floats, one of floats F16. */
 static attn_tensor cache_rows(size_t rows, size_t size) {
-    return (attn_tensor){numbers(rows * CACHE_KV_HEADS * size),
-                         ATTN_F32,
-                         rows / CACHE_BATCH * CACHE_KV_HEADS * size,
-                         size,
-                         CACHE_KV_HEADS * size,
-                         1};
+    attn_tensor x = {numbers(rows * CACHE_KV_HEADS * size),
+                     ATTN_F32,
+                     rows / CACHE_BATCH * CACHE_KV_HEADS * size,
+                     size,
+                     CACHE_KV_HEADS * size,
+                     1};
+    if (now.types->kv == ATTN_F16)
+        give_type(&x, ATTN_F16, rows * CACHE_KV_HEADS * size);
+    return x;
+}
+
+static attn_type stored_type(void) {
+    return now.types->kv == ATTN_BF16 ? ATTN_BF16 : ATTN_F32;
 }
 
 /* `len` keys for each sequence, or up to so many with lengths of their own. */
@@ -545,7 +613,8 @@ static attn_cache *new_cache(enum kind kind, size_t capacity) {
                                 .kv_heads = CACHE_KV_HEADS,
                                 .head_size = CACHE_SIZE,
                                 .value_size = CACHE_VALUE_SIZE,
-                                .capacity = capacity};
+                                .capacity = capacity,
+                                .type = stored_type()};
     if (kind == RING)
         config.kind = ATTN_CACHE_RING;
     if (kind == PAGES) {
@@ -613,10 +682,12 @@ static void cache_case(enum kind kind, size_t len, const struct option *option, 
                         ROWS * CACHE_SIZE,
                         CACHE_SIZE,
                         1};
+    give_type(&a.q, now.types->q, (size_t)CACHE_BATCH * HEADS * ROWS * CACHE_SIZE);
     size_t n = (size_t)CACHE_BATCH * HEADS * ROWS * CACHE_VALUE_SIZE;
-    a.o = (attn_tensor_out){outputs(n), ATTN_F32, n / CACHE_BATCH, ROWS * CACHE_VALUE_SIZE, CACHE_VALUE_SIZE, 1};
+    a.o = (attn_tensor_out){typed_outputs(now.types->o, n), now.types->o,     n / CACHE_BATCH,
+                            ROWS * CACHE_VALUE_SIZE,        CACHE_VALUE_SIZE, 1};
     run_attention(&a);
-    add(a.o.data, n);
+    add_elements(now.types->o, a.o.data, n);
     add_outputs(&p);
     end();
 }
@@ -649,6 +720,8 @@ static const struct layer_shape {
 static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
     attn_linear w = {
         .weight = numbers(in * out), .in_stride = s->is_transposed ? 1 : out, .out_stride = s->is_transposed ? in : 1};
+    w.type = stored_type();
+    w.weight = cut(w.type, w.weight, in * out);
     if (s->has_bias)
         w.bias = numbers(out);
     return w;
@@ -660,6 +733,7 @@ static attn_layer *new_layer(const struct layer_shape *s) {
     config.key_width = s->key_width;
     config.value_width = s->value_width;
     config.scale = 0x1p-4f;
+    config.kv_type = stored_type();
     size_t kv_hidden = s->hidden / s->heads * s->kv_heads;
     config.w_q = linear(s->query_width, s->hidden, s);
     config.w_k = linear(s->key_width, kv_hidden, s);
@@ -674,7 +748,10 @@ static attn_layer *new_layer(const struct layer_shape *s) {
 }
 
 static attn_tensor rows_in(const struct layer_shape *s, size_t len, size_t size, const attn_cu_lens *cu) {
-    return (attn_tensor){numbers((cu->cu.i64 ? cu->total : s->batch * len) * size), ATTN_F32, len * size, 0, size, 1};
+    size_t n = (cu->cu.i64 ? cu->total : s->batch * len) * size;
+    attn_tensor x = {numbers(n), ATTN_F32, len * size, 0, size, 1};
+    give_type(&x, now.types->q, n);
+    return x;
 }
 
 static attn_layer_args layer_args(const struct layer_shape *s) {
@@ -686,7 +763,12 @@ static attn_layer_args layer_args(const struct layer_shape *s) {
     a.q = rows_in(s, s->q_len, s->query_width, &a.q_cu);
     a.k = rows_in(s, s->kv_len, s->key_width, &a.kv_cu);
     a.v = rows_in(s, s->kv_len, s->value_width, &a.kv_cu);
-    a.y = (attn_tensor_out){outputs(s->batch * s->q_len * s->hidden), ATTN_F32, s->q_len * s->hidden, 0, s->hidden, 1};
+    a.y = (attn_tensor_out){typed_outputs(now.types->o, s->batch * s->q_len * s->hidden),
+                            now.types->o,
+                            s->q_len * s->hidden,
+                            0,
+                            s->hidden,
+                            1};
     a.parallel = s->parallel;
     return a;
 }
@@ -696,7 +778,7 @@ static void forward(const attn_layer *layer, const attn_layer_args *args, size_t
     size_t bytes = 0;
     ok(attn_layer_workspace(layer, args, &bytes, &error), &error);
     ok(attn_layer_forward(layer, args, take(bytes), bytes, &error), &error);
-    add(args->y.data, args->batch * args->q_len * hidden);
+    add_elements(now.types->o, args->y.data, args->batch * args->q_len * hidden);
 }
 
 static void layer_case(const struct layer_shape *s, const struct option *option) {
@@ -729,8 +811,9 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
     a.q_len = 1;
     for (size_t step = 0; step < 4; step++) {
         append_args.len = step == 0 ? s->kv_len - 3 : 1;
-        append_args.k.data = (const float *)a.k.data + done * s->key_width;
-        append_args.v.data = (const float *)a.v.data + done * s->value_width;
+        size_t element = now.types->q == ATTN_F32 ? sizeof(float) : sizeof(uint16_t);
+        append_args.k.data = (const char *)a.k.data + done * s->key_width * element;
+        append_args.v.data = (const char *)a.v.data + done * s->value_width * element;
         done += append_args.len;
         ok(attn_layer_append_workspace(layer, &append_args, &bytes, &error), &error);
         ok(attn_layer_append(layer, &append_args, take(bytes), bytes, &error), &error);
@@ -791,6 +874,8 @@ static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transpos
     attn_gemm_config config = {now.isa, k, n, {0}};
     config.w = (attn_linear){
         .weight = numbers(k * n), .in_stride = is_transposed ? 1 : n, .out_stride = is_transposed ? k : 1};
+    config.w.type = stored_type();
+    config.w.weight = cut(config.w.type, config.w.weight, k * n);
     if (is_transposed)
         config.w.bias = numbers(n);
     attn_gemm *gemm = NULL;
@@ -798,12 +883,14 @@ static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transpos
     size_t bytes = 0;
     ok(attn_gemm_size(&config, &bytes, &error), &error);
     ok(attn_gemm_create(&config, take(bytes), bytes, &gemm, &error), &error);
-    float *y = outputs(m * n), *x = numbers(m * (k + gap));
     attn_gemm_run_args args = {.m = m, .parallel = parallel};
-    args.x = (attn_tensor){.data = x, .row_stride = k + gap};
-    args.y = (attn_tensor_out){.data = y, .row_stride = n};
+    args.y = (attn_tensor_out){.data = typed_outputs(now.types->o, m * n), .type = now.types->o, .row_stride = n};
+    args.x = (attn_tensor){.data = numbers(m * (k + gap)), .row_stride = k + gap};
+    give_type(&args.x, now.types->q, m * (k + gap));
+    ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error), &error);
+    args.workspace = args.workspace_bytes ? take(args.workspace_bytes) : NULL;
     ok(attn_gemm_run(gemm, &args, &error), &error);
-    add(y, m * n);
+    add_elements(now.types->o, args.y.data, m * n);
     end();
 }
 
@@ -862,6 +949,43 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
     end();
 }
 
+/* ---- Types ---- */
+
+/* Of each shape the first options, those of everything with one shape; caches of each kind; layers; products. */
+static void bf16_cases(void) {
+    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16};
+    now.types = &bf16;
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (size_t j = 0; j < FEW_OPTIONS; j++)
+            attention_case(&shapes[i], &all_options[j]);
+    for (size_t j = FEW_OPTIONS; j < COUNT(all_options); j++)
+        attention_case(&shapes[4], &all_options[j]);
+    cache_cases();
+    layer_cases();
+    gemm_cases();
+}
+
+static void typed_cases(void) {
+    static const struct types some[] = {{"f16/", ATTN_F16, ATTN_F16, ATTN_F16},
+                                        {"f32-bf16-f32/", ATTN_F32, ATTN_BF16, ATTN_F32},
+                                        {"f16-bf16-f16/", ATTN_F16, ATTN_BF16, ATTN_F16},
+                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16}};
+    bf16_cases();
+    for (size_t i = 0; i < COUNT(some); i++) {
+        now.types = &some[i];
+        for (size_t j = 0; j < FEW_OPTIONS; j++) {
+            attention_case(&shapes[0], &all_options[j]);
+            attention_case(&shapes[4], &all_options[j]);
+            cache_case(PLAIN, 100, &all_options[j], NULL);
+        }
+        layer_case(&layer_shapes[1], &all_options[0]);
+        layer_case(&layer_shapes[3], &all_options[6]);
+        gemm_case(30, 48, 64, 0, false, NULL);
+        gemm_case(1, 33, 65, 3, true, NULL);
+    }
+    now.types = &all_f32;
+}
+
 /* ---- The list ---- */
 
 static void all_cases(void) {
@@ -879,6 +1003,7 @@ static void all_cases(void) {
     merge_case(1, 1, 3, 5, NULL);
     merge_case(3, 2, 7, 20, NULL);
     merge_case(8, 3, 40, 33, &three_tasks);
+    typed_cases();
 }
 
 static void read_options(int argc, char **argv) {
@@ -897,6 +1022,7 @@ static void read_options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     read_options(argc, argv);
+    now.types = &all_f32;
     if (!attn_isa_supported(now.isa)) {
         printf("SKIP: %s cannot run here\n", attn_isa_name(now.isa));
         return 77;

@@ -412,7 +412,8 @@ static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
 INLINE vec_magnitude larger_of_pair(vec_magnitude m, const float *units, vec_mask mask, bool even, bool odd) {
     vec x = vec_select(mask, vec_load(units), vec_zero());
     vec_magnitude low = vec_magnitude_of(vec_from_bits(vec_int_shift_left(vec_bits(x), 16)));
-    m = odd ? vec_larger(m, vec_magnitude_of(x)) : m; /* its lower half does not make it infinite */
+    vec high = vec_from_bits(vec_int_and(vec_bits(x), vec_int_set(-0x10000)));
+    m = odd ? vec_larger(m, vec_magnitude_of(high)) : m;
     return even ? vec_larger(m, low) : m;
 }
 

@@ -184,12 +184,13 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
         problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n, problem->v.type);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
-    take_spare(
-        (const struct attn_packed *[]){&layer->w_q, &layer->w_o, &layer->w_k, &layer->w_v},
-        (const size_t[]){run->o_rows, run->o_rows, kv_rows, kv_rows},
-        (const attn_type[][2]){
-            {args->q.type, ATTN_F32}, {ATTN_F32, args->y.type}, {args->k.type, ATTN_F32}, {args->v.type, ATTN_F32}},
-        args->cache ? 2 : 4, args->parallel, &run->spare, arena);
+    take_spare((const struct attn_packed *[]){&layer->w_q, &layer->w_o, &layer->w_k, &layer->w_v},
+               (const size_t[]){run->o_rows, run->o_rows, kv_rows, kv_rows},
+               (const attn_type[][2]){{args->q.type, problem->q.type},
+                                      {problem->o.type, args->y.type},
+                                      {args->k.type, problem->k.type},
+                                      {args->v.type, problem->v.type}},
+               args->cache ? 2 : 4, args->parallel, &run->spare, arena);
 }
 
 static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu) {

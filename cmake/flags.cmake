@@ -2,7 +2,6 @@
 # src/meson.build and simd/meson.build.
 include(CheckCCompilerFlag)
 include(CheckCSourceCompiles)
-include(CheckLibraryExists)
 
 if(MSVC AND NOT CMAKE_C_COMPILER_ID STREQUAL "Clang")
   message(FATAL_ERROR "attn: cl has neither C11's headers nor the flags of the kernels; take clang-cl (-T ClangCL)")

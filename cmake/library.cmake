@@ -10,8 +10,10 @@ if(attn_isas AND ATTN_SLEEF) # only vector kernels call it
     message(FATAL_ERROR "attn: ATTN_SLEEF is ${ATTN_SLEEF}, and SLEEF was not found")
   endif()
 endif()
-if(NOT MSVC)
-  check_library_exists(m sqrt "" ATTN_HAS_LIBM)
+if(NOT MSVC) # check_library_exists declares functions in its own way, which a user's -Werror refuses
+  set(CMAKE_REQUIRED_LIBRARIES m)
+  check_c_source_compiles("int main(void) { return 0; }" ATTN_HAS_LIBM)
+  unset(CMAKE_REQUIRED_LIBRARIES)
 endif()
 if(ATTN_HAS_LIBM)
   list(APPEND attn_libraries m)

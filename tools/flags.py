@@ -14,7 +14,7 @@ import shlex
 import sys
 
 # What a build system adds, and no machine code depends on.
-IGNORED = {"-fdiagnostics-color=always", "-D_FILE_OFFSET_BITS=64"}
+IGNORED = {"-fdiagnostics-color=always", "-fcolor-diagnostics", "-D_FILE_OFFSET_BITS=64"}
 
 
 def commands(build):

@@ -11,7 +11,8 @@
 /* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */
 static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, size_t cols, size_t *bytes) {
     size_t rows;
-    return attn_round_up(k, format->k_unit, &rows) && attn_mul(rows, cols * attn_type_size(format->type), bytes);
+    return attn_round_up(k, format->k_unit, &rows) && attn_mul(rows, cols * attn_type_size(format->type), bytes) &&
+           attn_add(*bytes, cols * format->beside, bytes);
 }
 
 /* Copies k rows from `row`, a multiple of the format's k_unit, and n columns from `column`, the first of a panel, to the

@@ -60,12 +60,34 @@ enum attn_class {
      * Where the product lacks one of the two, both its elements are +0. Denormal operands and results count as zeros of
      * their sign; what is tiny is decided after rounding (attn_fmaf_flushed). These are the bits of VDPBF16PS. The product
      * c * factor of a start is flushed likewise. */
-    ATTN_CLASS_BF16
+    ATTN_CLASS_BF16,
+    /* A's rows and B are integers with scales. Sums of products are exact integers, whatever their order:
+     *   acc = sum over p of a[p] * b[p], of each ATTN_INT8_PART rows of B; t = (float)acc of the first, + (float)acc of
+     *   each other; c = fma(t, scale of the row * scale of the column, start) */
+    ATTN_CLASS_INT8,
+    /* The same with a scale and a zero point, z, for each block of a column:
+     *   acc = sum over p of a[p] * (b[p] - z), of each block; t = fma((float)acc, the block's scale, t), from +0;
+     *   c = fma(t, scale of the row, start) */
+    ATTN_CLASS_INT4
 };
 
 /* The class of products with weights, or keys and values, of that type. */
 static inline enum attn_class attn_class_of(attn_type type) {
-    return type == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+    switch (type) {
+    case ATTN_BF16:
+        return ATTN_CLASS_BF16;
+    case ATTN_INT8:
+        return ATTN_CLASS_INT8;
+    case ATTN_INT4:
+        return ATTN_CLASS_INT4;
+    default:
+        return ATTN_CLASS_F32;
+    }
+}
+
+/* Whether A's rows are quantised: as pack_a makes them. */
+static inline bool attn_class_is_quantised(enum attn_class arithmetic) {
+    return arithmetic == ATTN_CLASS_INT8 || arithmetic == ATTN_CLASS_INT4;
 }
 
 /* How the elements of a packed matrix lie. */
@@ -73,6 +95,18 @@ struct attn_format {
     attn_type type;
     size_t cols;   /* of a panel; a divisor of ATTN_MAX_COLS */
     size_t k_unit; /* rows whose elements lie side by side; a panel holds a multiple of so many */
+    size_t beside; /* bytes of each column beside its elements: of class INT8 its scale */
+};
+
+/* Products of INT8 that are added up as integers: with bytes of either sign, and with bytes that are made positive, no sum
+ * of so many leaves 32 bits. */
+#define ATTN_INT8_PART 65536
+
+/* What quantised elements of B are multiplied by. */
+struct attn_scaling {
+    size_t block;        /* rows that share a scale; class INT8: ATTN_INT8_PART, and all rows share one */
+    attn_type type;      /* of the scales: F32, or class INT4 F16 */
+    bool has_zero_point; /* each block; else class INT4 has 8 */
 };
 
 /* A packed matrix B[k][n], or some panels of one. What lies in a panel only the kernel knows that has packed it. */
@@ -83,7 +117,8 @@ struct attn_panels {
 };
 
 /* Packs b[k][n], element [p][j] at b + p * k_stride + j * n_stride (bytes), as rows from `row` and columns from
- * `column` on. Strides may be anything; those of neighbours in either are the fast case. Copies of column n - 1 fill up
+ * `column` on; quantised elements all at once, row and column 0. Strides may be anything; those of neighbours in either are
+ * the fast case. INT4: column j begins at b + j * n_stride, k_stride is not looked at. Copies of column n - 1 fill up
  * the last of the panels that begin here: a product with them raises no exception of its own. A panel that has columns
  * before these keeps its others. */
 struct attn_pack_args {
@@ -92,6 +127,9 @@ struct attn_pack_args {
     size_t k_stride, n_stride;
     struct attn_panels packed;
     size_t row, column;
+    struct attn_scaling scaling; /* of the classes INT8 and INT4, as the next two */
+    const void *scales;          /* class INT8: [n]; class INT4: [n][k / block] */
+    const uint8_t *zero_points;  /* [n][(k / block + 1) / 2], two to a byte, the first in its lower half; or NULL */
 };
 
 /* Where the chain of c[i][j] starts. */
@@ -110,12 +148,23 @@ struct attn_gemm_args {
     /* Packed: the product begins with this row and column of it, the first of a panel. In place (run_rows,
      * run_columns): data and stride alone. */
     struct attn_panels b;
+    struct attn_scaling scaling; /* as it was packed */
     size_t row, column;
-    enum attn_start start;
-    const float *factors; /* as the start needs */
-    attn_type c_type;     /* F32, or the kernel's `c`; the start is then ZERO or BIAS, and results are rounded once */
+    enum attn_start start; /* of quantised elements ZERO or BIAS */
+    const float *factors;  /* as the start needs */
+    attn_type c_type;      /* F32, or the kernel's `c`; the start is then ZERO or BIAS, and results are rounded once */
     void *c;
     size_t c_stride; /* at least a row */
+};
+
+/* Rows x[m][k] of F32, BF16 or F16. */
+struct attn_quantise_args {
+    size_t m, k;
+    size_t block; /* see attn_scaling; else a multiple of 32 */
+    attn_type type;
+    const void *x;
+    void *a;
+    size_t x_stride, a_stride; /* bytes */
 };
 
 /* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
@@ -128,9 +177,10 @@ struct attn_gemm_kernel {
     struct attn_format b; /* of B once it is packed; its source has the same type */
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     void (*pack)(const struct attn_pack_args *args);
-    /* Rows of f32 as `run` wants them, at least m * k elements of A's type; NULL: as they are. */
-    void (*pack_a)(size_t m, size_t k, const float *x, size_t x_stride, void *a, size_t a_stride);
-    /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. */
+    /* Classes INT8 and INT4: quantises rows for `run` (quantised.h). Others: NULL. */
+    void (*pack_a)(const struct attn_quantise_args *args);
+    /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. NULL for classes INT8
+     * and INT4. */
     int (*finite)(const struct attn_panels *b, size_t row, size_t k, size_t n);
     void (*run)(const struct attn_gemm_args *args);
     /* The same for b as the caller has it: element [p][j] at b + p * stride + j * (its size) (run_rows), or at b + j *

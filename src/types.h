@@ -10,6 +10,8 @@
 static inline size_t attn_type_size(attn_type type) {
     switch (type) {
     case ATTN_BOOL:
+    case ATTN_INT8:
+    case ATTN_INT4: /* the byte that two share */
         return 1;
     case ATTN_BF16:
     case ATTN_F16:

@@ -43,12 +43,12 @@ LIMITS = [
 
 Instruction = namedtuple("Instruction", "address mnemonic operands target external")
 
-X86_PREFIX = re.compile(r"^((bnd|notrack|repz|repnz|rep|lock|data16|cs|ds) )+")
+X86_PREFIX = re.compile(r"^((\{vex\}|bnd|notrack|repz|repnz|rep|lock|data16|cs|ds) )+")
 X86_VECTOR = re.compile(r"%[xyz]mm\d+")
 X86_GENERAL = re.compile(r"%[er]?([abcd]x|[abcd]l|si|di|bp|sp|sil|dil|bpl|spl|\d+[dwb]?)\b")
 X86_MEMORY = re.compile(r"\(([^)]*)\)")
 X86_KEEPS = re.compile(r"cmp|test|push|prefetch|bt[lq]?$|nop|j|call|inc|dec")
-X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|vdpbf16ps")
+X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|vdpbf16ps|vpdpbusd|vpmaddubsw")
 X86_MOVE = re.compile(r"vmov([au]p[sd]|dq[au]\d*)")
 
 
@@ -372,8 +372,8 @@ def loops_of(function, machine):
 
 
 def tile_size(function):
-    """Multiply-adds per step of k of a function ISA_tile_ROWS_..., ISA_tile_rows_ROWS_... or ISA_pairs_ROWS_..., or None."""
-    match = re.match(r"[a-z0-9_]+?_(?:tile(?:_rows|_columns(?:_dense)?|_far)?|pairs)((?:_\d+)+)", function.name)
+    """Multiply-adds per step of k of a function ISA_tile_ROWS_..., ISA_tile_rows_ROWS_... ISA_pairs_ROWS_... or ISA_int8_ROWS_..., or None."""
+    match = re.match(r"[a-z0-9_]+?_(?:tile(?:_rows|_columns(?:_dense)?|_far)?|pairs|int8)((?:_\d+)+)", function.name)
     return math.prod(map(int, match[1].split("_")[1:])) if match else None
 
 

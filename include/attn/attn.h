@@ -187,7 +187,9 @@ typedef enum attn_type {
     ATTN_F32 = 0,
     ATTN_BOOL, /* a byte, true where it is not 0 */
     ATTN_BF16, /* the upper 16 bits of an f32 */
-    ATTN_F16   /* IEEE binary16: 5 bits of exponent, 10 of fraction */
+    ATTN_F16,  /* IEEE binary16: 5 bits of exponent, 10 of fraction */
+    ATTN_INT8, /* -128 to 127; of weights */
+    ATTN_INT4  /* 0 to 15, two to a byte, the first in its lower half; of weights */
 } attn_type;
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride
@@ -226,12 +228,23 @@ typedef struct attn_gemm attn_gemm;
 
 /* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
  * size, out_stride = 1; PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in
- * size. */
+ * size.
+ *
+ * INT8: w[k,n] is that element times scales[n]. INT4: it is (the element - zero point) * scale,
+ * both of which `block` elements that follow each other in k share; in_stride is 1, out_stride is
+ * even, k is a multiple of block. Rows of x are then rounded to integers of 8 bits too, each with a
+ * scale of its own (docs/semantics.md). The arrays are those of ONNX's MatMulNBits of 4 bits. */
 typedef struct attn_linear {
     const void *weight;
     size_t in_stride, out_stride; /* elements */
     const float *bias;            /* [out], or NULL for none */
-    attn_type type;               /* of weight: ATTN_F32 or ATTN_BF16 */
+    attn_type type;               /* of weight: ATTN_F32, ATTN_BF16, ATTN_INT8 or ATTN_INT4 */
+    const void *scales;   /* of INT8: [out] floats; of INT4: [out][in / block]. No NaN, no inf */
+    attn_type scale_type; /* of INT4: ATTN_F32 or ATTN_F16 */
+    size_t block;         /* of INT4: 32, 64 or 128 */
+    /* Of INT4: NULL where each is 8, or [out][(in / block + 1) / 2], two to a byte, the first in
+     * its lower half. */
+    const uint8_t *zero_points;
 } attn_linear;
 
 typedef struct attn_gemm_config {

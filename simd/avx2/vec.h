@@ -12,10 +12,12 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx2_f, ISA_OBJECT(f) attn_avx2_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx2_f, ISA_OBJECT(f) attn_avx2_f. */
+#ifndef ISA_NAME
 #define ISA_NAME         "avx2"
 #define ISA_FN(name)     avx2_##name
 #define ISA_OBJECT(name) attn_avx2_##name
+#endif
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__

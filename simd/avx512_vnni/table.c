@@ -1,4 +1,7 @@
-/* The AVX-512 with VNNI table. What it does not name is the lower one's. */
-#include "kernels.h"
+/* AVX-512's table where the processor multiplies fours of bytes. */
+#include "body/objects.h"
 
-const struct attn_kernels attn_kernels_avx512_vnni = {.isa = ATTN_ISA_AVX512_VNNI, .lower = &attn_kernels_avx512};
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_int8), NULL};
+
+const struct attn_kernels attn_kernels_avx512_vnni = {
+    .isa = ATTN_ISA_AVX512_VNNI, .lower = &attn_kernels_avx512, .gemm = gemm};

@@ -23,7 +23,7 @@ static attn_status check_config(const attn_cache_config *config, attn_error *err
     RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", error));
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", error));
-    RETURN_IF_ERROR(attn_check_weight_type(config->type, "type", error));
+    RETURN_IF_ERROR(attn_check_stored_type(config->type, "type", error));
     RETURN_IF_ERROR(attn_check_enum((int)config->kind, ATTN_CACHE_PAGED, "kind", error));
     bool paged = config->kind == ATTN_CACHE_PAGED;
     RETURN_IF_ERROR(attn_check_used(config->page_size != 0, paged, "page_size", error));

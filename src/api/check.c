@@ -1,5 +1,7 @@
 #include "api/check.h"
 
+#include <math.h>
+
 const struct attn_names attn_names_q = ATTN_NAMES("q"), attn_names_k = ATTN_NAMES("k"), attn_names_v = ATTN_NAMES("v"),
                         attn_names_o = ATTN_NAMES("o"), attn_names_x = ATTN_NAMES("x"), attn_names_y = ATTN_NAMES("y");
 
@@ -103,14 +105,36 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
     return false;
 }
 
-attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
-                              const char *in_name, const char *out_name, attn_error *error) {
+attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
+                                   attn_error *error) {
+    bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
+    (void)in;
+    if (!int8 && linear->type != ATTN_F32 && linear->type != ATTN_BF16)
+        return attn_fail(ATTN_BAD_VALUE, names->type, error);
+    RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
+    RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
+    RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
+    return attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error);
+}
+
+static attn_status check_scales(const attn_linear *linear, size_t out, const char *name, attn_error *error) {
+    const float *scales = linear->scales;
+    RETURN_IF_ERROR(attn_check_pointer(scales, name, error));
+    for (size_t j = 0; j < out; j++)
+        if (!isfinite(scales[j]))
+            return attn_fail(ATTN_BAD_VALUE, name, error);
+    return ATTN_OK;
+}
+
+attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+                              attn_error *error) {
     size_t bytes;
-    RETURN_IF_ERROR(attn_check_pointer(linear->weight, weight_name, error));
+    RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
     if (in > 1 && linear->in_stride == 0)
-        return attn_fail(ATTN_BAD_STRIDE, in_name, error);
+        return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
     if (out > 1 && linear->out_stride == 0)
-        return attn_fail(ATTN_BAD_STRIDE, out_name, error);
-    return attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
-                               attn_type_size(linear->type), &bytes, weight_name, error);
+        return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
+    RETURN_IF_ERROR(attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
+                                        attn_type_size(linear->type), &bytes, names->weight, error));
+    return linear->type == ATTN_INT8 ? check_scales(linear, out, names->scales, error) : ATTN_OK;
 }

@@ -93,8 +93,8 @@ static inline attn_status attn_check_float_type(attn_type type, const char *name
     return attn_type_is_float(type) ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
 }
 
-/* A type of weights, keys or values. */
-static inline attn_status attn_check_weight_type(attn_type type, const char *name, attn_error *error) {
+/* A type of keys or values. */
+static inline attn_status attn_check_stored_type(attn_type type, const char *name, attn_error *error) {
     return type == ATTN_F32 || type == ATTN_BF16 ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
 }
 
@@ -223,8 +223,23 @@ static inline attn_status attn_check_input(const struct attn_strided *output,
     return meet && !attn_are_columns(output, input) ? attn_fail(ATTN_OVERLAP, output_range->name, error) : ATTN_OK;
 }
 
-/* A weight of [in, out]: strides of 0 where a size is above 1 are ATTN_BAD_STRIDE. */
-attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const char *weight_name,
-                              const char *in_name, const char *out_name, attn_error *error);
+/* What errors call a weight's fields. */
+struct attn_linear_names {
+    const char *weight, *in_stride, *out_stride, *type, *scales, *scale_type, *block, *zero_points;
+};
+#define ATTN_LINEAR_NAMES(w)                                                                                           \
+    {                                                                                                                  \
+        w ".weight", w ".in_stride", w ".out_stride", w ".type", w ".scales", w ".scale_type", w ".block",             \
+            w ".zero_points"                                                                                           \
+    }
+
+/* Its type, and that what belongs to other types was not given. Data is not looked at. */
+attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
+                                   attn_error *error);
+
+/* A weight of [in, out] whose type has been checked: pointers, strides and scales. Strides of 0 where a size is above 1 are
+ * ATTN_BAD_STRIDE. */
+attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+                              attn_error *error);
 
 #endif

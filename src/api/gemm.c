@@ -10,6 +10,8 @@ struct attn_gemm {
     struct attn_packed packed;
 };
 
+static const struct attn_linear_names names_w = ATTN_LINEAR_NAMES("w");
+
 static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena *arena, struct attn_gemm **gemm,
                                struct attn_packed *packed, const struct attn_kernels **table, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
@@ -18,10 +20,10 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena
     attn_status status = attn_table_for(config->isa, table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
-    RETURN_IF_ERROR(attn_check_weight_type(config->w.type, "w.type", error));
+    RETURN_IF_ERROR(attn_check_linear_type(&config->w, config->k, &names_w, error));
     *gemm = attn_arena_take(arena, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_gemm_for(*table, attn_class_of(config->w.type)), config->k, config->n,
-                       config->w.bias != NULL, arena);
+    attn_packed_layout(packed, attn_gemm_for(*table, attn_class_of(config->w.type)), config->k, config->n, &config->w,
+                       arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", error) : ATTN_OK;
 }
 
@@ -40,8 +42,7 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
                              attn_error *error) {
     size_t needed;
     RETURN_IF_ERROR(attn_gemm_size(config, &needed, error));
-    RETURN_IF_ERROR(
-        attn_check_linear(&config->w, config->k, config->n, "w.weight", "w.in_stride", "w.out_stride", error));
+    RETURN_IF_ERROR(attn_check_linear(&config->w, config->k, config->n, &names_w, error));
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", error));
 

@@ -40,11 +40,14 @@ static attn_status resolve_sizes(const attn_layer_config *config, struct attn_la
     return attn_check_kv_heads(heads, config->kv_heads, &layer->kv_heads, error);
 }
 
-static attn_status check_weight_types(const attn_layer_config *config, attn_error *error) {
-    RETURN_IF_ERROR(attn_check_weight_type(config->w_q.type, "w_q.type", error));
-    RETURN_IF_ERROR(attn_check_weight_type(config->w_k.type, "w_k.type", error));
-    RETURN_IF_ERROR(attn_check_weight_type(config->w_v.type, "w_v.type", error));
-    return attn_check_weight_type(config->w_o.type, "w_o.type", error);
+static const struct attn_linear_names names_q = ATTN_LINEAR_NAMES("w_q"), names_k = ATTN_LINEAR_NAMES("w_k"),
+                                      names_v = ATTN_LINEAR_NAMES("w_v"), names_o = ATTN_LINEAR_NAMES("w_o");
+
+static attn_status check_weight_types(const attn_layer_config *config, size_t merged, attn_error *error) {
+    RETURN_IF_ERROR(attn_check_linear_type(&config->w_q, config->query_width, &names_q, error));
+    RETURN_IF_ERROR(attn_check_linear_type(&config->w_k, config->key_width, &names_k, error));
+    RETURN_IF_ERROR(attn_check_linear_type(&config->w_v, config->value_width, &names_v, error));
+    return attn_check_linear_type(&config->w_o, merged, &names_o, error);
 }
 
 static const struct attn_gemm_kernel *kernel_of(const struct attn_layer *layer, const attn_linear *w) {
@@ -65,19 +68,18 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_are
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
 
-    RETURN_IF_ERROR(attn_check_weight_type(config->kv_type, "kv_type", error));
+    RETURN_IF_ERROR(attn_check_stored_type(config->kv_type, "kv_type", error));
     layer->kv_type = config->kv_type;
-    RETURN_IF_ERROR(check_weight_types(config, error));
+    RETURN_IF_ERROR(check_weight_types(config, widths.values, error));
     size_t kv_heads = layer->kv_heads; /* <= heads */
     *object = attn_arena_take(arena, 1, sizeof **object);
-    attn_packed_layout(&layer->w_q, kernel_of(layer, &config->w_q), config->query_width, widths.heads,
-                       config->w_q.bias != NULL, arena);
-    attn_packed_layout(&layer->w_k, kernel_of(layer, &config->w_k), config->key_width, kv_heads * layer->head_size,
-                       config->w_k.bias != NULL, arena);
-    attn_packed_layout(&layer->w_v, kernel_of(layer, &config->w_v), config->value_width, kv_heads * layer->value_size,
-                       config->w_v.bias != NULL, arena);
-    attn_packed_layout(&layer->w_o, kernel_of(layer, &config->w_o), widths.values, widths.out, config->w_o.bias != NULL,
+    attn_packed_layout(&layer->w_q, kernel_of(layer, &config->w_q), config->query_width, widths.heads, &config->w_q,
                        arena);
+    attn_packed_layout(&layer->w_k, kernel_of(layer, &config->w_k), config->key_width, kv_heads * layer->head_size,
+                       &config->w_k, arena);
+    attn_packed_layout(&layer->w_v, kernel_of(layer, &config->w_v), config->value_width, kv_heads * layer->value_size,
+                       &config->w_v, arena);
+    attn_packed_layout(&layer->w_o, kernel_of(layer, &config->w_o), widths.values, widths.out, &config->w_o, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "hidden", error) : ATTN_OK;
 }
 
@@ -91,14 +93,10 @@ attn_status attn_layer_size(const attn_layer_config *config, size_t *bytes, attn
 }
 
 static attn_status check_weights(const attn_layer_config *config, const struct attn_layer *layer, attn_error *error) {
-    RETURN_IF_ERROR(attn_check_linear(&config->w_q, layer->w_q.k, layer->w_q.n, "w_q.weight", "w_q.in_stride",
-                                      "w_q.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_k, layer->w_k.k, layer->w_k.n, "w_k.weight", "w_k.in_stride",
-                                      "w_k.out_stride", error));
-    RETURN_IF_ERROR(attn_check_linear(&config->w_v, layer->w_v.k, layer->w_v.n, "w_v.weight", "w_v.in_stride",
-                                      "w_v.out_stride", error));
-    return attn_check_linear(&config->w_o, layer->w_o.k, layer->w_o.n, "w_o.weight", "w_o.in_stride", "w_o.out_stride",
-                             error);
+    RETURN_IF_ERROR(attn_check_linear(&config->w_q, layer->w_q.k, layer->w_q.n, &names_q, error));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_k, layer->w_k.k, layer->w_k.n, &names_k, error));
+    RETURN_IF_ERROR(attn_check_linear(&config->w_v, layer->w_v.k, layer->w_v.n, &names_v, error));
+    return attn_check_linear(&config->w_o, layer->w_o.k, layer->w_o.n, &names_o, error);
 }
 
 attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes, attn_layer **layer,

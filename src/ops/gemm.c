@@ -4,17 +4,23 @@
 
 #include "ops/convert.h"
 #include "ops/parallel.h"
+#include "quantised.h"
 
 /* Items per thread: enough that a thread which loses its core delays little. */
 #define ITEMS_PER_THREAD 4
 
+static struct attn_scaling scaling_of(const struct attn_gemm_kernel *kernel) {
+    return (struct attn_scaling){.block = kernel->arithmetic == ATTN_CLASS_INT8 ? ATTN_INT8_PART : 0};
+}
+
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
-                        bool with_bias, struct attn_arena *arena) {
+                        const attn_linear *w, struct attn_arena *arena) {
     size_t cols = kernel->b.cols, panel = 0;
     arena->overflow |= !attn_panel_bytes(&kernel->b, k, cols, &panel);
-    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .panels = {.cols = cols, .stride = panel}};
+    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .scaling = scaling_of(kernel)};
+    packed->panels = (struct attn_panels){.cols = cols, .stride = panel};
     packed->panels.data = attn_arena_take(arena, n / cols + (n % cols != 0), panel);
-    packed->bias = with_bias ? attn_arena_take(arena, n, sizeof *packed->bias) : NULL;
+    packed->bias = w->bias ? attn_arena_take(arena, n, sizeof *packed->bias) : NULL;
 }
 
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
@@ -24,7 +30,9 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
                                                   .b = w->weight,
                                                   .k_stride = w->in_stride * element,
                                                   .n_stride = w->out_stride * element,
-                                                  .packed = packed->panels});
+                                                  .packed = packed->panels,
+                                                  .scaling = packed->scaling,
+                                                  .scales = w->scales});
     if (packed->bias)
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof *packed->bias);
 }
@@ -50,11 +58,24 @@ static bool gives(const struct attn_packed *w, attn_type y) {
     return y == ATTN_F32 || (y == w->kernel->c && w->k <= w->kernel->c_most);
 }
 
-/* Bytes from one converted row of `width` elements to the next: whole cache lines, and one more where rows would alias. */
-static bool converted_stride(size_t width, attn_type type, size_t *bytes) {
-    if (!attn_mul(width, attn_type_size(type), bytes) || !attn_round_up(*bytes, ATTN_LINE, bytes))
+/* Rounds the bytes of a converted row up to the distance of the next one: whole cache lines, and one more where rows would
+ * alias. */
+static bool spread_rows(size_t *bytes) {
+    if (!attn_round_up(*bytes, ATTN_LINE, bytes))
         return false;
     return *bytes % ATTN_ALIAS ? true : attn_add(*bytes, ATTN_LINE, bytes);
+}
+
+/* Bytes from one row of floats that become y to the next. */
+static bool result_stride(size_t width, size_t *bytes) {
+    return attn_mul(width, sizeof(float), bytes) && spread_rows(bytes);
+}
+
+/* Bytes from one converted row of x to the next. */
+static bool converted_stride(const struct attn_packed *w, size_t *bytes) {
+    bool fits = attn_class_is_quantised(w->kernel->arithmetic) ? attn_quantised_bytes(w->k, w->scaling.block, bytes)
+                                                               : attn_mul(w->k, attn_type_size(w->kernel->a), bytes);
+    return fits && spread_rows(bytes);
 }
 
 /* A task's memory: converted rows of x, then floats that become rows of y. */
@@ -67,10 +88,9 @@ static bool spare_of(const struct attn_packed *w, size_t m, attn_type x, attn_ty
                      size_t *bytes) {
     size_t rows = attn_min(m, CONVERTED_ROWS), y_bytes;
     *spare = (struct spare){0};
-    return (takes(w, x) || converted_stride(w->k, w->kernel->a, &spare->x_stride)) &&
-           (gives(w, y) || converted_stride(w->n, ATTN_F32, &spare->y_stride)) &&
-           attn_mul(rows, spare->x_stride, &spare->x_bytes) && attn_mul(rows, spare->y_stride, &y_bytes) &&
-           attn_add(spare->x_bytes, y_bytes, bytes);
+    return (takes(w, x) || converted_stride(w, &spare->x_stride)) &&
+           (gives(w, y) || result_stride(w->n, &spare->y_stride)) && attn_mul(rows, spare->x_stride, &spare->x_bytes) &&
+           attn_mul(rows, spare->y_stride, &y_bytes) && attn_add(spare->x_bytes, y_bytes, bytes);
 }
 
 bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes) {
@@ -83,6 +103,17 @@ static void convert_rows(const struct attn_gemm_call *call, size_t rows, const c
     const struct attn_convert_kernel *convert = attn_table_convert(call->table);
     size_t k = call->w->k;
     attn_type a = call->w->kernel->a;
+    if (call->w->kernel->pack_a) {
+        call->w->kernel->pack_a(&(struct attn_quantise_args){.m = rows,
+                                                             .k = k,
+                                                             .block = call->w->scaling.block,
+                                                             .type = call->x.type,
+                                                             .x = x,
+                                                             .a = to,
+                                                             .x_stride = call->x.stride,
+                                                             .a_stride = to_stride});
+        return;
+    }
     for (size_t i = 0; i < rows; i++, x += call->x.stride, to += to_stride) {
         if (a == ATTN_BF16)
             attn_round_row(convert, call->x.type, k, x, to);
@@ -119,6 +150,7 @@ static void multiply_part(const struct product *product, struct part part, size_
                                   .a = x,
                                   .a_stride = call->x.stride,
                                   .b = w->panels,
+                                  .scaling = w->scaling,
                                   .column = part.col,
                                   .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
                                   .factors = w->bias ? w->bias + part.col : NULL,

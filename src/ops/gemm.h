@@ -10,14 +10,15 @@ struct attn_packed {
     const struct attn_gemm_kernel *kernel;
     size_t k, n;
     struct attn_panels panels;
+    struct attn_scaling scaling;
     const float *bias; /* NULL for none */
 };
 
-/* Takes the memory for the panels and, if with_bias, for a bias. Touches none of it. */
+/* Takes the memory for the panels of w, and for its bias if it has one. Touches none of it, and looks at no data of w's. */
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
-                        bool with_bias, struct attn_arena *arena);
+                        const attn_linear *w, struct attn_arena *arena);
 
-/* Packs w, of the type that the kernel packs, which must have a bias if and only if memory was taken for one. */
+/* Packs w, which is as attn_packed_layout has seen it. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
 /* Rows whose distance is a multiple of ATTN_ALIAS bytes lie in the same sets of L1. A GEMM tile reads more rows at once than a

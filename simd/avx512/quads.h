@@ -1,0 +1,72 @@
+/* Fours of bytes for AVX-512 without an instruction for them. */
+#ifndef ATTN_AVX512_QUADS_H
+#define ATTN_AVX512_QUADS_H
+
+#include <string.h>
+
+#include "kernels.h"
+#include "vec.h"
+
+#define QUADS_NAME "avx512_int8_by_words_8x32"
+
+/* 16 accumulators; two registers for each of B, a constant. */
+enum { ROWS = 8, COLS = 32, QUAD_FLIP = 0 };
+
+#define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)
+
+void attn_avx512_quantise(const struct attn_quantise_args *args);
+#define QUADS_PACK_A attn_avx512_quantise
+
+typedef __m512i quad_left;
+typedef struct {
+    __m512i magnitude; /* unsigned: that of -128 is 128 */
+    __mmask64 negative;
+} quad_right;
+
+INLINE vec_int quad_repeat(const void *p) {
+    int32_t quad;
+    memcpy(&quad, p, sizeof quad);
+    return _mm512_set1_epi32(quad);
+}
+
+INLINE quad_left quad_a(const void *p) {
+    return quad_repeat(p);
+}
+
+INLINE quad_right quad_b(const void *p) {
+    __m512i b = _mm512_loadu_si512(p);
+    return (quad_right){_mm512_abs_epi8(b), _mm512_movepi8_mask(b)};
+}
+
+INLINE void quad_prefetch(const void *p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
+/* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16 bits, because A
+ * has no -128. */
+INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
+    __m512i with_sign = _mm512_mask_sub_epi8(a, b.negative, _mm512_setzero_si512(), a);
+    __m512i twos = _mm512_maddubs_epi16(b.magnitude, with_sign);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(twos, _mm512_set1_epi16(1)));
+}
+
+/* ---- For quantise.c ---- */
+
+INLINE void quad_store(int8_t *p, vec_int i) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
+}
+/* Of four registers. Packing interleaves their quarters. */
+INLINE void quad_store_four(int8_t *p, const vec_int i[4]) {
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i words[] = {_mm512_packs_epi32(i[0], i[1]), _mm512_packs_epi32(i[2], i[3])};
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packs_epi16(words[0], words[1])));
+}
+INLINE int32_t quad_lane_sum(vec_int i) {
+    return _mm512_reduce_add_epi32(i);
+}
+/* Of magnitudes of numbers. */
+INLINE float quad_lane_max(vec_magnitude m) {
+    return _mm512_reduce_max_ps(_mm512_castsi512_ps(m));
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* Fours of bytes for VPDPBUSD: the first bytes are unsigned, so that B's are made so. */
+#ifndef ATTN_AVX512_VNNI_QUADS_H
+#define ATTN_AVX512_VNNI_QUADS_H
+
+#include <string.h>
+
+#include "kernels.h"
+#include "vec.h"
+
+#define QUADS_NAME "avx512_vnni_int8_14x32"
+
+/* As the tile of class F32: 28 accumulators, 16 loads for 28 instructions. */
+enum { ROWS = 14, COLS = 32, QUAD_FLIP = 0x80 };
+
+#define EACH_ROW_COUNT(X)                                                                                              \
+    X(1, 2)                                                                                                            \
+    X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
+
+void attn_avx512_quantise(const struct attn_quantise_args *args);
+#define QUADS_PACK_A attn_avx512_quantise
+
+typedef __m512i quad_left, quad_right;
+
+INLINE vec_int quad_repeat(const void *p) {
+    int32_t quad;
+    memcpy(&quad, p, sizeof quad);
+    return _mm512_set1_epi32(quad);
+}
+
+INLINE quad_left quad_a(const void *p) {
+    return quad_repeat(p);
+}
+
+INLINE quad_right quad_b(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+
+INLINE void quad_prefetch(const void *p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
+INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(b), "v"(a)); /* gcc 12 copies acc with the intrinsic */
+    return acc;
+}
+
+#endif

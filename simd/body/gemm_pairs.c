@@ -315,7 +315,8 @@ INLINE size_t share(size_t total, size_t most) {
 
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
-    size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK), depth = share(all, PAIR_BLOCK);
+    size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK),
+           depth = share(all, PAIR_BLOCK + product.before);
     bool last = (product.before + args->k) % 2;
     if (args->k == 0) {
         if (args->start == ATTN_START_C)

@@ -12,7 +12,9 @@
  *     pair_multiply_add
  *     TAILS                                      1 where loads and stores of the first lanes are as fast as whole ones
  *     NARROWS, pair_store_narrow                 whether C may be BF16
- *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0 */
+ *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
+ *
+ * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -45,13 +47,6 @@ INLINE struct layout layout_of(const struct attn_panels *b) {
 /* The unit of row `row` and column `column`. */
 INLINE float *unit_at(const struct attn_panels *b, size_t row, size_t column) {
     return (float *)((char *)b->data + column / b->cols * b->stride) + row / 2 * b->cols + column % b->cols;
-}
-
-/* Where register v begins: of ATTN_LANES columns in turn. */
-INLINE size_t place(struct layout layout, size_t v) {
-    const size_t half = ATTN_LANES / VEC_LANES;
-    size_t panel = v / VECS * layout.panel, within = v % VECS;
-    return panel + (VECS > half ? within / half * layout.next + within % half * VEC_LANES : within * VEC_LANES);
 }
 
 /* Compile-time rows and registers, every column there. */
@@ -100,6 +95,16 @@ INLINE void tile_end(const struct tile *t, const vec *acc, const int rows, const
     float *c = t->c;
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
         vec_store_tail(tail_of(t, j, width), c + (size_t)i * t->c_stride + j * VEC_LANES, acc[i * width + j]);
+}
+
+#ifdef PAIRS_BY_LANE
+#include "body/pairs_lanes.h"
+#else
+/* Where register v begins: of ATTN_LANES columns in turn. */
+INLINE size_t place(struct layout layout, size_t v) {
+    const size_t half = ATTN_LANES / VEC_LANES;
+    size_t panel = v / VECS * layout.panel, within = v % VECS;
+    return panel + (VECS > half ? within / half * layout.next + within % half * VEC_LANES : within * VEC_LANES);
 }
 
 enum part { WHOLE, FIRST, LAST };
@@ -162,28 +167,32 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         tile_step(a, a_stride, b, layout, acc, rows, width, LAST);
     tile_end(t, acc, rows, width);
 }
+#endif
 
 /* Of few rows also several panels at a time. */
 enum { WIDTHS = 3 };
+
+#ifndef EACH_WIDE_TILE /* X(rows, registers); of one row and of two, widest first, the narrowest included */
+#define EACH_WIDE_TILE(X) X(1, 8) X(1, 4) X(2, 4)
+#define ONE_ROW_TILES(X)  X(1, 8) X(1, 4) X(1, 2)
+#define TWO_ROW_TILES(X)  X(2, 4) X(2, 2)
+#endif
 
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(pairs_##rows##_##width)(const struct tile *t) {                                                 \
         tile_run(t, rows, width);                                                                                      \
     }
 EACH_ROW_COUNT(TILE)
-TILE(1, 8)
-TILE(1, 4)
-TILE(2, 4)
+EACH_WIDE_TILE(TILE)
 #define ENTRY(rows, width) ISA_FN(pairs_##rows##_##width),
 static tile_function *const tiles[ROWS] = {EACH_ROW_COUNT(ENTRY)};
 
-/* [rows - 1], widest first. */
+/* [rows - 1]. */
+#define WIDE_TILE(rows, width) {ISA_FN(pairs_##rows##_##width), width * VEC_LANES},
 static const struct wide_tile {
     tile_function *run;
     size_t cols;
-} few[FEW_ROWS][WIDTHS] = {
-    {{ISA_FN(pairs_1_8), 8 * VEC_LANES}, {ISA_FN(pairs_1_4), 4 * VEC_LANES}, {ISA_FN(pairs_1_2), COLS}},
-    {{ISA_FN(pairs_2_4), 4 * VEC_LANES}, {ISA_FN(pairs_2_2), COLS}}};
+} few[FEW_ROWS][WIDTHS] = {{ONE_ROW_TILES(WIDE_TILE)}, {TWO_ROW_TILES(WIDE_TILE)}};
 
 /* ---- A product ---- */
 

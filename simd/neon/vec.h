@@ -11,10 +11,13 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is neon_f, ISA_OBJECT(f) attn_neon_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart:
+ * ISA_FN(f) is neon_f, ISA_OBJECT(f) attn_neon_f. */
+#ifndef ISA_NAME
 #define ISA_NAME         "neon"
 #define ISA_FN(name)     neon_##name
 #define ISA_OBJECT(name) attn_neon_##name
+#endif
 
 /* Every loop so marked vanishes: its arrays are registers. Clang takes GCC's pragma as a partial unrolling. */
 #ifdef __clang__

@@ -1,7 +1,7 @@
 /* The SVE of 256 bits table. */
 #include "body/objects.h"
 
-static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), NULL};
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), &ISA_OBJECT(gemm_bf16), NULL};
 
 const struct attn_kernels attn_kernels_sve256 = {.isa = ATTN_ISA_SVE256,
                                                  .lower = &attn_kernels_neon,
@@ -10,6 +10,7 @@ const struct attn_kernels attn_kernels_sve256 = {.isa = ATTN_ISA_SVE256,
                                                  .softmax = &ISA_OBJECT(softmax),
                                                  .elementary = &ISA_OBJECT(elementary),
                                                  .attention = &ISA_OBJECT(attention),
+                                                 .bf16 = &ISA_OBJECT(bf16),
                                                  .small = &ISA_OBJECT(small),
                                                  .copy = &ISA_OBJECT(copy),
                                                  .convert = &ISA_OBJECT(convert)};

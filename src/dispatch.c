@@ -171,3 +171,20 @@ const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, 
                 return *kernel;
     return NULL;
 }
+
+static bool lists(const struct attn_kernels *table, enum attn_class arithmetic) {
+    for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
+        if ((*kernel)->arithmetic == arithmetic)
+            return true;
+    return false;
+}
+
+enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type, attn_arithmetic arithmetic) {
+    enum attn_class portable = attn_class_of(type);
+    if (portable != ATTN_CLASS_BF16)
+        return portable;
+    for (; arithmetic == ATTN_ARITHMETIC_FASTEST && table->lower; table = table->lower)
+        if (lists(table, ATTN_CLASS_BF16_TILE))
+            return ATTN_CLASS_BF16_TILE;
+    return portable;
+}

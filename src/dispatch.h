@@ -24,10 +24,14 @@ attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table);
 /* The first GEMM kernel of a class, in the table's list and those below it; NULL where there is none. */
 const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic);
 
-/* The same. */
-static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table,
-                                                           enum attn_class arithmetic) {
-    return attn_gemm_find(table, arithmetic);
+/* The class of products with weights, or keys and values, of that type: of BF16 the one that the table's own units are
+ * fastest at, where `arithmetic` lets it. The reference of every class is scalar's, which does not count as a unit. */
+enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type, attn_arithmetic arithmetic);
+
+/* Their kernel. */
+static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table, attn_type type,
+                                                           attn_arithmetic arithmetic) {
+    return attn_gemm_find(table, attn_class_for(table, type, arithmetic));
 }
 
 #endif

@@ -61,6 +61,12 @@ enum attn_class {
      * their sign; what is tiny is decided after rounding (attn_fmaf_flushed). These are the bits of VDPBF16PS. The product
      * c * factor of a start is flushed likewise. */
     ATTN_CLASS_BF16,
+    /* A and B are bf16 numbers, flushed as above. For each ATTN_TILE_K rows of packed B, counted from row 0 of the panel,
+     * in ascending order:
+     *   even = fma(a[2 i], b[2 i], even) over ascending i, from +0; odd = fma(a[2 i + 1], b[2 i + 1], odd) likewise
+     *   acc = acc + (even + odd)
+     * Where the product lacks a row of them both its elements are +0, and take part. These are the bits of TDPBF16PS. */
+    ATTN_CLASS_BF16_TILE,
     /* A's rows and B are integers with scales. Sums of products are exact integers, whatever their order:
      *   acc = sum over p of a[p] * b[p], of each ATTN_INT8_PART rows of B; t = (float)acc of the first, + (float)acc of
      *   each other; c = fma(t, scale of the row * scale of the column, start) */
@@ -71,7 +77,7 @@ enum attn_class {
     ATTN_CLASS_INT4
 };
 
-/* The class of products with weights, or keys and values, of that type. */
+/* The class of products with weights, or keys and values, of that type that every ISA has. */
 static inline enum attn_class attn_class_of(attn_type type) {
     switch (type) {
     case ATTN_BF16:
@@ -88,6 +94,15 @@ static inline enum attn_class attn_class_of(attn_type type) {
 /* Whether A's rows are quantised: as pack_a makes them. */
 static inline bool attn_class_is_quantised(enum attn_class arithmetic) {
     return arithmetic == ATTN_CLASS_INT8 || arithmetic == ATTN_CLASS_INT4;
+}
+
+/* Rows of packed B that class BF16_TILE adds up before it adds them to an element: a product that ends within them and
+ * another one that goes on from there are not the product of both. */
+#define ATTN_TILE_K 32
+
+/* Of bf16 numbers, whatever the order. */
+static inline bool attn_class_is_bf16(enum attn_class arithmetic) {
+    return arithmetic == ATTN_CLASS_BF16 || arithmetic == ATTN_CLASS_BF16_TILE;
 }
 
 /* How the elements of a packed matrix lie. */
@@ -323,12 +338,13 @@ struct attn_attention_kernel {
     int (*all_finite)(const float *x, size_t n);
 };
 
-/* ---- Attention of class BF16 ---- */
+/* ---- Attention of classes BF16 and BF16_TILE ---- */
 
 /* What is different between the two products. */
 struct attn_bf16_kernel {
     const char *name;
-    /* Of probabilities, and of A of the GEMM kernel of class BF16: BF16, or F32 for floats that are BF16 numbers. */
+    /* Of probabilities, and of A of the table's GEMM kernels of these classes: BF16, or F32 for floats that are BF16
+     * numbers. */
     attn_type type;
     /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits does.
      * For each row with a visible column:

@@ -55,6 +55,10 @@ MODEL_API float model_fma(float a, float b, float c) {
     return model_rounded(sum, rest);
 }
 
+MODEL_API float model_add(float a, float b) {
+    return model_fma(1.0f, a, b);
+}
+
 MODEL_API float model_mul(float a, float b) {
     return model_rounded(model_flushed(a) * model_flushed(b), 0);
 }

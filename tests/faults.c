@@ -155,7 +155,7 @@ static attn_merge_args merge_args(void) {
 void base(struct arguments *a) {
     *a = (struct arguments){
         .bytes_out = &arena.bytes, .memory = arena.memory, .workspace = arena.workspace, .bytes = BYTES};
-    a->gemm_config_value = (attn_gemm_config){ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    a->gemm_config_value = (attn_gemm_config){.isa = ATTN_ISA_SCALAR, .k = GEMM_K, .n = GEMM_N, .w = linear(GEMM_N, 1)};
     a->gemm_args = (attn_gemm_run_args){.m = GEMM_M};
     a->gemm_args.x = (attn_tensor){.data = arena.q, .row_stride = GEMM_K};
     a->gemm_args.y = (attn_tensor_out){.data = arena.o, .row_stride = GEMM_N};
@@ -400,7 +400,7 @@ int set_up(void **state) {
     (void)state;
     struct arguments a;
     attn_layer_config config = layer_config();
-    attn_gemm_config gemm = {ATTN_ISA_SCALAR, GEMM_K, GEMM_N, linear(GEMM_N, 1)};
+    attn_gemm_config gemm = {.isa = ATTN_ISA_SCALAR, .k = GEMM_K, .n = GEMM_N, .w = linear(GEMM_N, 1)};
     attn_rotary_config rotary = rotary_config(HEAD_SIZE), wide = rotary_config(HEAD_SIZE + 2);
     fill_arrays();
     assert_ok(attn_gemm_create(&gemm, arena.gemm_memory, BYTES, &arena.gemm, NULL));

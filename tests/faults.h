@@ -254,4 +254,12 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         GOOD(call, size_call(&a, NULL); a.bytes = arena.bytes);                                                        \
     } while (0)
 
+/* The order of additions. */
+#define BAD_ARITHMETIC(call, member)                                                                                   \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, "arithmetic", a.member = (attn_arithmetic)2);                                        \
+        BAD(call, ATTN_BAD_VALUE, "arithmetic", a.member = (attn_arithmetic)-1);                                       \
+        GOOD(call, a.member = ATTN_ARITHMETIC_PORTABLE);                                                               \
+    } while (0)
+
 #endif

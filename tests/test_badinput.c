@@ -35,6 +35,7 @@ static void gemm_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = POWER(32));
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = POWER(31); a.gemm_config_value.n = POWER(30));
     BAD_STORED_TYPE(call, "w.type", gemm_config_value.w.type);
+    BAD_ARITHMETIC(call, gemm_config_value.arithmetic);
 }
 
 /* What attn_gemm_workspace and attn_gemm_run check alike. */
@@ -438,6 +439,7 @@ static void attention_sizes(function *call) {
     BAD(call, ATTN_MISMATCH, "cache", a.attention.cache = arena.cache; a.attention.value_size = 0);
     BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = KV_LEN + 1);
     BAD(call, ATTN_MISMATCH, "kv_len", a.attention.cache = arena.cache; a.attention.kv_len = CAPACITY);
+    BAD_ARITHMETIC(call, attention.arithmetic);
     BAD(call, ATTN_BAD_VALUE, "q.type", a.attention.q.type = ATTN_BOOL; a.attention.batch = 0);
     BAD(call, ATTN_BAD_VALUE, "o.type", a.attention.o.type = NO_TYPE; a.attention.q_len = 0);
     BAD(call, ATTN_BAD_VALUE, "k.type", a.attention.k.type = a.attention.v.type = ATTN_BOOL);
@@ -651,6 +653,7 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.value_size = PTRDIFF_MAX / HEADS);
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.out_size = PTRDIFF_MAX);
     BAD_STORED_TYPE(call, "kv_type", layer_config_value.kv_type);
+    BAD_ARITHMETIC(call, layer_config_value.arithmetic);
     BAD_STORED_TYPE(call, "w_q.type", layer_config_value.w_q.type);
     BAD_STORED_TYPE(call, "w_k.type", layer_config_value.w_k.type);
     BAD_STORED_TYPE(call, "w_v.type", layer_config_value.w_v.type);

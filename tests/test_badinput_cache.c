@@ -23,6 +23,28 @@ static void test_other_isa(void **state) {
     BAD(layer_append, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
 }
 
+/* A cache of another arithmetic. Attention that leaves its own at 0 takes the cache's. */
+static void test_other_arithmetic(void **state) {
+    (void)state;
+    alignas(ATTN_ALIGNMENT) static unsigned char memory[BYTES], layer_memory[BYTES];
+    attn_cache *cache, *layer_cache;
+    attn_cache_config config = cache_config(), of_layer;
+    assert_ok(attn_cache_create(&config, memory, BYTES, &cache, NULL));
+    assert_ok(attn_layer_cache_config(arena.layer, BATCH, CAPACITY, &of_layer, NULL));
+    assert_int_equal(ATTN_ARITHMETIC_FASTEST, of_layer.arithmetic);
+    of_layer.arithmetic = ATTN_ARITHMETIC_PORTABLE;
+    assert_ok(attn_cache_create(&of_layer, layer_memory, BYTES, &layer_cache, NULL));
+    BAD(attention_workspace, ATTN_MISMATCH, "arithmetic", a.attention.cache = cache; a.attention.kv_len = 0;
+        a.attention.arithmetic = ATTN_ARITHMETIC_PORTABLE);
+    BAD(layer_workspace, ATTN_MISMATCH, "cache", a.forward.cache = layer_cache; a.forward.kv_len = 0);
+    BAD(layer_append_workspace, ATTN_MISMATCH, "cache", a.append.cache = layer_cache);
+    config.arithmetic = ATTN_ARITHMETIC_PORTABLE;
+    assert_ok(attn_cache_create(&config, memory, BYTES, &cache, NULL));
+    GOOD(attention_workspace, a.attention.cache = cache; a.attention.kv_len = 0);
+    GOOD(attention_workspace, a.attention.cache = cache; a.attention.kv_len = 0;
+         a.attention.arithmetic = ATTN_ARITHMETIC_PORTABLE);
+}
+
 /* ---- Creation ---- */
 
 static void put_pages(attn_cache_config *config, size_t page_size, size_t pages) {
@@ -63,6 +85,7 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)3);
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)-1);
     BAD_STORED_TYPE(call, "type", cache_config_value.type);
+    BAD_ARITHMETIC(call, cache_config_value.arithmetic);
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, POWER(40), INT32_MAX));
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
         a.cache_config_value.head_size = POWER(30));
@@ -381,6 +404,7 @@ int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_other_isa, set_up),
+        cmocka_unit_test_setup(test_other_arithmetic, set_up),
         cmocka_unit_test_setup(test_creation, set_up),
         cmocka_unit_test_setup(test_fork, set_up),
         cmocka_unit_test_setup(test_append, set_up),

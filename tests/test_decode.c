@@ -102,7 +102,7 @@ static float *reference(const struct problem *problem, struct attn_decode_args a
 }
 
 static void check(struct test_random *random, const struct problem *problem, bool of_values, enum source source) {
-    const struct attn_gemm_kernel *gemm = attn_gemm_for(test_table(), ATTN_CLASS_F32);
+    const struct attn_gemm_kernel *gemm = attn_gemm_find(test_table(), ATTN_CLASS_F32);
     const struct attn_decode_kernel *kernel = attn_table_decode(test_table());
     size_t width = of_values ? problem->size : problem->keys, stride = width + FURTHER + random_below(random, 9);
     size_t first = source == IN_PLACE ? 0 : random_below(random, 3) * ATTN_MAX_COLS;

@@ -409,7 +409,7 @@ static void tables_are_complete(void **state) {
         test_case("%s", attn_isa_name((attn_isa)isa));
         assert_int_equal(table->isa, isa);
         assert_true(at_or_below(ATTN_ISA_SCALAR, (attn_isa)isa));
-        assert_non_null(attn_gemm_for(table, ATTN_CLASS_F32)->name);
+        assert_non_null(attn_gemm_find(table, ATTN_CLASS_F32)->name);
         assert_non_null(attn_table_softmax(table)->name);
         assert_non_null(attn_table_elementary(table)->name);
         assert_non_null(attn_table_attention(table)->name);
@@ -453,6 +453,24 @@ static void finds_the_first_gemm_kernel(void **state) {
     assert_null(attn_gemm_find(&table, (enum attn_class)(other + 1)));
 }
 
+/* Scalar's kernels are the references of all classes: they make no class the fastest one. */
+static void chooses_the_class(void **state) {
+    (void)state;
+    const struct attn_gemm_kernel tile = {.arithmetic = ATTN_CLASS_BF16_TILE}, plain = {.arithmetic = ATTN_CLASS_F32};
+    const struct attn_gemm_kernel *const list[] = {&plain, &tile, NULL}, *const none[] = {&plain, NULL};
+    const struct attn_kernels scalar = {.gemm = list}, vectors = {.gemm = none, .lower = &scalar},
+                              units = {.gemm = list, .lower = &vectors}, inherits = {.lower = &units};
+    const struct attn_kernels *const tables[] = {&scalar, &vectors, &units, &inherits};
+    for (size_t i = 0; i < 4; i++) {
+        test_case("table %zu", i);
+        assert_int_equal(attn_class_for(tables[i], ATTN_BF16, ATTN_ARITHMETIC_FASTEST),
+                         i < 2 ? ATTN_CLASS_BF16 : ATTN_CLASS_BF16_TILE);
+        assert_int_equal(attn_class_for(tables[i], ATTN_BF16, ATTN_ARITHMETIC_PORTABLE), ATTN_CLASS_BF16);
+        assert_int_equal(attn_class_for(tables[i], ATTN_F16, ATTN_ARITHMETIC_FASTEST), ATTN_CLASS_F32);
+        assert_int_equal(attn_class_for(tables[i], ATTN_F32, ATTN_ARITHMETIC_FASTEST), ATTN_CLASS_F32);
+    }
+}
+
 static void version_is_the_header_s(void **state) {
     (void)state;
     char text[64];
@@ -489,6 +507,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(tables_are_complete),
         cmocka_unit_test(table_for_checks_the_isa),
         cmocka_unit_test(finds_the_first_gemm_kernel),
+        cmocka_unit_test(chooses_the_class),
         cmocka_unit_test(version_is_the_header_s),
     };
     return test_run(tests);

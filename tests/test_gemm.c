@@ -758,6 +758,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(is_the_naive_chain),
         cmocka_unit_test(public_functions_equal_reference),
     };
-    kernel_of_run = attn_gemm_for(test_table(), ATTN_CLASS_F32);
+    kernel_of_run = attn_gemm_find(test_table(), ATTN_CLASS_F32);
     return test_run(tests);
 }

@@ -1,4 +1,5 @@
-/* Products of class BF16: packer and kernels of one ISA against the reference, and the reference against doubles. */
+/* Products of classes BF16 and BF16_TILE: packers and kernels of one ISA against the class' reference, and the references against
+ * doubles. */
 #include "flags.h"
 
 #include <float.h>
@@ -17,7 +18,7 @@ static const char *const start_names[] = {"zero", "bias", "c", "scaled c"};
 static const struct attn_gemm_kernel *kernel;
 
 static const struct attn_gemm_kernel *reference(void) {
-    return attn_gemm_find(&attn_kernels_scalar, ATTN_CLASS_BF16);
+    return attn_gemm_find(&attn_kernels_scalar, kernel->arithmetic);
 }
 
 /* ---- Numbers ---- */
@@ -323,7 +324,7 @@ static void check_problem(struct test_random *random, const struct problem *p, e
 
 static void describes_itself(void **state) {
     (void)state;
-    assert_int_equal(ATTN_CLASS_BF16, kernel->arithmetic);
+    assert_true(attn_class_is_bf16(kernel->arithmetic));
     assert_int_equal(ATTN_BF16, kernel->b.type);
     assert_true(kernel->c == ATTN_F32 || kernel->c == ATTN_BF16);
     assert_true(kernel->a == ATTN_F32 || kernel->a == ATTN_BF16);
@@ -333,31 +334,50 @@ static void describes_itself(void **state) {
     assert_int_equal(kernel->a, attn_table_bf16(test_table())->type);
 }
 
+/* An element of a, and one of b, of row `row` of packed b: +0 where the product lacks it. */
+static float model_step(const struct problem *p, size_t i, size_t j, size_t row, float acc) {
+    bool inside = row >= p->row && row < p->row + p->k;
+    return model_fma(inside ? model_widened(p->a[i * p->k + row - p->row]) : 0.0f,
+                     inside ? model_widened(p->b[row * p->n + j]) : 0.0f, acc);
+}
+
 /* One chain over pairs in doubles. */
+static float chain_of_pairs(const struct problem *p, size_t i, size_t j, float acc) {
+    for (size_t row = p->row / 2 * 2; row < p->row + p->k; row += 2)
+        acc = model_step(p, i, j, row, model_step(p, i, j, row + 1, acc));
+    return acc;
+}
+
+/* 32 rows in two chains, and so on. */
+static float chains_of_tiles(const struct problem *p, size_t i, size_t j, float acc) {
+    for (size_t first = p->row / 32 * 32; first < p->row + p->k; first += 32) {
+        float sum[2] = {0.0f, 0.0f};
+        for (size_t row = first; row < first + 32; row++)
+            sum[row % 2] = model_step(p, i, j, row, sum[row % 2]);
+        acc = model_add(acc, model_add(sum[0], sum[1]));
+    }
+    return acc;
+}
+
 static float chain(const struct problem *p, enum attn_start start, size_t i, size_t j) {
     float c = p->c[i * p->n + j];
     float acc = start == ATTN_START_BIAS    ? p->bias[j]
                 : start == ATTN_START_C     ? c
                 : start == ATTN_START_SCALE ? model_mul(c, p->scale[i])
                                             : 0.0f;
-    for (size_t pair = p->row / 2; p->k > 0 && pair <= (p->row + p->k - 1) / 2; pair++)
-        for (size_t half = 2; half-- > 0;) {
-            size_t row = 2 * pair + half;
-            bool inside = row >= p->row && row < p->row + p->k;
-            acc = model_fma(inside ? model_widened(p->a[i * p->k + row - p->row]) : 0.0f,
-                            inside ? model_widened(p->b[row * p->n + j]) : 0.0f, acc);
-        }
-    return acc;
+    if (p->k == 0)
+        return acc;
+    return kernel->arithmetic == ATTN_CLASS_BF16 ? chain_of_pairs(p, i, j, acc) : chains_of_tiles(p, i, j, acc);
 }
 
-static void is_the_chain_of_pairs_in_doubles(void **state) {
+static void is_the_chain_in_doubles(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < (test_quick() ? 200 : 2000); i++) {
         enum values values = (enum values)(i % VALUES);
         enum attn_start start = (enum attn_start)(i / VALUES % STARTS);
         struct problem p = new_problem(&random, values, random_between(&random, 1, 5), random_between(&random, 1, 40),
-                                       random_below(&random, 12), random_below(&random, 4), random_below(&random, 3));
+                                       random_below(&random, 70), random_below(&random, 4), random_below(&random, 3));
         test_case("m=%zu n=%zu k=%zu, rows from %zu, %s numbers, start=%s", p.m, p.n, p.k, p.row, values_names[values],
                   start_names[start]);
         float *wanted = expected(&p, start);
@@ -384,14 +404,16 @@ static void equals_reference_on_every_tail(void **state) {
         }
 }
 
-/* Every length of the chain, from an even row and from an odd one. */
+/* Every length of the chain, from even and odd rows, and such that lie in what class BF16_TILE adds up at once. */
 static void equals_reference_on_every_k(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
+    const size_t rows[] = {0, 1, 2, 31, 46}, count = kernel->arithmetic == ATTN_CLASS_BF16_TILE ? 5 : 3;
     for (size_t k = 0; k <= 70; k++)
-        for (size_t row = 0; row < 3; row++)
+        for (size_t r = 0; r < count; r++)
             for (size_t start = 0; start < STARTS; start++)
                 for (size_t v = 0; v < VALUES; v++) {
+                    size_t row = rows[r];
                     struct problem p =
                         new_problem(&random, (enum values)v, random_between(&random, 1, kernel->rows + 1),
                                     random_between(&random, 1, 40), k, row, random_below(&random, 3));
@@ -503,15 +525,16 @@ static void runs_on_a_range_of_panels(void **state) {
     }
 }
 
-/* A chain that stops after an even number of rows and goes on from c is the whole chain. */
+/* A chain that stops after rows that are added up at once, and goes on from c, is the whole chain. */
 static void continues_a_chain(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
+    size_t unit = kernel->arithmetic == ATTN_CLASS_BF16_TILE ? ATTN_TILE_K : 2;
     for (size_t i = 0; i < (test_quick() ? 20 : 200); i++) {
         struct problem p = new_problem(&random, (enum values)(i % VALUES), random_between(&random, 1, kernel->rows),
-                                       random_between(&random, 1, 40), random_between(&random, 2, 40), 0, 0);
+                                       random_between(&random, 1, 40), random_between(&random, 2, 20 + 2 * unit), 0, 0);
         float *whole = expected(&p, ATTN_START_C), *c = p.c;
-        size_t first = random_below(&random, p.k / 2 + 1) * 2;
+        size_t first = random_below(&random, p.k / unit + 1) * unit;
         struct problem head = p, tail = p;
         uint16_t *head_a = new_array(p.m * first, sizeof *head_a), *tail_a = new_array(p.m * p.k, sizeof *tail_a);
         for (size_t r = 0; r < p.m; r++) {
@@ -660,7 +683,7 @@ int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(describes_itself),
-        cmocka_unit_test(is_the_chain_of_pairs_in_doubles),
+        cmocka_unit_test(is_the_chain_in_doubles),
         cmocka_unit_test(equals_reference_on_every_tail),
         cmocka_unit_test(equals_reference_on_every_k),
         cmocka_unit_test(equals_reference_on_large_sizes),
@@ -673,16 +696,15 @@ int main(int argc, char **argv) {
         cmocka_unit_test(raises_what_the_reference_raises),
         cmocka_unit_test(leaves_the_control_bits_alone),
     };
-    /* Once for each of the ISA's own kernels of the class, or for that which it inherits where it has none. */
-    const struct attn_gemm_kernel *inherited = attn_gemm_find(test_table(), ATTN_CLASS_BF16);
+    /* Once for each of the ISA's own kernels of these classes, or for that which it inherits where it has none. */
     const struct attn_gemm_kernel *const none[] = {NULL}, *const *list = test_table()->gemm ? test_table()->gemm : none;
     int failed = 0, own = 0;
     for (; *list; list++)
-        if ((*list)->arithmetic == ATTN_CLASS_BF16) {
+        if (attn_class_is_bf16((*list)->arithmetic)) {
             own++;
             kernel = *list;
             failed += test_run(tests);
         }
-    kernel = inherited;
+    kernel = attn_gemm_find(test_table(), ATTN_CLASS_BF16);
     return own ? failed : test_run(tests);
 }

@@ -101,7 +101,7 @@ static struct attn_store new_store(size_t keys, size_t unit, size_t segments, vo
     struct attn_store store;
     struct attn_arena measure = {0};
     assert_true(
-        attn_store_init(&store, attn_gemm_for(test_table(), ATTN_CLASS_F32), HEADS, KEY_SIZE, VALUE_SIZE, keys, unit));
+        attn_store_init(&store, attn_gemm_find(test_table(), ATTN_CLASS_F32), HEADS, KEY_SIZE, VALUE_SIZE, keys, unit));
     attn_store_take(&store, segments * HEADS, &measure);
     assert_false(measure.overflow);
     *memory = poisoned_alloc(measure.used, FLUSH_END);

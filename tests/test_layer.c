@@ -463,7 +463,7 @@ static void test_kernel_names(void **state) {
     assert_in_range(length, 1, sizeof whole - 1);
     assert_int_equal(length, strlen(whole));
     const struct attn_kernels *table = test_table();
-    const char *names[] = {attn_gemm_for(table, ATTN_CLASS_F32)->name, attn_table_softmax(table)->name,
+    const char *names[] = {attn_gemm_find(table, ATTN_CLASS_F32)->name, attn_table_softmax(table)->name,
                            attn_table_attention(table)->name, attn_table_copy(table)->name};
     const char *groups[] = {"gemm=", "softmax=", "attention=", "copy="};
     for (size_t i = 0; i < 4; i++) {

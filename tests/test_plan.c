@@ -113,7 +113,7 @@ struct shape {
 };
 
 static size_t rows_at_once(const struct attn_kernels *table) {
-    return attn_gemm_for(table, ATTN_CLASS_F32)->rows;
+    return attn_gemm_find(table, ATTN_CLASS_F32)->rows;
 }
 
 /* Values' rows do not follow each other. */
@@ -193,21 +193,26 @@ static void test_types(void **state) {
     for_each_table(check_types);
 }
 
-/* The class follows from what keys and values are stored as, whatever the other types. */
+/* The class follows from what keys and values are stored as, whatever the other types, from the arithmetic that is asked for,
+ * and from the table. */
 static void check_class(const struct attn_kernels *table) {
     static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
-    for (size_t i = 0; i < 27; i++) {
+    for (size_t i = 0; i < 54; i++) {
         struct planned p;
         begin(&p, table, &any_shape);
         p.problem.q.type = types[i % 3];
         p.problem.o.type = types[i / 3 % 3];
-        p.problem.stored = types[i / 9];
-        enum attn_class expected = types[i / 9] == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+        p.problem.stored = types[i / 9 % 3];
+        p.problem.arithmetic = i < 27 ? ATTN_ARITHMETIC_FASTEST : ATTN_ARITHMETIC_PORTABLE;
+        bool tiles = table->isa == ATTN_ISA_AMX && p.problem.arithmetic == ATTN_ARITHMETIC_FASTEST;
+        enum attn_class expected = p.problem.stored != ATTN_BF16 ? ATTN_CLASS_F32
+                                   : tiles                       ? ATTN_CLASS_BF16_TILE
+                                                                 : ATTN_CLASS_BF16;
         assert_true(attn_plan_make(&p.problem));
-        test_case("%s: q of type %d, o of type %d, stored as %d", attn_isa_name(table->isa), (int)p.problem.q.type,
-                  (int)p.problem.o.type, (int)p.problem.stored);
+        test_case("%s: q of type %d, o of type %d, stored as %d, arithmetic %d", attn_isa_name(table->isa),
+                  (int)p.problem.q.type, (int)p.problem.o.type, (int)p.problem.stored, (int)p.problem.arithmetic);
         assert_int_equal(expected, p.problem.plan.arithmetic);
-        assert_ptr_equal(attn_gemm_for(table, expected), p.problem.plan.gemm);
+        assert_ptr_equal(attn_gemm_find(table, expected), p.problem.plan.gemm);
         assert_int_equal(expected, p.problem.plan.gemm->arithmetic);
     }
 }

@@ -213,6 +213,15 @@ typedef struct attn_tensor_out {
     size_t batch_stride, head_stride, row_stride, col_stride;
 } attn_tensor_out;
 
+/* Which order of additions products with BF16 weights, and attention over BF16 keys and values, may
+ * take; it changes nothing elsewhere. */
+typedef enum attn_arithmetic {
+    /* The ISA's own: tile instructions add in another order, so that ATTN_ISA_AMX has other bits
+     * than the other ISAs. */
+    ATTN_ARITHMETIC_FASTEST = 0,
+    ATTN_ARITHMETIC_PORTABLE /* the one that every ISA has: the same bits on all of them */
+} attn_arithmetic;
+
 /* An array of integers, given by one of the two; both NULL: not given. */
 typedef struct attn_ints {
     const int64_t *i64;
@@ -251,10 +260,11 @@ typedef struct attn_gemm_config {
     attn_isa isa;
     size_t k, n; /* at least 1 */
     attn_linear w;
+    attn_arithmetic arithmetic;
 } attn_gemm_config;
 
 /* Bytes that attn_gemm_create needs for this config; the pointers in it are not looked at.
- * NULL_POINTER, BAD_SIZE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ * NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes,
                                     attn_error *error);
 /* Packs weights and bias into `memory`; they are not needed afterwards.
@@ -433,7 +443,8 @@ typedef struct attn_cache attn_cache;
 
 /* o = softmax(q k^T * scale) v for each batch entry and head. */
 typedef struct attn_attention_args {
-    attn_isa isa; /* with a cache: ATTN_ISA_BEST stands for the cache's */
+    attn_isa isa;               /* with a cache: ATTN_ISA_BEST stands for the cache's */
+    attn_arithmetic arithmetic; /* with a cache: ATTN_ARITHMETIC_FASTEST stands for the cache's */
     size_t batch, heads;
     /* 0 stands for heads, else it divides heads: each kv head serves heads / kv_heads query heads
      * in a row. */
@@ -529,6 +540,7 @@ typedef enum attn_cache_kind {
  * per step. */
 typedef struct attn_cache_config {
     attn_isa isa;
+    attn_arithmetic arithmetic;        /* of attention over it */
     size_t batch, kv_heads, head_size; /* each at least 1 */
     size_t value_size;                 /* 0 stands for head_size */
     size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
@@ -624,6 +636,7 @@ typedef struct attn_layer attn_layer;
  *     w_o = { out_proj.weight,            1, E, out_proj.bias } */
 typedef struct attn_layer_config {
     attn_isa isa;
+    attn_arithmetic arithmetic;
     size_t query_width, key_width, value_width; /* of the rows of q, k and v; each at least 1 */
     size_t heads;
     size_t kv_heads; /* 0 stands for heads; else divides heads */

@@ -37,8 +37,11 @@ static attn_status check_attention_cache(const struct attn_problem *problem, con
 static attn_status check_types(const attn_attention_args *args, attn_error *error) {
     RETURN_IF_ERROR(attn_check_float_type(args->q.type, "q.type", error));
     RETURN_IF_ERROR(attn_check_float_type(args->o.type, "o.type", error));
+    RETURN_IF_ERROR(attn_check_arithmetic(args->arithmetic, "arithmetic", error));
     if (args->cache)
-        return ATTN_OK;
+        return args->arithmetic != ATTN_ARITHMETIC_FASTEST && args->arithmetic != args->cache->config.arithmetic
+                   ? attn_fail(ATTN_MISMATCH, "arithmetic", error)
+                   : ATTN_OK;
     RETURN_IF_ERROR(attn_check_float_type(args->k.type, "k.type", error));
     return args->v.type != args->k.type ? attn_fail(ATTN_BAD_VALUE, "v.type", error) : ATTN_OK;
 }
@@ -71,6 +74,7 @@ static attn_status resolve_attention(const attn_attention_args *args, struct att
                                      .stored = args->cache                 ? args->cache->config.type
                                                : args->k.type == ATTN_BF16 ? ATTN_BF16
                                                                            : ATTN_F32,
+                                     .arithmetic = args->cache ? args->cache->config.arithmetic : args->arithmetic,
                                      .q_cu = args->q_cu.cu,
                                      .kv_cu = args->kv_cu.cu,
                                      .cache = args->cache,

@@ -23,6 +23,7 @@ static attn_status check_config(const attn_cache_config *config, attn_error *err
     RETURN_IF_ERROR(attn_check_size(config->head_size, 1, "head_size", error));
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", error));
+    RETURN_IF_ERROR(attn_check_arithmetic(config->arithmetic, "arithmetic", error));
     RETURN_IF_ERROR(attn_check_stored_type(config->type, "type", error));
     RETURN_IF_ERROR(attn_check_enum((int)config->kind, ATTN_CACHE_PAGED, "kind", error));
     bool paged = config->kind == ATTN_CACHE_PAGED;
@@ -41,7 +42,7 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     if (config->kind == ATTN_CACHE_RING && !attn_add(keys, ATTN_MAX_COLS, &keys))
         return false;
     *segments = config->page_size ? config->pages : config->batch;
-    if (!attn_store_init(&cache->store, attn_gemm_for(cache->table, attn_class_of(config->type)), config->kv_heads,
+    if (!attn_store_init(&cache->store, attn_gemm_for(cache->table, config->type, config->arithmetic), config->kv_heads,
                          config->head_size, config->value_size, keys, unit))
         return false;
     if (config->kind == ATTN_CACHE_RING)

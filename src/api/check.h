@@ -49,6 +49,10 @@ static inline attn_status attn_check_enum(int value, int high, const char *name,
     return value < 0 || value > high ? attn_fail(ATTN_BAD_VALUE, name, error) : ATTN_OK;
 }
 
+static inline attn_status attn_check_arithmetic(attn_arithmetic arithmetic, const char *name, attn_error *error) {
+    return attn_check_enum((int)arithmetic, ATTN_ARITHMETIC_PORTABLE, name, error);
+}
+
 /* Memory that must hold `needed` bytes; `name` is the pointer's. */
 attn_status attn_check_memory(const void *memory, size_t bytes, size_t needed, const char *name, attn_error *error);
 

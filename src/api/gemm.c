@@ -17,13 +17,14 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     RETURN_IF_ERROR(attn_check_size(config->k, 1, "k", error));
     RETURN_IF_ERROR(attn_check_size(config->n, 1, "n", error));
+    RETURN_IF_ERROR(attn_check_arithmetic(config->arithmetic, "arithmetic", error));
     attn_status status = attn_table_for(config->isa, table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
     RETURN_IF_ERROR(attn_check_linear_type(&config->w, config->k, &names_w, error));
     *gemm = attn_arena_take(arena, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_gemm_for(*table, attn_class_of(config->w.type)), config->k, config->n, &config->w,
-                       arena);
+    attn_packed_layout(packed, attn_gemm_for(*table, config->w.type, config->arithmetic), config->k, config->n,
+                       &config->w, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", error) : ATTN_OK;
 }
 

@@ -51,7 +51,7 @@ static attn_status check_weight_types(const attn_layer_config *config, size_t me
 }
 
 static const struct attn_gemm_kernel *kernel_of(const struct attn_layer *layer, const attn_linear *w) {
-    return attn_gemm_for(layer->table, attn_class_of(w->type));
+    return attn_gemm_for(layer->table, w->type, layer->arithmetic);
 }
 
 /* Fills *layer but for its weights. *object is where the object itself goes. */
@@ -64,6 +64,8 @@ static attn_status layout_layer(const attn_layer_config *config, struct attn_are
     RETURN_IF_ERROR(attn_check_size(config->value_width, 1, "value_width", error));
     RETURN_IF_ERROR(resolve_sizes(config, layer, &widths, error));
     RETURN_IF_ERROR(attn_check_scale(config->scale, layer->head_size, &layer->scale, error));
+    RETURN_IF_ERROR(attn_check_arithmetic(config->arithmetic, "arithmetic", error));
+    layer->arithmetic = config->arithmetic;
     attn_status status = attn_table_for(config->isa, &layer->table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
@@ -128,8 +130,9 @@ static bool layer_is_empty(const attn_layer_args *args) {
 
 static attn_status check_layer_cache(const attn_layer *layer, const attn_cache *cache, attn_error *error) {
     const attn_cache_config *config = &cache->config;
-    bool fits = cache->table == layer->table && config->kv_heads == layer->kv_heads &&
-                config->head_size == layer->head_size && config->value_size == layer->value_size;
+    bool fits = cache->table == layer->table && config->arithmetic == layer->arithmetic &&
+                config->kv_heads == layer->kv_heads && config->head_size == layer->head_size &&
+                config->value_size == layer->value_size;
     return fits ? ATTN_OK : attn_fail(ATTN_MISMATCH, "cache", error);
 }
 
@@ -302,6 +305,7 @@ attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     *config = (attn_cache_config){.isa = layer->table->isa,
+                                  .arithmetic = layer->arithmetic,
                                   .batch = batch,
                                   .kv_heads = layer->kv_heads,
                                   .head_size = layer->head_size,

@@ -51,7 +51,7 @@ void *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width, attn_t
 enum { CONVERTED_ROWS = 128 };
 
 static bool takes(const struct attn_packed *w, attn_type x) {
-    return w->kernel->a == x && (w->kernel->arithmetic != ATTN_CLASS_BF16 || x == ATTN_BF16);
+    return w->kernel->a == x && (!attn_class_is_bf16(w->kernel->arithmetic) || x == ATTN_BF16);
 }
 
 static bool gives(const struct attn_packed *w, attn_type y) {
@@ -119,7 +119,7 @@ static void convert_rows(const struct attn_gemm_call *call, size_t rows, const c
             attn_round_row(convert, call->x.type, k, x, to);
         else
             convert->widen(call->x.type, k, x, (float *)(void *)to);
-        if (a == ATTN_F32 && call->w->kernel->arithmetic == ATTN_CLASS_BF16 && call->x.type != ATTN_BF16)
+        if (a == ATTN_F32 && attn_class_is_bf16(call->w->kernel->arithmetic) && call->x.type != ATTN_BF16)
             convert->round_bf16(k, (float *)(void *)to, (float *)(void *)to);
     }
 }

@@ -149,6 +149,7 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
         .k = split_heads(NULL, type, kv_len, layer->w_k.n, head_size),
         .v = split_heads(NULL, type, kv_len, layer->w_v.n, value_size),
         .stored = stored,
+        .arithmetic = layer->arithmetic,
         .o = attn_as_output(&o, NULL),
         .q_cu = args->q_cu.cu,
         .kv_cu = args->kv_cu.cu,

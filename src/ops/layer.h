@@ -11,6 +11,7 @@ struct attn_layer {
     size_t heads, kv_heads, head_size, value_size;
     float scale;
     attn_type kv_type;
+    attn_arithmetic arithmetic;
     struct attn_packed w_q, w_k, w_v, w_o;
 };
 

@@ -199,8 +199,8 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
 
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
-    plan->arithmetic = attn_class_of(problem->stored);
-    plan->gemm = attn_gemm_for(problem->table, plan->arithmetic);
+    plan->gemm = attn_gemm_for(problem->table, problem->stored, problem->arithmetic);
+    plan->arithmetic = plan->gemm->arithmetic;
     plan->tile_rows = most_tile_rows(plan);
     plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     if (!attn_mul(problem->longest.rows, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads))

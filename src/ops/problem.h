@@ -20,6 +20,7 @@ struct attn_problem {
     float scale;
     attn_tensor q, k, v;
     attn_type stored; /* what keys and values are rounded to: F32 or BF16 */
+    attn_arithmetic arithmetic;
     attn_tensor_out o;
     /* The options' outputs with their strides resolved, once the data has been checked. */
     attn_tensor_out weights, scores, log_sum_exp;

@@ -65,7 +65,7 @@ static inline bool attn_tile_decodes(const struct attn_tile *tile) {
 }
 
 static inline bool attn_tile_is_bf16(const struct attn_tile *tile) {
-    return tile->problem->plan.arithmetic == ATTN_CLASS_BF16;
+    return attn_class_is_bf16(tile->problem->plan.arithmetic);
 }
 
 /* Bytes of a query as the products take it. */

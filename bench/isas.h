@@ -43,11 +43,12 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
-/* Whether an ISA has a kernel of class BF16 of its own. */
+/* Whether an ISA multiplies BF16 by a kernel of its own. */
 inline bool has_own_bf16(attn_isa isa) {
     const attn_kernels *table = attn_table(isa);
     return table && table->lower &&
-           attn_gemm_find(table, ATTN_CLASS_BF16) != attn_gemm_find(table->lower, ATTN_CLASS_BF16);
+           attn_gemm_for(table, ATTN_BF16, ATTN_ARITHMETIC_FASTEST) !=
+               attn_gemm_for(table->lower, ATTN_BF16, ATTN_ARITHMETIC_FASTEST);
 }
 
 } /* namespace bench */

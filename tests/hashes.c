@@ -518,6 +518,7 @@ static attn_tensor input(const struct shape *s, size_t heads, size_t rows, size_
 static void attention_case(const struct shape *s, const struct option *option) {
     begin("attention/%s/%s", s->name, option->name);
     attn_attention_args a = {.isa = now.isa, .batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads};
+    a.arithmetic = ATTN_ARITHMETIC_PORTABLE;
     a.q_len = s->q_len;
     a.kv_len = s->kv_len;
     a.head_size = s->head_size;
@@ -609,6 +610,7 @@ static void set_pages(attn_cache *cache, size_t count) {
 
 static attn_cache *new_cache(enum kind kind, size_t capacity) {
     attn_cache_config config = {.isa = now.isa,
+                                .arithmetic = ATTN_ARITHMETIC_PORTABLE,
                                 .batch = CACHE_BATCH,
                                 .kv_heads = CACHE_KV_HEADS,
                                 .head_size = CACHE_SIZE,
@@ -729,6 +731,7 @@ static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
 
 static attn_layer *new_layer(const struct layer_shape *s) {
     attn_layer_config config = {.isa = now.isa, .hidden = s->hidden, .heads = s->heads, .kv_heads = s->kv_heads};
+    config.arithmetic = ATTN_ARITHMETIC_PORTABLE;
     config.query_width = s->query_width;
     config.key_width = s->key_width;
     config.value_width = s->value_width;
@@ -871,7 +874,7 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
 /* Rows of x `gap` floats further apart than they are long. */
 static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transposed, const attn_parallel *parallel) {
     begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
-    attn_gemm_config config = {now.isa, k, n, {0}};
+    attn_gemm_config config = {.isa = now.isa, .k = k, .n = n, .arithmetic = ATTN_ARITHMETIC_PORTABLE};
     config.w = (attn_linear){
         .weight = numbers(k * n), .in_stride = is_transposed ? 1 : n, .out_stride = is_transposed ? k : 1};
     config.w.type = stored_type();

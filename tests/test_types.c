@@ -5,6 +5,7 @@
 
 #include "attention_problem.h"
 #include "bf16_model.h"
+#include "dispatch.h"
 #include "oracle.h"
 #include "typed.h"
 
@@ -119,8 +120,17 @@ static attn_attention_args some_args(struct test_random *random, size_t index) {
 
 /* ---- The same bits ---- */
 
+/* Whose bits attention has: scalar's, or those of an ISA whose kernels are references too and take this ISA's class. */
+static attn_isa reference_isa(void) {
+    const char *name = test_option("reference");
+    attn_isa isa = ATTN_ISA_SCALAR;
+    if (name)
+        assert_ok(attn_isa_from_name(name, &isa));
+    return isa;
+}
+
 /* As on scalar, with every option, for any numbers. */
-static void has_the_bits_of_scalar(void **state) {
+static void has_the_bits_of_the_reference(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     if (test_isa() == ATTN_ISA_SCALAR)
@@ -130,11 +140,13 @@ static void has_the_bits_of_scalar(void **state) {
         attn_attention_args args = some_args(&random, i % 12 < 9 ? i + 1 : i);
         struct typed t =
             typed_new(&random, values, &args, random_kinds(&random, (1u << KINDS) - 1), random_type(&random));
+        if (reference_isa() == ATTN_ISA_SCALAR)
+            t.args.arithmetic = ATTN_ARITHMETIC_PORTABLE;
         struct attention_result actual = run(&t);
-        attn_attention_args on_scalar = t.args;
-        on_scalar.isa = ATTN_ISA_SCALAR;
-        describe_typed(&t, "beside scalar");
-        struct attention_result expected = run_typed(&on_scalar, t.o, LAYOUT_BHSD, true);
+        attn_attention_args of_reference = t.args;
+        of_reference.isa = reference_isa();
+        describe_typed(&t, "beside the reference");
+        struct attention_result expected = run_typed(&of_reference, t.o, LAYOUT_BHSD, true);
         assert_same_result(&expected, &actual);
         attention_free(&expected);
         attention_free(&actual);
@@ -360,7 +372,7 @@ static void caches_round_what_they_are_given(void **state) {
     }
 }
 
-/* ---- Class BF16 by the letter ---- */
+/* ---- The class by the letter ---- */
 
 /* A head of plain attention: rows see the first `seen` keys. */
 struct head {
@@ -381,9 +393,18 @@ static float add_pair(const float *a, const float *b, size_t b_stride, size_t co
     return model_fma(a[0], b[0], last);
 }
 
+/* acc + the sum over 32 elements, of which the last may not be there. */
+static float add_32(const float *a, const float *b, size_t b_stride, size_t count, float acc) {
+    float sum[2] = {0, 0};
+    for (size_t p = 0; p < 32; p++)
+        sum[p % 2] = model_fma(p < count ? a[p] : 0, p < count ? b[p * b_stride] : 0, sum[p % 2]);
+    return model_add(acc, model_add(sum[0], sum[1]));
+}
+
 static float product(const float *a, const float *b, size_t b_stride, size_t k, float acc) {
-    for (size_t p = 0; p < k; p += 2)
-        acc = add_pair(a + p, b + p * b_stride, b_stride, k - p, acc);
+    bool tiles = attn_class_for(test_table(), ATTN_BF16, ATTN_ARITHMETIC_FASTEST) == ATTN_CLASS_BF16_TILE;
+    for (size_t p = 0, unit = tiles ? 32 : 2; p < k; p += unit)
+        acc = (tiles ? add_32 : add_pair)(a + p, b + p * b_stride, b_stride, k - p, acc);
     return acc;
 }
 
@@ -610,7 +631,7 @@ static void run_product(const attn_gemm *gemm, const struct tensor *x, attn_type
     guarded_free(args.workspace);
 }
 
-/* What class BF16 gives, element by element, from the model. */
+/* What the class gives, element by element, from the model. */
 static float model_product(const struct weights *w, const struct tensor *x, size_t i, size_t j) {
     float row[600];
     memcpy(row, tensor_row(x, 0, 0, i), x->size * sizeof *row);
@@ -680,9 +701,10 @@ static void asks_for_workspace_where_it_converts(void **state) {
 }
 
 int main(int argc, char **argv) {
-    test_init(argc, argv, NULL);
+    const char *const options[] = {"reference", NULL};
+    test_init(argc, argv, options);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(has_the_bits_of_scalar),         cmocka_unit_test(further_outputs_and_masks_change_nothing),
+        cmocka_unit_test(has_the_bits_of_the_reference),  cmocka_unit_test(further_outputs_and_masks_change_nothing),
         cmocka_unit_test(types_are_only_storage),         cmocka_unit_test(rows_are_the_same_in_any_company),
         cmocka_unit_test(packed_sequences_are_as_alone),  cmocka_unit_test(caches_round_what_they_are_given),
         cmocka_unit_test(is_the_class_by_the_letter),     cmocka_unit_test(is_near_double),

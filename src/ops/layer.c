@@ -43,7 +43,7 @@ static attn_type projected_type(attn_type stored, const attn_rotary *rotary) {
 
 /* What the merged heads are kept as: W_o's product would round them, too. */
 static attn_type merged_type(const struct attn_layer *layer) {
-    return layer->w_o.kernel->arithmetic == ATTN_CLASS_BF16 ? ATTN_BF16 : ATTN_F32;
+    return attn_class_is_bf16(layer->w_o.kernel->arithmetic) ? ATTN_BF16 : ATTN_F32;
 }
 
 /* The heads of rows in the workspace, as a tensor. A row has `width` elements. */

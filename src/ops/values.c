@@ -53,6 +53,47 @@ static void decode_values(const struct attn_tile *tile, const struct attn_segmen
     (attn_kv_is_packed(&tile->v) ? tile->decode->values : tile->decode->values_in_place)(&args);
 }
 
+/* ---- Groups of keys ---- */
+
+/* Class BF16_TILE adds up ATTN_TILE_K keys, counted from key 0, before it adds them to the output. The kernel counts from the
+ * first row of a panel. So a product takes a group from where it lies only if it is there as a whole, or as far as the rows
+ * see it, at the same distance from a multiple of ATTN_TILE_K. In pages of an odd multiple of 16 keys it may not be. */
+
+/* How many keys from `key` on, at most `left`, a product can take from their segment; 0: they are to be gathered first. */
+static size_t keys_in_place(const struct attn_tile *tile, const struct attn_segment *segment, size_t key, size_t left) {
+    size_t n = attn_min(segment->count, left), end = (key + n) / ATTN_TILE_K * ATTN_TILE_K;
+    if (tile->gemm->arithmetic != ATTN_CLASS_BF16_TILE)
+        return n;
+    if (segment->first % ATTN_TILE_K != key % ATTN_TILE_K)
+        return 0;
+    return n == left ? n : end > key ? end - key : 0;
+}
+
+/* Copies the values of keys key .. key + n - 1 of one group to scratch memory, to rows that they have in their group. */
+static struct attn_segment gather_values(const struct attn_tile *tile, size_t key, size_t n) {
+    const struct attn_format *format = &tile->gemm->b;
+    size_t end = key + n, from = key - key % format->k_unit;
+    for (size_t taken; from < end; from += taken) {
+        struct attn_segment segment = attn_kv_locate(&tile->v, from);
+        struct attn_panels to = tile->scratch.group;
+        size_t offset = 0;
+        attn_panel_bytes(format, from % ATTN_TILE_K, to.cols, &offset);
+        to.data = (char *)to.data + offset;
+        taken = attn_min(segment.count, end - from);
+        attn_panels_copy(format, &segment.values, segment.first, 0, &to, taken, tile->problem->value_size);
+    }
+    return (struct attn_segment){.values = tile->scratch.group, .first = key % ATTN_TILE_K, .count = n};
+}
+
+/* Puts zeros in the place of a gathered value. */
+static void clear_gathered(const struct attn_tile *tile, size_t key) {
+    const float zero = 0.0f;
+    tile->gemm->pack(&(struct attn_pack_args){
+        .k = 1, .n = tile->problem->value_size, .b = &zero, .packed = tile->scratch.group, .row = key % ATTN_TILE_K});
+}
+
+/* ---- Accumulating products ---- */
+
 static void multiply_segment_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t keys,
                                     const struct weighted_rows *weighted) {
     struct attn_gemm_args args = {.m = weighted->count,
@@ -79,8 +120,13 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
                                      .output = tile->scratch.span_output + first * tile->problem->plan.output_stride};
     for (size_t c = begin, n; c < end; c += n) {
         size_t in_block = c % ATTN_BLOCK, key = block->begin + c;
+        size_t left = in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c;
         struct attn_segment segment = attn_kv_locate(&tile->v, key);
-        n = attn_min(segment.count, in_block ? attn_min(ATTN_BLOCK - in_block, end - c) : end - c);
+        n = keys_in_place(tile, &segment, key, left);
+        if (n == 0) {
+            n = attn_min(ATTN_TILE_K - key % ATTN_TILE_K, left);
+            segment = gather_values(tile, key, n);
+        }
         if (in_pages)
             fetch_values_ahead(tile, key, block->begin + end, n);
         bool rescaled = so_far.rescale && (c == begin || in_block == 0);
@@ -153,19 +199,44 @@ static void accumulate_parts(const struct attn_tile *tile, const struct attn_blo
     }
 }
 
-/* One row: a product for each run of consecutive keys that it sees. */
-static void accumulate_seen(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+static bool row_sees(const struct attn_tile *tile, size_t r, size_t key) {
     const struct attn_tile_row *row = &tile->row[r];
-    const attn_options *options = tile->problem->options;
-    float *output = tile->scratch.span_output + r * tile->problem->plan.output_stride;
+    return row->takes_mean || attn_masks_leave(tile->problem->options, &row->masks, key);
+}
+
+/* One row: a product for each run of consecutive keys that it sees. */
+static void accumulate_runs(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     size_t hi = block->hi[r];
-    tile->attention->scale(1, tile->problem->value_size, output, 0, block->rescale[r], output, 0);
     for (size_t c = block->lo[r], end; c < hi; c = end + 1) {
-        for (end = c; end < hi && (row->takes_mean || attn_masks_leave(options, &row->masks, block->begin + end));
-             end++)
+        for (end = c; end < hi && row_sees(tile, r, block->begin + end); end++)
             ;
         multiply_values(tile, block, r, 1, c, end, (struct so_far){.exists = true});
     }
+}
+
+/* One row: a product for each group of keys, with zeros in the place of values that it does not see. */
+static void accumulate_groups(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+    struct weighted_rows weighted = {
+        .count = 1, .output = tile->scratch.span_output + r * tile->problem->plan.output_stride, .start = ATTN_START_C};
+    for (size_t c = block->lo[r], n; c < block->hi[r]; c += n) {
+        size_t key = block->begin + c;
+        n = attn_min(ATTN_TILE_K - key % ATTN_TILE_K, block->hi[r] - c);
+        struct attn_segment segment = gather_values(tile, key, n);
+        for (size_t i = key; i < key + n; i++)
+            if (!row_sees(tile, r, i))
+                clear_gathered(tile, i);
+        weighted.probabilities = (char *)attn_block_scores(block, r) + c * attn_type_size(tile->gemm->a);
+        multiply_segment_values(tile, &segment, n, &weighted);
+    }
+}
+
+static void accumulate_seen(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
+    float *output = tile->scratch.span_output + r * tile->problem->plan.output_stride;
+    tile->attention->scale(1, tile->problem->value_size, output, 0, block->rescale[r], output, 0);
+    if (tile->gemm->arithmetic == ATTN_CLASS_BF16_TILE)
+        accumulate_groups(tile, block, r);
+    else
+        accumulate_runs(tile, block, r);
 }
 
 void attn_values_zero_if_none(struct attn_tile *tile) {

@@ -2,6 +2,14 @@
 
 #include "ops/visible.h"
 
+static void lay_out_group(const struct attn_problem *problem, const struct attn_plan *plan,
+                          struct attn_scratch *scratch, struct attn_arena *arena) {
+    const struct attn_format *format = &plan->gemm->b;
+    scratch->group.cols = format->cols;
+    arena->overflow |= !attn_panel_bytes(format, ATTN_TILE_K, format->cols, &scratch->group.stride);
+    scratch->group.data = attn_arena_take(arena, (problem->value_size - 1) / format->cols + 1, scratch->group.stride);
+}
+
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
     size_t row = sizeof(float) * plan->tile_rows, size = attn_max(problem->head_size, problem->value_size);
@@ -18,6 +26,8 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
         scratch->row = attn_arena_take(arena, size, sizeof *scratch->row);
         scratch->strip = attn_arena_take(arena, size, sizeof *scratch->strip * ATTN_STRIP_ROWS);
     }
+    if (plan->arithmetic == ATTN_CLASS_BF16_TILE)
+        lay_out_group(problem, plan, scratch, arena);
     if (plan->path != ATTN_PATH_STREAMED)
         return;
     arena->overflow |= !attn_store_init(&scratch->block, plan->gemm, 1, problem->head_size, problem->value_size,

@@ -15,6 +15,7 @@ struct attn_scratch {
     float *row;                  /* with rotary or types: a query, or an output, as floats */
     float *strip;                /* likewise: see attn_key_rows */
     struct attn_store block;     /* of one block of keys, where streamed */
+    struct attn_panels group;    /* in class BF16_TILE: of ATTN_TILE_K values, see ops/values.c */
 };
 
 /* Floats of a row of scores: a block and a cache line, so that the same column of all rows lies in different cache

@@ -92,7 +92,7 @@ static attn_rotary *rotary;
 
 static attn_status create_objects(void) {
     const attn_linear w = {x, .in_stride = LEN, .out_stride = 1};
-    attn_gemm_config gemm_config = {ATTN_ISA_SCALAR, HIDDEN, LEN, w};
+    attn_gemm_config gemm_config = {.isa = ATTN_ISA_SCALAR, .k = HIDDEN, .n = LEN, .w = w};
     attn_layer_config layer_config = {.isa = ATTN_ISA_SCALAR, .hidden = HIDDEN, .heads = HEADS, .kv_heads = KV_HEADS};
     attn_rotary_config rotary_config = {.positions = 30, .dims = SIZE};
     attn_cache_config cache_config;

@@ -44,11 +44,11 @@ LIMITS = [
 Instruction = namedtuple("Instruction", "address mnemonic operands target external")
 
 X86_PREFIX = re.compile(r"^((\{vex\}|bnd|notrack|repz|repnz|rep|lock|data16|cs|ds) )+")
-X86_VECTOR = re.compile(r"%[xyz]mm\d+")
+X86_VECTOR = re.compile(r"%[txyz]mm\d+")
 X86_GENERAL = re.compile(r"%[er]?([abcd]x|[abcd]l|si|di|bp|sp|sil|dil|bpl|spl|\d+[dwb]?)\b")
 X86_MEMORY = re.compile(r"\(([^)]*)\)")
 X86_KEEPS = re.compile(r"cmp|test|push|prefetch|bt[lq]?$|nop|j|call|inc|dec")
-X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|vdpbf16ps|vpdpbusd|vpmaddubsw")
+X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|[vt]dpbf16ps|vpdpbusd|vpmaddubsw")
 X86_MOVE = re.compile(r"vmov([au]p[sd]|dq[au]\d*)")
 
 

@@ -14,6 +14,7 @@
 #include "vec.h"
 
 #include "body/flush_x86.h"
+#include "body/objects.h"
 
 /* The numbers of the tiles. */
 #define C_TOP_LEFT     0
@@ -57,7 +58,7 @@ INLINE void configure_tile(struct tile_config *config, int tile, size_t rows, si
     config->bytes[tile] = (uint16_t)(used ? bytes : 0);
 }
 
-static void configure(struct product *product, size_t rows, size_t cols) {
+static void ISA_FN(pairs_configure)(struct product *product, size_t rows, size_t cols) {
     if (product->configured.rows == rows && product->configured.cols == cols)
         return;
     size_t top = rows < TILE_ROWS ? rows : TILE_ROWS, bottom = rows - top;
@@ -79,7 +80,7 @@ static void configure(struct product *product, size_t rows, size_t cols) {
 /* ---- Starts ---- */
 
 /* c *= factors, row by row. */
-static void scale_rows(char *c, size_t stride, const float *factors, size_t rows, size_t cols) {
+static void ISA_FN(pairs_scale)(char *c, size_t stride, const float *factors, size_t rows, size_t cols) {
     for (size_t i = 0; i < rows; i++, c += stride)
         for (size_t j = 0; j < cols; j += VEC_LANES) {
             float *x = (float *)(void *)c + j;
@@ -148,14 +149,19 @@ INLINE struct rows_there rows_there(const struct product *product, size_t group)
     return (struct rows_there){group == 0 ? product->before : 0, end < ATTN_TILE_K ? end : ATTN_TILE_K};
 }
 
+INLINE bool is_whole(const struct product *product, size_t group) {
+    struct rows_there there = rows_there(product, group);
+    return there.hi - there.lo == ATTN_TILE_K;
+}
+
 /* Memory for a group some of whose rows are not there. */
 struct spare {
     uint16_t a[ROWS][ATTN_TILE_K];
     uint32_t b[WIDTH / COLS][TILE_ROWS][COLS]; /* pairs */
 };
 
-static void copy_a(struct spare *spare, const struct product *product, const struct part *part, size_t group,
-                   struct rows_there there) {
+static void ISA_FN(pairs_copy_a)(struct spare *spare, const struct product *product, const struct part *part,
+                                 size_t group, struct rows_there there) {
     const struct attn_gemm_args *args = product->args;
     size_t first = group * ATTN_TILE_K + there.lo - product->before;
     const char *a = (const char *)args->a + part->i * args->a_stride + first * sizeof(uint16_t);
@@ -165,7 +171,7 @@ static void copy_a(struct spare *spare, const struct product *product, const str
 }
 
 /* Of a pair that is there by half only that half: the other may be infinite. */
-static void copy_b(uint32_t (*spare)[COLS], const char *b, struct rows_there there) {
+static void ISA_FN(pairs_copy_b)(uint32_t (*spare)[COLS], const char *b, struct rows_there there) {
     memset(spare, 0, sizeof(uint32_t) * TILE_ROWS * COLS);
     for (size_t row = there.lo / 2 * 2; row < there.hi; row += 2) {
         bool even = row >= there.lo, odd = row + 1 < there.hi;
@@ -175,13 +181,20 @@ static void copy_b(uint32_t (*spare)[COLS], const char *b, struct rows_there the
     }
 }
 
-static __attribute__((noinline)) void fill_spare(struct spare *spare, const struct product *product,
-                                                 const struct part *part, size_t group, struct rows_there there) {
+static __attribute__((noinline)) void ISA_FN(pairs_fill)(struct spare *spare, const struct product *product,
+                                                         const struct part *part, size_t group) {
+    struct rows_there there = rows_there(product, group);
     const char *b = product->b + part->j / COLS * product->args->b.stride + group * GROUP_BYTES;
-    copy_a(spare, product, part, group, there);
-    copy_b(spare->b[0], b, there);
+    ISA_FN(pairs_copy_a)(spare, product, part, group, there);
+    ISA_FN(pairs_copy_b)(spare->b[0], b, there);
     if (part->cols > COLS)
-        copy_b(spare->b[1], b + product->args->b.stride, there);
+        ISA_FN(pairs_copy_b)(spare->b[1], b + product->args->b.stride, there);
+}
+
+INLINE void add_partial(const struct product *product, const struct part *part, size_t group, struct spare *spare,
+                        const bool tall, const bool wide) {
+    ISA_FN(pairs_fill)(spare, product, part, group);
+    add_group((const char *)spare->a, sizeof *spare->a, (const char *)spare->b, sizeof *spare->b, tall, wide);
 }
 
 /* ---- A part ---- */
@@ -199,35 +212,45 @@ INLINE void run_part(const struct product *product, const struct part *part, str
         load_all((const char *)(args->factors + part->j), 0, tall, wide);
     else
         zero_all(tall, wide);
-    for (size_t group = part->group; group < part->end; group++) {
-        struct rows_there there = rows_there(product, group);
-        if (there.hi - there.lo == ATTN_TILE_K) {
-            add_group(a + (group * ATTN_TILE_K - product->before) * sizeof(uint16_t), args->a_stride,
-                      b + group * GROUP_BYTES, args->b.stride, tall, wide);
-            continue;
-        }
-        fill_spare(spare, product, part, group, there);
-        add_group((const char *)spare->a, sizeof *spare->a, (const char *)spare->b, sizeof *spare->b, tall, wide);
+    size_t group = part->group, whole_end = part->end;
+    if (group < part->end && !is_whole(product, group))
+        add_partial(product, part, group++, spare, tall, wide);
+    if (group < part->end && !is_whole(product, part->end - 1))
+        whole_end--;
+    a += group * ATTN_TILE_K * sizeof(uint16_t) - product->before * sizeof(uint16_t);
+    for (b += group * GROUP_BYTES; group < whole_end; group++) {
+        add_group(a, args->a_stride, b, args->b.stride, tall, wide);
+        a += ATTN_TILE_K * sizeof(uint16_t);
+        b += GROUP_BYTES;
     }
+    if (group < part->end)
+        add_partial(product, part, group, spare, tall, wide);
     store_all(c, args->c_stride, tall, wide);
 }
 
-static void run_any(struct product *product, const struct part *part) {
+typedef void part_function(const struct product *product, const struct part *part, struct spare *spare);
+
+/* Tiles of rows, and of columns. */
+#define SHAPE(tall, wide)                                                                                              \
+    static void ISA_FN(pairs_##tall##_##wide)(const struct product *product, const struct part *part,                  \
+                                              struct spare *spare) {                                                   \
+        run_part(product, part, spare, tall == 2, wide == 2);                                                          \
+    }
+SHAPE(1, 1)
+SHAPE(1, 2)
+SHAPE(2, 1)
+SHAPE(2, 2)
+static part_function *const shapes[2][2] = {{ISA_FN(pairs_1_1), ISA_FN(pairs_1_2)},
+                                            {ISA_FN(pairs_2_1), ISA_FN(pairs_2_2)}};
+
+static void ISA_FN(pairs_part)(struct product *product, const struct part *part) {
     const struct attn_gemm_args *args = product->args;
-    bool tall = part->rows > TILE_ROWS, wide = part->cols > COLS;
     struct spare spare;
-    configure(product, part->rows, part->cols);
+    char *c = (char *)args->c + part->i * args->c_stride + part->j * sizeof(float);
+    ISA_FN(pairs_configure)(product, part->rows, part->cols);
     if (part->group == 0 && args->start == ATTN_START_SCALE)
-        scale_rows((char *)args->c + part->i * args->c_stride + part->j * sizeof(float), args->c_stride,
-                   args->factors + part->i, part->rows, part->cols);
-    if (tall && wide)
-        run_part(product, part, &spare, true, true);
-    else if (tall)
-        run_part(product, part, &spare, true, false);
-    else if (wide)
-        run_part(product, part, &spare, false, true);
-    else
-        run_part(product, part, &spare, false, false);
+        ISA_FN(pairs_scale)(c, args->c_stride, args->factors + part->i, part->rows, part->cols);
+    shapes[part->rows > TILE_ROWS][part->cols > COLS](product, part, &spare);
 }
 
 /* ---- The product ---- */
@@ -237,30 +260,30 @@ INLINE size_t less_of(size_t a, size_t b) {
 }
 
 /* Rows i .. end - 1 by groups group .. last - 1. */
-static void run_rows(struct product *product, size_t i, size_t end, size_t group, size_t last) {
+static void ISA_FN(pairs_rows)(struct product *product, size_t i, size_t end, size_t group, size_t last) {
     struct part part = {.group = group, .end = last};
     for (part.j = 0; part.j < product->args->n; part.j += part.cols) {
         part.cols = less_of(product->args->n - part.j, WIDTH);
         for (part.i = i; part.i < end; part.i += part.rows) {
             part.rows = less_of(end - part.i, ROWS);
-            run_any(product, &part);
+            ISA_FN(pairs_part)(product, &part);
         }
     }
 }
 
-static void amx_gemm_bf16_run(const struct attn_gemm_args *args) {
+static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     struct product product = {.args = args, .before = args->row % ATTN_TILE_K};
     size_t groups = args->k ? (product.before + args->k + ATTN_TILE_K - 1) / ATTN_TILE_K : 0;
     if (args->m == 0 || args->n == 0 || (args->k == 0 && args->start == ATTN_START_C))
         return;
     product.b = (const char *)args->b.data + args->column / COLS * args->b.stride +
                 (args->row - product.before) * COLS * sizeof(uint16_t);
-    flush_state state = flush_begin(); /* of scale_rows alone: tiles look at no control bits */
+    flush_state state = flush_begin(); /* of pairs_scale alone: tiles look at no control bits */
     for (size_t i = 0; i < args->m; i += ROW_BLOCK) {
         size_t group = 0;
         do {
             size_t last = less_of(group + DEPTH, groups);
-            run_rows(&product, i, less_of(i + ROW_BLOCK, args->m), group, last);
+            ISA_FN(pairs_rows)(&product, i, less_of(i + ROW_BLOCK, args->m), group, last);
             group = last;
         } while (group < groups);
     }
@@ -272,21 +295,19 @@ static void amx_gemm_bf16_run(const struct attn_gemm_args *args) {
 
 extern const struct attn_gemm_kernel attn_avx512_bf16_gemm_bf16;
 
-static void amx_gemm_bf16_pack(const struct attn_pack_args *args) {
+static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
     attn_avx512_bf16_gemm_bf16.pack(args);
 }
 
-static int amx_gemm_bf16_finite(const struct attn_panels *b, size_t row, size_t k, size_t n) {
+static int ISA_FN(pairs_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
     return attn_avx512_bf16_gemm_bf16.finite(b, row, k, n);
 }
 
-extern const struct attn_gemm_kernel attn_amx_gemm_bf16;
-
-const struct attn_gemm_kernel attn_amx_gemm_bf16 = {.name = "amx_bf16_32x32",
-                                                    .arithmetic = ATTN_CLASS_BF16_TILE,
-                                                    .a = ATTN_BF16,
-                                                    .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
-                                                    .rows = ROWS,
-                                                    .pack = amx_gemm_bf16_pack,
-                                                    .finite = amx_gemm_bf16_finite,
-                                                    .run = amx_gemm_bf16_run};
+const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = "amx_bf16_32x32",
+                                                       .arithmetic = ATTN_CLASS_BF16_TILE,
+                                                       .a = ATTN_BF16,
+                                                       .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
+                                                       .rows = ROWS,
+                                                       .pack = ISA_FN(pairs_pack),
+                                                       .finite = ISA_FN(pairs_finite),
+                                                       .run = ISA_FN(pairs_run)};

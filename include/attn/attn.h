@@ -9,8 +9,8 @@
  *
  * Rules that hold for every function:
  *
- * - Result bits do not depend on the ISA, on the number of threads, or on what else is in the
- *   batch.
+ * - Result bits do not depend on the ISA (but with BF16 on ATTN_ISA_AMX, see attn_arithmetic), on
+ *   the number of threads, or on what else is in the batch.
  * - Strides count elements, not bytes.
  * - Structs are to be zero-initialised: zero in a field means that it is not used.
  * - Data needs no more than its elements' own alignment. Object memory and workspaces need

@@ -775,7 +775,7 @@ static inline attn_tensor_out attn_rows_out_dense(void *data, attn_type type, si
     return attn_tensor_out_of(data, attn_rows_dense(data, type, rows, width));
 }
 
-/* A weight stored [in, out]; `bias` as in attn_linear. */
+/* A weight stored [in, out], without scales; `bias` as in attn_linear. */
 static inline attn_linear attn_linear_dense(const void *weight, attn_type type, size_t out,
                                             const float *bias) {
     attn_linear linear;
@@ -784,6 +784,10 @@ static inline attn_linear attn_linear_dense(const void *weight, attn_type type, 
     linear.out_stride = 1;
     linear.bias = bias;
     linear.type = type;
+    linear.scales = NULL;
+    linear.scale_type = ATTN_F32;
+    linear.block = 0;
+    linear.zero_points = NULL;
     return linear;
 }
 

@@ -15,6 +15,19 @@ static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, 
            attn_add(*bytes, cols * format->beside, bytes);
 }
 
+/* Bytes of a block of rows of INT4 and `cols` columns: elements, scales and zero points. */
+static inline size_t attn_int4_block_bytes(const struct attn_scaling *scaling, size_t cols) {
+    return cols * (scaling->block / 2 + attn_type_size(scaling->type) + scaling->has_zero_point);
+}
+
+/* The same of weights, which may be quantised. */
+static inline bool attn_weight_panel_bytes(const struct attn_format *format, const struct attn_scaling *scaling,
+                                           size_t k, size_t cols, size_t *bytes) {
+    if (format->type == ATTN_INT4)
+        return attn_mul(k / scaling->block, attn_int4_block_bytes(scaling, cols), bytes);
+    return attn_panel_bytes(format, k, cols, bytes);
+}
+
 /* Copies k rows from `row`, a multiple of the format's k_unit, and n columns from `column`, the first of a panel, to the
  * first rows and columns of `to`; and what is left of the last panel. */
 static inline void attn_panels_copy(const struct attn_format *format, const struct attn_panels *from, size_t row,

@@ -1,4 +1,4 @@
-/* Weights of INT8: packer and kernel of one ISA against the reference, the reference against integers and doubles, and the
+/* Weights of INT8 and INT4: packer and kernel of one ISA against the reference, the reference against integers and doubles, and the
  * public functions around them. */
 #include "support.h"
 
@@ -31,14 +31,35 @@ static void *new_bytes(size_t n) {
 
 /* ---- Problems ---- */
 
-/* y[m][n] = x[m][k] w + bias. */
+/* y[m][n] = x[m][k] w + bias. Of INT8 a column has one block. */
 struct problem {
-    size_t m, n, k;
+    size_t m, n, k, blocks;
+    struct attn_scaling scaling;
     float *x;              /* [m][k] */
-    int8_t *w;             /* [n][k] */
-    float *scales, *bias;  /* [n] */
+    int8_t *w;             /* [n][k]; of INT4 0 to 15 */
+    float *scales, *bias;  /* [n][blocks], [n] */
+    uint16_t *halves;      /* the scales as F16, where they have that type */
+    uint8_t *zero_points;  /* [n][(blocks + 1) / 2], or NULL */
     float *plain, *biased; /* the reference's answers, [m][n] */
 };
+
+static const void *scales_of(const struct problem *problem) {
+    return problem->halves ? (const void *)problem->halves : problem->scales;
+}
+static size_t scale_bytes(const struct problem *problem) {
+    return attn_type_size(problem->scaling.type);
+}
+static size_t zero_point_bytes(const struct problem *problem) {
+    return problem->zero_points ? (problem->blocks + 1) / 2 : 0;
+}
+
+/* What is taken from element p of column j. */
+static int zero_point(const struct problem *problem, size_t j, size_t p) {
+    size_t b = p / problem->scaling.block;
+    if (weight_type != ATTN_INT4)
+        return 0;
+    return problem->zero_points ? problem->zero_points[j * zero_point_bytes(problem) + b / 2] >> b % 2 * 4 & 15 : 8;
+}
 
 /* What the elements of a problem are like. */
 enum kind { KIND_NORMAL, KIND_EXTREME, KIND_WILD, KIND_COUNT };
@@ -66,6 +87,8 @@ static float random_element(struct test_random *random, enum kind kind, size_t r
 }
 
 static int8_t random_weight(struct test_random *random, enum kind kind) {
+    if (weight_type == ATTN_INT4)
+        return (int8_t)(kind == KIND_EXTREME ? random_below(random, 8) ? 15 : 0 : random_below(random, 16));
     if (kind == KIND_EXTREME)
         return (int8_t)(random_below(random, 8) ? -128 : 127);
     return (int8_t)((int)random_below(random, 256) - 128);
@@ -78,15 +101,15 @@ struct rows {
 };
 
 static struct rows quantise(const struct attn_gemm_kernel *by, const void *x, attn_type type, size_t m, size_t k,
-                            size_t x_stride, size_t gap) {
+                            size_t block, size_t x_stride, size_t gap) {
     struct rows rows = {0};
-    assert_true(attn_quantised_bytes(k, ATTN_INT8_PART, &rows.stride));
+    assert_true(attn_quantised_bytes(k, block, &rows.stride));
     size_t bytes = rows.stride;
     rows.stride += gap * sizeof(float);
     rows.data = guarded_alloc(m ? (m - 1) * rows.stride + bytes : 0, sizeof(float), FLUSH_END);
     by->pack_a(&(struct attn_quantise_args){.m = m,
                                             .k = k,
-                                            .block = ATTN_INT8_PART,
+                                            .block = block,
                                             .type = type,
                                             .x = x,
                                             .a = rows.data,
@@ -95,12 +118,35 @@ static struct rows quantise(const struct attn_gemm_kernel *by, const void *x, at
     return rows;
 }
 
+/* The problem's first m rows. */
+static struct rows quantise_problem(const struct attn_gemm_kernel *by, const struct problem *problem, size_t m,
+                                    size_t gap) {
+    return quantise(by, problem->x, ATTN_F32, m, problem->k, problem->scaling.block, problem->k * sizeof(float), gap);
+}
+
 enum layout { LAYOUT_IN_OUT, LAYOUT_OUT_IN, LAYOUT_GENERAL, LAYOUT_COUNT };
 
-/* The weights of the first n columns as they lie in the layout, and where. */
+/* Two to a byte, columns one after the other. */
+static int8_t *laid_out_int4(const struct problem *problem, size_t n) {
+    size_t bytes = problem->k / 2;
+    int8_t *w = guarded_alloc(n * bytes, 1, FLUSH_END);
+    for (size_t j = 0; j < n; j++)
+        for (size_t p = 0; p < bytes; p++) {
+            const int8_t *pair = problem->w + j * problem->k + 2 * p;
+            w[j * bytes + p] = (int8_t)(pair[0] | pair[1] * 16);
+        }
+    return w;
+}
+
+/* The weights of the first n columns as they lie in the layout, and where, in elements. INT4 has one layout. */
 static int8_t *laid_out(const struct problem *problem, size_t n, enum layout layout, size_t *k_stride,
                         size_t *n_stride) {
     size_t step = layout == LAYOUT_GENERAL ? 3 : 1;
+    if (weight_type == ATTN_INT4) {
+        *k_stride = 1;
+        *n_stride = problem->k;
+        return laid_out_int4(problem, n);
+    }
     *k_stride = layout == LAYOUT_OUT_IN ? 1 : n * step;
     *n_stride = layout == LAYOUT_OUT_IN ? problem->k : step;
     size_t bytes = n && problem->k ? (n - 1) * *n_stride + (problem->k - 1) * *k_stride + 1 : 0;
@@ -111,34 +157,47 @@ static int8_t *laid_out(const struct problem *problem, size_t n, enum layout lay
     return w;
 }
 
+/* A copy that ends before a guard page; NULL for none. */
+static void *guarded_bytes(const void *x, size_t bytes, size_t alignment) {
+    void *copy = x ? guarded_alloc(bytes, alignment, FLUSH_END) : NULL;
+    if (bytes > 0 && x)
+        memcpy(copy, x, bytes);
+    return copy;
+}
+
 static struct attn_panels pack(const struct attn_gemm_kernel *by, const struct problem *problem, size_t n,
                                enum layout layout) {
     size_t k_stride, n_stride, bytes = 0, cols = by->b.cols;
     int8_t *w = laid_out(problem, n, layout, &k_stride, &n_stride);
-    assert_true(attn_panel_bytes(&by->b, problem->k, cols, &bytes));
+    assert_true(attn_weight_panel_bytes(&by->b, &problem->scaling, problem->k, cols, &bytes));
     struct attn_panels panels = {.cols = cols, .stride = bytes};
     panels.data = guarded_alloc((n + cols - 1) / cols * bytes, ATTN_ALIGNMENT, FLUSH_END);
-    float *scales = guarded_copy(problem->scales, n, FLUSH_END);
+    void *scales = guarded_bytes(scales_of(problem), n * problem->blocks * scale_bytes(problem), scale_bytes(problem));
+    void *zero_points = guarded_bytes(problem->zero_points, n * zero_point_bytes(problem), 1);
     by->pack(&(struct attn_pack_args){.k = problem->k,
                                       .n = n,
                                       .b = w,
                                       .k_stride = k_stride,
-                                      .n_stride = n_stride,
+                                      .n_stride = weight_type == ATTN_INT4 ? n_stride / 2 : n_stride,
                                       .packed = panels,
-                                      .scales = scales});
+                                      .scaling = problem->scaling,
+                                      .scales = scales,
+                                      .zero_points = zero_points});
+    guarded_free(zero_points);
     guarded_free(scales);
     guarded_free(w);
     return panels;
 }
 
-static void run(const struct attn_gemm_kernel *by, const struct rows *a, const struct attn_panels *b, size_t m,
-                size_t n, size_t k, const float *bias, float *c, size_t c_stride) {
+static void run(const struct attn_gemm_kernel *by, const struct problem *problem, const struct rows *a,
+                const struct attn_panels *b, size_t m, size_t n, const float *bias, float *c, size_t c_stride) {
     by->run(&(struct attn_gemm_args){.m = m,
                                      .n = n,
-                                     .k = k,
+                                     .k = problem->k,
                                      .a = a->data,
                                      .a_stride = a->stride,
                                      .b = *b,
+                                     .scaling = problem->scaling,
                                      .start = bias ? ATTN_START_BIAS : ATTN_START_ZERO,
                                      .factors = bias,
                                      .c = c,
@@ -146,19 +205,58 @@ static void run(const struct attn_gemm_kernel *by, const struct rows *a, const s
 }
 
 static void answer(const struct problem *problem) {
-    struct rows a = quantise(reference(), problem->x, ATTN_F32, problem->m, problem->k, problem->k * sizeof(float), 0);
+    struct rows a = quantise_problem(reference(), problem, problem->m, 0);
     struct attn_panels b = pack(reference(), problem, problem->n, LAYOUT_OUT_IN);
-    run(reference(), &a, &b, problem->m, problem->n, problem->k, NULL, problem->plain, problem->n);
-    run(reference(), &a, &b, problem->m, problem->n, problem->k, problem->bias, problem->biased, problem->n);
+    run(reference(), problem, &a, &b, problem->m, problem->n, NULL, problem->plain, problem->n);
+    run(reference(), problem, &a, &b, problem->m, problem->n, problem->bias, problem->biased, problem->n);
     guarded_free(a.data);
     guarded_free(b.data);
 }
 
+static void fill_halves(const float *x, size_t n, attn_type type, uint16_t *half) {
+    for (size_t i = 0; i < n; i++)
+        attn_table_convert(&attn_kernels_scalar)->narrow(type, 1, x + i, half + i);
+}
+
+/* Of INT4 a block that divides k, either type of scales, with zero points or without. */
+static void draw_scaling(struct test_random *random, struct problem *problem) {
+    problem->scaling.block = ATTN_INT8_PART;
+    problem->blocks = 1;
+    if (weight_type != ATTN_INT4)
+        return;
+    do
+        problem->scaling.block = (size_t)32 << random_below(random, 3);
+    while (problem->k % problem->scaling.block != 0);
+    problem->scaling.type = random_below(random, 2) ? ATTN_F16 : ATTN_F32;
+    problem->scaling.has_zero_point = random_below(random, 2);
+    problem->blocks = problem->k / problem->scaling.block;
+}
+
+static void draw_scales(struct test_random *random, enum kind kind, struct problem *problem) {
+    size_t count = problem->n * problem->blocks;
+    bool wild = kind == KIND_WILD && problem->scaling.type == ATTN_F32;
+    problem->scales = new_bytes(count * sizeof(float));
+    for (size_t i = 0; i < count; i++)
+        problem->scales[i] = wild ? random_float(random, TEST_NASTY) : random_uniform(random, -0.002f, 0.02f);
+    if (problem->scaling.type == ATTN_F16) {
+        problem->halves = new_bytes(count * sizeof(uint16_t));
+        fill_halves(problem->scales, count, ATTN_F16, problem->halves);
+        attn_table_convert(&attn_kernels_scalar)->widen(ATTN_F16, count, problem->halves, problem->scales);
+    }
+    if (problem->scaling.has_zero_point) {
+        problem->zero_points = new_bytes(problem->n * ((problem->blocks + 1) / 2));
+        for (size_t i = 0; i < problem->n * zero_point_bytes(problem); i++)
+            problem->zero_points[i] = kind == KIND_EXTREME ? 0 : (uint8_t)random_below(random, 256);
+    }
+}
+
+/* Of INT4 k is the next multiple of 32. */
 static struct problem new_problem(struct test_random *random, enum kind kind, size_t m, size_t n, size_t k) {
+    k = weight_type == ATTN_INT4 ? (k + 31) / 32 * 32 : k;
     struct problem problem = {.m = m, .n = n, .k = k};
+    draw_scaling(random, &problem);
     problem.x = new_bytes(m * k * sizeof(float));
     problem.w = new_bytes(n * k);
-    problem.scales = new_bytes(n * sizeof(float));
     problem.bias = new_bytes(n * sizeof(float));
     problem.plain = new_bytes(m * n * sizeof(float));
     problem.biased = new_bytes(m * n * sizeof(float));
@@ -166,10 +264,9 @@ static struct problem new_problem(struct test_random *random, enum kind kind, si
         problem.x[i] = random_element(random, kind, i / k);
     for (size_t i = 0; i < n * k; i++)
         problem.w[i] = random_weight(random, kind);
-    for (size_t j = 0; j < n; j++) {
-        problem.scales[j] = kind == KIND_WILD ? random_float(random, TEST_NASTY) : random_uniform(random, 0.0f, 0.02f);
+    for (size_t j = 0; j < n; j++)
         problem.bias[j] = kind == KIND_WILD ? random_float(random, TEST_WILD) : random_normal(random);
-    }
+    draw_scales(random, kind, &problem);
     answer(&problem);
     return problem;
 }
@@ -178,6 +275,8 @@ static void free_problem(struct problem *problem) {
     free(problem->x);
     free(problem->w);
     free(problem->scales);
+    free(problem->halves);
+    free(problem->zero_points);
     free(problem->bias);
     free(problem->plain);
     free(problem->biased);
@@ -186,21 +285,16 @@ static void free_problem(struct problem *problem) {
 /* ---- Rows ---- */
 
 /* Every element as far as the next multiple of 4, scale and sums. */
-static void check_rows(const struct rows *expected, const struct rows *actual, size_t m, size_t k) {
+static void check_rows(const struct rows *expected, const struct rows *actual, size_t m, size_t k, size_t block) {
     for (size_t i = 0; i < m; i++) {
         const char *e = expected->data + i * expected->stride, *a = actual->data + i * actual->stride;
         float scales[] = {attn_quantised_scale(e, k), attn_quantised_scale(a, k)};
         assert_same_bits(&scales[0], &scales[1], 1);
         if (memcmp(e, a, (k + 3) / 4 * 4) != 0)
             test_fail("elements of row %zu differ", i);
-        for (size_t b = 0; b < attn_quantised_blocks(k, ATTN_INT8_PART); b++)
+        for (size_t b = 0; b < attn_quantised_blocks(k, block); b++)
             assert_int_equal(attn_quantised_sum(e, k, b), attn_quantised_sum(a, k, b));
     }
-}
-
-static void fill_halves(const float *x, size_t n, attn_type type, uint16_t *half) {
-    for (size_t i = 0; i < n; i++)
-        attn_table_convert(&attn_kernels_scalar)->narrow(type, 1, x + i, half + i);
 }
 
 static void quantises_rows(void **state) {
@@ -211,6 +305,7 @@ static void quantises_rows(void **state) {
         for (enum kind kind = 0; kind < KIND_COUNT; kind++)
             for (size_t t = 0; t < 3; t++) {
                 enum { M = 12 };
+                size_t block = (size_t)32 << k % 3;
                 size_t gap = k % 3, bytes = attn_type_size(types[t]), n = k ? (M - 1) * (k + gap) + k : 0;
                 float *x = new_bytes(n * sizeof *x);
                 for (size_t i = 0; i < n; i++)
@@ -221,9 +316,9 @@ static void quantises_rows(void **state) {
                 else
                     fill_halves(x, n, types[t], typed);
                 test_case("quantise k=%zu kind=%d type=%d", k, (int)kind, (int)types[t]);
-                struct rows expected = quantise(reference(), typed, types[t], M, k, (k + gap) * bytes, 0);
-                struct rows actual = quantise(kernel(), typed, types[t], M, k, (k + gap) * bytes, gap);
-                check_rows(&expected, &actual, M, k);
+                struct rows expected = quantise(reference(), typed, types[t], M, k, block, (k + gap) * bytes, 0);
+                struct rows actual = quantise(kernel(), typed, types[t], M, k, block, (k + gap) * bytes, gap);
+                check_rows(&expected, &actual, M, k, block);
                 guarded_free(expected.data);
                 guarded_free(actual.data);
                 guarded_free(typed);
@@ -242,7 +337,7 @@ static void quantises_to_the_nearest(void **state) {
             x[p] = random_uniform(&random, -1.0f, 1.0f) * factor;
             largest = fmaxf(largest, fabsf(x[p]));
         }
-        struct rows row = quantise(reference(), x, ATTN_F32, 1, K, sizeof x, 0);
+        struct rows row = quantise(reference(), x, ATTN_F32, 1, K, 128, sizeof x, 0);
         double scale = (double)attn_quantised_scale(row.data, K), sum = 0;
         test_case("largest %g", (double)largest);
         if (largest < ATTN_QUANTISE_LEAST) {
@@ -269,7 +364,7 @@ static void quantises_what_is_special(void **state) {
     for (size_t i = 0; i < sizeof last / sizeof *last; i++) {
         float x[K] = {0}, zero = 0.0f;
         x[K - 1] = last[i];
-        struct rows row = quantise(kernel(), x, ATTN_F32, 1, K, sizeof x, 0);
+        struct rows row = quantise(kernel(), x, ATTN_F32, 1, K, 128, sizeof x, 0);
         float scale = attn_quantised_scale(row.data, K);
         test_case("an element of %g", (double)last[i]);
         assert_true(isfinite(last[i]) ? memcmp(&scale, &zero, sizeof scale) == 0 : isnan(scale));
@@ -288,7 +383,7 @@ static void check_corner(const struct problem *problem, const struct rows *a, co
     test_case("m=%zu n=%zu k=%zu bias=%d gap=%zu", m, n, problem->k, with_bias, gap);
     struct test_matrix c = test_matrix(m, n, n + gap, n % 2 ? FLUSH_START : FLUSH_END);
     float *bias = with_bias ? guarded_copy(problem->bias, n, FLUSH_END) : NULL;
-    run(kernel(), a, b, m, n, problem->k, bias, c.data, c.stride);
+    run(kernel(), problem, a, b, m, n, bias, c.data, c.stride);
     for (size_t i = 0; i < m; i++)
         assert_same_bits((with_bias ? problem->biased : problem->plain) + i * problem->n, c.data + i * c.stride, n);
     guarded_free(bias);
@@ -299,7 +394,7 @@ static void check_corners(struct test_random *random, const struct problem *prob
     for (size_t i = 0; i < count; i++) {
         size_t m = i ? random_below(random, problem->m + 1) : problem->m,
                n = i ? random_below(random, problem->n + 1) : problem->n;
-        struct rows a = quantise(kernel(), problem->x, ATTN_F32, m, problem->k, problem->k * sizeof(float), i % 3);
+        struct rows a = quantise_problem(kernel(), problem, m, i % 3);
         struct attn_panels b = pack(kernel(), problem, n, (enum layout)(i % LAYOUT_COUNT));
         check_corner(problem, &a, &b, m, n, i % 2, i % 5);
         guarded_free(a.data);
@@ -318,7 +413,7 @@ static void equals_reference_on_every_tail(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem problem = new_problem(&random, KIND_NORMAL, max_m(), max_n(), 13);
-    struct rows a = quantise(kernel(), problem.x, ATTN_F32, problem.m, problem.k, problem.k * sizeof(float), 1);
+    struct rows a = quantise_problem(kernel(), &problem, problem.m, 1);
     for (size_t n = 0; n <= problem.n; n += test_quick() ? random_between(&random, 1, 9) : 1) {
         struct attn_panels b = pack(kernel(), &problem, n, (enum layout)(n % LAYOUT_COUNT));
         for (size_t m = 0; m <= problem.m; m++)
@@ -354,7 +449,7 @@ static void equals_reference_on_long_chains(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const size_t ks[] = {ATTN_INT8_PART - 1, ATTN_INT8_PART, ATTN_INT8_PART + 1, 65794, 2 * ATTN_INT8_PART + 7};
-    for (size_t i = 0; i < (test_quick() ? 3 : sizeof ks / sizeof *ks); i++) {
+    for (size_t i = 0; weight_type == ATTN_INT8 && i < (test_quick() ? 3 : sizeof ks / sizeof *ks); i++) {
         struct problem problem = new_problem(&random, KIND_NORMAL, 3, kernel()->b.cols + 1, ks[i]);
         for (size_t p = 0; p < ks[i]; p++) {
             problem.x[p] = 1.0f;
@@ -370,30 +465,31 @@ static void equals_reference_on_long_chains(void **state) {
 
 /* ---- Against integers and doubles ---- */
 
-/* y = sum * (scale of the row * scale of the column) + bias: three roundings of the product and one of the result, and one for
- * each further part. */
+/* y is the sum over blocks of (integers * scale) * scale of the row + bias. Of a block there are at most three roundings, of the
+ * sum one for each block, of the result two. */
 static void is_the_integer_sum(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const size_t ks[] = {1, 4, 100, 1023, ATTN_INT8_PART + 5};
     for (size_t s = 0; s < sizeof ks / sizeof *ks; s++) {
-        size_t k = ks[s];
-        struct problem problem = new_problem(&random, s % 2 ? KIND_EXTREME : KIND_NORMAL, 5, 7, k);
-        struct rows a = quantise(reference(), problem.x, ATTN_F32, problem.m, k, k * sizeof(float), 0);
-        test_case("k=%zu", k);
+        struct problem problem = new_problem(&random, s % 2 ? KIND_EXTREME : KIND_NORMAL, 5, 7, ks[s]);
+        size_t k = problem.k, block = problem.scaling.block;
+        struct rows a = quantise_problem(reference(), &problem, problem.m, 0);
+        test_case("k=%zu block=%zu", k, block);
         for (size_t i = 0; i < problem.m; i++)
             for (size_t j = 0; j < problem.n; j++) {
                 const int8_t *q = (const int8_t *)(a.data + i * a.stride);
-                int64_t sum = 0, magnitude = 0;
+                double sum = 0, magnitude = 0, row = (double)attn_quantised_scale(q, k);
                 for (size_t p = 0; p < k; p++) {
-                    int64_t product = (int64_t)q[p] * problem.w[j * k + p];
-                    sum += product;
-                    magnitude += product < 0 ? -product : product;
+                    size_t b = weight_type == ATTN_INT4 ? p / block : 0;
+                    int w = problem.w[j * k + p] - zero_point(&problem, j, p);
+                    double term = q[p] * w * (double)problem.scales[j * problem.blocks + b];
+                    sum += term;
+                    magnitude += fabs(term);
                 }
-                double scale = (double)attn_quantised_scale(q, k) * (double)problem.scales[j];
-                double expected = (double)sum * scale + (double)problem.bias[j];
-                double bound = 0x1p-24 * (5 * (double)magnitude * scale + fabs((double)problem.bias[j]));
-                assert_near(expected, (double)problem.biased[i * problem.n + j], bound);
+                double bias = (double)problem.bias[j], roundings = 6 + (double)problem.blocks;
+                assert_near(sum * row + bias, (double)problem.biased[i * problem.n + j],
+                            0x1p-24 * (roundings * magnitude * row + fabs(bias)));
             }
         guarded_free(a.data);
         free_problem(&problem);
@@ -402,26 +498,38 @@ static void is_the_integer_sum(void **state) {
 
 /* ---- Public functions ---- */
 
+/* The problem's weights, as they lie in the layout; *w is to be freed. */
+static attn_linear linear_of(const struct problem *problem, enum layout layout, bool with_bias, int8_t **w) {
+    attn_linear linear = {.bias = with_bias ? problem->bias : NULL,
+                          .type = weight_type,
+                          .scales = scales_of(problem),
+                          .scale_type = problem->scaling.type,
+                          .block = weight_type == ATTN_INT4 ? problem->scaling.block : 0,
+                          .zero_points = problem->zero_points};
+    linear.weight = *w = laid_out(problem, problem->n, layout, &linear.in_stride, &linear.out_stride);
+    return linear;
+}
+
 struct object {
     void *memory;
     attn_gemm *gemm;
 };
 
-static struct object create(const struct problem *problem, enum layout layout, bool with_bias) {
+static struct object create_of(size_t k, size_t n, const attn_linear *w) {
     struct object object = {0};
-    size_t k_stride, n_stride, bytes = 0;
-    int8_t *w = laid_out(problem, problem->n, layout, &k_stride, &n_stride);
-    attn_gemm_config config = {.isa = test_isa(), .k = problem->k, .n = problem->n};
+    size_t bytes = 0;
+    attn_gemm_config config = {.isa = test_isa(), .k = k, .n = n, .w = *w};
     attn_error error = {0};
-    config.w = (attn_linear){.weight = w,
-                             .in_stride = k_stride,
-                             .out_stride = n_stride,
-                             .bias = with_bias ? problem->bias : NULL,
-                             .type = ATTN_INT8,
-                             .scales = problem->scales};
     assert_ok(attn_gemm_size(&config, &bytes, &error));
     object.memory = poisoned_alloc(bytes, FLUSH_END);
     assert_ok(attn_gemm_create(&config, object.memory, bytes, &object.gemm, &error));
+    return object;
+}
+
+static struct object create(const struct problem *problem, enum layout layout, bool with_bias) {
+    int8_t *w;
+    attn_linear linear = linear_of(problem, layout, with_bias, &w);
+    struct object object = create_of(problem->k, problem->n, &linear);
     guarded_free(w);
     return object;
 }
@@ -530,6 +638,113 @@ static void takes_every_type_of_rows(void **state) {
     }
 }
 
+/* ---- Layers ---- */
+
+enum { WIDTH = 64, LAYER_HEADS = 4, LAYER_ROWS = 7 };
+
+/* One of a layer's weights: quantised, or floats. */
+struct layer_weight {
+    struct problem problem;
+    int8_t *w;
+    float *floats;
+    attn_linear linear;
+};
+
+static struct layer_weight new_layer_weight(struct test_random *random, bool quantised) {
+    struct layer_weight weight = {.problem = new_problem(random, KIND_NORMAL, LAYER_ROWS, WIDTH, WIDTH)};
+    if (quantised) {
+        weight.linear = linear_of(&weight.problem, LAYOUT_IN_OUT, true, &weight.w);
+        return weight;
+    }
+    weight.floats = new_bytes(WIDTH * WIDTH * sizeof(float));
+    random_fill(random, TEST_UNIFORM, weight.floats, WIDTH * WIDTH);
+    weight.linear = attn_linear_dense(weight.floats, ATTN_F32, WIDTH, weight.problem.bias);
+    return weight;
+}
+
+static void free_layer_weight(struct layer_weight *weight) {
+    guarded_free(weight->w);
+    free(weight->floats);
+    free_problem(&weight->problem);
+}
+
+static void multiply(const struct layer_weight *weight, const float *x, float *y) {
+    struct object object = create_of(WIDTH, WIDTH, &weight->linear);
+    struct problem rows = {.k = WIDTH, .n = WIDTH, .x = (float *)(uintptr_t)x};
+    run_public(object.gemm, &rows, 0, LAYER_ROWS, 1, y);
+    guarded_free(object.memory);
+}
+
+static void attend(const float *q, const float *k, const float *v, float *o) {
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = LAYER_HEADS, .q_len = LAYER_ROWS};
+    attn_tensor rows = {.batch_stride = LAYER_ROWS * WIDTH, .head_stride = WIDTH / LAYER_HEADS, .row_stride = WIDTH};
+    attn_error error = {0};
+    size_t bytes = 0;
+    args.kv_len = LAYER_ROWS;
+    args.head_size = WIDTH / LAYER_HEADS;
+    args.q = args.k = args.v = rows;
+    args.q.data = q;
+    args.k.data = k;
+    args.v.data = v;
+    args.o = (attn_tensor_out){
+        .data = o, .batch_stride = rows.batch_stride, .head_stride = rows.head_stride, .row_stride = WIDTH};
+    assert_ok(attn_attention_workspace(&args, &bytes, &error));
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
+    assert_ok(attn_attention(&args, workspace, bytes, &error));
+    guarded_free(workspace);
+}
+
+/* w: of q, k, v and the output. */
+static void forward(const struct layer_weight *w, const float *x, float *y) {
+    attn_layer_config config = {.isa = test_isa(), .query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH};
+    config.hidden = WIDTH;
+    config.heads = LAYER_HEADS;
+    config.w_q = w[0].linear;
+    config.w_k = w[1].linear;
+    config.w_v = w[2].linear;
+    config.w_o = w[3].linear;
+    attn_layer_args args = {.batch = 1, .q_len = LAYER_ROWS, .kv_len = LAYER_ROWS};
+    args.q = args.k = args.v = (attn_tensor){.data = x, .batch_stride = LAYER_ROWS * WIDTH, .row_stride = WIDTH};
+    args.y = (attn_tensor_out){.data = y, .batch_stride = LAYER_ROWS * WIDTH, .row_stride = WIDTH};
+    attn_error error = {0};
+    attn_layer *layer = NULL;
+    size_t bytes = 0, work = 0;
+    assert_ok(attn_layer_size(&config, &bytes, &error));
+    void *memory = poisoned_alloc(bytes, FLUSH_END);
+    assert_ok(attn_layer_create(&config, memory, bytes, &layer, &error));
+    assert_ok(attn_layer_workspace(layer, &args, &work, &error));
+    void *workspace = poisoned_alloc(work, FLUSH_END);
+    assert_ok(attn_layer_forward(layer, &args, workspace, work, &error));
+    guarded_free(workspace);
+    guarded_free(memory);
+}
+
+/* Each of the four weights quantised or not: the bits of the products and of attention, one after the other. */
+static void layers_are_their_parts(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { FLOATS = LAYER_ROWS * WIDTH };
+    for (unsigned which = 1; which < 16; which++) {
+        struct layer_weight w[4];
+        float x[FLOATS], q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], expected[FLOATS];
+        float *y = guarded_floats(FLOATS, FLUSH_END);
+        for (unsigned i = 0; i < 4; i++)
+            w[i] = new_layer_weight(&random, which >> i & 1);
+        random_fill(&random, TEST_NORMAL, x, FLOATS);
+        test_case("layer, quantised weights %x", which);
+        multiply(&w[0], x, q);
+        multiply(&w[1], x, k);
+        multiply(&w[2], x, v);
+        attend(q, k, v, o);
+        multiply(&w[3], o, expected);
+        forward(w, x, y);
+        assert_same_bits(expected, y, FLOATS);
+        for (unsigned i = 0; i < 4; i++)
+            free_layer_weight(&w[i]);
+        guarded_free(y);
+    }
+}
+
 /* ---- Bad input ---- */
 
 #define BAD(expected, name, ...)                                                                                       \
@@ -544,7 +759,7 @@ static void takes_every_type_of_rows(void **state) {
         assert_null(gemm);                                                                                             \
     } while (0)
 
-static void refuses_bad_weights(void **state) {
+static void refuses_bad_int8(void **state) {
     (void)state;
     static _Alignas(ATTN_ALIGNMENT) char memory[1 << 14];
     float floats[64 * 3] = {0}, scales[] = {1, 2, 3}, bad_scales[] = {1, 2, NAN}, infinite[] = {-INFINITY, 2, 3};
@@ -565,6 +780,31 @@ static void refuses_bad_weights(void **state) {
     BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 0);
 }
 
+static void refuses_bad_int4(void **state) {
+    (void)state;
+    static _Alignas(ATTN_ALIGNMENT) char memory[1 << 14];
+    uint8_t elements[3 * 64 / 2] = {0}, zero_points[3] = {0};
+    float scales[] = {1, 2, 3, 4, 5, 6}, bad_scales[] = {1, 2, 3, 4, 5, NAN};
+    uint16_t halves[6] = {0, 0, 0, 0, 0, 0x7c00};
+    attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 3};
+    config.w = (attn_linear){
+        .weight = elements, .in_stride = 1, .out_stride = 64, .type = ATTN_INT4, .scales = scales, .block = 32};
+    config.w.zero_points = zero_points;
+    BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
+    BAD(ATTN_NULL_POINTER, "w.scales", bad.w.scales = NULL);
+    BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = bad_scales);
+    BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = halves; bad.w.scale_type = ATTN_F16);
+    BAD(ATTN_BAD_VALUE, "w.scale_type", bad.w.scale_type = ATTN_BF16);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 0);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 16);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 128);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.k = 63);
+    BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 2);
+    BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 62);
+    BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 65);
+    BAD(ATTN_OVERFLOW, "w.weight", bad.w.out_stride = SIZE_MAX - 1);
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -579,8 +819,15 @@ int main(int argc, char **argv) {
         cmocka_unit_test(public_functions_equal_reference),
         cmocka_unit_test(rows_do_not_meet),
         cmocka_unit_test(takes_every_type_of_rows),
-        cmocka_unit_test(refuses_bad_weights),
+        cmocka_unit_test(layers_are_their_parts),
+        cmocka_unit_test(refuses_bad_int8),
+        cmocka_unit_test(refuses_bad_int4),
     };
-    weight_type = ATTN_INT8;
-    return test_run(tests);
+    int failed = 0;
+    const attn_type types[] = {ATTN_INT8, ATTN_INT4};
+    for (int i = 0; i < 2; i++) {
+        weight_type = types[i];
+        failed += test_run(tests);
+    }
+    return failed;
 }

@@ -372,8 +372,8 @@ def loops_of(function, machine):
 
 
 def tile_size(function):
-    """Multiply-adds per step of k of a function ISA_tile_ROWS_..., ISA_tile_rows_ROWS_... ISA_pairs_ROWS_... or ISA_int8_ROWS_..., or None."""
-    match = re.match(r"[a-z0-9_]+?_(?:tile(?:_rows|_columns(?:_dense)?|_far)?|pairs|int8)((?:_\d+)+)", function.name)
+    """Multiply-adds per step of k of a function ISA_tile_ROWS_..., ISA_tile_rows_ROWS_... ISA_pairs_ROWS_... and so on, or None."""
+    match = re.match(r"[a-z0-9_]+?_(?:tile(?:_rows|_columns(?:_dense)?|_far)?|pairs|int8|int4)((?:_\d+)+)", function.name)
     return math.prod(map(int, match[1].split("_")[1:])) if match else None
 
 

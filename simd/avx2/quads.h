@@ -46,6 +46,34 @@ INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)));
 }
 
+/* ---- For gemm_int4.c ---- */
+
+#define INT4_NAME "avx2_int4_by_words_3x16"
+
+/* 6 accumulators, two units and their halves, a mask, A. */
+enum { INT4_ROWS = 3 };
+
+#define EACH_INT4_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2)
+
+INLINE vec_int quad_load(const void *p) {
+    return _mm256_loadu_si256(p);
+}
+INLINE vec_int quad_load_bytes(const void *p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+INLINE vec_int quad_lower(vec_int unit) {
+    return vec_int_and(unit, vec_int_set(0x0f0f0f0f));
+}
+INLINE vec_int quad_upper(vec_int unit) {
+    return vec_int_and(_mm256_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
+}
+INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(b, a), _mm256_set1_epi16(1)));
+}
+INLINE vec_int quad_word_products(vec_int a, vec_int b) {
+    return _mm256_madd_epi16(a, b);
+}
+
 /* ---- For quantise.c ---- */
 
 INLINE void quad_store(int8_t *p, vec_int i) {

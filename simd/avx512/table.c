@@ -2,7 +2,7 @@
 #include "body/objects.h"
 
 static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32), &ISA_OBJECT(gemm_bf16),
-                                                      &ISA_OBJECT(gemm_int8), NULL};
+                                                      &ISA_OBJECT(gemm_int8), &ISA_OBJECT(gemm_int4), NULL};
 
 const struct attn_kernels attn_kernels_avx512 = {.isa = ATTN_ISA_AVX512,
                                                  .lower = &attn_kernels_avx2,

@@ -44,4 +44,33 @@ INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     return acc;
 }
 
+/* ---- For gemm_int4.c ---- */
+
+#define INT4_NAME "avx512_vnni_int4_12x32"
+
+/* 24 accumulators, two units and their halves, a mask, A. */
+enum { INT4_ROWS = 12 };
+
+#define EACH_INT4_ROW_COUNT(X)                                                                                         \
+    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2)
+
+INLINE vec_int quad_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+INLINE vec_int quad_load_bytes(const void *p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+INLINE vec_int quad_lower(vec_int unit) {
+    return vec_int_and(unit, vec_int_set(0x0f0f0f0f));
+}
+INLINE vec_int quad_upper(vec_int unit) {
+    return vec_int_and(_mm512_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
+}
+INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
+    return quad_multiply_add(a, b, acc);
+}
+INLINE vec_int quad_word_products(vec_int a, vec_int b) {
+    return _mm512_madd_epi16(a, b);
+}
+
 #endif

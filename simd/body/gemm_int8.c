@@ -26,7 +26,7 @@ enum { QUAD_BYTES = COLS * QUAD, PART_QUADS = ATTN_INT8_PART / QUAD };
 enum { FEW_ROWS = 2, WIDTHS = 3 };
 
 /* Registers of the largest tile. */
-enum { MOST_VECS = ROWS * VECS > WIDEST ? ROWS *VECS : WIDEST };
+enum { TALLEST = ROWS * VECS, MOST_VECS = TALLEST > WIDEST ? TALLEST : WIDEST };
 
 /* Rows that pass over a panel of B. */
 enum { ROW_BLOCK = 128 };

@@ -5,7 +5,8 @@
 #include "kernels.h"
 #include "vec.h"
 
-extern const struct attn_gemm_kernel ISA_OBJECT(gemm_f32), ISA_OBJECT(gemm_bf16), ISA_OBJECT(gemm_int8);
+extern const struct attn_gemm_kernel ISA_OBJECT(gemm_f32), ISA_OBJECT(gemm_bf16), ISA_OBJECT(gemm_int8),
+    ISA_OBJECT(gemm_int4);
 extern const struct attn_decode_kernel ISA_OBJECT(decode);
 extern const struct attn_softmax_kernel ISA_OBJECT(softmax);
 extern const struct attn_elementary_kernel ISA_OBJECT(elementary);

@@ -108,33 +108,61 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error) {
     bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
-    (void)in;
-    if (!int8 && linear->type != ATTN_F32 && linear->type != ATTN_BF16)
+    if (!int8 && !int4 && linear->type != ATTN_F32 && linear->type != ATTN_BF16)
         return attn_fail(ATTN_BAD_VALUE, names->type, error);
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
-    return attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error);
+    RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error));
+    if (!int4)
+        return ATTN_OK;
+    if (linear->scale_type != ATTN_F32 && linear->scale_type != ATTN_F16)
+        return attn_fail(ATTN_BAD_VALUE, names->scale_type, error);
+    bool is_block = linear->block == 32 || linear->block == 64 || linear->block == 128;
+    return is_block && in % linear->block == 0 ? ATTN_OK : attn_fail(ATTN_BAD_SIZE, names->block, error);
 }
 
-static attn_status check_scales(const attn_linear *linear, size_t out, const char *name, attn_error *error) {
-    const float *scales = linear->scales;
-    RETURN_IF_ERROR(attn_check_pointer(scales, name, error));
-    for (size_t j = 0; j < out; j++)
-        if (!isfinite(scales[j]))
+static bool is_finite_scale(const attn_linear *linear, size_t i) {
+    const uint16_t exponent = 0x7c00;
+    if (linear->scale_type == ATTN_F16)
+        return (((const uint16_t *)linear->scales)[i] & exponent) != exponent;
+    return isfinite(((const float *)linear->scales)[i]);
+}
+
+/* `out` scales of each output's `blocks`. */
+static attn_status check_scales(const attn_linear *linear, size_t out, size_t blocks, const char *name,
+                                attn_error *error) {
+    RETURN_IF_ERROR(attn_check_pointer(linear->scales, name, error));
+    for (size_t i = 0; i < out * blocks; i++)
+        if (!is_finite_scale(linear, i))
             return attn_fail(ATTN_BAD_VALUE, name, error);
     return ATTN_OK;
+}
+
+/* Columns of numbers that follow each other, two to a byte. */
+static attn_status check_int4(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+                              attn_error *error) {
+    size_t bytes;
+    if (linear->in_stride != 1)
+        return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
+    if (out > 1 && (linear->out_stride % 2 != 0 || linear->out_stride < in))
+        return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
+    RETURN_IF_ERROR(attn_check_elements((size_t[]){1, 1, out}, (size_t[]){0, 0, linear->out_stride / 2}, in / 2, 1,
+                                        &bytes, names->weight, error));
+    return check_scales(linear, out, in / linear->block, names->scales, error);
 }
 
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                               attn_error *error) {
     size_t bytes;
     RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
+    if (linear->type == ATTN_INT4)
+        return check_int4(linear, in, out, names, error);
     if (in > 1 && linear->in_stride == 0)
         return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
     if (out > 1 && linear->out_stride == 0)
         return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
     RETURN_IF_ERROR(attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
                                         attn_type_size(linear->type), &bytes, names->weight, error));
-    return linear->type == ATTN_INT8 ? check_scales(linear, out, names->scales, error) : ATTN_OK;
+    return linear->type == ATTN_INT8 ? check_scales(linear, out, 1, names->scales, error) : ATTN_OK;
 }

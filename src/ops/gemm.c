@@ -9,15 +9,17 @@
 /* Items per thread: enough that a thread which loses its core delays little. */
 #define ITEMS_PER_THREAD 4
 
-static struct attn_scaling scaling_of(const struct attn_gemm_kernel *kernel) {
-    return (struct attn_scaling){.block = kernel->arithmetic == ATTN_CLASS_INT8 ? ATTN_INT8_PART : 0};
+static struct attn_scaling scaling_of(const attn_linear *w) {
+    if (w->type != ATTN_INT4)
+        return (struct attn_scaling){.block = ATTN_INT8_PART};
+    return (struct attn_scaling){w->block, w->scale_type, w->zero_points != NULL};
 }
 
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         const attn_linear *w, struct attn_arena *arena) {
     size_t cols = kernel->b.cols, panel = 0;
-    arena->overflow |= !attn_panel_bytes(&kernel->b, k, cols, &panel);
-    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .scaling = scaling_of(kernel)};
+    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .scaling = scaling_of(w)};
+    arena->overflow |= !attn_weight_panel_bytes(&kernel->b, &packed->scaling, k, cols, &panel);
     packed->panels = (struct attn_panels){.cols = cols, .stride = panel};
     packed->panels.data = attn_arena_take(arena, n / cols + (n % cols != 0), panel);
     packed->bias = w->bias ? attn_arena_take(arena, n, sizeof *packed->bias) : NULL;
@@ -25,14 +27,16 @@ void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kerne
 
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
     size_t element = attn_type_size(packed->kernel->b.type);
-    packed->kernel->pack(&(struct attn_pack_args){.k = packed->k,
-                                                  .n = packed->n,
-                                                  .b = w->weight,
-                                                  .k_stride = w->in_stride * element,
-                                                  .n_stride = w->out_stride * element,
-                                                  .packed = packed->panels,
-                                                  .scaling = packed->scaling,
-                                                  .scales = w->scales});
+    packed->kernel->pack(
+        &(struct attn_pack_args){.k = packed->k,
+                                 .n = packed->n,
+                                 .b = w->weight,
+                                 .k_stride = w->in_stride * element,
+                                 .n_stride = w->type == ATTN_INT4 ? w->out_stride / 2 : w->out_stride * element,
+                                 .packed = packed->panels,
+                                 .scaling = packed->scaling,
+                                 .scales = w->scales,
+                                 .zero_points = w->zero_points});
     if (packed->bias)
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof *packed->bias);
 }

@@ -1,7 +1,8 @@
 /* The scalar table: the reference in every field. */
 #include "kernels.h"
 
-extern const struct attn_gemm_kernel attn_ref_gemm_f32, attn_ref_gemm_bf16, attn_ref_gemm_bf16_tile, attn_ref_gemm_int8;
+extern const struct attn_gemm_kernel attn_ref_gemm_f32, attn_ref_gemm_bf16, attn_ref_gemm_bf16_tile, attn_ref_gemm_int8,
+    attn_ref_gemm_int4;
 extern const struct attn_decode_kernel attn_ref_decode;
 extern const struct attn_softmax_kernel attn_ref_softmax;
 extern const struct attn_elementary_kernel attn_ref_elementary;
@@ -11,8 +12,8 @@ extern const struct attn_small_kernel attn_ref_small;
 extern const struct attn_copy_kernel attn_ref_copy;
 extern const struct attn_convert_kernel attn_ref_convert;
 
-static const struct attn_gemm_kernel *const gemm[] = {&attn_ref_gemm_f32, &attn_ref_gemm_bf16, &attn_ref_gemm_bf16_tile,
-                                                      &attn_ref_gemm_int8, NULL};
+static const struct attn_gemm_kernel *const gemm[] = {
+    &attn_ref_gemm_f32, &attn_ref_gemm_bf16, &attn_ref_gemm_bf16_tile, &attn_ref_gemm_int8, &attn_ref_gemm_int4, NULL};
 
 const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .lower = NULL,

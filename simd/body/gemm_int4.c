@@ -1,0 +1,286 @@
+/* GEMM of class INT4. A block of a panel holds units of 32 bits, those of one k side by side: eight elements of a column, the first
+ * four in the lower halves of the bytes and the next four in the upper ones; then the columns' scales, then their zero points, a
+ * byte each.
+ *
+ * quads.h gives, for each ISA, beside what gemm_int8.c says:
+ *
+ *     INT4_NAME, INT4_ROWS          the kernel's name, the rows of the largest tile
+ *     EACH_INT4_ROW_COUNT(X)        X(rows, registers): the tiles of one panel
+ *     quad_load, quad_load_bytes    units of VEC_LANES columns; a byte for each lane
+ *     quad_lower, quad_upper        the halves of their bytes
+ *     quad_multiply_add_positive    quad_multiply_add for elements of B from 0 to 15
+ *     quad_word_products            products of the lower 16 bits of each lane, where the upper ones of one factor are 0 */
+#include <stdbool.h>
+
+#include "format.h"
+#include "quads.h"
+#include "quantised.h"
+
+#include "body/objects.h"
+
+enum { UNIT = 8, VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (INT4_ROWS + 3) / 4, UNIT_BYTES = COLS * 4 };
+
+/* Few rows, and the number of widths of their tiles. */
+enum { FEW_ROWS = 2, WIDTHS = 3 };
+
+/* Registers of the largest tile. */
+enum { TALLEST = INT4_ROWS * VECS, MOST_VECS = TALLEST > WIDEST ? TALLEST : WIDEST };
+
+/* Rows that pass over a panel of B. */
+enum { ROW_BLOCK = 128 };
+
+/* Prefetch distances in bytes: few rows, which wait for B; and where B is not in L1. */
+enum { AHEAD = 1024, AHEAD_ROWS = 8 * UNIT_BYTES };
+
+/* Compile-time rows and registers, every column there. */
+struct tile {
+    size_t k;
+    struct attn_scaling scaling;
+    const int8_t *a;
+    size_t a_stride;
+    const uint8_t *b;
+    size_t panel; /* bytes from panel to panel */
+    const float *bias;
+    float *c;
+    size_t c_stride; /* floats */
+    size_t fetch;    /* bytes ahead */
+};
+
+typedef void tile_function(const struct tile *t);
+
+/* Where column 0 of register v begins; elements take `bytes` each. */
+INLINE size_t place(size_t panel, int v, size_t bytes) {
+    return (size_t)(v / VECS) * panel + (size_t)(v % VECS) * VEC_LANES * bytes;
+}
+
+/* Four elements of each row and column: the lower halves of a unit, or the upper ones. */
+INLINE void half_step(const int8_t *const *a, size_t a_stride, const vec_int *unit, vec_int *acc, const int rows,
+                      const int width, const bool upper) {
+    vec_int b[WIDEST];
+    UNROLL for (int j = 0; j < width; j++) b[j] = upper ? quad_upper(unit[j]) : quad_lower(unit[j]);
+    UNROLL for (int i = 0; i < rows; i++) {
+        vec_int av = quad_repeat(a[i / 4] + (size_t)(i % 4) * a_stride + (upper ? 4 : 0));
+        UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+            quad_multiply_add_positive(av, b[j], acc[i * width + j]);
+    }
+}
+
+INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b, size_t panel, vec_int *acc,
+                      const int rows, const int width) {
+    if (rows <= FEW_ROWS) { /* of B one register at a time */
+        vec_int lower[FEW_ROWS], upper[FEW_ROWS];
+        UNROLL for (int i = 0; i < rows; i++) {
+            lower[i] = quad_repeat(a[0] + (size_t)i * a_stride);
+            upper[i] = quad_repeat(a[0] + (size_t)i * a_stride + 4);
+        }
+        UNROLL for (int j = 0; j < width; j++) {
+            vec_int unit = quad_load(b + place(panel, j, 4)), l = quad_lower(unit), u = quad_upper(unit);
+            UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
+                quad_multiply_add_positive(upper[i], u, quad_multiply_add_positive(lower[i], l, acc[i * width + j]));
+        }
+        return;
+    }
+    vec_int unit[VECS];
+    UNROLL for (int j = 0; j < width; j++) unit[j] = quad_load(b + place(panel, j, 4));
+    half_step(a, a_stride, unit, acc, rows, width, false);
+    half_step(a, a_stride, unit, acc, rows, width, true);
+}
+
+/* t = fma(acc - zero point * sum of the row's elements, scale, t) for a block whose scales are at b. */
+INLINE void tile_fold(const struct tile *t, const uint8_t *b, const int8_t *sums, const vec_int *acc, float *total,
+                      const int rows, const int width) {
+    size_t panel = t->panel, a_stride = t->a_stride;
+    bool half = t->scaling.type == ATTN_F16, has_zero_point = t->scaling.has_zero_point;
+    UNROLL for (int j = 0; j < width; j++) {
+        const uint8_t *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
+        const uint8_t *zeros = b + COLS * (half ? sizeof(uint16_t) : sizeof(float)) + place(panel, j, 1);
+        vec scale = half ? vec_from_f16(vec_load_u16((const uint16_t *)(const void *)scales))
+                         : vec_load((const float *)(const void *)scales);
+        vec_int zero = has_zero_point ? quad_load_bytes(zeros) : vec_int_set(8);
+        UNROLL for (int i = 0; i < rows; i++) {
+            float *to = total + (i * width + j) * VEC_LANES;
+            vec_int taken = quad_word_products(zero, quad_repeat(sums + (size_t)i * a_stride));
+            vec dot = vec_from_int(vec_int_sub(acc[i * width + j], taken));
+            vec_store(to, vec_fma(dot, scale, vec_load(to)));
+        }
+    }
+}
+
+/* c = fma(t, scale of the row, bias). */
+INLINE void tile_end(const struct tile *t, const float *total, const int rows, const int width) {
+    const int8_t *row_scale = t->a + attn_quantised_padded(t->k);
+    const float *bias = t->bias;
+    float *c = t->c;
+    size_t a_stride = t->a_stride, c_stride = t->c_stride; /* c may lie anywhere, in *t too */
+    UNROLL for (int i = 0; i < rows; i++, c += c_stride, row_scale += a_stride) {
+        vec row = vec_from_bits(quad_repeat(row_scale));
+        UNROLL for (int j = 0; j < width; j++)
+            vec_store(c + j * VEC_LANES,
+                      vec_fma(vec_load(total + (i * width + j) * VEC_LANES), row, vec_load(bias + j * VEC_LANES)));
+    }
+}
+
+INLINE void tile_run(const struct tile *t, const int rows, const int width) {
+    vec_int acc[MOST_VECS];
+    float total[MOST_VECS * VEC_LANES];
+    const int8_t *a[POINTERS], *sums = t->a + attn_quantised_padded(t->k) + sizeof(float);
+    const uint8_t *b = t->b;
+    size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, units = t->scaling.block / UNIT;
+    size_t between = attn_int4_block_bytes(&t->scaling, COLS) - units * UNIT_BYTES;
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
+        vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
+    /* A pointer for every four rows: what x86's addressing modes reach with the stride and its multiples. */
+    UNROLL for (int q = 0; q < POINTERS; q++) {
+        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * a_stride;
+        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
+    }
+    for (size_t blocks = t->k / t->scaling.block; blocks > 0; blocks--) {
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+            vec_int_set(0);
+        for (size_t count = units; count > 0; count--) {
+            tile_step(a, a_stride, b, panel, acc, rows, width);
+            UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
+                quad_prefetch(b + place(panel, j / VEC_LANES, 4) + fetch);
+            UNROLL for (int q = 0; q < POINTERS; q++) a[q] += UNIT;
+            b += UNIT_BYTES;
+        }
+        tile_fold(t, b, sums, acc, total, rows, width);
+        b += between;
+        sums += sizeof(int32_t);
+    }
+    tile_end(t, total, rows, width);
+}
+
+#define TILE(rows, width)                                                                                              \
+    static void ISA_FN(int4_##rows##_##width)(const struct tile *t) {                                                  \
+        tile_run(t, rows, width);                                                                                      \
+    }
+EACH_INT4_ROW_COUNT(TILE)
+TILE(1, 8)
+TILE(1, 4)
+TILE(2, 4)
+#define ENTRY(rows, width) ISA_FN(int4_##rows##_##width),
+static tile_function *const tiles[] = {EACH_INT4_ROW_COUNT(ENTRY)}; /* [rows - 1] */
+
+/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
+static const struct {
+    tile_function *run;
+    size_t width;
+} wide_tiles[FEW_ROWS][WIDTHS - 1] = {{{ISA_FN(int4_1_8), 8}, {ISA_FN(int4_1_4), 4}}, {{ISA_FN(int4_2_4), 4}}};
+
+/* ---- A product ---- */
+
+static const float no_bias[WIDEST * VEC_LANES];
+
+INLINE struct tile tile_of(const struct attn_gemm_args *args, size_t i, size_t j, size_t fetch) {
+    return (struct tile){.k = args->k,
+                         .scaling = args->scaling,
+                         .a = (const int8_t *)args->a + i * args->a_stride,
+                         .a_stride = args->a_stride,
+                         .b = (const uint8_t *)args->b.data + (args->column + j) / COLS * args->b.stride,
+                         .panel = args->b.stride,
+                         .bias = args->start == ATTN_START_BIAS ? args->factors + j : no_bias,
+                         .c = (float *)((char *)args->c + i * args->c_stride) + j,
+                         .c_stride = args->c_stride / sizeof(float),
+                         .fetch = fetch};
+}
+
+/* The last columns, fewer than a panel has: in memory of a panel's width. */
+static __attribute__((noinline)) void ISA_FN(int4_last_columns)(struct tile t, size_t rows, size_t cols) {
+    float c[INT4_ROWS * COLS], bias[COLS];
+    float *to = t.c;
+    size_t stride = t.c_stride;
+    for (size_t j = 0; j < COLS; j++)
+        bias[j] = j < cols ? t.bias[j] : 0.0f;
+    t.bias = bias;
+    t.c = c;
+    t.c_stride = COLS;
+    tiles[rows - 1](&t);
+    for (size_t i = 0; i < rows; i++)
+        memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
+}
+
+/* `rows` rows from i on of the panel that begins with column j. */
+INLINE void run_panel(const struct attn_gemm_args *args, size_t i, size_t rows, size_t j, size_t fetch) {
+    struct tile t = tile_of(args, i, j, fetch);
+    if (args->n - j < COLS)
+        ISA_FN(int4_last_columns)(t, rows, args->n - j);
+    else
+        tiles[rows - 1](&t);
+}
+
+/* `rows` rows, at most FEW_ROWS, over all columns. */
+static void ISA_FN(int4_few_rows)(const struct attn_gemm_args *args, size_t rows) {
+    size_t n = args->n, j = 0;
+    for (int w = 0; w < WIDTHS - 1 && wide_tiles[rows - 1][w].run; w++)
+        for (const size_t wide = wide_tiles[rows - 1][w].width * VEC_LANES; j + wide <= n; j += wide) {
+            struct tile t = tile_of(args, 0, j, AHEAD);
+            wide_tiles[rows - 1][w].run(&t);
+        }
+    for (; j < n; j += COLS)
+        run_panel(args, 0, rows, j, AHEAD);
+}
+
+/* m rows in tiles of nearly equal height, a panel after the other. */
+static void ISA_FN(int4_block)(const struct attn_gemm_args *args, size_t i, size_t m) {
+    size_t count = (m + INT4_ROWS - 1) / INT4_ROWS, height = m / count, taller = m % count;
+    for (size_t j = 0; j < args->n; j += COLS)
+        for (size_t tile = 0, row = i, rows; tile < count; tile++, row += rows) {
+            rows = height + (tile < taller);
+            run_panel(args, row, rows, j, AHEAD_ROWS);
+        }
+}
+
+static void ISA_FN(int4_run)(const struct attn_gemm_args *args) {
+    size_t blocks = (args->m + ROW_BLOCK - 1) / ROW_BLOCK, rows = blocks ? (args->m + blocks - 1) / blocks : 1;
+    if (args->m <= FEW_ROWS && args->m > 0) {
+        ISA_FN(int4_few_rows)(args, args->m);
+        return;
+    }
+    for (size_t i = 0; i < args->m; i += rows)
+        ISA_FN(int4_block)(args, i, args->m - i < rows ? args->m - i : rows);
+}
+
+/* ---- Packing ---- */
+
+/* Eight elements, the first in the lowest bits: the first four to the lower halves of bytes, the next to the upper ones. */
+INLINE uint32_t unit_of(uint32_t eight) {
+    uint32_t unit = 0;
+    for (unsigned i = 0; i < UNIT / 2; i++)
+        unit |= (eight >> 4 * i & 15) << 8 * i | (eight >> (16 + 4 * i) & 15) << (8 * i + 4);
+    return unit;
+}
+
+/* Block b of a column to column `lane` of a panel's block. */
+INLINE void pack_block(const struct attn_pack_args *args, size_t j, size_t b, uint8_t *to, size_t lane) {
+    const struct attn_scaling *scaling = &args->scaling;
+    size_t blocks = args->k / scaling->block, element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float);
+    const uint8_t *from = (const uint8_t *)args->b + j * args->n_stride + b * scaling->block / 2;
+    for (size_t u = 0; u < scaling->block / UNIT; u++, to += UNIT_BYTES) {
+        const uint8_t *four = from + 4 * u;
+        uint32_t unit = unit_of(four[0] | (uint32_t)four[1] << 8 | (uint32_t)four[2] << 16 | (uint32_t)four[3] << 24);
+        memcpy(to + lane * sizeof unit, &unit, sizeof unit);
+    }
+    memcpy(to + lane * element, (const char *)args->scales + (j * blocks + b) * element, element);
+    if (scaling->has_zero_point)
+        to[COLS * element + lane] = args->zero_points[j * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+}
+
+static void ISA_FN(int4_pack)(const struct attn_pack_args *args) {
+    size_t panels = (args->n + COLS - 1) / COLS, bytes = attn_int4_block_bytes(&args->scaling, COLS);
+    for (size_t i = 0; i < panels * COLS; i++) {
+        size_t j = i < args->n ? i : args->n - 1;
+        uint8_t *panel = (uint8_t *)args->packed.data + i / COLS * args->packed.stride;
+        for (size_t b = 0; b < args->k / args->scaling.block; b++)
+            pack_block(args, j, b, panel + b * bytes, i % COLS);
+    }
+}
+
+const struct attn_gemm_kernel ISA_OBJECT(gemm_int4) = {.name = INT4_NAME,
+                                                       .arithmetic = ATTN_CLASS_INT4,
+                                                       .a = ATTN_INT8,
+                                                       .b = {.type = ATTN_INT4, .cols = COLS, .k_unit = UNIT},
+                                                       .rows = INT4_ROWS,
+                                                       .pack = ISA_FN(int4_pack),
+                                                       .pack_a = QUADS_PACK_A,
+                                                       .run = ISA_FN(int4_run)};

@@ -30,6 +30,12 @@ INLINE quad_left quad_a(const void *p) {
     return quad_repeat(p);
 }
 
+/* Or gcc adds products to each other first, and has too few registers. */
+INLINE vec_int quad_settle(vec_int acc) {
+    __asm__("" : "+x"(acc));
+    return acc;
+}
+
 INLINE quad_right quad_b(const void *p) {
     __m256i b = _mm256_loadu_si256(p);
     return (quad_right){_mm256_abs_epi8(b), b};
@@ -43,7 +49,7 @@ INLINE void quad_prefetch(const void *p) {
  * has no -128. */
 INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     __m256i twos = _mm256_maddubs_epi16(b.magnitude, _mm256_sign_epi8(a, b.b));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)));
+    return quad_settle(_mm256_add_epi32(acc, _mm256_madd_epi16(twos, _mm256_set1_epi16(1))));
 }
 
 /* ---- For gemm_int4.c ---- */
@@ -68,7 +74,7 @@ INLINE vec_int quad_upper(vec_int unit) {
     return vec_int_and(_mm256_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
 }
 INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(b, a), _mm256_set1_epi16(1)));
+    return quad_settle(_mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(b, a), _mm256_set1_epi16(1))));
 }
 INLINE vec_int quad_word_products(vec_int a, vec_int b) {
     return _mm256_madd_epi16(a, b);

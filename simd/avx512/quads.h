@@ -33,6 +33,12 @@ INLINE quad_left quad_a(const void *p) {
     return quad_repeat(p);
 }
 
+/* Or gcc adds products to each other first, and has too few registers. */
+INLINE vec_int quad_settle(vec_int acc) {
+    __asm__("" : "+v"(acc));
+    return acc;
+}
+
 INLINE quad_right quad_b(const void *p) {
     __m512i b = _mm512_loadu_si512(p);
     return (quad_right){_mm512_abs_epi8(b), _mm512_movepi8_mask(b)};
@@ -47,7 +53,7 @@ INLINE void quad_prefetch(const void *p) {
 INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     __m512i with_sign = _mm512_mask_sub_epi8(a, b.negative, _mm512_setzero_si512(), a);
     __m512i twos = _mm512_maddubs_epi16(b.magnitude, with_sign);
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(twos, _mm512_set1_epi16(1)));
+    return quad_settle(_mm512_add_epi32(acc, _mm512_madd_epi16(twos, _mm512_set1_epi16(1))));
 }
 
 /* ---- For gemm_int4.c ---- */
@@ -72,7 +78,7 @@ INLINE vec_int quad_upper(vec_int unit) {
     return vec_int_and(_mm512_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
 }
 INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(b, a), _mm512_set1_epi16(1)));
+    return quad_settle(_mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(b, a), _mm512_set1_epi16(1))));
 }
 INLINE vec_int quad_word_products(vec_int a, vec_int b) {
     return _mm512_madd_epi16(a, b);

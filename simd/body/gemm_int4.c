@@ -53,6 +53,9 @@ INLINE size_t place(size_t panel, int v, size_t bytes) {
     return (size_t)(v / VECS) * panel + (size_t)(v % VECS) * VEC_LANES * bytes;
 }
 
+/* Or gcc loads what comes later too, and keeps it on the stack. */
+#define KEEP_ORDER() __asm__ volatile("" : : : "memory")
+
 /* Four elements of each row and column: the lower halves of a unit, or the upper ones. */
 INLINE void half_step(const int8_t *const *a, size_t a_stride, const vec_int *unit, vec_int *acc, const int rows,
                       const int width, const bool upper) {
@@ -68,21 +71,21 @@ INLINE void half_step(const int8_t *const *a, size_t a_stride, const vec_int *un
 INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b, size_t panel, vec_int *acc,
                       const int rows, const int width) {
     if (rows <= FEW_ROWS) { /* of B one register at a time */
-        vec_int lower[FEW_ROWS], upper[FEW_ROWS];
-        UNROLL for (int i = 0; i < rows; i++) {
-            lower[i] = quad_repeat(a[0] + (size_t)i * a_stride);
-            upper[i] = quad_repeat(a[0] + (size_t)i * a_stride + 4);
-        }
         UNROLL for (int j = 0; j < width; j++) {
-            vec_int unit = quad_load(b + place(panel, j, 4)), l = quad_lower(unit), u = quad_upper(unit);
-            UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] =
-                quad_multiply_add_positive(upper[i], u, quad_multiply_add_positive(lower[i], l, acc[i * width + j]));
+            vec_int unit = quad_load(b + place(panel, j, 4)), lower = quad_lower(unit), upper = quad_upper(unit);
+            UNROLL for (int i = 0; i < rows; i++) {
+                const int8_t *row = a[0] + (size_t)i * a_stride;
+                vec_int sum = quad_multiply_add_positive(quad_repeat(row), lower, acc[i * width + j]);
+                acc[i * width + j] = quad_multiply_add_positive(quad_repeat(row + 4), upper, sum);
+            }
+            KEEP_ORDER();
         }
         return;
     }
     vec_int unit[VECS];
     UNROLL for (int j = 0; j < width; j++) unit[j] = quad_load(b + place(panel, j, 4));
     half_step(a, a_stride, unit, acc, rows, width, false);
+    KEEP_ORDER();
     half_step(a, a_stride, unit, acc, rows, width, true);
 }
 
@@ -122,10 +125,11 @@ INLINE void tile_end(const struct tile *t, const float *total, const int rows, c
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
-    float total[MOST_VECS * VEC_LANES];
+    float memory[MOST_VECS * VEC_LANES], *total = memory;
     const int8_t *a[POINTERS], *sums = t->a + attn_quantised_padded(t->k) + sizeof(float);
     const uint8_t *b = t->b;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, units = t->scaling.block / UNIT;
+    __asm__("" : "+r"(total)); /* or gcc keeps sums in registers, which sums of products need more */
     size_t between = attn_int4_block_bytes(&t->scaling, COLS) - units * UNIT_BYTES;
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
         vec_store(total + (i * width + j) * VEC_LANES, vec_zero());

@@ -183,6 +183,37 @@ static void further_outputs_and_masks_change_nothing(void **state) {
     }
 }
 
+/* Values of keys that no row sees become infinite or NaN: no bit of o changes, though rows then take values one by one. */
+static void hidden_values_change_nothing(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(100, 25); i++) {
+        attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .head_size = 20, .value_size = 33};
+        args.q_len = random_between(&random, 1, 40);
+        args.kv_len = random_between(&random, 1, 300);
+        struct typed t = typed_new(&random, TEST_NORMAL, &args, 0, i % 3 ? ATTN_BF16 : random_type(&random));
+        uint8_t *mask = guarded_alloc(args.q_len * args.kv_len, 1, FLUSH_END);
+        for (size_t j = 0; j < args.q_len * args.kv_len; j++)
+            mask[j] = j % args.kv_len % 5 != 0 && random_below(&random, 3) != 0;
+        t.args.options.mask = (attn_tensor){mask, ATTN_BOOL, 0, 0, args.kv_len, 1};
+        describe_typed(&t, "hidden values that are not finite");
+        struct attention_result expected = run_typed(&t.args, t.o, LAYOUT_BHSD, false);
+        for (size_t h = 0; h < args.heads; h++)
+            for (size_t key = 0; key < args.kv_len; key += 5)
+                tensor_row(&t.p.v, 0, h, key)[key % args.value_size] = key % 2 ? NAN : INFINITY;
+        for (size_t m = 0; m < 3; m++)
+            guarded_free(t.memory[m]);
+        give_types(&t, t.q, t.kv, t.o);
+        t.args.options.mask = (attn_tensor){mask, ATTN_BOOL, 0, 0, args.kv_len, 1};
+        struct attention_result actual = run_typed(&t.args, t.o, LAYOUT_BHSD, false);
+        assert_same_tensor(&expected.o, &actual.o);
+        attention_free(&expected);
+        attention_free(&actual);
+        guarded_free(mask);
+        typed_free(&t);
+    }
+}
+
 /* F32 tensors with the same numbers give the same bits, and o is rounded once. Keys and values of BF16 keep their type, which
  * decides the class; queries of that class may be any that round to the same. */
 static void types_are_only_storage(void **state) {
@@ -709,6 +740,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(packed_sequences_are_as_alone),  cmocka_unit_test(caches_round_what_they_are_given),
         cmocka_unit_test(is_the_class_by_the_letter),     cmocka_unit_test(is_near_double),
         cmocka_unit_test(products_convert_on_both_sides), cmocka_unit_test(asks_for_workspace_where_it_converts),
+        cmocka_unit_test(hidden_values_change_nothing),
     };
     return test_run(tests);
 }

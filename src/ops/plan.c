@@ -126,7 +126,7 @@ static bool plan_small(const struct attn_problem *problem, struct attn_plan *pla
 #define TILES_PER_THREAD 4
 
 /* The most query rows of a tile: as many GEMM tiles as fit into ATTN_MAX_ROWS. Keys and values are read once for all of
- * them. The scores, 30 KiB, stay in L1. */
+ * them. The scores, 30 to 34 KiB, stay in L1. */
 static size_t most_tile_rows(const struct attn_plan *plan) {
     return ATTN_MAX_ROWS / plan->gemm->rows * plan->gemm->rows;
 }

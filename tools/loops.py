@@ -184,7 +184,7 @@ class Arm:
 
     @staticmethod
     def is_fma(i):
-        return i.mnemonic in ("fmla", "fmls", "bfmlalb", "bfmlalt")
+        return i.mnemonic in ("fmla", "fmls", "bfmlalb", "bfmlalt", "sdot", "smull")
 
     @staticmethod
     def is_move(i):

@@ -82,6 +82,9 @@ INLINE vec_int quad_word_products(vec_int a, vec_int b) {
 
 /* ---- For quantise.c ---- */
 
+INLINE vec_int quad_round(vec x) {
+    return vec_to_int(x);
+}
 INLINE void quad_store(int8_t *p, vec_int i) {
     __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(words, words));

@@ -86,6 +86,9 @@ INLINE vec_int quad_word_products(vec_int a, vec_int b) {
 
 /* ---- For quantise.c ---- */
 
+INLINE vec_int quad_round(vec x) {
+    return vec_to_int(x);
+}
 INLINE void quad_store(int8_t *p, vec_int i) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
 }

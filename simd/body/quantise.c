@@ -1,7 +1,7 @@
 /* Rows of A of the classes INT8 and INT4.
  *
- * quads.h gives, for each ISA: quad_store and quad_store_four, which keep the lowest byte of each lane; quad_lane_sum;
- * quad_lane_max. */
+ * quads.h gives, for each ISA: quad_round, to the nearest integer, the even one of two; quad_store and quad_store_four, which
+ * keep the lowest byte of each lane; quad_lane_sum; quad_lane_max. */
 #include "quantised.h"
 
 #include "quads.h"
@@ -36,17 +36,17 @@ INLINE int32_t quantise_block(const void *x, size_t p0, size_t p1, vec inverse, 
     for (; p + 4 * VEC_LANES <= p1; p += 4 * VEC_LANES) {
         vec_int i[4];
         UNROLL for (size_t u = 0; u < 4; u++) i[u] =
-            vec_to_int(vec_mul(load(x, p + u * VEC_LANES, VEC_LANES, type), inverse));
+            quad_round(vec_mul(load(x, p + u * VEC_LANES, VEC_LANES, type), inverse));
         sum = vec_int_add(sum, vec_int_add(vec_int_add(i[0], i[1]), vec_int_add(i[2], i[3])));
         quad_store_four(q + p, i);
     }
     for (; p + VEC_LANES <= p1; p += VEC_LANES) {
-        vec_int i = vec_to_int(vec_mul(load(x, p, VEC_LANES, type), inverse));
+        vec_int i = quad_round(vec_mul(load(x, p, VEC_LANES, type), inverse));
         sum = vec_int_add(sum, i);
         quad_store(q + p, i);
     }
     if (p < p1) {
-        vec_int i = vec_to_int(vec_mul(load(x, p, p1 - p, type), inverse));
+        vec_int i = quad_round(vec_mul(load(x, p, p1 - p, type), inverse));
         sum = vec_int_add(sum, i);
         quad_store(q + p, i);
     }

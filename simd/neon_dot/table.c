@@ -1,4 +1,6 @@
-/* The NEON with dot products table. What it does not name is the lower one's. */
-#include "kernels.h"
+/* NEON's table where the processor multiplies fours of bytes. */
+#include "body/objects.h"
 
-const struct attn_kernels attn_kernels_neon_dot = {.isa = ATTN_ISA_NEON_DOT, .lower = &attn_kernels_neon};
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_int8), &ISA_OBJECT(gemm_int4), NULL};
+
+const struct attn_kernels attn_kernels_neon_dot = {.isa = ATTN_ISA_NEON_DOT, .lower = &attn_kernels_neon, .gemm = gemm};

@@ -1,6 +1,7 @@
 /* Y[m,n] = X[m,k] W[k,n], weights packed beforehand. */
 #include "inputs.h"
 #include "subject.h"
+#include <vector>
 
 namespace bench {
 namespace {
@@ -43,6 +44,66 @@ class packed_gemm {
     attn_gemm_run_args args{};
 };
 
+/* Rows of floats and weights of integers: their bits do not matter to the time. Blocks of INT4 are 128 long, their scales F16. */
+class quantised_gemm {
+  public:
+    static constexpr std::size_t block = 128;
+
+    quantised_gemm(attn_isa isa, const gemm_shape &shape, attn_type type) : in(shape) {
+        const bool int4 = type == ATTN_INT4;
+        const std::size_t scales = int4 ? shape.n * (shape.k / block) : shape.n;
+        const std::vector<std::int8_t> weight(int4 ? shape.k * shape.n / 2 : shape.k * shape.n, 0x5a);
+        const std::vector<float> floats(scales, 0.01f);
+        const std::vector<std::uint16_t> halves(scales, 0x2000);
+        attn_gemm_config config = {};
+        config.isa = isa;
+        config.k = shape.k;
+        config.n = shape.n;
+        config.w.weight = weight.data();
+        config.w.in_stride = 1;
+        config.w.out_stride = shape.k;
+        config.w.type = type;
+        config.w.scales = int4 ? static_cast<const void *>(halves.data()) : floats.data();
+        config.w.scale_type = int4 ? ATTN_F16 : ATTN_F32;
+        config.w.block = int4 ? block : 0;
+        gemm = create(config, attn_gemm_size, attn_gemm_create, memory);
+        args.m = shape.m;
+        args.x.data = in.x.data();
+        args.x.row_stride = shape.k;
+        args.y.data = in.y.data();
+        args.y.row_stride = shape.n;
+        attn_error error{};
+        check(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error), error);
+        workspace = buffer<char>(args.workspace_bytes);
+        args.workspace = workspace.data();
+    }
+
+    attn_status operator()(attn_error *error) { return attn_gemm_run(gemm, &args, error); }
+
+  private:
+    gemm_data in;
+    buffer<char> memory{0}, workspace{0};
+    const attn_gemm *gemm;
+    attn_gemm_run_args args{};
+};
+
+/* Elements of weights of a byte, or half of one; the scales are little beside them. */
+work quantised_work(const gemm_shape &shape, attn_type type) {
+    work least = least_work(shape);
+    least.bytes -= (type == ATTN_INT8 ? 3 : 3.5) * static_cast<double>(shape.k * shape.n);
+    return least;
+}
+
+void add_quantised(catalogue &to, attn_isa isa, attn_type type) {
+    for (const gemm_shape &shape : gemm_shapes)
+        if (worth_measuring(isa, shape.flops()) && shape.k % quantised_gemm::block == 0)
+            to.push_back({"gemm", attn_isa_name(isa), shape.name, isa,
+                          [isa, &shape, type] {
+                              return make_subject<quantised_gemm>(quantised_work(shape, type), isa, shape, type);
+                          },
+                          false, type == ATTN_INT8 ? "f32-int8" : "f32-int4"});
+}
+
 } /* namespace */
 
 void add_gemm(catalogue &to, attn_isa isa) {
@@ -55,6 +116,8 @@ void add_gemm(catalogue &to, attn_isa isa) {
                                                                    type);
                               },
                               false, type_suffix(type)});
+    add_quantised(to, isa, ATTN_INT8);
+    add_quantised(to, isa, ATTN_INT4);
 }
 
 } /* namespace bench */

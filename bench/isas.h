@@ -3,6 +3,7 @@
 #define ATTN_BENCH_ISAS_H
 
 #include <attn/attn.h>
+#include <string>
 #include <vector>
 extern "C" {
 #include "dispatch.h"
@@ -43,12 +44,17 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
-/* Whether an ISA multiplies BF16 by a kernel of its own. */
-inline bool has_own_bf16(attn_isa isa) {
+/* Whether an ISA multiplies by weights, or keys and values, of that type with a kernel of its own. */
+inline bool has_own_gemm(attn_isa isa, attn_type type) {
     const attn_kernels *table = attn_table(isa);
     return table && table->lower &&
-           attn_gemm_for(table, ATTN_BF16, ATTN_ARITHMETIC_FASTEST) !=
-               attn_gemm_for(table->lower, ATTN_BF16, ATTN_ARITHMETIC_FASTEST);
+           attn_gemm_for(table, type, ATTN_ARITHMETIC_FASTEST) !=
+               attn_gemm_for(table->lower, type, ATTN_ARITHMETIC_FASTEST);
+}
+
+/* Of the last part of a benchmark's name. */
+inline attn_type type_of_weights(const std::string &types) {
+    return types == "f32-int8" ? ATTN_INT8 : types == "f32-int4" ? ATTN_INT4 : ATTN_BF16;
 }
 
 } /* namespace bench */

@@ -135,7 +135,7 @@ static void has_the_bits_of_the_reference(void **state) {
     struct test_random random = test_random(__func__);
     if (test_isa() == ATTN_ISA_SCALAR)
         skip();
-    for (size_t i = 0; i < sweep(500, 60); i++) {
+    for (size_t i = 0; i < sweep(250, 60); i++) {
         enum test_values values = i % 3 == 0 ? TEST_WILD : i % 3 == 1 ? TEST_NORMAL : TEST_NASTY;
         attn_attention_args args = some_args(&random, i % 12 < 9 ? i + 1 : i);
         struct typed t =
@@ -158,7 +158,7 @@ static void has_the_bits_of_the_reference(void **state) {
 static void further_outputs_and_masks_change_nothing(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(200, 30); i++) {
+    for (size_t i = 0; i < sweep(100, 30); i++) {
         attn_attention_args args = some_args(&random, i);
         unsigned among = KINDS_OF_INTERVALS | KIND(SINKS) | KIND(GROUPS) | KIND(ROTARY);
         struct typed t = typed_new(&random, TEST_NORMAL, &args, random_kinds(&random, among), random_type(&random));
@@ -187,7 +187,7 @@ static void further_outputs_and_masks_change_nothing(void **state) {
 static void hidden_values_change_nothing(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(100, 25); i++) {
+    for (size_t i = 0; i < sweep(50, 25); i++) {
         attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 2, .head_size = 20, .value_size = 33};
         args.q_len = random_between(&random, 1, 40);
         args.kv_len = random_between(&random, 1, 300);
@@ -219,7 +219,7 @@ static void hidden_values_change_nothing(void **state) {
 static void types_are_only_storage(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(300, 40); i++) {
+    for (size_t i = 0; i < sweep(150, 40); i++) {
         enum test_values values = i % 4 == 3 ? TEST_NASTY : TEST_NORMAL;
         attn_attention_args args = some_args(&random, i);
         struct typed t =
@@ -279,7 +279,7 @@ static void check_sequence_alone(struct test_random *random, const struct typed 
 static void rows_are_the_same_in_any_company(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(150, 24); i++) {
+    for (size_t i = 0; i < sweep(75, 24); i++) {
         attn_attention_args args = some_args(&random, i);
         struct typed t = typed_new(&random, TEST_NORMAL, &args, random_kinds(&random, (1u << KINDS) - 1),
                                    i % 3 ? ATTN_BF16 : random_type(&random));
@@ -312,7 +312,7 @@ static void packed_sequences_are_as_alone(void **state) {
     (void)state;
     enum { SEQUENCES = 4 };
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(120, 20); i++) {
+    for (size_t i = 0; i < sweep(60, 20); i++) {
         int64_t q_cu[SEQUENCES + 1], kv_cu[SEQUENCES + 1];
         attn_attention_args args = masked_args(&random, i);
         args.batch = random_between(&random, 1, SEQUENCES);
@@ -360,7 +360,7 @@ static void append_some(const struct typed *t, attn_cache *cache, size_t first, 
 static void caches_round_what_they_are_given(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(120, 20); i++) {
+    for (size_t i = 0; i < sweep(60, 20); i++) {
         attn_attention_args args = masked_args(&random, i);
         args.kv_len = args.kv_len ? args.kv_len : 1;
         attn_type stored = random_stored_type(&random), given = random_type(&random);
@@ -565,7 +565,7 @@ static void is_near_double(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     double worst = 0, worst_of_class = 0;
-    for (size_t i = 0; i < sweep(300, 40); i++) {
+    for (size_t i = 0; i < sweep(150, 40); i++) {
         attn_attention_args args = masked_args(&random, i);
         unsigned kinds = random_kinds(&random, (1u << KINDS) - 1);
         struct typed t = {.p = masked_problem_new(&random, TEST_NORMAL, &args, kinds)};
@@ -673,7 +673,7 @@ static float model_product(const struct weights *w, const struct tensor *x, size
 static void products_convert_on_both_sides(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(200, 30); i++) {
+    for (size_t i = 0; i < sweep(100, 30); i++) {
         bool large = i % 10 == 7;
         size_t m = large ? random_between(&random, 120, 400) : random_below(&random, 40);
         size_t k = large ? random_between(&random, 100, 600) : random_between(&random, 1, 70);

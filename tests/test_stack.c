@@ -156,6 +156,35 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
     guarded_free(y);
 }
 
+/* Weights of bytes, or of half a byte: any bits will do. Rows are quantised in a workspace, of all tasks. */
+static void measure_quantised_gemms(struct test_random *random, attn_type type, size_t k, size_t n, size_t most) {
+    struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
+    float *w = guarded_floats(k * n / sizeof *w, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
+    float *scales = guarded_floats(k * n / 32, FLUSH_END), *y = guarded_floats(most * n, FLUSH_END);
+    random_fill(random, TEST_NORMAL, scales, k * n / 32);
+    random_fill(random, TEST_WILD, x, most * k);
+    p.config.w = (attn_linear){.weight = w, .in_stride = 1, .out_stride = k, .type = type, .scales = scales};
+    p.config.w.block = type == ATTN_INT4 ? 32 : 0;
+    p.args.x = (attn_tensor){.data = x, .row_stride = k};
+    p.args.y = (attn_tensor_out){.data = y, .row_stride = n};
+    test_case("k=%zu n=%zu, weights of type %d", k, n, (int)type);
+    measure("gemm_size", gemm_size, &p);
+    room_take(&p.memory);
+    measure("gemm_create", gemm_create, &p);
+    p.args.m = most;
+    p.args.parallel = &in_turn;
+    assert_ok(attn_gemm_workspace(p.gemm, &p.args, &p.args.workspace_bytes, NULL));
+    p.args.workspace = guarded_alloc(p.args.workspace_bytes, ATTN_ALIGNMENT, FLUSH_END);
+    for (size_t m = 1; m <= most; m++)
+        measure_gemm(&p, m);
+    guarded_free(p.args.workspace);
+    guarded_free(p.memory.data);
+    guarded_free(w);
+    guarded_free(x);
+    guarded_free(y);
+    guarded_free(scales);
+}
+
 static void gemm(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -165,6 +194,10 @@ static void gemm(void **state) {
             measure_gemms(&random, sizes[i][0], sizes[i][1], 40, sweep(1, 5));
     measure_gemms(&random, 1024, 520, 40, sweep(13, 30)); /* rows of which a copy is quicker */
     measure_gemms(&random, 33, 200, 300, 130);
+    for (size_t n = 1; n < 200; n += 66)
+        for (int t = 0; t < 2; t++)
+            measure_quantised_gemms(&random, t ? ATTN_INT4 : ATTN_INT8, 64, 4 * n, 40);
+    measure_quantised_gemms(&random, ATTN_INT8, ATTN_INT8_PART + 64, 36, 3);
 }
 
 /* ---- Softmax and transposes ---- */

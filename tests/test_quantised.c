@@ -805,6 +805,40 @@ static void refuses_bad_int4(void **state) {
     BAD(ATTN_OVERFLOW, "w.weight", bad.w.out_stride = SIZE_MAX - 1);
 }
 
+/* A layer's errors name the weight. */
+static void layers_name_their_weights(void **state) {
+    (void)state;
+    static _Alignas(ATTN_ALIGNMENT) char memory[1 << 17];
+    static float w[WIDTH * WIDTH], scales[WIDTH];
+    static const char *const names[][2] = {{"w_q.scales", "w_q.block"},
+                                           {"w_k.scales", "w_k.block"},
+                                           {"w_v.scales", "w_v.block"},
+                                           {"w_o.scales", "w_o.block"}};
+    for (int i = 0; i < 4; i++)
+        for (int bad = 0; bad < 3; bad++) {
+            attn_layer_config config = {
+                .isa = test_isa(), .query_width = WIDTH, .key_width = WIDTH, .value_width = WIDTH};
+            attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};
+            attn_error error = {0};
+            attn_layer *layer = NULL;
+            config.hidden = WIDTH;
+            config.heads = LAYER_HEADS;
+            for (int j = 0; j < 4; j++)
+                *linears[j] = attn_linear_dense(w, ATTN_F32, WIDTH, NULL);
+            *linears[i] = attn_linear_transposed(w, weight_type, WIDTH, NULL);
+            linears[i]->scales = bad == 1 ? NULL : scales;
+            linears[i]->block = (weight_type == ATTN_INT4) == (bad != 2) ? 32 : 0;
+            test_case("layer, weight %d, fault %d", i, bad);
+            attn_status status = attn_layer_create(&config, memory, sizeof memory, &layer, &error);
+            assert_status(bad == 0   ? ATTN_OK
+                          : bad == 1 ? ATTN_NULL_POINTER
+                                     : (weight_type == ATTN_INT4 ? ATTN_BAD_SIZE : ATTN_BAD_VALUE),
+                          status);
+            if (bad)
+                assert_string_equal(names[i][bad - 1], error.field);
+        }
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -820,6 +854,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(rows_do_not_meet),
         cmocka_unit_test(takes_every_type_of_rows),
         cmocka_unit_test(layers_are_their_parts),
+        cmocka_unit_test(layers_name_their_weights),
         cmocka_unit_test(refuses_bad_int8),
         cmocka_unit_test(refuses_bad_int4),
     };

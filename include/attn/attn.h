@@ -232,7 +232,8 @@ typedef struct attn_ints {
 
 /* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
  * multiply-adds over ascending k that starts at the bias (or +0); with BF16 weights over ascending
- * pairs of k, x rounded to BF16. */
+ * pairs of k, x rounded to BF16; with INT8 and INT4 weights from exact sums of integers, to which x
+ * is rounded row by row. */
 typedef struct attn_gemm attn_gemm;
 
 /* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
@@ -268,7 +269,8 @@ typedef struct attn_gemm_config {
 ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *bytes,
                                     attn_error *error);
 /* Packs weights and bias into `memory`; they are not needed afterwards.
- * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1). */
+ * As above, and MISALIGNED, TOO_SMALL, BAD_STRIDE (a stride of 0 where its size is above 1, or
+ * one that INT4 does not allow). */
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
                                       attn_gemm **gemm, attn_error *error);
 typedef struct attn_gemm_run_args {

@@ -423,9 +423,12 @@ static void attention_of_tensors(void **state) {
     measure_shape(&random, 2, 1, 20, ATTN_SMALL_KEYS, ATTN_SMALL_SIZE);
     measure_shape(&random, 1, 1, 1, 2 * ATTN_SPAN + 5, 40);
     measure_shape(&random, 1, 1, 4, ATTN_SPAN + 300, 49);
-    measure_shape(&random, 1, 1, 240, 240, 64);
+    /* Values are read in place where their size is a multiple of 16, as every other one is here. */
+    bool in_place = attn_tuning_for(test_isa())->in_place_value_size > 0;
+    for (int i = 0; i < 20 && (i == 0 || (in_place && !path_seen[PACKED_KEYS])); i++)
+        measure_shape(&random, 1, 1, 240, 240, 64);
     for (enum path path = SMALL; path < CACHED; path++)
-        if (!path_seen[path] && (path != PACKED_KEYS || attn_tuning_for(test_isa())->in_place_value_size > 0))
+        if (!path_seen[path] && (path != PACKED_KEYS || in_place))
             test_fail("no problem of the path \"%s\"", path_names[path]);
 }
 
@@ -676,7 +679,7 @@ static void caches(void **state) {
         measure_cache_kind(&random, (enum cache_kind)(i % CACHE_KINDS), random_between(&random, 2, 40));
     measure_long_cache(&random);
     for (enum path path = CACHED; path < PATHS; path++)
-        if (!path_seen[path] && (path != PACKED_KEYS || attn_tuning_for(test_isa())->in_place_value_size > 0))
+        if (!path_seen[path] && (path != PACKED_KEYS || in_place))
             test_fail("no problem of the path \"%s\"", path_names[path]);
 }
 

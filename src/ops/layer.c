@@ -161,8 +161,9 @@ bool attn_layer_run_init(struct attn_layer_run *run, const struct attn_layer *la
 }
 
 /* Takes memory to convert rows in: of the call's products one after the other. */
-static void take_spare(const struct attn_packed *const *w, const size_t *rows, const attn_type (*types)[2], int count,
-                       const attn_parallel *parallel, struct attn_layer_spare *spare, struct attn_arena *arena) {
+static void take_layer_spare(const struct attn_packed *const *w, const size_t *rows, const attn_type (*types)[2],
+                             int count, const attn_parallel *parallel, struct attn_layer_spare *spare,
+                             struct attn_arena *arena) {
     *spare = (struct attn_layer_spare){0};
     for (int i = 0; i < count; i++) {
         size_t bytes = 0;
@@ -185,13 +186,13 @@ void attn_layer_run_layout(struct attn_layer_run *run, struct attn_arena *arena)
         problem->v.data = run->v = attn_take_rows(arena, kv_rows, layer->w_v.n, problem->v.type);
     }
     run->attention = attn_arena_take(arena, 1, problem->plan.workspace_bytes);
-    take_spare((const struct attn_packed *[]){&layer->w_q, &layer->w_o, &layer->w_k, &layer->w_v},
-               (const size_t[]){run->o_rows, run->o_rows, kv_rows, kv_rows},
-               (const attn_type[][2]){{args->q.type, problem->q.type},
-                                      {problem->o.type, args->y.type},
-                                      {args->k.type, problem->k.type},
-                                      {args->v.type, problem->v.type}},
-               args->cache ? 2 : 4, args->parallel, &run->spare, arena);
+    take_layer_spare((const struct attn_packed *[]){&layer->w_q, &layer->w_o, &layer->w_k, &layer->w_v},
+                     (const size_t[]){run->o_rows, run->o_rows, kv_rows, kv_rows},
+                     (const attn_type[][2]){{args->q.type, problem->q.type},
+                                            {problem->o.type, args->y.type},
+                                            {args->k.type, problem->k.type},
+                                            {args->v.type, problem->v.type}},
+                     args->cache ? 2 : 4, args->parallel, &run->spare, arena);
 }
 
 static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu) {
@@ -279,9 +280,9 @@ void attn_layer_append_layout(const struct attn_layer *layer, const attn_layer_a
     attn_type type = projected_type(args->cache->config.type, args->rotary);
     run->k = attn_take_rows(arena, rows, layer->w_k.n, type);
     run->v = attn_take_rows(arena, rows, layer->w_v.n, type);
-    take_spare((const struct attn_packed *[]){&layer->w_k, &layer->w_v}, (const size_t[]){rows, rows},
-               (const attn_type[][2]){{args->k.type, type}, {args->v.type, type}}, 2, args->parallel, &run->spare,
-               arena);
+    take_layer_spare((const struct attn_packed *[]){&layer->w_k, &layer->w_v}, (const size_t[]){rows, rows},
+                     (const attn_type[][2]){{args->k.type, type}, {args->v.type, type}}, 2, args->parallel, &run->spare,
+                     arena);
 }
 
 attn_cache_append_args attn_layer_append_to_cache(const struct attn_layer *layer, const attn_layer_append_args *args,

@@ -75,7 +75,7 @@ static uint32_t find_supported(const struct attn_cpu_registers *registers) {
 
 /* The best of those that run here, in isa.def's order, up to `highest`. */
 static attn_isa best_of(uint32_t supported, attn_isa highest) {
-    int isa = highest;
+    int isa = (int)highest;
     while (isa > ATTN_ISA_SCALAR && !runs_here(supported, (attn_isa)isa))
         isa--;
     return (attn_isa)isa;

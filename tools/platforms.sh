@@ -314,7 +314,7 @@ compiles_for() {
     local clang=(clang-16 "--target=$target" -fsyntax-only -nostdlibinc -isystem "$top/stubs" -Iinclude -Isrc -Isimd "-Isimd/$isa"
         -Wall -Wextra -Wconversion -Wshadow -Werror)
     local built=() name
-    for name in $(isa_names); do
+    for name in $(isa_names | grep -v scalar); do
         built+=("-DATTN_BUILT_${name^^}=$([ "$name" = "$isa" ] && echo 1 || echo 0)")
     done
     stub_headers "$top/stubs"

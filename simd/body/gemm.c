@@ -12,6 +12,7 @@
  *
  * Distances are in floats; 0: nothing is to be fetched. */
 #include <stdint.h>
+#include <string.h>
 
 #include "tile.h"
 
@@ -218,11 +219,18 @@ static void ISA_FN(gemm_multiply)(const struct product *args) {
 
 /* ---- Packing ---- */
 
+/* What is packed may be pairs of smaller elements, which have their alignment. */
+INLINE float load_unit(const float *b) {
+    float x;
+    memcpy(&x, b, sizeof x);
+    return x;
+}
+
 /* `cols` columns of a row, then the last one again. */
 INLINE vec columns_from(const float *b, size_t cols) {
     if (cols >= VEC_LANES)
         return vec_load(b);
-    return vec_select(vec_lanes(0, cols), vec_load_first(cols, b), vec_set(b[cols - 1]));
+    return vec_select(vec_lanes(0, cols), vec_load_first(cols, b), vec_set(load_unit(b + cols - 1)));
 }
 
 /* k rows of b that lie contiguous: compile-time registers at a time, the last of `cols` columns. */
@@ -243,7 +251,7 @@ static void ISA_FN(gemm_pack_last)(const struct packing *args, struct layout lay
     const float *b = args->b + (args->n - 1) * args->n_stride;
     float *packed = args->packed + place(layout, j / VEC_LANES);
     for (size_t p = 0; p < args->k; p++)
-        vec_store(packed + p * layout.step, vec_set(b[p * args->k_stride]));
+        vec_store(packed + p * layout.step, vec_set(load_unit(b + p * args->k_stride)));
 }
 
 /* A register's columns that lie contiguous, DEPTH elements of each at a time, and of those that come 16 columns later a line each
@@ -282,7 +290,7 @@ static void ISA_FN(gemm_pack_any)(const struct packing *args, struct layout layo
     for (size_t p = 0; p < args->k; p++)
         for (size_t i = 0; i < VEC_LANES; i++)
             packed[p * layout.step + i] =
-                args->b[p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride];
+                load_unit(args->b + p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride);
 }
 
 static __attribute__((noinline, noclone)) void ISA_FN(gemm_pack_panels)(const struct packing *args) {

@@ -90,8 +90,11 @@ INLINE vec vec_load_first(size_t n, const float *p) {
     if (n >= VEC_LANES)
         return vec_load(p);
     __m128 x = _mm_setzero_ps();
-    if (n & 1)
-        x = _mm_load_ss(p + n - 1);
+    if (n & 1) { /* p may have the alignment of a smaller element */
+        int32_t bits;
+        memcpy(&bits, p + n - 1, sizeof bits);
+        x = _mm_castsi128_ps(_mm_cvtsi32_si128(bits));
+    }
     if (n & 2)
         x = _mm_movelh_ps(_mm_castsi128_ps(_mm_loadu_si64(p + (n & 4))), x);
     return n & 4 ? _mm256_set_m128(x, _mm_loadu_ps(p)) : _mm256_zextps128_ps256(x);

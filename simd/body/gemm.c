@@ -219,6 +219,12 @@ static void ISA_FN(gemm_multiply)(const struct product *args) {
 
 /* ---- Packing ---- */
 
+#ifdef __clang__
+#define ONE_COPY __attribute__((noinline))
+#else
+#define ONE_COPY __attribute__((noinline, noclone)) /* or gcc writes it once for each caller */
+#endif
+
 /* What is packed may be pairs of smaller elements, which have their alignment. */
 INLINE float load_unit(const float *b) {
     float x;
@@ -293,7 +299,7 @@ static void ISA_FN(gemm_pack_any)(const struct packing *args, struct layout layo
                 load_unit(args->b + p * args->k_stride + (j + (i < cols ? i : cols - 1)) * args->n_stride);
 }
 
-static __attribute__((noinline, noclone)) void ISA_FN(gemm_pack_panels)(const struct packing *args) {
+static ONE_COPY void ISA_FN(gemm_pack_panels)(const struct packing *args) {
     struct layout layout = layout_of(args->panel_stride, args->narrow);
     size_t j = 0;
     for (; args->n_stride == 1 && j + 8 * VEC_LANES <= args->n; j += 8 * VEC_LANES)

@@ -115,7 +115,7 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
     if (rows <= FEW_ROWS && part == WHOLE) { /* registers are left: each of B is read once */
         vec av[FEW_ROWS * PAIR_STEPS];
         UNROLL for (int i = 0; i < rows * PAIR_STEPS; i++) av[i] =
-            pair_a(a[0] + (size_t)(i / PAIR_STEPS) * a_stride, i % PAIR_STEPS, part);
+            pair_a(a[0] + (size_t)(i / PAIR_STEPS) * a_stride, i % PAIR_STEPS, (int)part);
         UNROLL for (int j = 0; j < width; j++) {
             vec unit = vec_load(b + place(layout, (size_t)j));
             UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
@@ -128,9 +128,9 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
     }
     UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
         vec bv[WIDEST];
-        UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, part);
+        UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, (int)part);
         UNROLL for (int i = 0; i < rows; i++) {
-            vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, part);
+            vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, (int)part);
             UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
                 pair_multiply_add(av, bv[j], acc[i * width + j]);
         }

@@ -1,7 +1,7 @@
 /* libattn: multi-head attention for CPUs.
  *
- * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in f32 and bf16, at
- * three levels, each usable alone:
+ * The MultiHeadAttention of "Dive into Deep Learning" (d2l.ai, chapter 11.5) in F32 and BF16, with
+ * weights of INT8 and INT4 too, at three levels, each usable alone:
  *
  *   kernels    attn_gemm_*, attn_masked_softmax, attn_transpose_qkv, attn_transpose_output
  *   attention  attn_attention over strided queries, keys and values, or over an attn_cache
@@ -15,9 +15,9 @@
  * - Structs are to be zero-initialised: zero in a field means that it is not used.
  * - Data needs no more than its elements' own alignment. Object memory and workspaces need
  *   ATTN_ALIGNMENT bytes.
- * - Which arithmetic computes a result, class F32 or BF16, follows from the types of weights, keys
- *   and values alone. Rows of other types are widened, which is exact, or rounded once. See
- *   docs/semantics.md.
+ * - Which arithmetic computes a result, class F32, BF16, INT8 or INT4, follows from the types of
+ *   weights, keys and values, not from those of rows: rows of other types are widened, which is
+ *   exact, rounded once, or quantised. See docs/semantics.md.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
  *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives at
  *   the beginning of the memory it was given and needs no destructor: when nothing uses it any
@@ -133,7 +133,7 @@ ATTN_API int attn_version_number(void);
 typedef enum attn_isa {
     ATTN_ISA_BEST = 0,  /* the best that processor and operating system support; see ATTN_MAX_ISA */
     ATTN_ISA_SCALAR,    /* portable C: the reference, obvious and slow */
-    ATTN_ISA_AVX2,      /* AVX2 and FMA */
+    ATTN_ISA_AVX2,      /* AVX2, FMA and F16C */
     ATTN_ISA_AVX2_VNNI, /* AVX2, and AVX-VNNI */
     ATTN_ISA_AVX512,    /* AVX-512 F, BW, DQ and VL */
     ATTN_ISA_AVX512_VNNI, /* AVX512, and AVX512_VNNI */
@@ -717,8 +717,8 @@ ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer
                                        void *workspace, size_t bytes, attn_error *error);
 
 /* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with
- * a final zero, at most `size` bytes, to `text`. Returns the length of the whole text without the
- * zero, as snprintf does; 0 for a NULL layer. */
+ * a final zero, at most `size` bytes, to `text`; gemm is w_q's. Returns the length of the whole text
+ * without the zero, as snprintf does; 0 for a NULL layer. */
 ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
 
 /* ---- Dense tensors and weights --------------------------------------------------------------- */
@@ -777,7 +777,7 @@ static inline attn_tensor_out attn_rows_out_dense(void *data, attn_type type, si
     return attn_tensor_out_of(data, attn_rows_dense(data, type, rows, width));
 }
 
-/* A weight stored [in, out], without scales; `bias` as in attn_linear. */
+/* A weight stored [in, out], without scales, of any type but INT4; `bias` as in attn_linear. */
 static inline attn_linear attn_linear_dense(const void *weight, attn_type type, size_t out,
                                             const float *bias) {
     attn_linear linear;
@@ -793,7 +793,7 @@ static inline attn_linear attn_linear_dense(const void *weight, attn_type type, 
     return linear;
 }
 
-/* A weight stored [out, in], as nn.Linear does. */
+/* A weight stored [out, in], as nn.Linear does and as INT4 must be. */
 static inline attn_linear attn_linear_transposed(const void *weight, attn_type type, size_t in,
                                                  const float *bias) {
     attn_linear linear = attn_linear_dense(weight, type, 1, bias); /* in_stride 1 */

@@ -101,8 +101,9 @@ template <class T> struct elements_of {
         : elements_of(std::data(range), std::size(range)) {}
 };
 
-/* The same of any type that a tensor may have, an input's or an output's. For ATTN_BF16 and
- * ATTN_F16, which C++17 has no type for, give the attn_type too. */
+/* The same of any type that a tensor or a weight may have, an input's or an output's. For all but
+ * ATTN_F32 and ATTN_BOOL give the pointer, the number of elements (of ATTN_INT4 twice the bytes)
+ * and the attn_type. */
 template <class Void> struct basic_elements {
     Void *data;
     std::size_t size;

@@ -264,7 +264,7 @@ static bool bench_isa(const char *model_path, attn_isa isa, size_t count, char *
     const bool ok = bench_model(&model, count, dates, seconds, &work, error);
     model_free(&model);
     if (ok)
-        printf("%-8s %6zu %9.1f %9.1f %12.1f %8.1f\n", attn_isa_name(isa), work.runs, 1e6 * seconds[work.runs / 2],
+        printf("%-12s %6zu %9.1f %9.1f %12.1f %8.1f\n", attn_isa_name(isa), work.runs, 1e6 * seconds[work.runs / 2],
                1e6 * seconds[work.runs * 99 / 100], (double)work.characters / (double)work.runs,
                (double)work.steps / (double)work.runs);
     return ok;
@@ -276,7 +276,7 @@ int evaluate_bench(const char *model_path, attn_isa isa, size_t count, char *con
         count = sizeof bench_dates / sizeof *bench_dates;
         dates = bench_dates;
     }
-    printf("%-8s %6s %9s %9s %12s %8s\n", "isa", "dates", "p50 us", "p99 us", "characters", "steps");
+    printf("%-12s %6s %9s %9s %12s %8s\n", "isa", "dates", "p50 us", "p99 us", "characters", "steps");
     for (int i = ATTN_ISA_BEST + 1; i < ATTN_ISA_COUNT; i++) {
         if (!attn_isa_supported((attn_isa)i) || (isa != ATTN_ISA_BEST && isa != (attn_isa)i))
             continue;

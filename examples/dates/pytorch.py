@@ -89,7 +89,7 @@ def main():
         rewrite(model, DATES[len(times) % len(DATES)])
         times.append(time.perf_counter() - begin)
     times = sorted(times[WARM_UP:])
-    print('%-8s %6d %9.1f %9.1f   version %s' % ('PyTorch', len(times), 1e6 * statistics.median(times),
+    print('%-12s %6d %9.1f %9.1f   version %s' % ('PyTorch', len(times), 1e6 * statistics.median(times),
                                                  1e6 * times[len(times) * 99 // 100], torch.__version__))
 
 

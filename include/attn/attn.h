@@ -716,9 +716,9 @@ ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer,
 ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args,
                                        void *workspace, size_t bytes, attn_error *error);
 
-/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...", with
- * a final zero, at most `size` bytes, to `text`; gemm is w_q's. Returns the length of the whole text
- * without the zero, as snprintf does; 0 for a NULL layer. */
+/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...",
+ * with a final zero, at most `size` bytes, to `text`; gemm is w_q's. Returns the length of the
+ * whole text without the zero, as snprintf does; 0 for a NULL layer. */
 ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
 
 /* ---- Dense tensors and weights --------------------------------------------------------------- */

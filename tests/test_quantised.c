@@ -809,7 +809,7 @@ static void refuses_bad_int4(void **state) {
 static void layers_name_their_weights(void **state) {
     (void)state;
     static _Alignas(ATTN_ALIGNMENT) char memory[1 << 17];
-    static float w[WIDTH * WIDTH], scales[WIDTH];
+    static float w[WIDTH * WIDTH], scales[WIDTH * WIDTH]; /* more than any weight has */
     static const char *const names[][2] = {{"w_q.scales", "w_q.block"},
                                            {"w_k.scales", "w_k.block"},
                                            {"w_v.scales", "w_v.block"},

@@ -59,7 +59,12 @@ INLINE void pair_store_a(uint16_t *p, vec x) {
 }
 
 INLINE vec pair_multiply_add(vec a, vec b, vec acc) {
+#ifdef __clang__ /* clang 16 ends in a segmentation fault where the intrinsic's operands come from broadcasts */
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+#else
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+#endif
 }
 
 INLINE vec vec_exp2_split(vec *t, vec *n) {

@@ -313,14 +313,15 @@ compiles_for() {
     local target=$1 isa=$2 flags=("${@:3}")
     local clang=(clang-16 "--target=$target" -fsyntax-only -nostdlibinc -isystem "$top/stubs" -Iinclude -Isrc -Isimd "-Isimd/$isa"
         -Wall -Wextra -Wconversion -Wshadow -Werror)
-    local built=() name
+    local built=() name sources
+    mapfile -t sources < <(awk -v isa="$isa" '!/^#/ { for (i = 2; i <= NF; i++) if ($i == isa) print "simd/" $1 }' simd/sources.txt)
     for name in $(isa_names | grep -v scalar); do
         built+=("-DATTN_BUILT_${name^^}=$([ "$name" = "$isa" ] && echo 1 || echo 0)")
     done
     stub_headers "$top/stubs"
     "${clang[@]}" -std=c11 -DATTN_BUILDING "${built[@]}" src/*.c src/{api,ops,ref}/*.c &&
-        "${clang[@]}" -std=c11 "${flags[@]}" "simd/$isa"/*.c simd/body/*.c &&
-        "${clang[@]}" -std=c++11 -x c++ include/attn/attn.h -Wno-pragma-once-outside-header
+        "${clang[@]}" -std=c11 "${flags[@]}" "${sources[@]}" &&
+        "${clang[@]}" -std=c++11 -x c++ include/attn/attn.h -Wno-pragma-once-outside-header -Wno-unused-function
 }
 
 run_compiled() {

@@ -133,6 +133,9 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
             vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, (int)part);
             UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
                 pair_multiply_add(av, bv[j], acc[i * width + j]);
+#if defined(__clang__) && defined(__x86_64__) /* which else reads all of A first, and keeps it on the stack */
+            UNROLL for (int j = 0; j < width; j++) __asm__ volatile("" : "+v"(acc[i * width + j]) : : "memory");
+#endif
         }
         if (s + 1 < PAIR_STEPS) /* else gcc keeps operands of both on the stack */
             __asm__ volatile("" : : : "memory");

@@ -3,7 +3,7 @@
 #define ATTN_AVX2_QUADS_H
 
 #include "kernels.h"
-#include "vec.h"
+#include "quad_registers.h"
 
 #define QUADS_NAME "avx2_int8_by_words_4x16"
 
@@ -12,19 +12,10 @@ enum { ROWS = 4, COLS = 16, QUAD_FLIP = 0 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2)
 
-void attn_avx2_quantise(const struct attn_quantise_args *args);
-#define QUADS_PACK_A attn_avx2_quantise
-
 typedef __m256i quad_left;
 typedef struct {
     __m256i magnitude, b; /* magnitudes are unsigned: that of -128 is 128 */
 } quad_right;
-
-INLINE vec_int quad_repeat(const void *p) {
-    int32_t quad;
-    memcpy(&quad, p, sizeof quad);
-    return _mm256_set1_epi32(quad);
-}
 
 INLINE quad_left quad_a(const void *p) {
     return quad_repeat(p);
@@ -39,10 +30,6 @@ INLINE vec_int quad_settle(vec_int acc) {
 INLINE quad_right quad_b(const void *p) {
     __m256i b = _mm256_loadu_si256(p);
     return (quad_right){_mm256_abs_epi8(b), b};
-}
-
-INLINE void quad_prefetch(const void *p) {
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
 /* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16 bits, because A
@@ -61,25 +48,9 @@ enum { INT4_ROWS = 3 };
 
 #define EACH_INT4_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2)
 
-INLINE vec_int quad_load(const void *p) {
-    return _mm256_loadu_si256(p);
-}
-INLINE vec_int quad_load_bytes(const void *p) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-}
-INLINE vec_int quad_lower(vec_int unit) {
-    return vec_int_and(unit, vec_int_set(0x0f0f0f0f));
-}
-INLINE vec_int quad_upper(vec_int unit) {
-    return vec_int_and(_mm256_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
-}
 INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
     return quad_settle(_mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(b, a), _mm256_set1_epi16(1))));
 }
-INLINE vec_int quad_word_products(vec_int a, vec_int b) {
-    return _mm256_madd_epi16(a, b);
-}
-
 /* ---- For quantise.c ---- */
 
 INLINE vec_int quad_round(vec x) {

@@ -5,6 +5,7 @@
 #include "vec.h"
 
 #include "body/flush_x86.h"
+#include "pair_registers.h"
 
 #define PAIRS_NAME "avx512_bf16_by_fma_14x32"
 
@@ -29,25 +30,6 @@ INLINE vec pair_upper_few(vec unit) {
 INLINE vec pair_lower(vec unit) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(unit), 16));
 }
-INLINE vec vec_exp2_split(vec *t, vec *n) {
-    *n = vec_round(*t);
-    return _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(*t, vec_set(-125.0f), _CMP_NLT_UQ), *t, *n);
-}
-
-/* u * 2^n, +0 where t < -125. */
-INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
-}
-
-/* 16 bf16 of each row. */
-INLINE vec pair_interleave(const void *even, const void *odd) {
-    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)),
-            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
-    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-}
-
-#define TAILS 1
-
 #include "body/pairs_fma.h"
 
 #endif

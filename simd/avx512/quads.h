@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "vec.h"
+#include "quad_registers.h"
 
 #define QUADS_NAME "avx512_int8_by_words_8x32"
 
@@ -14,20 +14,11 @@ enum { ROWS = 8, COLS = 32, QUAD_FLIP = 0 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)
 
-void attn_avx512_quantise(const struct attn_quantise_args *args);
-#define QUADS_PACK_A attn_avx512_quantise
-
 typedef __m512i quad_left;
 typedef struct {
     __m512i magnitude; /* unsigned: that of -128 is 128 */
     __mmask64 negative;
 } quad_right;
-
-INLINE vec_int quad_repeat(const void *p) {
-    int32_t quad;
-    memcpy(&quad, p, sizeof quad);
-    return _mm512_set1_epi32(quad);
-}
 
 INLINE quad_left quad_a(const void *p) {
     return quad_repeat(p);
@@ -42,10 +33,6 @@ INLINE vec_int quad_settle(vec_int acc) {
 INLINE quad_right quad_b(const void *p) {
     __m512i b = _mm512_loadu_si512(p);
     return (quad_right){_mm512_abs_epi8(b), _mm512_movepi8_mask(b)};
-}
-
-INLINE void quad_prefetch(const void *p) {
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
 /* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16 bits, because A
@@ -65,25 +52,9 @@ enum { INT4_ROWS = 8 };
 
 #define EACH_INT4_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)
 
-INLINE vec_int quad_load(const void *p) {
-    return _mm512_loadu_si512(p);
-}
-INLINE vec_int quad_load_bytes(const void *p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE vec_int quad_lower(vec_int unit) {
-    return vec_int_and(unit, vec_int_set(0x0f0f0f0f));
-}
-INLINE vec_int quad_upper(vec_int unit) {
-    return vec_int_and(_mm512_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
-}
 INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
     return quad_settle(_mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(b, a), _mm512_set1_epi16(1))));
 }
-INLINE vec_int quad_word_products(vec_int a, vec_int b) {
-    return _mm512_madd_epi16(a, b);
-}
-
 /* ---- For quantise.c ---- */
 
 INLINE vec_int quad_round(vec x) {

@@ -7,6 +7,7 @@
 
 #include "vec.h"
 
+#include "../avx512/pair_registers.h"
 #include "body/flush_x86.h"
 
 #define PAIRS_NAME "avx512_bf16_14x32"
@@ -25,8 +26,6 @@ extern const struct attn_gemm_kernel attn_avx512_gemm_f32;
 #define PAIR_A_TYPE ATTN_BF16
 
 enum { PAIR_STEPS = 1, NARROWS = 1 };
-
-#define TAILS 1
 
 INLINE void pair_store_narrow(vec_tail tail, uint16_t *c, vec x) {
     _mm256_mask_storeu_epi16(c, tail, (__m256i)_mm512_cvtneps_pbh(x));
@@ -65,23 +64,6 @@ INLINE vec pair_multiply_add(vec a, vec b, vec acc) {
 #else
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
 #endif
-}
-
-INLINE vec vec_exp2_split(vec *t, vec *n) {
-    *n = vec_round(*t);
-    return _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(*t, vec_set(-125.0f), _CMP_NLT_UQ), *t, *n);
-}
-
-/* u * 2^n, +0 where t < -125. */
-INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
-}
-
-/* 16 bf16 of each row. */
-INLINE vec pair_interleave(const void *even, const void *odd) {
-    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)),
-            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd));
-    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
 #endif

@@ -2,10 +2,10 @@
 #ifndef ATTN_AVX512_VNNI_QUADS_H
 #define ATTN_AVX512_VNNI_QUADS_H
 
-#include <string.h>
-
 #include "kernels.h"
 #include "vec.h"
+
+#include "../avx512/quad_registers.h"
 
 #define QUADS_NAME "avx512_vnni_int8_14x32"
 
@@ -16,16 +16,7 @@ enum { ROWS = 14, COLS = 32, QUAD_FLIP = 0x80 };
     X(1, 2)                                                                                                            \
     X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2) X(13, 2) X(14, 2)
 
-void attn_avx512_quantise(const struct attn_quantise_args *args);
-#define QUADS_PACK_A attn_avx512_quantise
-
 typedef __m512i quad_left, quad_right;
-
-INLINE vec_int quad_repeat(const void *p) {
-    int32_t quad;
-    memcpy(&quad, p, sizeof quad);
-    return _mm512_set1_epi32(quad);
-}
 
 INLINE quad_left quad_a(const void *p) {
     return quad_repeat(p);
@@ -33,10 +24,6 @@ INLINE quad_left quad_a(const void *p) {
 
 INLINE quad_right quad_b(const void *p) {
     return _mm512_loadu_si512(p);
-}
-
-INLINE void quad_prefetch(const void *p) {
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
 INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
@@ -54,23 +41,7 @@ enum { INT4_ROWS = 12 };
 #define EACH_INT4_ROW_COUNT(X)                                                                                         \
     X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2)
 
-INLINE vec_int quad_load(const void *p) {
-    return _mm512_loadu_si512(p);
-}
-INLINE vec_int quad_load_bytes(const void *p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE vec_int quad_lower(vec_int unit) {
-    return vec_int_and(unit, vec_int_set(0x0f0f0f0f));
-}
-INLINE vec_int quad_upper(vec_int unit) {
-    return vec_int_and(_mm512_srli_epi32(unit, 4), vec_int_set(0x0f0f0f0f));
-}
 INLINE vec_int quad_multiply_add_positive(vec_int a, vec_int b, vec_int acc) {
     return quad_multiply_add(a, b, acc);
 }
-INLINE vec_int quad_word_products(vec_int a, vec_int b) {
-    return _mm512_madd_epi16(a, b);
-}
-
 #endif

@@ -139,8 +139,6 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         tile_end(t, acc, rows, width);
 }
 
-/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
-
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(int8_##rows##_##width)(const struct tile *t) {                                                  \
         tile_run(t, rows, width);                                                                                      \
@@ -152,6 +150,7 @@ TILE(2, 4)
 #define ENTRY(rows, width) ISA_FN(int8_##rows##_##width),
 static tile_function *const tiles[] = {EACH_ROW_COUNT(ENTRY)}; /* [rows - 1] */
 
+/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
 static const struct {
     tile_function *run;
     size_t width;

@@ -20,4 +20,19 @@ static inline void attn_round_row(const struct attn_convert_kernel *convert, att
     }
 }
 
+/* y[j] = x[j] as a GEMM kernel takes elements of A, j < n: floats, in class BF16 rounded, or BF16. */
+static inline void attn_take_row(const struct attn_convert_kernel *convert, const struct attn_gemm_kernel *kernel,
+                                 attn_type type, size_t n, const void *x, void *y) {
+    bool is_rounded = attn_class_is_bf16(kernel->arithmetic) && type != ATTN_BF16;
+    if (kernel->a == ATTN_BF16) {
+        attn_round_row(convert, type, n, x, y);
+    } else if (is_rounded && type == ATTN_F32) {
+        convert->round_bf16(n, x, y);
+    } else {
+        convert->widen(type, n, x, y);
+        if (is_rounded)
+            convert->round_bf16(n, y, y);
+    }
+}
+
 #endif

@@ -102,30 +102,23 @@ bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, a
     return spare_of(w, m, x, y, &spare, bytes);
 }
 
-/* Rows of x as the kernel takes them. What is rounded is a float first, in the place of the result if that is one. */
+/* Rows of x as the kernel takes them. */
 static void convert_rows(const struct attn_gemm_call *call, size_t rows, const char *x, char *to, size_t to_stride) {
-    const struct attn_convert_kernel *convert = attn_table_convert(call->table);
+    const struct attn_gemm_kernel *kernel = call->w->kernel;
     size_t k = call->w->k;
-    attn_type a = call->w->kernel->a;
-    if (call->w->kernel->pack_a) {
-        call->w->kernel->pack_a(&(struct attn_quantise_args){.m = rows,
-                                                             .k = k,
-                                                             .block = call->w->scaling.block,
-                                                             .type = call->x.type,
-                                                             .x = x,
-                                                             .a = to,
-                                                             .x_stride = call->x.stride,
-                                                             .a_stride = to_stride});
+    if (kernel->pack_a) {
+        kernel->pack_a(&(struct attn_quantise_args){.m = rows,
+                                                    .k = k,
+                                                    .block = call->w->scaling.block,
+                                                    .type = call->x.type,
+                                                    .x = x,
+                                                    .a = to,
+                                                    .x_stride = call->x.stride,
+                                                    .a_stride = to_stride});
         return;
     }
-    for (size_t i = 0; i < rows; i++, x += call->x.stride, to += to_stride) {
-        if (a == ATTN_BF16)
-            attn_round_row(convert, call->x.type, k, x, to);
-        else
-            convert->widen(call->x.type, k, x, (float *)(void *)to);
-        if (a == ATTN_F32 && attn_class_is_bf16(call->w->kernel->arithmetic) && call->x.type != ATTN_BF16)
-            convert->round_bf16(k, (float *)(void *)to, (float *)(void *)to);
-    }
+    for (size_t i = 0; i < rows; i++, x += call->x.stride, to += to_stride)
+        attn_take_row(attn_table_convert(call->table), kernel, call->x.type, k, x, to);
 }
 
 /* ---- The product ---- */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "ops/convert.h"
 #include "ops/keys.h"
 
 /* ---- What rows may see ---- */
@@ -165,10 +166,8 @@ static void take_queries_one_by_one(const struct attn_tile *tile) {
         const float *query = query_of_row(tile, &tile->row[r]);
         if (!attn_tile_is_bf16(tile))
             tile->attention->scale(1, n, query, 0, problem->scale, (float *)to, 0);
-        else if (tile->gemm->a == ATTN_F32)
-            tile->convert->round_bf16(n, query, (float *)to);
         else
-            tile->convert->narrow(tile->gemm->a, n, query, to);
+            attn_take_row(tile->convert, tile->gemm, ATTN_F32, n, query, to);
     }
 }
 

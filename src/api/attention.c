@@ -107,13 +107,11 @@ static attn_status make_plan(struct attn_problem *problem, attn_error *error) {
 /* [batch, heads, len, width], or [heads, total, width] where sequences are packed. */
 static struct attn_strided strided_tensor(const attn_tensor *tensor, const attn_cu_lens *cu, size_t batch, size_t heads,
                                           size_t len, size_t width) {
-    struct attn_strided strided = attn_heads_of(tensor, batch, heads, len, width);
+    bool packed = attn_ints_given(&cu->cu);
+    struct attn_strided strided = attn_heads_of(tensor, packed ? 1 : batch, heads, packed ? cu->total : len, width);
     strided.any_float = true;
-    if (attn_ints_given(&cu->cu)) {
-        strided.dims[0] = 1;
-        strided.dims[2] = cu->total;
+    if (packed)
         strided.strides[0] = 0;
-    }
     return strided;
 }
 

@@ -209,13 +209,11 @@ static attn_status check_layer_sequences(const attn_layer_args *args, size_t kv_
 /* Rows [batch, len, width], or [total, width] where sequences are packed. */
 static struct attn_strided strided_rows(const attn_tensor *rows, const attn_cu_lens *cu, size_t batch, size_t len,
                                         size_t width) {
-    struct attn_strided strided = attn_rows_of(rows, batch, len, width);
+    bool packed = attn_ints_given(&cu->cu);
+    struct attn_strided strided = attn_rows_of(rows, packed ? 1 : batch, packed ? cu->total : len, width);
     strided.any_float = true;
-    if (attn_ints_given(&cu->cu)) {
-        strided.dims[1] = 1;
-        strided.dims[2] = cu->total;
+    if (packed)
         strided.strides[1] = 0;
-    }
     return strided;
 }
 

@@ -183,15 +183,11 @@ static attn_status check_output(const void *data, size_t bytes, const struct att
     return ATTN_OK;
 }
 
-/* [batch, heads, q_len, cols], if it is asked for: *resolved is the output with its strides. */
+/* [batch, heads, q_len, cols]: *resolved is the output with its strides. */
 static attn_status resolve_output(const struct attn_problem *problem, const attn_tensor_out *given, size_t cols,
                                   struct attn_named_bytes *range, attn_tensor_out *resolved, attn_error *error) {
     size_t count = sizeof(float), width;
     range->data = given->data;
-    range->bytes = 0;
-    *resolved = (attn_tensor_out){0};
-    if (!given->data)
-        return ATTN_OK;
     if (!attn_mul(count, problem->batch, &count) || !attn_mul(count, problem->heads, &count) ||
         !attn_mul(count, problem->q_len, &count) || !attn_mul(count, cols, &count) || count > PTRDIFF_MAX)
         return attn_fail(ATTN_OVERFLOW, range->name, error);
@@ -220,6 +216,8 @@ attn_status attn_check_option_data(struct attn_problem *problem, const struct at
     struct attn_named_bytes outputs[] = {
         {.name = "options.weights"}, {.name = "options.scores"}, {.name = "options.log_sum_exp"}};
     for (size_t i = 0; i < 3; i++) {
+        if (!given[i]->data)
+            continue;
         struct attn_named_bytes *range = &outputs[i];
         size_t cols = i < 2 ? problem->kv_len : 1;
         RETURN_IF_ERROR(resolve_output(problem, given[i], cols, range, resolved[i], error));

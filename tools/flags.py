@@ -7,6 +7,7 @@ Fails, and says where, if a file of one is not in the other, or is compiled with
 machine code: -m in their order, the last -O, -f, -D and -std. A file that is compiled for several instruction sets is compared
 for each.
 """
+import argparse
 import json
 import os
 import re
@@ -46,14 +47,18 @@ def flags(words):
 
 
 def main():
-    meson, cmake = (commands(build) for build in sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("meson_build")
+    parser.add_argument("cmake_build")
+    arguments = parser.parse_args()
+    meson, cmake = commands(arguments.meson_build), commands(arguments.cmake_build)
     faults = [f"{name} {isa}: only in one build" for name, isa in sorted(set(meson) ^ set(cmake))]
     for key in sorted(set(meson) & set(cmake)):
         for kind, value in meson[key].items():
             if value != cmake[key][kind]:
                 faults.append(f"{' '.join(key)}: {value} and {cmake[key][kind]}")
     if not meson or not any(isa for _, isa in meson):
-        faults.append("no file of a kernel in " + sys.argv[1])
+        faults.append("no file of a kernel in " + arguments.meson_build)
     print("\n".join(faults[:10]) or f"{len(meson)} files are compiled alike")
     return bool(faults)
 

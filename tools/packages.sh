@@ -1,5 +1,23 @@
 # shellcheck shell=bash
-# Sourced by the tools: Debian packages, installed only where they are missing.
+# Sourced by the tools: what they say of themselves; Debian packages, installed only where they are missing.
+
+# usage: the comment at the head of the tool.
+usage() {
+    sed -n '2,/^set /s/^# \{0,1\}//p' "tools/$(basename "$0")"
+}
+
+# only_help ARGUMENT...: of a tool that takes none but --help.
+only_help() {
+    case ${1-} in
+    '') ;;
+    -h | --help) usage && exit ;;
+    *)
+        echo "$0: there is no argument '$1'" >&2
+        usage >&2
+        exit 2
+        ;;
+    esac
+}
 
 # have PACKAGE: is what that Debian package brings there, however it came?
 have() {

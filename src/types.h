@@ -22,9 +22,18 @@ static inline size_t attn_type_size(attn_type type) {
     return 4;
 }
 
-/* Whether it is a type of floating-point numbers. False for values that are no type. */
+/* A set of types has the bit of each. */
+#define ATTN_TYPE_BIT(type) (1u << (type))
+#define ATTN_TYPES_FLOAT    (ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_F16))
+
+/* False for values that are no type. */
+static inline bool attn_type_is_in(attn_type type, unsigned types) {
+    return (unsigned)type < 32 && (types & ATTN_TYPE_BIT(type)) != 0;
+}
+
+/* Whether it is a type of floating-point numbers. */
 static inline bool attn_type_is_float(attn_type type) {
-    return type == ATTN_F32 || type == ATTN_BF16 || type == ATTN_F16;
+    return attn_type_is_in(type, ATTN_TYPES_FLOAT);
 }
 
 #endif

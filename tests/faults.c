@@ -334,6 +334,16 @@ static void check_text(const attn_error *error) {
     assert_int_equal(length, attn_error_text(error, NULL, 0));
 }
 
+/* Of a wrong type: the text says which types the field takes, and the given one is none of them. A type that nothing would
+ * use is wrong whatever it is. */
+static void check_type(const attn_error *error) {
+    const char *dot = strrchr(error->field, '.'), *name = dot ? dot + 1 : error->field;
+    if (error->status != ATTN_BAD_VALUE || (strcmp(name, "type") != 0 && strcmp(name, "kv_type") != 0))
+        return;
+    if (error->needed == 0 || (error->given <= ATTN_INT4 && error->needed >> error->given & 1))
+        test_fail("%s takes the types %#zx, given %zu", error->field, error->needed, error->given);
+}
+
 void check_bad(function *call, struct arguments *a, attn_status expected, const char *name) {
     attn_error error = {.field = "untouched"};
     memcpy(&before, &arena, sizeof arena);
@@ -346,6 +356,7 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         test_fail("something was written");
     assert_status(status, error.status);
     check_text(&error);
+    check_type(&error);
     provoked |= 1u << status;
 }
 

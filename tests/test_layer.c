@@ -453,8 +453,40 @@ static void test_nothing_to_do(void **state) {
     problem_free(&p);
 }
 
-/* The text is cut as snprintf cuts, and names a kernel of each group. */
+static void assert_names(const char *text, const char *group, const char *name) {
+    const char *at = strstr(text, group);
+    size_t length = strlen(name);
+    assert_non_null(at);
+    at += strlen(group);
+    if (strncmp(at, name, length) != 0 || (at[length] != ' ' && at[length] != '\0'))
+        test_fail("%s%s expected in \"%s\"", group, name, text);
+}
+
+/* The kernels that attention takes follow from the type of keys and values, not from that of the weights. */
 static void test_kernel_names(void **state) {
+    (void)state;
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16};
+    const struct attn_kernels *table = test_table();
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < 2; i++) {
+        attn_layer_config config = random_config(&random, i);
+        config.kv_type = types[i];
+        struct layer_weights weights = layer_weights_new(&random, &config, 0);
+        void *memory;
+        attn_layer *layer = layer_create(&weights.config, &memory, FLUSH_END);
+        char text[512];
+        attn_layer_kernels(layer, text, sizeof text);
+        assert_names(text, "gemm=", attn_gemm_find(table, ATTN_CLASS_F32)->name);
+        assert_names(text, "attention=", attn_gemm_for(table, types[i], ATTN_ARITHMETIC_FASTEST)->name);
+        assert_names(text, "softmax=", i == 0 ? attn_table_attention(table)->name : attn_table_bf16(table)->name);
+        assert_names(text, "copy=", attn_table_copy(table)->name);
+        layer_weights_free(&weights);
+        guarded_free(memory);
+    }
+}
+
+/* The text is cut as snprintf cuts. */
+static void test_cut_kernel_names(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     struct problem p = problem_new(&random, 3);
@@ -462,17 +494,6 @@ static void test_kernel_names(void **state) {
     size_t length = attn_layer_kernels(p.layer, whole, sizeof whole);
     assert_in_range(length, 1, sizeof whole - 1);
     assert_int_equal(length, strlen(whole));
-    const struct attn_kernels *table = test_table();
-    const char *names[] = {attn_gemm_find(table, ATTN_CLASS_F32)->name, attn_table_softmax(table)->name,
-                           attn_table_attention(table)->name, attn_table_copy(table)->name};
-    const char *groups[] = {"gemm=", "softmax=", "attention=", "copy="};
-    for (size_t i = 0; i < 4; i++) {
-        const char *at = strstr(whole, groups[i]);
-        assert_non_null(at);
-        at += strlen(groups[i]);
-        assert_int_equal(0, strncmp(at, names[i], strlen(names[i])));
-        assert_true(at[strlen(names[i])] == ' ' || at[strlen(names[i])] == '\0');
-    }
     for (size_t size = 0; size <= length + 2; size++) {
         memset(part, 'x', sizeof part);
         assert_int_equal(length, attn_layer_kernels(p.layer, size ? part : NULL, size));
@@ -496,6 +517,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_rows_that_alias),         cmocka_unit_test(test_row_alone_as_in_batch),
         cmocka_unit_test(test_padding_does_not_matter), cmocka_unit_test(test_empty_rows),
         cmocka_unit_test(test_nothing_to_do),           cmocka_unit_test(test_kernel_names),
+        cmocka_unit_test(test_cut_kernel_names),
     };
     return test_run(tests);
 }

@@ -805,6 +805,24 @@ static void refuses_bad_int4(void **state) {
     BAD(ATTN_OVERFLOW, "w.weight", bad.w.out_stride = SIZE_MAX - 1);
 }
 
+/* A weight of INT4 described as if it were stored [in, out]: the error says which stride it must have. */
+static void says_how_int4_is_stored(void **state) {
+    (void)state;
+    static _Alignas(ATTN_ALIGNMENT) char memory[1 << 14];
+    uint8_t elements[3 * 64 / 2] = {0};
+    float scales[6] = {0};
+    attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 3};
+    attn_gemm *gemm;
+    attn_error error;
+    char text[128];
+    config.w = attn_linear_dense(elements, ATTN_INT4, 3, NULL);
+    config.w.scales = scales;
+    config.w.block = 32;
+    assert_status(ATTN_BAD_STRIDE, attn_gemm_create(&config, memory, sizeof memory, &gemm, &error));
+    attn_error_text(&error, text, sizeof text);
+    assert_string_equal("w.in_stride: too large: at most 1, but 3 given", text);
+}
+
 /* A layer's errors name the weight. */
 static void layers_name_their_weights(void **state) {
     (void)state;
@@ -857,6 +875,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(layers_name_their_weights),
         cmocka_unit_test(refuses_bad_int8),
         cmocka_unit_test(refuses_bad_int4),
+        cmocka_unit_test(says_how_int4_is_stored),
     };
     int failed = 0;
     const attn_type types[] = {ATTN_INT8, ATTN_INT4};

@@ -113,8 +113,9 @@ typedef struct attn_error {
     attn_status status;
     const char *field; /* the wrong argument, "options.valid.lens"; a static string */
     /* TOO_SMALL: bytes or keys needed, and given. BAD_SIZE, BAD_STRIDE: the limit, and what is
-     * beyond it. MISMATCH: the size expected, and the one given. Both 0 where no two numbers say
-     * it. */
+     * beyond it. MISMATCH: the size expected, and the one given. BAD_VALUE of a type: the set of
+     * types that the field takes, bit 1 << type for each, and the type given. Both 0 where no two
+     * numbers say it. */
     size_t needed, given;
 } attn_error;
 
@@ -716,9 +717,11 @@ ATTN_API attn_status attn_layer_append_workspace(const attn_layer *layer,
 ATTN_API attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_args *args,
                                        void *workspace, size_t bytes, attn_error *error);
 
-/* Writes the names of the kernels that the layer runs, "gemm=avx512_14x32 softmax=avx512 ...",
- * with a final zero, at most `size` bytes, to `text`; gemm is w_q's. Returns the length of the
- * whole text without the zero, as snprintf does; 0 for a NULL layer. */
+/* Writes the names of the kernels that the layer runs, with a final zero, at most `size` bytes, to
+ * `text`: "gemm=avx512_14x32 attention=avx512_14x32 softmax=avx512 copy=avx512". gemm is w_q's
+ * product, attention both products with keys and values of kv_type, softmax what comes between
+ * them. Returns the length of the whole text without the zero, as snprintf does; 0 for a NULL
+ * layer. */
 ATTN_API size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size);
 
 /* ---- Dense tensors and weights --------------------------------------------------------------- */
@@ -777,7 +780,8 @@ static inline attn_tensor_out attn_rows_out_dense(void *data, attn_type type, si
     return attn_tensor_out_of(data, attn_rows_dense(data, type, rows, width));
 }
 
-/* A weight stored [in, out], without scales, of any type but INT4; `bias` as in attn_linear. */
+/* A weight stored [in, out], without scales, of any type but INT4, which is stored [out, in]: see
+ * attn_linear_transposed. `bias` as in attn_linear. */
 static inline attn_linear attn_linear_dense(const void *weight, attn_type type, size_t out,
                                             const float *bias) {
     attn_linear linear;

@@ -43,7 +43,7 @@ static attn_status check_types(const attn_attention_args *args, attn_error *erro
                    ? attn_fail(ATTN_MISMATCH, "arithmetic", error)
                    : ATTN_OK;
     RETURN_IF_ERROR(attn_check_float_type(args->k.type, "k.type", error));
-    return args->v.type != args->k.type ? attn_fail(ATTN_BAD_VALUE, "v.type", error) : ATTN_OK;
+    return attn_check_type(args->v.type, ATTN_TYPE_BIT(args->k.type), "v.type", error);
 }
 
 /* Checks all sizes and resolves all defaults, without reading data. */

@@ -107,17 +107,18 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
 
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error) {
+    const unsigned types =
+        ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
     bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
-    if (!int8 && !int4 && linear->type != ATTN_F32 && linear->type != ATTN_BF16)
-        return attn_fail(ATTN_BAD_VALUE, names->type, error);
+    RETURN_IF_ERROR(attn_check_type(linear->type, types, names->type, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
     RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error));
     if (!int4)
         return ATTN_OK;
-    if (linear->scale_type != ATTN_F32 && linear->scale_type != ATTN_F16)
-        return attn_fail(ATTN_BAD_VALUE, names->scale_type, error);
+    const unsigned scale_types = ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_F16);
+    RETURN_IF_ERROR(attn_check_type(linear->scale_type, scale_types, names->scale_type, error));
     bool is_block = linear->block == 32 || linear->block == 64 || linear->block == 128;
     return is_block && in % linear->block == 0 ? ATTN_OK : attn_fail(ATTN_BAD_SIZE, names->block, error);
 }
@@ -144,7 +145,7 @@ static attn_status check_int4(const attn_linear *linear, size_t in, size_t out, 
                               attn_error *error) {
     size_t bytes;
     if (linear->in_stride != 1)
-        return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
+        return attn_fail_size(ATTN_BAD_STRIDE, names->in_stride, 1, linear->in_stride, error);
     if (out > 1 && (linear->out_stride % 2 != 0 || linear->out_stride < in))
         return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
     RETURN_IF_ERROR(attn_check_elements((size_t[]){1, 1, out}, (size_t[]){0, 0, linear->out_stride / 2}, in / 2, 1,

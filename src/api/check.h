@@ -92,14 +92,19 @@ struct attn_names {
 
 extern const struct attn_names attn_names_q, attn_names_k, attn_names_v, attn_names_o, attn_names_x, attn_names_y;
 
+/* One of a set of types. */
+static inline attn_status attn_check_type(attn_type type, unsigned types, const char *name, attn_error *error) {
+    return attn_type_is_in(type, types) ? ATTN_OK : attn_fail_size(ATTN_BAD_VALUE, name, types, (unsigned)type, error);
+}
+
 /* A type of floating-point numbers. */
 static inline attn_status attn_check_float_type(attn_type type, const char *name, attn_error *error) {
-    return attn_type_is_float(type) ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
+    return attn_check_type(type, ATTN_TYPES_FLOAT, name, error);
 }
 
 /* A type of keys or values. */
 static inline attn_status attn_check_stored_type(attn_type type, const char *name, attn_error *error) {
-    return type == ATTN_F32 || type == ATTN_BF16 ? ATTN_OK : attn_fail(ATTN_BAD_VALUE, name, error);
+    return attn_check_type(type, ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16), name, error);
 }
 
 /* A named range of bytes. */
@@ -122,8 +127,8 @@ struct attn_strided {
 /* Contiguous rows of a type that the field takes. */
 static inline attn_status attn_check_row_type(const struct attn_strided *rows, const struct attn_names *names,
                                               attn_error *error) {
-    if (rows->type != ATTN_F32 && !(rows->any_float && attn_type_is_float(rows->type)))
-        return attn_fail(ATTN_BAD_VALUE, names->type, error);
+    unsigned types = rows->any_float ? ATTN_TYPES_FLOAT : ATTN_TYPE_BIT(ATTN_F32);
+    RETURN_IF_ERROR(attn_check_type(rows->type, types, names->type, error));
     return rows->col_stride > 1 ? attn_fail(ATTN_BAD_STRIDE, names->col_stride, error) : ATTN_OK;
 }
 

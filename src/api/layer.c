@@ -377,8 +377,10 @@ attn_status attn_layer_append(const attn_layer *layer, const attn_layer_append_a
 size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size) {
     if (!layer)
         return 0;
-    int length = snprintf(text, size, "gemm=%s softmax=%s attention=%s copy=%s", layer->w_q.kernel->name,
-                          attn_table_softmax(layer->table)->name, attn_table_attention(layer->table)->name,
-                          attn_table_copy(layer->table)->name);
+    const struct attn_gemm_kernel *attention = attn_gemm_for(layer->table, layer->kv_type, layer->arithmetic);
+    bool is_bf16 = attn_class_is_bf16(attention->arithmetic);
+    const char *softmax = is_bf16 ? attn_table_bf16(layer->table)->name : attn_table_attention(layer->table)->name;
+    int length = snprintf(text, size, "gemm=%s attention=%s softmax=%s copy=%s", layer->w_q.kernel->name,
+                          attention->name, softmax, attn_table_copy(layer->table)->name);
     return length < 0 ? 0 : (size_t)length;
 }

@@ -9,20 +9,21 @@ static attn_status check_mask_options(const attn_options *options, attn_error *e
     RETURN_IF_ERROR(attn_check_used(options->mask_len != 0, mask, "options.mask_len", error));
     RETURN_IF_ERROR(attn_check_used(options->mask_hides != 0, mask, "options.mask_hides", error));
     RETURN_IF_ERROR(attn_check_used(options->bias_len != 0, bias, "options.bias_len", error));
-    if (mask && options->mask.type != ATTN_BOOL)
-        return attn_fail(ATTN_BAD_VALUE, "options.mask.type", error);
-    return bias && options->bias.type != ATTN_F32 ? attn_fail(ATTN_BAD_VALUE, "options.bias.type", error) : ATTN_OK;
+    if (mask)
+        RETURN_IF_ERROR(attn_check_type(options->mask.type, ATTN_TYPE_BIT(ATTN_BOOL), "options.mask.type", error));
+    return bias ? attn_check_type(options->bias.type, ATTN_TYPE_BIT(ATTN_F32), "options.bias.type", error) : ATTN_OK;
+}
+
+static attn_status check_f32_output(const attn_tensor_out *output, const char *name, attn_error *error) {
+    return output->data ? attn_check_type(output->type, ATTN_TYPE_BIT(ATTN_F32), name, error) : ATTN_OK;
 }
 
 static attn_status check_output_options(const attn_options *options, attn_error *error) {
     bool hidden = options->scores.data && options->score_stage != ATTN_SCORE_MASKED;
     RETURN_IF_ERROR(attn_check_used(options->scores_hidden != 0, hidden, "options.scores_hidden", error));
-    if (options->weights.data && options->weights.type != ATTN_F32)
-        return attn_fail(ATTN_BAD_VALUE, "options.weights.type", error);
-    if (options->scores.data && options->scores.type != ATTN_F32)
-        return attn_fail(ATTN_BAD_VALUE, "options.scores.type", error);
-    bool lse = options->log_sum_exp.data && options->log_sum_exp.type != ATTN_F32;
-    return lse ? attn_fail(ATTN_BAD_VALUE, "options.log_sum_exp.type", error) : ATTN_OK;
+    RETURN_IF_ERROR(check_f32_output(&options->weights, "options.weights.type", error));
+    RETURN_IF_ERROR(check_f32_output(&options->scores, "options.scores.type", error));
+    return check_f32_output(&options->log_sum_exp, "options.log_sum_exp.type", error);
 }
 
 static attn_status check_position(const attn_options *options, attn_error *error) {

@@ -1,6 +1,8 @@
 #include <attn/attn.h>
 #include <stdio.h>
 
+#include "types.h"
+
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
 
@@ -77,6 +79,31 @@ static const char *sentence_with_sizes(const attn_error *error) {
     }
 }
 
+static const char type_names[][8] = {[ATTN_F32] = "F32", [ATTN_BOOL] = "BOOL", [ATTN_BF16] = "BF16",
+                                     [ATTN_F16] = "F16", [ATTN_INT8] = "INT8", [ATTN_INT4] = "INT4"};
+enum { TYPES = sizeof type_names / sizeof type_names[0], LONGEST_LIST = 128 };
+_Static_assert(sizeof type_names + TYPES * sizeof " or " <= LONGEST_LIST, "a list has room for every type");
+
+/* "F32, BF16 or F16" */
+static void list_types(unsigned types, char list[LONGEST_LIST]) {
+    size_t used = 0;
+    list[0] = '\0';
+    for (unsigned type = 0; type < TYPES; type++) {
+        if (!attn_type_is_in((attn_type)type, types))
+            continue;
+        bool is_last = types >> type == 1;
+        const char *before = used == 0 ? "" : is_last ? " or " : ", ";
+        used += (size_t)snprintf(list + used, LONGEST_LIST - used, "%s%s", before, type_names[type]);
+    }
+}
+
+static int text_of_type(const attn_error *error, const char *field, char *buffer, size_t size) {
+    char list[LONGEST_LIST];
+    list_types((unsigned)error->needed, list);
+    const char *given = error->given < TYPES ? type_names[error->given] : "what is no type";
+    return snprintf(buffer, size, "%s: %s expected, %s given", field, list, given);
+}
+
 size_t attn_error_text(const attn_error *error, char *buffer, size_t size) {
     static const attn_error none = {.status = ATTN_OK};
     const attn_error *e = error ? error : &none;
@@ -84,6 +111,8 @@ size_t attn_error_text(const attn_error *error, char *buffer, size_t size) {
     int length;
     if (e->needed == 0 && e->given == 0)
         length = snprintf(buffer, size, "%s%s%s", field, colon, attn_status_string(e->status));
+    else if (e->status == ATTN_BAD_VALUE)
+        length = text_of_type(e, field, buffer, size);
     else
         length = snprintf(buffer, size, sentence_with_sizes(e), field, colon, e->needed, e->given);
     return length < 0 ? 0 : (size_t)length;

@@ -78,7 +78,7 @@ static float bf16_at(const unsigned char *row, size_t i) {
     return x;
 }
 
-/* Element 2 i + half of row m of a times that of column n of b, over all i. */
+/* Element 2 i + half of row m of a times that of column n of b, summed over all i. */
 static float chain(const struct tile *a, const struct tile *b, size_t m, size_t n, size_t half) {
     float sum = 0.0f;
     for (size_t i = 0; i < b->rows; i++)

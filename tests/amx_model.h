@@ -1,5 +1,6 @@
-/* A model of the tile instructions of simd/amx/tiles.h, in C and with their exact bits: kernels are compiled against it where the
- * processor has no tiles. What a processor would trap at, and what kernels must not do, ends the process with a sentence. */
+/* A model of the tile instructions of simd/amx/tiles.h, in C and with their exact bits: kernels are compiled against
+ * it where the processor has no tiles. What a processor would trap at, and what kernels must not do, ends the
+ * process with a sentence. */
 #ifndef ATTN_TESTS_AMX_MODEL_H
 #define ATTN_TESTS_AMX_MODEL_H
 

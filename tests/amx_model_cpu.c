@@ -1,5 +1,6 @@
-/* A processor on which amx runs wherever what it stands on does: the model takes the place of its kernels. And in the place of
- * avx2_vnni, scalar's kernels with the class that amx takes, so that a call has a reference with the same operators. */
+/* A processor that has amx wherever it has what amx stands on: the kernels over the model take the place of amx's
+ * own. Scalar's kernels, with the class that amx takes, take the place of avx2_vnni's, so that a call has a
+ * reference with the same operators. */
 #define attn_cpu_supports supports_really
 #include "cpu.c"
 #undef attn_cpu_supports

@@ -22,7 +22,8 @@ static size_t kv_len_of(struct test_random *random, size_t index) {
     return index % 71;
 }
 
-/* Sizes go round with different periods, so that a sweep meets each of them early; the rest is drawn. */
+/* Each size goes through its list with a period of its own, so that a sweep meets all of them early; the rest is
+ * random. */
 attn_attention_args random_args(struct test_random *random, size_t index) {
     attn_attention_args args = {.isa = test_isa(), .batch = random_between(random, 1, 3)};
     args.kv_heads = random_between(random, 1, 3);
@@ -144,7 +145,8 @@ unsigned random_kinds(struct test_random *random, unsigned among) {
     return kinds;
 }
 
-/* Any number of a sequence's keys or of its positions, and now and then the ends of the type. */
+/* An offset by which a row may stand anywhere from before the first key to behind the last; now and then the least
+ * or the largest number of the type. */
 static int64_t random_offset(struct test_random *random, size_t below, size_t above) {
     switch (random_below(random, 12)) {
     case 0:
@@ -156,7 +158,8 @@ static int64_t random_offset(struct test_random *random, size_t below, size_t ab
     }
 }
 
-/* A rotation's positions must be in its table; ALiBi's logits would be rounding error and nothing else. */
+/* Not the ends of the type with a rotation, whose table they are not in, nor with ALiBi, whose logits would be
+ * rounding errors alone. */
 static int64_t random_position(struct test_random *random, const attn_attention_args *args, unsigned kinds) {
     int64_t offset;
     do
@@ -234,7 +237,7 @@ struct tensor bias_new(const attn_attention_args *args, unsigned broadcast, enum
     return t;
 }
 
-/* Runs of visible and of hidden keys, all visible or all hidden now and then. */
+/* Runs of visible and of hidden keys; now and then all keys are visible, or all are hidden. */
 static void random_visibility(struct test_random *random, uint8_t *visible, size_t count) {
     static const size_t runs[] = {2, 2, 5, 40, 400, SIZE_MAX};
     size_t run = runs[random_below(random, sizeof runs / sizeof *runs)];
@@ -260,7 +263,7 @@ static void add_mask(struct test_random *random, struct problem *p) {
     p->args.options.mask = mask;
 }
 
-/* Values, some that all but hide a key, and runs of -inf. */
+/* Random values, -1e9 where a key is to weigh nothing beside others, and runs of -inf. */
 static void add_bias(struct test_random *random, enum test_values values, struct problem *p) {
     const attn_attention_args *args = &p->args;
     uint8_t *visible = guarded_alloc(args->kv_len, 1, FLUSH_END);
@@ -293,7 +296,7 @@ static void add_per_head(struct test_random *random, struct problem *p, unsigned
     }
 }
 
-/* As integers of 64 bits, or of 32. */
+/* As integers of 64 or of 32 bits. */
 static void add_position_offsets(struct test_random *random, struct problem *p, unsigned kinds) {
     const attn_attention_args *args = &p->args;
     size_t size = random_below(random, 2) ? sizeof(int64_t) : sizeof(int32_t);
@@ -454,7 +457,7 @@ attn_attention_args some_rows(const attn_attention_args *args, size_t begin, siz
     return rows;
 }
 
-/* A head of a tensor in memory of its own. */
+/* A head of a tensor, copied to memory of its own. */
 static struct tensor dense_head(attn_tensor *t, size_t len, size_t size) {
     struct tensor dense = tensor_new(LAYOUT_BHSD, 1, 1, len, size, FLUSH_END);
     for (size_t i = 0; i < len && size; i++)
@@ -463,7 +466,7 @@ static struct tensor dense_head(attn_tensor *t, size_t len, size_t size) {
     return dense;
 }
 
-/* Keys that a sequence has not. */
+/* Keys that a sequence does not have. */
 static void hide_keys(float *weights, float *scores, size_t begin, size_t end) {
     for (size_t key = begin; key < end; key++) {
         weights[key] = 0;
@@ -519,32 +522,32 @@ void test_same_rows(struct rows_of expected, struct rows_of actual, size_t count
  * Two things add to that:
  *   - A score is a chain of head_size roundings, and its absolute error is the relative error of its exponential. With
  *     normal inputs 8 units hold in practice up to head size 64 (7.4 seen in 40 seeds), not at 72 (9.2) and 128 (11.8).
- *     The score's magnitude, sum |q * k| * scale, scales it: 2.1 units of 1 + that are the most that was seen.
+ *     The error grows with the score's magnitude, sum |q * k| * scale: at most 2.1 units of 1 + magnitude were seen.
  *   - Values are added in a chain over up to ATTN_SPAN keys. After a first key that outweighs the others every addition
  *     rounds at that key's last place: a random walk of sqrt(keys) steps of 0.29 units at most in the mean (14.7 units
  *     seen with 513 keys in 120000 problems, 2.2 of its standard deviations; 4 to 5 are granted).
- * Weights bear the error of the row's sum in the same way, in ATTN_LANES chains, and so does log-sum-exp, to which the
- * logarithm's own rounding comes: 1 ULP of at most log(keys + 1). Sums of a few values over and over may round the same
- * way each time (16 units seen with 4396 keys of size 2, of 44).
+ * Weights have the error of the row's sum, which is added up in ATTN_LANES chains. So has log-sum-exp, which the
+ * logarithm rounds once more: 1 ULP of at most log(keys + 1). A sum to which the same few values are added again and
+ * again may be rounded the same way each time (16 units seen with 4396 keys of size 2; 44 are granted).
  *
- * What is done to a score counts into its magnitude, of which an error of up to 3 units is granted:
+ * What options do to a score adds to its magnitude. An error of up to 3 units of the magnitude is granted:
  *   - soft-cap: tanh is nowhere steeper than 1, so the score's own error does not grow. Division, tanh (1 ULP) and
- *     product add at most 0.5 + 1 + 0.5 units of the capped score, whose absolute value the magnitude therefore counts
- *     once more.
+ *     product add at most 0.5 + 1 + 0.5 units of the capped score; so its absolute value is added to the magnitude.
  *   - ALiBi and bias: slope * distance is rounded, and so are both sums: 0.5 units of the product, and 0.5 each of sums
  *     no larger than the terms' absolute values together.
- *   - rotary: sine and cosine are within 1 ULP, or 1 unit of the larger element of a pair; two roundings more. Either
- *     element may be off by that in proportion to both, so both count as the sum of their absolute values.
- * A weight bears the error of its own key's score, however light the key, and that of the row's heavy keys in its sum.
+ *   - rotary: sine and cosine are within 1 ULP, or 1 unit of the larger element of a pair; two roundings more. The
+ *     error of either element is proportional to both, so the magnitude of each is the sum of both absolute values.
+ * A weight has the error of its own key's score, however small the weight, and by the sum that of the keys with large
+ * ones.
  *
- * Scores on request are many, and the worst of many chains is worse: a random walk of head_size steps of up to half a
- * unit (3.2 units seen with head size 64). */
+ * Among the many scores on request the largest error is larger: that of a random walk of head_size steps of up to
+ * half a unit (3.2 units seen with head size 64). */
 
 struct error_units {
     double output, weight, log_sum_exp, score;
 };
 
-/* What a row's keys add to its errors where they are added in so many chains. */
+/* How far adding up a row's keys in that many chains may be off. */
 static double walk(size_t kv_len, size_t chains) {
     return kv_len <= 64 ? 0 : sqrt((double)kv_len / (double)chains);
 }

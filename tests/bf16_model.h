@@ -30,9 +30,9 @@ MODEL_API double model_flushed(float x) {
     return (model_bits(x) & 0x7f800000) == 0 ? copysign(0, (double)x) : (double)x;
 }
 
-/* sum + rest, where rest is less than the last place of sum, as a float: rounded to 24 bits as if exponents had no end, then
- * a zero of its sign where it is below 2^-126. The rest only has to say on which side of sum the result lies: it is less
- * than a last place of 53 bits, and halfway between two numbers of 24 bits lies a number of 25. */
+/* sum + rest, where rest is less than the last place of sum, as a float: rounded to 24 bits as if exponents had no
+ * end, then a zero of its sign where it is below 2^-126. The rest only has to say on which side of sum the result
+ * lies: it is less than a last place of 53 bits, and halfway between two numbers of 24 bits lies a number of 25. */
 MODEL_API float model_rounded(double sum, double rest) {
     uint64_t bits;
     int exponent;
@@ -48,7 +48,8 @@ MODEL_API float model_rounded(double sum, double rest) {
     return fabs(y) < 0x1p-126 ? (float)copysign(0, y) : (float)y;
 }
 
-/* fma(a, b, c): the product of floats is exact, and so are the sum of two doubles and the rest that it loses, together. */
+/* fma(a, b, c): the product of floats is exact, and so are the sum of two doubles and the rest that it loses,
+ * together. */
 MODEL_API float model_fma(float a, float b, float c) {
     double product = model_flushed(a) * model_flushed(b), z = model_flushed(c), sum = product + z;
     double from_z = sum - product, rest = (product - (sum - from_z)) + (z - from_z);

@@ -341,7 +341,7 @@ static attn_options options_over(const struct model *model, const attn_options *
     attn_options options = *drawn;
     options.rotary = model->rotary;
     options.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
-    if (maximum(model->gone, model->batch) > 0) /* the mean of values that are gone cannot be had */
+    if (maximum(model->gone, model->batch) > 0) /* the mean needs values that are gone */
         options.empty = ATTN_EMPTY_ZERO;
     return options;
 }
@@ -396,7 +396,7 @@ static struct part part_of(const struct model *model, const struct question *que
                          .most_keys = model_longest(model)};
 }
 
-/* Whether a row of the sequence would, but for masks, see keys that are gone: any with a window to the left, else no
+/* Whether a row of the sequence, masks aside, sees keys that are gone, and has a window to the left or sees no
  * others. */
 static int asks_for_what_is_gone(const struct model *model, const struct question *question, size_t b) {
     struct part part = part_of(model, question, b);
@@ -456,7 +456,7 @@ void model_compare(struct test_random *random, const struct model *model, const 
     check_lengths(model, cache);
     question_draw(random, &question, model, cache);
     int refused = is_refused(model, &question);
-    if (refused) { /* what is left is asked for; a ring cut down to what it has lost has nothing */
+    if (refused) { /* then for the keys that are left; a ring that was cut down to keys that it has lost has none */
         question.args.options = options_without_intervals(&question.args.options);
         refused = is_refused(model, &question);
     }
@@ -471,13 +471,13 @@ void model_compare(struct test_random *random, const struct model *model, const 
 /* The most keys that a fork has room for beyond those that it shares. */
 enum { MORE = 70 };
 
-/* Only the member can be written; none where it is FAMILY. */
+/* Only that member can be written to; none where `member` is FAMILY. */
 static void let_write(const struct family *family, size_t member) {
     for (size_t i = 0; i < family->count; i++)
         pages_protect(family->member[i].slot, family->slot_bytes, i == member ? ACCESS_WRITE : ACCESS_READ);
 }
 
-/* Takes a slot for a member of that many bytes, flush to either of its ends. */
+/* Takes a slot for a member of that many bytes, which begins or ends where the slot does. */
 static void *take_slot(struct test_random *random, struct family *family, struct member *member, size_t bytes) {
     member->slot = family->slots[family->count++];
     assert_in_range(bytes, 0, family->slot_bytes);

@@ -12,7 +12,8 @@ struct model {
     size_t batch, heads, kv_heads, head_size, value_size;
     size_t most;   /* keys that a sequence has room for here */
     size_t shared; /* keys that it began with, as a fork */
-    /* Keys for which the sequence surely has room in the cache: fewer than `most` after it gave up shared ones. */
+    /* For how many keys the sequence is sure to have room in the cache: fewer than `most` after it gave up shared
+     * keys. */
     size_t room[MODEL_BATCH];
     attn_type type;            /* of the cache; k and v hold its numbers, as floats */
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
@@ -37,7 +38,7 @@ attn_cache_config model_config(const struct model *model, size_t capacity);
  * rows are drawn from `values`. */
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
                   const size_t *lens);
-/* The same with 0 to `most` rows for each sequence, but no more than there surely is room for. */
+/* The same with 0 to `most` rows for each sequence, but not more than there is sure to be room for. */
 void model_append_some(struct test_random *random, struct model *model, attn_cache *cache, size_t most);
 /* Forgets the keys from `len` on, of one sequence or of ATTN_ALL_SEQUENCES. */
 void model_truncate(struct model *model, attn_cache *cache, size_t sequence, size_t len);
@@ -67,7 +68,7 @@ struct family {
     struct member member[FAMILY];
     size_t count;
     char *arena;
-    size_t slot_bytes; /* of whole pages, with one behind them that cannot be touched */
+    size_t slot_bytes; /* of whole pages, with a page behind them that faults */
     char *slots[FAMILY];
 };
 

@@ -18,14 +18,14 @@ attn_isa missing_isa(void) {
     return (attn_isa)isa;
 }
 
-/* The linker takes these in place of the library's own. */
+/* The linker takes these instead of the library's own. */
 void attn_cpu_read(struct attn_cpu_registers *registers) {
     *registers = (struct attn_cpu_registers){0};
 }
 
 bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa) {
     (void)registers;
-    return isa == ATTN_ISA_SCALAR; /* runs on any machine: what the best ISA stands for computes, too */
+    return isa == ATTN_ISA_SCALAR; /* which runs on any machine, so that calls with ATTN_ISA_BEST compute too */
 }
 
 /* ---- Valid arguments ---- */
@@ -334,8 +334,8 @@ static void check_text(const attn_error *error) {
     assert_int_equal(length, attn_error_text(error, NULL, 0));
 }
 
-/* Of a wrong type: the text says which types the field takes, and the given one is none of them. A type that nothing would
- * use is wrong whatever it is. */
+/* Of a wrong type: the text says which types the field takes, and the given one is none of them. A type that nothing
+ * would use is wrong whatever it is. */
 static void check_type(const attn_error *error) {
     const char *dot = strrchr(error->field, '.'), *name = dot ? dot + 1 : error->field;
     if (error->status != ATTN_BAD_VALUE || (strcmp(name, "type") != 0 && strcmp(name, "kv_type") != 0))

@@ -11,7 +11,7 @@
 #include <stdalign.h>
 #include <string.h>
 
-/* The best ISA that is built, which the processor lacks; ATTN_ISA_BEST where there is scalar only. */
+/* The best ISA that is built, which the processor is said to lack; ATTN_ISA_BEST where only scalar is built. */
 attn_isa unsupported_isa(void);
 /* An ISA that is not built: on every architecture there is one. */
 attn_isa missing_isa(void);
@@ -179,7 +179,7 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         check_bad(call, &a, expected, name);                                                                           \
     } while (0)
 
-/* The valid arguments, and those that it leaves valid. */
+/* What the last argument, statements, makes of valid arguments `a` is valid too. */
 #define GOOD(call, ...)                                                                                                \
     do {                                                                                                               \
         struct arguments a;                                                                                            \

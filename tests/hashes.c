@@ -18,8 +18,8 @@
 
 /* ---- The case ---- */
 
-/* Of queries, of keys and values, of outputs; for a layer or a product those of x, of weights and what keys and values are
- * rounded to, of y. */
+/* Of queries, of keys and values, of outputs; for a layer or a product those of x, of weights and what keys and
+ * values are rounded to, of y. */
 struct types {
     const char *name; /* "" for F32 throughout, else what begins the case's name */
     attn_type q, kv, o;

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sums of positions, windows and sizes, which are of 64 bits or as large as memory. Where that is 32 bits, a double is
- * exact as far as keys reach. */
+/* Sums of positions, windows and sizes, which have 64 bits or as many as a size_t. Where that is 32 bits, a double
+ * is exact as far as keys reach. */
 #ifdef __SIZEOF_INT128__
 __extension__ typedef __int128 wide;
 #else
@@ -151,7 +151,7 @@ static double frequency(const attn_rotary_config *rotary, size_t pair) {
     return pow(rotary->base != 0 ? rotary->base : 10000, -2.0 * (double)pair / (double)rotary->dims);
 }
 
-/* Both elements of a pair may be as wrong as the larger of them. */
+/* The errors of both elements of a pair are proportional to the sum of their magnitudes. */
 static void rotate(const attn_rotary_config *rotary, double at, double *value, double *magnitude) {
     for (size_t pair = 0; pair < rotary->dims / 2; pair++) {
         int halves = rotary->pairs == ATTN_ROTARY_HALVES;
@@ -261,7 +261,7 @@ static void row_output(const struct oracle_shape *s, const struct row *row, cons
     }
 }
 
-/* The errors of keys so light beside others that all of them together vanish are not looked at. */
+/* Errors of keys that weigh so little that all of them together vanish are not looked at. */
 static double heaviest_magnitude(const struct row *row, const double *weights) {
     double largest = 0, heaviest = 0;
     for (size_t j = 0; j < row->keys; j++)
@@ -395,7 +395,7 @@ static struct matrix project(const attn_tensor *x, const int64_t *cu, size_t bat
     return m;
 }
 
-/* Projected queries and keys as if they were given: the magnitudes of logits then start there. */
+/* As if projected queries and keys were given: the magnitudes of logits begin with theirs. */
 static void forget_magnitude(const struct matrix *m, size_t count) {
     for (size_t at = 0; at < count; at++)
         m->magnitude[at] = fabs(m->value[at]);

@@ -8,7 +8,7 @@ size_t page_size(void);
 /* `bytes` rounded up to pages. */
 size_t whole_pages(size_t bytes);
 
-/* Whole pages that fault when they are touched, until they are opened. */
+/* Whole pages that fault on every access until they are opened. */
 char *pages_new(size_t bytes);
 /* Whole pages of them may be read and written from now on. They start as zeros. */
 void pages_open(char *pages, size_t bytes);

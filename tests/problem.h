@@ -94,7 +94,7 @@ PROBLEM_API attn_tensor_out tensor_out(const struct tensor *t) {
     return (attn_tensor_out){t->data, ATTN_F32, t->batch_stride, t->head_stride, t->row_stride, 1};
 }
 
-/* As [batch, len, size], for one head. */
+/* The same as [batch, len, size], for one head. */
 PROBLEM_API attn_tensor tensor_rows(const struct tensor *t) {
     return (attn_tensor){t->data, ATTN_F32, t->batch_stride, 0, t->row_stride, 1};
 }

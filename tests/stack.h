@@ -7,8 +7,8 @@
 /* How much is painted, and so the most that can be seen. */
 #define PAINTED_BYTES ((size_t)64 * 1024)
 
-/* What is measured: makes one call of the library and keeps its status with the problem. It must neither fail the test
- * nor print: that takes stack too. */
+/* What is measured: makes one call of the library, and keeps its status in the problem. It must neither fail the
+ * test nor print, because that takes stack too. */
 typedef void stack_call(void *problem);
 
 /* Bytes of stack between run's caller and the deepest byte that run(problem) writes; 0 where there are fewer than 256.

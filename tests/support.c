@@ -19,7 +19,7 @@
 #include "dispatch.h"
 #include "pages.h"
 
-/* Elsewhere nobody is told. */
+/* Without valgrind these do nothing. */
 #ifdef HAVE_VALGRIND
 #include <valgrind/memcheck.h>
 #else
@@ -364,8 +364,8 @@ struct block {
     size_t bytes;
 };
 
-/* Blocks in use and, for the next allocation of their page count, unused ones: a sweep allocates the same few sizes
- * again and again, and mapping pages is what would cost time. */
+/* Blocks in use, and unused ones for the next allocation of as many pages: a sweep allocates the same few sizes
+ * again and again, and mapping pages would take most of its time. */
 static struct block *blocks;
 
 /* A page full of canary. */
@@ -483,7 +483,7 @@ void fill_poison(float *x, size_t n) {
     static uint32_t calls;
     uint32_t canary = CANARY, turn = calls++;
     for (size_t i = 0; i < n; i++)
-        if (((uint32_t)i * 0x9e3779b1u >> 31 ^ turn) & 1) /* in no pattern that vectors or rows have */
+        if (((uint32_t)i * 0x9e3779b1u >> 31 ^ turn) & 1) /* in an order that no vector or row repeats */
             x[i] = INFINITY;
         else
             memcpy(x + i, &canary, sizeof canary);

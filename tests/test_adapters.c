@@ -105,7 +105,7 @@ static void test_openmp_nested(void **state) {
 #ifdef HAVE_PTHREADPOOL
 static void test_pthreadpool(void **state) {
     (void)state;
-    /* Few: its threads spin, for milliseconds per call where there are more of them than cores. */
+    /* Few threads: while they wait they spin, and where there are more of them than cores a call takes milliseconds. */
     for (size_t threads = 1; threads <= 4; threads *= 2) {
         pthreadpool_t pool = pthreadpool_create(threads);
         assert_non_null(pool);

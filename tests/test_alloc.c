@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Blocks that are not free, and how many more there will be. */
+/* Blocks that have not been freed, and how many more malloc gives. */
 static size_t blocks, blocks_left = SIZE_MAX;
 
 static void *counted_malloc(size_t bytes) {
@@ -60,7 +60,7 @@ static void memory_is_aligned(void **state) {
         void *memory = attn_alloc(bytes);
         assert_non_null(memory);
         assert_int_equal((uintptr_t)memory % ATTN_ALIGNMENT, 0);
-        memset(memory, 0xff, bytes); /* a sanitizer sees what lies outside */
+        memset(memory, 0xff, bytes); /* a sanitizer sees accesses outside of it */
         attn_free(memory);
     }
     attn_free(NULL);
@@ -91,8 +91,8 @@ static void buffers_grow(void **state) {
     assert_int_equal(buffer.bytes, 0);
 }
 
-/* What every attn_*_new promises: an object that attn_free frees, an object left alone where the config is wrong or there
- * is no memory, and no memory lost. `size` is the field of the config that is set to 0. */
+/* What every attn_*_new promises: an object that attn_free frees, an object left alone where the config is wrong or
+ * there is no memory, and no memory lost. `size` is the field of the config that is set to 0. */
 #define CHECK_NEW(new, config, size, object, name)                                                                     \
     do {                                                                                                               \
         attn_error error = {.field = "none"};                                                                          \
@@ -140,7 +140,7 @@ static void objects_are_made_and_freed(void **state) {
     assert_int_equal(blocks, 0);
 }
 
-/* The same bits as with memory of the caller's own, whether the buffer has grown for it or not. */
+/* The results have the same bits as in memory of the caller's own, whether the buffer has to grow or not. */
 static void calls_grow_their_workspace(void **state) {
     (void)state;
     float expected[ROWS * WIDTH], y[ROWS * WIDTH];
@@ -191,7 +191,7 @@ static void products_grow_their_workspace(void **state) {
     (void)state;
     static uint16_t bf16[WIDTH * WIDTH];
     for (size_t i = 0; i < WIDTH * WIDTH; i++)
-        bf16[i] = (uint16_t)(0x3f80 + i % 64); /* 1 to 1.5 */
+        bf16[i] = (uint16_t)(0x3f80 + i % 64); /* bits of BF16 numbers from 1 to 1.5 */
     float expected[ROWS * WIDTH], y[ROWS * WIDTH] = {0};
     attn_gemm_config config = {.k = WIDTH, .n = WIDTH, .w = attn_linear_dense(bf16, ATTN_BF16, WIDTH, NULL)};
     attn_gemm_run_args args = {.m = ROWS, .x = attn_rows_dense(x, ATTN_F32, ROWS, WIDTH)};

@@ -1,4 +1,5 @@
-/* The model of tile instructions refuses what a processor traps at, and the kernels over it leave tiles as they found them. */
+/* The model of tile instructions refuses what a processor traps at, and the kernels over it leave tiles as they
+ * found them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@ static struct tile_config small_config(void) {
     return (struct tile_config){.palette = TILE_PALETTE, .rows = {3, 3, 6}, .bytes = {20, 24, 20}};
 }
 
-/* Whether `act` ends the process; it runs in another. */
+/* Whether `act` ends the process, tried in a child process. */
 static bool ends(void (*act)(void)) {
     fflush(stdout);
     pid_t child = fork();
@@ -87,7 +88,7 @@ static void refuses_misuse(void **state) {
     assert_true(ends(configure_palette_2));
 }
 
-/* Beyond what is configured a load reads nothing, a store writes nothing. */
+/* Beyond the configured rows and bytes a load reads nothing, and a store writes nothing. */
 static void keeps_to_rows_and_bytes(void **state) {
     (void)state;
     unsigned char x[3 * 20], y[3 * 30];

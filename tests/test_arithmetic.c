@@ -1,6 +1,6 @@
 /* The arithmetic that every bit rests on: attn_fmaf and its emulation against cases worked out by hand, against the
- * machine's instruction where it has one, and against hashes of that instruction's results where it has none. What flushes
- * denormal numbers against doubles, and against x86 under FTZ and DAZ. */
+ * machine's instruction where it has one, and against hashes of that instruction's results where it has none. What
+ * flushes denormal numbers against doubles, and against x86 under FTZ and DAZ. */
 #include "support.h"
 
 #include "arithmetic.h"
@@ -76,18 +76,18 @@ static void has_the_bits_worked_out_by_hand(void **state) {
         {0x1p-75f, 0x1p-75f, 0.0f, 0.0f},
         {0x1.000002p-75f, 0x1p-75f, 0.0f, 0x1p-149f},
         {0x1.000002p-75f, -0x1p-75f, 0.0f, -0x1p-149f},
-        /* From a denormal to the smallest normal number, and not. */
+        /* From a denormal number up to the smallest normal one, and just not. */
         {0x1.fffffep-64f, 0x1p-63f, 0x1p-149f, 0x1p-126f},
         {0x1.fffffep-64f, 0x1p-64f, 0x1.fffff8p-128f, 0x1.fffffcp-127f},
         {0x1p-75f, 0x1p-75f, 0x1.fffffcp-127f, 0x1p-126f},
-        /* Products out of a float's range come back. */
+        /* A product out of a float's range, with a sum within it. */
         {0x1p100f, 0x1p100f, -INFINITY, -INFINITY},
         {0x1.fffffep127f, 2.0f, -0x1.fffffep127f, 0x1.fffffep127f},
         {0x1p-149f, 0x1p-149f, 1.0f, 1.0f},
         {0x1p-149f, 0x1p-149f, 0x1p-149f, 0x1p-149f},
         {0x1p-149f, 0x1p-149f, 0.0f, 0.0f},
         {0x1p-149f, -0x1p-149f, 0.0f, -0.0f},
-        /* Overflow from half a unit above the largest number, and not below that. */
+        /* From half a unit above the largest number on the result overflows; below that it does not. */
         {0x1p103f, 1.0f, 0x1.fffffep127f, INFINITY},
         {0x1.fffffep102f, 1.0f, 0x1.fffffep127f, 0x1.fffffep127f},
         {-0x1p103f, 1.0f, -0x1.fffffep127f, -INFINITY},
@@ -139,7 +139,7 @@ static void any(struct test_random *random, float x[3]) {
         x[i] = float_of(any_bits(random));
 }
 
-/* A number of few or of many bits, or few zero bits, with an exponent of `low` to `high`. */
+/* A number with few or with many bits set, or few bits clear, and an exponent of `low` to `high`. */
 static float number(struct test_random *random, int low, int high) {
     uint32_t bits = any_bits(random), mantissa = bits & 0x7fffff;
     if (bits >> 30 & 1)
@@ -150,14 +150,14 @@ static float number(struct test_random *random, int low, int high) {
     return float_of((bits & UINT32_C(0x80000000)) | exponent << 23 | mantissa);
 }
 
-/* The product lies near half a unit of the third. */
+/* The product lies near half a unit in the last place of the third number. */
 static void halfway(struct test_random *random, float x[3]) {
     x[0] = number(random, -1, 1);
     x[1] = number(random, -27, -22);
     x[2] = number(random, -1, 1);
 }
 
-/* As far apart as can be, so that the smaller decides ties or nothing. */
+/* Product and third number are so far apart that the smaller one decides a tie, or nothing. */
 static void far_apart(struct test_random *random, float x[3]) {
     x[0] = number(random, -63, 63);
     x[1] = number(random, -63, 63);
@@ -180,7 +180,7 @@ static void huge(struct test_random *random, float x[3]) {
     x[2] = number(random, 100, 127);
 }
 
-/* The third takes the product away but for its last bits. */
+/* The third number cancels the product but for its last bits. */
 static void cancelling(struct test_random *random, float x[3]) {
     x[0] = number(random, -40, 40);
     x[1] = number(random, -40, 40);
@@ -239,7 +239,7 @@ static void check_hash(const char *name, uint64_t hash, uint64_t expected) {
         test_fail("%s: hash %016" PRIx64 " instead of %016" PRIx64, name, hash, expected);
 }
 
-/* Where there is no instruction to ask. */
+/* Hashes, where there is no instruction to compare with. */
 static void results_have_the_hash_of_the_instructions(void **state) {
     (void)state;
     for (size_t i = 0; i < KINDS; i++) {

@@ -312,7 +312,7 @@ static void test_packed_qkv(void **state) {
     tensor_free(&packed);
 }
 
-/* Optional outputs are optional, and asking for them changes nothing. */
+/* Optional outputs may be left out, and asking for them changes no other result. */
 static void test_outputs_are_independent(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -349,8 +349,9 @@ static void test_outputs_are_independent(void **state) {
     }
 }
 
-/* Attention over few keys goes a way of its own where the output alone is asked for, some rows at a time: rows of later
- * pieces have lengths and positions of their own. The other outputs make it go the general one. */
+/* Attention over few keys takes the path for few keys where only the output is asked for, and cuts it into pieces of
+ * rows: the rows of later pieces have lengths and positions of their own. With the other outputs it takes a general
+ * path. */
 static void test_many_rows_over_few_keys(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

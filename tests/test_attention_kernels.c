@@ -77,7 +77,7 @@ static void run_block(const struct attn_attention_kernel *of, const struct tile 
                                                           .rescale = side->rescale});
 }
 
-/* New logits in the visible columns and poison in all others, which the kernel must not let into anything. */
+/* New logits in the visible columns, and poison in all others: it must have no effect. */
 static void new_logits(struct test_random *random, const struct tile *tile, enum test_values values, float offset) {
     fill_poison(tile->reference.scores, tile->rows * tile->score_stride);
     for (size_t r = 0; r < tile->rows; r++)
@@ -86,7 +86,7 @@ static void new_logits(struct test_random *random, const struct tile *tile, enum
     memcpy(tile->kernel.scores, tile->reference.scores, tile->rows * tile->score_stride * sizeof(float));
 }
 
-/* Columns that enclose every visible one: as few as there may be, or all. */
+/* Columns that enclose every visible one: as few as possible, or all. */
 static void enclosing(const struct tile *tile, bool tight, size_t *begin, size_t *end) {
     *begin = tile->score_stride, *end = 0;
     for (size_t r = 0; r < tile->rows; r++)
@@ -332,7 +332,8 @@ static float probability(attn_type type, const float *row, size_t c) {
     return model_widened(half);
 }
 
-/* A row of the kernel's: probabilities as the reference's, and no byte written but those of probabilities and of logits. */
+/* A row of the kernel's: probabilities as the reference's, and no byte written but those of probabilities and of
+ * logits. */
 static void check_bf16_row(const struct tile *tile, size_t r, const float *before, size_t begin, size_t end) {
     const float *expected = tile->reference.scores + r * tile->score_stride,
                 *actual = tile->kernel.scores + r * tile->score_stride;
@@ -450,8 +451,8 @@ static void bf16_softmax_equals_reference_on_special_rows(void **state) {
     }
 }
 
-/* Every distance from the maximum, down to where a probability is no longer a normal number: by the formulas of kernels.h
- * with the C library's functions, and beside exp in double. */
+/* Every distance from the maximum, down to where a probability is no longer a normal number: by the formulas of
+ * kernels.h with the C library's functions, and beside exp in double. */
 static void bf16_softmax_is_the_formula_and_near_double(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -482,8 +483,8 @@ static void bf16_softmax_is_the_formula_and_near_double(void **state) {
             lanes[c % ATTN_LANES] += p;
             if (t >= -125.0f) {
                 worst = fmax(worst, fabs((double)p - true_p) / true_p);
-                /* The polynomial's error; and the exponent's, which rounds three times: the product with the scale, of the
-                 * logit's magnitude, then two numbers of the distance's. */
+                /* The polynomial's error; and the exponent's, which rounds three times: the product with the scale,
+                 * of the logit's magnitude, then two numbers of the distance's. */
                 double of_t = (fabs((double)most) + 4 * fabs(distance)) * (double)FLT_EPSILON;
                 assert_near(true_p, (double)p, (0x1p-13 + of_t) * true_p);
                 assert_near((double)p, (double)actual, 0x1p-8 * (double)p);
@@ -643,7 +644,7 @@ static float biased(const struct attn_bias_args *args, size_t c) {
 
 enum { BIAS_SLOPE = 1, BIAS_ADD = 2, BIAS_VISIBLE = 4, BIAS_ALL = 7 };
 
-/* Of x, add and visible there is [lo, hi) and nothing else. */
+/* Only elements [lo, hi) of x, add and visible exist. */
 static void check_bias(struct test_random *random, size_t lo, size_t hi, int parts, float slope, int32_t distance,
                        enum flush flush) {
     size_t n = hi > lo ? hi - lo : 0;
@@ -667,7 +668,7 @@ static void check_bias(struct test_random *random, size_t lo, size_t hi, int par
     for (size_t c = 0; c < n; c++)
         expected[c] = biased(&args, lo + c);
     copied.x = copy - lo;
-    /* What is not seen has distances too. */
+    /* Columns that are not seen have distances too. */
     int more = flags_of_factor(args.slope) | (isinf(args.slope * 0x1p31f) ? FE_OVERFLOW : 0);
     assert_same_flags(more, reference()->bias(&copied), kernel()->bias(&args));
     assert_same_bits(expected, x, n);
@@ -683,7 +684,7 @@ static float random_slope(struct test_random *random) {
     return slopes[random_below(random, sizeof slopes / sizeof *slopes)];
 }
 
-/* Of either sign, of both in one row, and where floats no longer hold every integer. */
+/* Distances of either sign, of both in one row, and those at which floats no longer hold every integer. */
 static int32_t random_distance(struct test_random *random, size_t hi) {
     const int32_t distances[] = {
         0, -5, -20, -1000, 77, (1 << 24) - 9, -(1 << 24) - 9, INT32_MIN, INT32_MAX - (int32_t)hi};
@@ -750,7 +751,7 @@ static void rotate_equals_reference(void **state) {
             check_rotate(&random, dims, i & 1, i & 2 ? FLUSH_START : FLUSH_END, values[i / 4]);
 }
 
-/* A rotation keeps the length of each pair and turns it by the angle. */
+/* A rotation keeps the length of each pair and rotates it by the angle. */
 static void rotate_turns_pairs(void **state) {
     (void)state;
     enum { DIMS = 70 };
@@ -849,8 +850,7 @@ static void normalize_equals_reference(void **state) {
         }
 }
 
-/* Of x, only [lo, hi) may be read: what lies after hi is a guard page, what lies before lo another, or both are
- * poison. */
+/* Of x only [lo, hi) may be read: behind hi is a page that faults and before lo another, or both hold poison. */
 static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse) {
     float *expected = guarded_floats(cols, FLUSH_END), *y = guarded_floats(cols, FLUSH_END);
     size_t count = lo < hi ? hi - lo : 0;
@@ -873,7 +873,7 @@ static void check_weights(const float *x, size_t lo, size_t hi, size_t cols, flo
     guarded_free(expected);
 }
 
-/* The maximum of the visible logits as the attention loop has it, or a little more. */
+/* The maximum of the visible logits, as attention passes it, or slightly more. */
 static float shift_above(struct test_random *random, const float *x, size_t lo, size_t hi) {
     float max = -FLT_MAX;
     for (size_t c = lo; c < hi; c++)

@@ -16,8 +16,8 @@ static size_t random_total(struct test_random *random, size_t index) {
     return index % 5 == 4 ? random_between(random, 240, 530) : random_between(random, 1, 90);
 }
 
-/* Few rows take several blocks of values in one product, which rescales its sums at every border of a block. Logits
- * that grow from key to key make every factor count; segments end at such borders, or elsewhere. */
+/* Few rows multiply several blocks of values in one product, which rescales its sums at every border of a block.
+ * Logits grow from key to key, so that every factor counts; segments end at the borders of blocks, or between them. */
 static void check_growing_logits(struct test_random *random, size_t page_size, int ring, size_t rows) {
     enum { KEYS = 720, SIZE = 8 };
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
@@ -138,7 +138,7 @@ static void test_ring(void **state) {
     }
 }
 
-/* Keys that were overwritten stay hidden after those that overwrote them have been forgotten. */
+/* Keys that were overwritten stay hidden when the keys that overwrote them are forgotten. */
 static void test_ring_truncated(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -286,7 +286,7 @@ static void test_shared_pages(void **state) {
         size_t cut = i % 4 ? 0 : random_below(&random, page_size);
         struct model m = model_new(&random, random_between(&random, 2, MODEL_BATCH), 6 * page_size);
         struct paged p = paged_new(&random, &m, page_size, 0);
-        for (size_t b = 1; b < m.batch; b++) /* one prompt has one offset */
+        for (size_t b = 1; b < m.batch; b++) /* sequences that share a prompt share its offset */
             m.offsets[b] = m.offsets[0];
         share_prefix(&random, &m, &p, shared, shared * page_size - cut);
         model_compare(&random, &m, p.cache);
@@ -394,8 +394,8 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
     }
 }
 
-/* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their parent
- * does, some more; behind what it shares each has keys of its own. A fork's shared keys end where the first of its
+/* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their
+ * parent does, some more, and each has keys of its own behind them. A fork's shared keys end where the first of its
  * ancestors has keys of its own, wherever the ancestors lie. */
 static void check_chain(struct test_random *random, int downwards) {
     enum { CHAIN = 5, KEYS = 160 };
@@ -442,8 +442,8 @@ static void test_chain_of_forks(void **state) {
         check_chain(&random, (int)(i % 2));
 }
 
-/* A fork and another one of the same parent: truncated below the border to any length, the first takes as many new keys
- * as it was made for, which go past the old border, twice. */
+/* Two forks of one parent. The first is truncated to any length that it shares, takes as many new keys as it was
+ * made for, which go past the border of what it shared, and does both once more. */
 static void test_fork_truncated_to_every_length(void **state) {
     (void)state;
     enum { LEN = 70, CAPACITY = LEN + 45 };
@@ -474,7 +474,7 @@ static void test_fork_truncated_to_every_length(void **state) {
     }
 }
 
-/* Beyond its capacity, or what is left of it, a fork takes nothing, and stays what it is. */
+/* A fork refuses keys beyond its capacity, or beyond the room that is left, and stays as it is. */
 static void test_full_forks(void **state) {
     (void)state;
     enum { LEN = 100, CAPACITY = 150 };
@@ -519,7 +519,8 @@ static size_t fork_bytes(const attn_cache *parent, size_t len, size_t capacity) 
     return bytes;
 }
 
-/* The shared prefix is not copied: a fork costs what it adds and 62 keys, not what it continues. */
+/* The shared prefix is not copied: a fork takes memory for the keys that it adds and for 62 more, not for those that
+ * it shares. */
 static void test_fork_size(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -530,7 +531,7 @@ static void test_fork_size(void **state) {
     attn_cache *parent = cache_create(&config, &memory, FLUSH_END);
     cache_append(parent, 4000, tensor_in(&k), tensor_in(&k), NULL);
     for (size_t len = 16; len <= 4000; len += 16) {
-        size_t first = len % 32 ? 16 : 32; /* as far from a border */
+        size_t first = len % 32 ? 16 : 32; /* lies as far from a border */
         assert_int_equal(fork_bytes(parent, first, first + 64), fork_bytes(parent, len, len + 64));
         assert_in_range(fork_bytes(parent, len - 9, len - 9 + 64), 1, fork_bytes(parent, len, len + 64 + 32));
     }
@@ -611,7 +612,7 @@ static attn_attention_args decoder_args(const struct model *m, const struct tens
     return args;
 }
 
-/* Rows [begin, end) of the whole pass from the cache, which holds the keys up to `end`. */
+/* Rows [begin, end) over the cache, which holds the keys up to `end`, are those of the whole pass. */
 static void compare_chunk(const struct model *m, const struct tensor *q, const attn_cache *cache,
                           const struct attention_result *whole, size_t begin, size_t end) {
     attn_attention_args args = decoder_args(m, q, begin, end);
@@ -675,8 +676,8 @@ static void test_steps_as_one_shot(void **state) {
                           page_sizes[i % PAGE_SIZES]);
 }
 
-/* What an empty cache says of its workspace holds for whatever is appended, also to a ring that has been given many
- * times what it holds. */
+/* The workspace that an empty cache asks for is enough whatever is appended, also to a ring that has been given many
+ * times the keys that it holds. */
 static void compare_workspaces(struct test_random *random, enum kind kind, size_t threads) {
     size_t total = 2 * 4096 + 500, most = kind == RING ? RING_CAPACITY : total, needed = 0, bytes = 0;
     struct model m = model_new(random, 1, total);

@@ -131,7 +131,7 @@ static void check_batch(const struct batch *b) {
     check_floats("round_bf16", there_and_back, at_once, b->n);
 }
 
-/* Takes in one more; a full batch is checked. */
+/* Adds a float to the batch; a full batch is checked. */
 static void add_bits(struct batch *b, uint32_t bits) {
     memcpy(b->x + b->n++, &bits, sizeof bits);
     if (b->n == MOST) {
@@ -172,7 +172,7 @@ static void widens_every_input(void **state) {
     }
 }
 
-/* Back from floats comes what was widened, but for what is flushed and NaN that becomes quiet. */
+/* What was widened comes back when it is narrowed, except numbers that are flushed and NaN that become quiet. */
 static void widened_numbers_come_back(void **state) {
     (void)state;
     enum { ALL = 1 << 16 };

@@ -87,7 +87,7 @@ static const struct attn_cpu_registers knights_landing = {.max_leaf = 0xd,
                                                           .leaf7_ecx = 0x00000001,
                                                           .xcr0 = XCR0_AVX512};
 
-/* Hybrid: AVX-512 fused off for the sake of the efficient cores. */
+/* Hybrid: AVX-512 is fused off, because the efficient cores lack it. */
 static const struct attn_cpu_registers alder_lake = {.max_leaf = 0x20,
                                                      .leaf1_ecx = 0x7ffafbff,
                                                      .leaf1_edx = 0xbfebfbff,
@@ -118,7 +118,8 @@ static const struct attn_cpu_registers zen5 = {.max_leaf = 0x10,
                                                .leaf7_1_eax = 0x00000030,
                                                .xcr0 = XCR0_AVX512_ALL};
 
-/* Arm: FP and ASIMD are bits 0 and 1 of HWCAP, ASIMDDP is bit 20, SVE bit 22; I8MM and BF16 are bits 13 and 14 of HWCAP2. */
+/* Arm: FP and ASIMD are bits 0 and 1 of HWCAP, ASIMDDP is bit 20, SVE bit 22; I8MM and BF16 are bits 13 and 14 of
+ * HWCAP2. */
 static const struct attn_cpu_registers cortex_a53 = {.hwcap = 0xff};
 static const struct attn_cpu_registers neoverse_n1 = {.hwcap = 0x10119fff};
 static const struct attn_cpu_registers neoverse_v1 = {.hwcap = 0x10519fff, .hwcap2 = 0x1f381, .sve_bytes = 32};
@@ -287,7 +288,7 @@ static void test_incomplete_sets(void **state) {
     no_dot.hwcap &= ~(UINT64_C(1) << 20);
     check("Apple M2, dot products hidden, which I8MM and BF16 stand on", no_dot, NEON);
 
-    /* Asked for a leaf that it does not have, an Intel processor answers with its last one. */
+    /* Asked for a leaf that it does not have, an Intel processor answers with its last leaf. */
     struct attn_cpu_registers limited = skylake_x;
     limited.max_leaf = 3;
     check("Skylake-X, CPUID limited by the BIOS", limited, SCALAR);

@@ -478,7 +478,7 @@ static void mutants_load_or_are_refused(void **state) {
     }
     print_message("%zu of %zu mutants load\n", loaded, runs);
     assert_true(loaded < runs);
-    assert_true(loaded > 0 || test_quick()); /* about one in seventy loads */
+    assert_true(loaded > 0 || test_quick()); /* about one in seventy files can be loaded */
     guarded_free(real.data);
 }
 
@@ -632,7 +632,7 @@ static void dates_are_rewritten(void **state) {
     on_each_isa(check_dates);
 }
 
-/* Every length runs in what was allocated at load. */
+/* Inputs of every length run in the memory that was allocated when the model was loaded. */
 static void check_lengths(struct model *model) {
     const struct buffer *const buffers[] = {&model->x, &model->y, &model->middle, &model->logits, &model->workspace};
     struct buffer before[COUNT(buffers)];

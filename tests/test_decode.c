@@ -157,7 +157,7 @@ static void equals_reference(void **state) {
     check_values_of(&random, TEST_NORMAL, test_quick() ? 30 : 300);
 }
 
-/* Overflow, denormals, infinities and NaN take the same way through the chain. */
+/* Overflow, denormals, infinities and NaN go through the chain as in the reference. */
 static void equals_reference_on_any_values(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

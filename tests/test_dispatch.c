@@ -67,7 +67,7 @@ static bool set_variables(const struct observation *o) {
     return set_variable("ATTN_MAX_ISA", o->max_isa) && set_variable("ATTN_VERBOSE", o->verbose ? "1" : NULL);
 }
 
-/* Asks twice, as a report is due once. */
+/* Asks twice, because the report is to come once. */
 static void ask(struct observation *o) {
     for (int i = 0; i < 2; i++)
         o->chosen = attn_isa_chosen();

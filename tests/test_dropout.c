@@ -5,9 +5,9 @@
 #include <Random123/philox.h>
 #include <float.h>
 
-/* The weights that come out are exponentials of a logit less the row's maximum; those that multiply the values are
- * less the maximum so far, corrected block by block. The two ways round differently, by up to 6 units of FLT_EPSILON
- * as seen. */
+/* The weights that the call returns are exponentials of a logit less the row's maximum; those that multiply the
+ * values are of a logit less the maximum so far, rescaled block by block. The two are rounded differently, by up to
+ * 6 units of FLT_EPSILON as seen. */
 #define UNITS 16
 
 static size_t sweep(size_t full, size_t quick) {
@@ -28,7 +28,7 @@ struct problem {
     int64_t *lens, *starts;
 };
 
-/* Where each sequence's first visible key is: within a block, of which dropout then sees a part. */
+/* Where each sequence's first visible key is: within a block, so that dropout sees a part of the block. */
 static int64_t *random_starts(struct test_random *random, size_t batch, size_t kv_len) {
     int64_t *starts = guarded_alloc(batch * sizeof *starts, sizeof *starts, FLUSH_END);
     for (size_t b = 0; b < batch; b++)
@@ -46,7 +46,7 @@ static struct problem problem_new(struct test_random *random, size_t index) {
     a->kv_len = index % 5 == 4 ? random_between(random, 250, 530) : random_between(random, 1, 70);
     a->head_size = random_between(random, 1, 40);
     a->value_size = random_between(random, 1, 40);
-    if (index == 0) { /* enough work to be cut into tasks */
+    if (index == 0) { /* enough work for several tasks */
         a->q_len = 90;
         a->kv_len = 450;
         a->head_size = a->value_size = 40;
@@ -153,7 +153,7 @@ static double expected_output(const struct problem *p, const struct attention_re
     return sum;
 }
 
-/* Without weights and what else there is, which few keys take another way. */
+/* The output alone; over few keys that call takes another path. */
 static void check_output_alone(const struct problem *p, const struct attention_result *r) {
     attn_attention_args args = p->args;
     struct tensor o = tensor_new(LAYOUT_BSHD, args.batch, args.heads, args.q_len, r->o.size, FLUSH_END);

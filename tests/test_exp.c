@@ -156,8 +156,8 @@ static float float_of(uint32_t bits) {
 struct function {
     const char *name;
     double (*exact)(double);
-    uint32_t largest; /* bit pattern of the largest input, the sign apart */
-    bool negative;    /* no others */
+    uint32_t largest; /* bit pattern of the largest input's magnitude */
+    bool negative;    /* inputs are negative or zero */
     double ulps;      /* the largest error */
     uint64_t hash;    /* hash_of_results of SLEEF's */
     size_t field;     /* in attn_elementary_kernel */
@@ -169,7 +169,7 @@ static const struct function exp_function = {"exp",     exp, MAGNITUDE, false, 1
                                              FIELD(exp)};
 static const struct function log_function = {"log",     log, MAGNITUDE, false, 1.0, UINT64_C(0x393c189f4d93dc2a),
                                              FIELD(log)};
-/* Near 2^-24, where tanh(x) is x, SLEEF may give the next float and so be a whole unit off, and a hair. */
+/* Near 2^-24, where tanh(x) is x, SLEEF may give the next float: an error of a unit, or slightly more. */
 static const struct function tanh_function = {
     "tanh", tanh, MAGNITUDE, false, 1.0 + 1e-7, UINT64_C(0x957e77d8ca71c85d), FIELD(tanh)};
 static const struct function sin_function = {"sin", sin, FOUR, false, 1.0, UINT64_C(0x0ff9f834cde95b61), FIELD(sin)};
@@ -181,7 +181,7 @@ static array_function *function_of(const struct attn_elementary_kernel *kernel, 
     return *(array_function *const *)((const char *)kernel + function->field);
 }
 
-/* exp(x - 0) * 1 is its very bits. */
+/* exp(x - 0) * 1 has the bits of exp(x). */
 static void attention_exp(const float *x, float *y, size_t n) {
     attn_table_attention(test_table())->weights(x, 0, n, n, 0.0f, 1.0f, y);
 }
@@ -211,7 +211,7 @@ static void add_variant(struct variants *variants, const char *name, array_funct
         variants->each[variants->count++] = (struct variant){name, run};
 }
 
-/* Skips where there is but one: the reference without SLEEF. */
+/* Skips where there is one variant alone: the reference, without SLEEF. */
 static struct variants variants_of(const struct function *function) {
     struct variants variants = {0};
     add_variant(&variants, "SLEEF", function_of(sleef(), function));
@@ -253,7 +253,7 @@ static void note_difference(struct sweep *sweep, const struct variant *variant, 
         }
 }
 
-/* A thread of its own may not fail a test: it leaves the first difference behind. */
+/* Only the main thread may fail a test: others leave the first difference behind. */
 static void *run_sweep(void *arg) {
     struct sweep *sweep = arg;
     const struct variants *variants = sweep->variants;

@@ -122,8 +122,8 @@ static void softmax_of_numbers_is_quiet(void **state) {
     }
 }
 
-/* Where the first key that is seen lies inside a unit of packed keys, nothing that happens to lie before it is looked
- * at: a workspace full of signalling NaNs. Keys that are packed a head, or a block at a time; or not at all. */
+/* Where the first key that is seen lies inside a unit of packed keys, what lies in front of it is not looked at: the
+ * workspace is full of signalling NaNs. Keys are packed a head or a block at a time, or not at all. */
 static void workspaces_are_not_read(void **state) {
     (void)state;
     enum { KEYS = 100, SIZE = 16, MOST = 40 };

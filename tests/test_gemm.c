@@ -204,7 +204,7 @@ static void pack_piece(const struct problem *problem, const struct packed *packe
                                             .column = column});
 }
 
-/* Columns that are appended, as keys are, and rows, as values are. */
+/* Columns appended in pieces, as keys are, or rows, as values are. */
 static void packs_in_pieces(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -267,7 +267,7 @@ enum side { SIDE_PACKED, SIDE_NARROW, SIDE_ROWS, SIDE_COLUMNS, SIDE_COUNT };
 
 static const char *const side_names[] = {"packed", "packed narrow", "rows", "columns"};
 
-/* The first n columns of the problem's b, once for each side. */
+/* The first n columns of the problem's b in every form in which a kernel takes them. */
 struct right {
     struct packed packed, narrow;
     struct test_matrix rows, columns; /* [k][n], [n][k] */
@@ -306,8 +306,9 @@ static void run_side(struct attn_gemm_args *args, const struct right *right, enu
     }
 }
 
-/* What the reference raises over the top left m x n, and over the last of these columns from a start of +0: it fills up
- * panels. Infinities in a are multiplied by zeros where rows in place end within a register. */
+/* Exceptions that the reference raises over the top left m x n, with the start asked for and with +0: the last
+ * column, with a start of +0, fills up the last panel. Where rows in place end within a register, infinities in a
+ * are multiplied by zeros. */
 static int reference_flags(const struct problem *problem, const struct run_case *run, enum side side) {
     struct problem part = *problem;
     int infinite = 0;
@@ -372,7 +373,7 @@ static size_t max_n(void) {
     return 2 * kernel()->b.cols + 1;
 }
 
-/* Every m x n up to the problem's with every start, gap and side; of these, one at random for each n in quick runs. */
+/* Every m x n up to the problem's with every start, gap and side; in quick runs one of these at random for each n. */
 static void check_all_tails(struct test_random *random, const struct problem *problem) {
     enum { GAPS = 3, ROUNDS = START_COUNT * GAPS * 2 };
     const size_t gaps[GAPS] = {0, 3, 16};
@@ -441,7 +442,7 @@ static void equals_reference_on_large_sizes(void **state) {
     }
 }
 
-/* Overflow, denormals, infinities and NaN take the same way through the chain. */
+/* Overflow, denormals, infinities and NaN go through the chain as in the reference. */
 static void equals_reference_on_any_values(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -690,7 +691,7 @@ static attn_gemm *create(const struct problem *problem, bool out_by_in, bool wit
     assert_null(error.field);
     assert_non_null(gemm);
 
-    /* The weights are not needed any more: what a late reader would find is NaN. */
+    /* The weights are not needed any more: whoever reads them now finds NaN. */
     memset(weight, 0xff, k * n * sizeof *weight);
     if (bias)
         memset(bias, 0xff, n * sizeof *bias);

@@ -1,5 +1,5 @@
-/* Products of classes BF16 and BF16_TILE: packers and kernels of one ISA against the class' reference, and the references against
- * doubles. */
+/* Products of classes BF16 and BF16_TILE: packers and kernels of one ISA against the class' reference, and the
+ * references against doubles. */
 #include "flags.h"
 
 #include <float.h>
@@ -80,7 +80,7 @@ static float start_number(struct test_random *random, enum values values) {
     }
 }
 
-/* A factor of c: their product is tiny where that is wanted. */
+/* A factor of c: small where the product with c is to be tiny. */
 static float factor(struct test_random *random, enum values values) {
     switch (values) {
     case VALUES_NORMAL:
@@ -186,8 +186,8 @@ static struct attn_panels new_panels(size_t rows, size_t n, bool narrow, size_t 
     return panels;
 }
 
-/* Rows row .. row + k - 1 and columns column .. column + n - 1 of the problem's b, from guarded memory in that layout, which
- * may begin at any multiple of 2. */
+/* Rows row .. row + k - 1 and columns column .. column + n - 1 of the problem's b, from guarded memory in that
+ * layout, which may begin at any multiple of 2. */
 static void pack_piece(struct test_random *random, const struct problem *p, const struct attn_panels *panels,
                        size_t row, size_t k, size_t column, size_t n, enum layout layout) {
     size_t gap = random_below(random, 4), step = layout == LAYOUT_GENERAL ? 3 : 1;
@@ -233,8 +233,8 @@ static void *new_a(const struct problem *p, size_t stride, enum flush flush) {
     return a;
 }
 
-/* Whether the run under test ends the process where it raises an exception that README lets programs trap. A kernel that puts
- * the control bits back puts back the flags too, which would tell of nothing. */
+/* Whether the run under test ends the process where it raises an exception that README lets programs trap. A kernel
+ * that puts the control bits back puts back the flags too, which would tell of nothing. */
 static bool traps;
 
 static void run(const struct attn_gemm_args *args) {
@@ -404,7 +404,8 @@ static void equals_reference_on_every_tail(void **state) {
         }
 }
 
-/* Every length of the chain, from even and odd rows, and such that lie in what class BF16_TILE adds up at once. */
+/* Chains of every length, from even and odd rows on, also rows that lie within those that class BF16_TILE adds up
+ * together. */
 static void equals_reference_on_every_k(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -466,7 +467,7 @@ static void packs_in_pieces(void **state) {
     }
 }
 
-/* A product with 1 of one row of b: an element, and nothing of the other one of its pair, be that infinite. */
+/* A row of b times 1: one element of a pair, and nothing of the other one, even if that is infinite. */
 static void keeps_elements_apart(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

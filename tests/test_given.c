@@ -422,7 +422,7 @@ static void test_hidden_scores(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(200, 50); i++) {
         attn_attention_args sizes = masked_args(&random, i);
-        /* Of these only rotary embedding depends on positions, which an open call counts from the last key. */
+        /* An open call counts positions from the last key, on which of these only rotary embedding depends. */
         unsigned kinds = random_kinds(&random, EVERY_KIND & ~KINDS_OF_RULES);
         sizes.options.score_stage = i % 2 ? ATTN_SCORE_CAPPED : ATTN_SCORE_RAW;
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &sizes, kinds);

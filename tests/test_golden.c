@@ -219,8 +219,8 @@ static void check_multihead(const struct golden *g, attn_empty_rows empty, const
 
 /* ---- Masked softmax ---- */
 
-/* Inputs are exact, so that only exp (1 unit), the sum, the division and the product round, and x - max by half a
- * unit of itself. */
+/* Inputs are exact. Only exp (1 unit), the sum, the division and the product round, and x - max by half a unit of
+ * itself. */
 static void check_softmax(const struct golden *g) {
     size_t count = g->batch * g->q_len * g->kv_len;
     struct npy x = golden_array(g, "x", NPY_F32, count), expected = golden_array(g, "y_f64", NPY_F64, count), lens;

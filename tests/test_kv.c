@@ -57,7 +57,7 @@ static float packed_element(const struct attn_panels *panels, size_t p, size_t j
     return ((const float *)panel)[p * panels->cols + j % panels->cols];
 }
 
-/* Key number `i` of a segment. */
+/* Key number `i` of a segment is the key that sequence `as` was given as number `key`. */
 static void check_packed_key(const struct attn_segment *segment, size_t i, size_t as, size_t head, size_t key) {
     for (size_t d = 0; d < KEY_SIZE; d++)
         assert_true(packed_element(&segment->keys, d, segment->first + i) == element(as, head, key, d));
@@ -65,7 +65,7 @@ static void check_packed_key(const struct attn_segment *segment, size_t i, size_
         assert_true(packed_element(&segment->values, segment->first + i, d) == element(as, head, key, KEY_SIZE + d));
 }
 
-/* As which sequence keys up to `end` were appended. */
+/* Keys up to `end` were appended to sequence `as`. */
 struct origin {
     size_t end, as;
 };
@@ -76,7 +76,8 @@ static size_t as_of(const struct origin *origins, size_t key) {
     return origins->as;
 }
 
-/* Keys begin .. end - 1 of a sequence are those that were appended: from every unit on, as far as its segment goes. */
+/* Keys begin .. end - 1 of a sequence are those that were appended: located from the beginning of every unit, to the
+ * end of the segment that is found. */
 static void check_origins(const struct attn_store *store, size_t sequence, const struct origin *origins, size_t begin,
                           size_t end) {
     for (size_t head = 0; head < HEADS; head++)
@@ -122,7 +123,7 @@ static void test_contiguous(void **state) {
     guarded_free(memory);
 }
 
-/* The last keys of many. A panel more than it holds is written to, as packing fills it up. */
+/* A ring holds the last keys. It has room for a panel more, because packing fills up the panel that it writes. */
 static void test_ring(void **state) {
     (void)state;
     enum { HELD = 96, GIVEN = 500 };
@@ -137,7 +138,7 @@ static void test_ring(void **state) {
     guarded_free(memory);
 }
 
-/* Pages that lie about, of a unit of 32 keys and of an odd multiple of 16. */
+/* Pages in any order, of a unit of 32 keys or of an odd multiple of 16. */
 static void test_pages(void **state) {
     (void)state;
     static const size_t sizes[] = {16, 32, 48, 64};
@@ -166,8 +167,8 @@ static void test_pages(void **state) {
     }
 }
 
-/* Sequence s of a fork shares what sequence 1 - s of the parent has of its first keys, and goes on behind them; a fork
- * of that shares keys of both, or fewer than the first does. */
+/* Sequence s of a fork shares the first keys of sequence 1 - s of the parent, and continues with its own; a fork of
+ * that shares keys of both, or fewer than the first fork does. */
 static void test_fork(void **state) {
     (void)state;
     enum { LESS = 32, SHARED = 64, FURTHER = 128 };
@@ -196,7 +197,7 @@ static void test_fork(void **state) {
         guarded_free(memory[i]);
 }
 
-/* A fork that shares fewer keys than its parent has, of the last unit of which it has copies. */
+/* A fork that shares fewer keys than its parent has, and holds copies of those in the last unit. */
 static void test_copy_from_parent(void **state) {
     (void)state;
     enum { SHARED = 64, COPIED = 21 };

@@ -258,8 +258,7 @@ static struct tensor first_columns(const struct tensor *x, size_t size) {
     return dense;
 }
 
-/* Queries, keys and values in one place with batch strides of their own: what all sequences share is none's own
- * rows. */
+/* Queries, keys and values in one place with batch strides of their own: no sequence has rows that are all its own. */
 static void test_batch_strides_alone_differ(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -302,7 +301,7 @@ static void test_rows_that_alias(void **state) {
         config.key_width = i % 2 ? 60 : 70;
         config.heads = i == 5 ? 16 : 6;
         config.hidden = i == 5 ? 1024 : 72;
-        config.value_size = i % 3 == 2 ? 5 : 0; /* merged heads are then narrower than the inputs */
+        config.value_size = i % 3 == 2 ? 5 : 0; /* so that merged heads are narrower than the inputs */
         config.out_size = i % 2 ? 50 : 0;
         struct problem p = {.weights = layer_weights_new(&random, &config, (unsigned)i)};
         p.layer = layer_create(&p.weights.config, &p.memory, FLUSH_END);
@@ -362,7 +361,7 @@ static void test_row_alone_as_in_batch(void **state) {
     }
 }
 
-/* Padding behind the valid lengths may be anything, NaN too. */
+/* Padding behind the valid lengths may hold anything, NaN too. */
 static void test_padding_does_not_matter(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -1,6 +1,6 @@
 /* Everything that attention can do, through the layer: its bits are those of the parts put together by hand,
- * projections with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache. Weights,
- * rows, projected keys and values, and caches have types at random. */
+ * projections with attn_gemm, attention with attn_attention, keys and values from tensors or from any kind of cache.
+ * Weights, rows, projected keys and values, and caches have types at random. */
 #include "random_options.h"
 #include "typed.h"
 
@@ -155,8 +155,8 @@ static void draw_all_options(struct test_random *random, struct problem *p) {
         p->args.options.empty = ATTN_EMPTY_ZERO; /* the mean of values that are gone cannot be had */
     p->args.options.dropout = random_below(random, 4) ? 0 : 0.25f;
     p->args.options.dropout_seed = random_bits(random);
-    /* By hand no tensors of BF16 hold keys that are rotated before they are rounded, but a cache does, where all sequences have
-     * the same number of keys. */
+    /* Keys are rotated before they are rounded. By hand no tensors of BF16 hold such keys, but a cache does, where
+     * all sequences have the same number of keys. */
     if (random_below(random, 2) == 0 || (p->source == PACKED && p->weights.config.kv_type == ATTN_BF16))
         return;
     p->args.options.rotary =
@@ -407,7 +407,7 @@ static void compare_outputs(const struct problem *p, const struct outputs *expec
     assert_same_bits(expected->log_sum_exp, actual->log_sum_exp, rows);
 }
 
-/* What a ring has lost may be asked for: both refuse it, and then do what is left. */
+/* A call may ask for keys that a ring has lost: both ways refuse it, and then compute over the keys that are left. */
 static void compare(const struct problem *p) {
     struct outputs expected = run_by_hand(p), actual = run_layer(p);
     struct problem left = *p;

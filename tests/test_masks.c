@@ -11,7 +11,7 @@
 
 /* ---- Every combination ---- */
 
-/* The output alone, in an order of computation that no other output asks for. */
+/* The output alone, which may take a path that supports no other output. */
 static void check_output_alone(const struct problem *p, const struct attention_result *expected) {
     attn_attention_args args = p->args;
     struct tensor o = tensor_new(LAYOUT_GAPS, args.batch, args.heads, args.q_len, expected->o.size, FLUSH_END);
@@ -161,7 +161,7 @@ static void test_intervals_as_masks(void **state) {
         check_as_masks(&random, i, random_kinds(&random, KINDS_OF_INTERVALS | KIND(MASK)));
 }
 
-/* Lengths that say what causality and windows say. */
+/* Lengths of rows that hide the same keys as causality and a window. */
 static void test_windows_as_lengths(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -376,7 +376,7 @@ static void test_keys_outside_intervals_are_not_read(void **state) {
         args.batch = 1;
         args.kv_len += 1;
         args.q_len = i % 4 ? args.q_len : random_between(&random, 1, 60);
-        /* The mean is over all keys; a sink takes its place. */
+        /* The mean is over all keys; with a sink there is none. */
         args.options.empty = i % 4 == 1 ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO;
         struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
         check_keys_outside_intervals(&p);
@@ -384,7 +384,8 @@ static void test_keys_outside_intervals_are_not_read(void **state) {
     }
 }
 
-/* Nor are their values where it is to be known whether a block's are finite, because its rows see different keys. */
+/* Values outside the intervals are not read either where a tile has to know whether a block's values are finite,
+ * because its rows see different keys. */
 static void test_values_outside_intervals_are_not_read(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -431,8 +432,8 @@ static void check_poisoned_row(const attn_attention_args *args, const struct att
             assert_true(r->weights[row * args->kv_len + j] == 0);
 }
 
-/* NaN in the key, or in one column of the value, of one key of one head; or +inf, of which anything may come where it
- * is seen. */
+/* NaN in the key, or in one column of the value, of one key of one head; or +inf, after which a row that sees it may
+ * hold anything. */
 static void check_poison(struct test_random *random, struct problem *p, int in_value, float poison) {
     const attn_attention_args *args = &p->args;
     struct tensor *t = in_value ? &p->v : &p->k;

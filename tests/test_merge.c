@@ -283,8 +283,8 @@ static struct parts attend_in_parts(const struct problem *p, size_t count, const
     return parts;
 }
 
-/* The parts' outputs are within the bounds of check_against_oracle, and their log-sum-exps, whose absolute errors are
- * relative errors of the factors, within theirs; merging adds what check_formula_row grants, where two parts'
+/* The parts' outputs and log-sum-exps are within the bounds of check_against_oracle; an absolute error of a
+ * log-sum-exp is a relative error of its factor. Merging adds the errors that check_formula_row allows. Two
  * log-sum-exps that both carry weight are no farther apart than the logits are large. */
 static void check_split(const struct problem *p, const struct parts *parts, const struct merged *merged) {
     const attn_attention_args *args = &p->args;

@@ -28,7 +28,7 @@ static int cu_holds(attn_cu_lens cu, size_t batch, size_t row) {
     return (int64_t)row >= cu.cu.i64[0] && (int64_t)row < cu.cu.i64[batch];
 }
 
-/* Rows that no sequence has: nothing may come of what is in them. */
+/* Rows that belong to no sequence hold poison: no result may depend on them. */
 static void poison_slack(const struct tensor *t, attn_cu_lens cu, size_t batch) {
     for (size_t h = 0; h < t->heads; h++)
         for (size_t i = 0; i < t->len && cu.cu.i64; i++)
@@ -44,8 +44,7 @@ static struct problem packed_problem(struct test_random *random, enum test_value
         args.q_cu = random_cu(random, args.batch, args.q_len, random_below(random, 2) * 3);
     if (packed & PACKED_KV)
         args.kv_cu = random_cu(random, args.batch, args.kv_len, random_below(random, 2) * 20);
-    args.q_len +=
-        packed & PACKED_Q ? random_below(random, 2) : 0; /* the longest that there may be, not that there is */
+    args.q_len += packed & PACKED_Q ? random_below(random, 2) : 0; /* an upper limit, not the longest that there is */
     args.kv_len += packed & PACKED_KV ? random_below(random, 2) : 0;
     struct problem p = masked_problem_new(random, values, &args, kinds);
     if (packed & PACKED_Q) {
@@ -77,7 +76,7 @@ static void check_untouched(const float *x, size_t n, const char *what) {
             test_fail("%s was written where a sequence has none", what);
 }
 
-/* Rows that a sequence does not have are left alone; keys that it does not have weigh nothing in those that it has. */
+/* Rows beyond a sequence's own are not written; keys beyond its own have no weight in its rows. */
 static void check_rest(const attn_attention_args *args, const struct attention_result *r) {
     for (size_t row = 0; row < r->rows; row++) {
         size_t b = row / args->q_len / args->heads, i = row % args->q_len;
@@ -147,7 +146,7 @@ static void test_sequences_as_alone_with_many_kinds(void **state) {
         check_packed(&random, i % 4 ? TEST_NORMAL : TEST_WILD, i, random_kinds(&random, ~0u));
 }
 
-/* The output alone, asked for without what else there is. */
+/* The output alone, without the other outputs. */
 static void test_output_alone(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

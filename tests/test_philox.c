@@ -71,7 +71,7 @@ static void test_definition(void **state) {
     static const float probabilities[] = {0x1p-40f, 0x1p-32f, 0.1f, 0.5f, 0.9f, 0x1.fffffep-1f};
     for (size_t i = 0; i < sizeof probabilities / sizeof *probabilities; i++)
         for (int round = 0; round < 50; round++) {
-            /* Small places, and places at and beyond 2^32. */
+            /* Places below, at and beyond 2^32. */
             uint64_t near = round % 2 ? 0 : UINT64_C(0xfffffff0) << random_below(&random, 4);
             struct attn_dropout d = {probabilities[i], random_bits(&random)};
             uint64_t head = near + random_below(&random, 100), row = near + random_below(&random, 100);
@@ -155,7 +155,7 @@ static void test_frequency(void **state) {
     }
 }
 
-/* Masks of neighbouring places and of neighbouring seeds agree in as many places as independent ones would. */
+/* Masks of neighbouring places, or of neighbouring seeds, agree as often as independent masks would. */
 static void test_independence(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

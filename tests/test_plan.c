@@ -171,8 +171,8 @@ static void test_uses(void **state) {
     for_each_table(check_uses);
 }
 
-/* Any tensor of another type than F32, and keys and values that are stored in one. A cache's keys and values are in its own
- * type: tensors beside a cache count for nothing. */
+/* Any tensor of another type than F32, and keys and values that are stored in one. A cache's keys and values are in
+ * its own type: tensors beside a cache count for nothing. */
 static void check_types(const struct attn_kernels *table) {
     for (int which = 0; which < 5; which++)
         for (int cached = 0; cached < 2; cached++) {
@@ -193,8 +193,8 @@ static void test_types(void **state) {
     for_each_table(check_types);
 }
 
-/* The class follows from what keys and values are stored as, whatever the other types, from the arithmetic that is asked for,
- * and from the table. */
+/* The class follows from what keys and values are stored as, whatever the other types, from the arithmetic that is
+ * asked for, and from the table. */
 static void check_class(const struct attn_kernels *table) {
     static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
     for (size_t i = 0; i < 54; i++) {
@@ -311,7 +311,7 @@ static const struct path_row {
 static void check_paths(const struct attn_kernels *table) {
     for (size_t i = 0; i < sizeof path_table / sizeof *path_table; i++) {
         const struct path_row *row = &path_table[i];
-        /* 4 rows are few for every product but the scalar one, which takes one at once. */
+        /* 4 rows are few for every product but scalar's, whose GEMM tile has one row. */
         if (rows_at_once(table) == 1 && row->shape.more == 4 && row->path == ATTN_PATH_IN_PLACE)
             continue;
         struct planned p;
@@ -330,7 +330,7 @@ static void test_paths(void **state) {
     for_each_table(check_paths);
 }
 
-/* A ring's spans are not independent of each other's place: it is never cut. */
+/* A ring is never cut into spans, for where its keys lie depends on how many came before. */
 static void check_ring(const struct attn_kernels *table) {
     struct planned p;
     make(&p, table, &(struct shape){1, 1, 1, 0, 1, 20000, 64, 3}, ATTN_USE_CACHE);
@@ -345,7 +345,8 @@ static void test_ring(void **state) {
     for_each_table(check_ring);
 }
 
-/* Rows of values that follow each other, fill registers, and are short enough; not with types, for they must be converted. */
+/* Rows of values that follow each other, fill registers, and are short enough; not with types, for they must be
+ * converted. */
 static void check_values_in_place(const struct attn_kernels *table) {
     struct planned p;
     size_t most = attn_tuning_for(table->isa)->in_place_value_size;
@@ -377,7 +378,7 @@ static void test_values_in_place(void **state) {
 
 static const struct {
     struct shape shape;
-    uint32_t uses; /* without which it is another path */
+    uint32_t uses; /* without them the plan has another path */
 } of_path[ATTN_PATHS] = {
     [ATTN_PATH_SMALL] = {{1, 1, 1, 0, 4, 32, 64, 1}, 0},
     [ATTN_PATH_CACHED] = {{1, 1, 1, 0, 4, 1000, 64, 1}, ATTN_USE_CACHE},
@@ -387,7 +388,7 @@ static const struct {
     [ATTN_PATH_PACK_ALL] = {{1, 2, 1, 9, 0, 3000, 64, 3}, 0},
 };
 
-/* What a kernel cannot do must not be in its path's mask; for the kernel for few keys that is all but this. */
+/* The path for few keys supports only these uses, because its kernel knows no others. */
 static void test_few_keys_support_little(void **state) {
     (void)state;
     assert_int_equal(ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL | ATTN_USE_WINDOW_RIGHT |

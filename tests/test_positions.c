@@ -87,7 +87,7 @@ static void test_rows_at_the_end_of_a_buffer(void **state) {
     }
 }
 
-/* Each sequence gives the bits of itself alone, with no more keys than it has and the last row at the last of them. */
+/* Each sequence has the bits that it has alone, over the keys that it has and with its last row at the last of them. */
 static void compare_with_filled_parts(const struct problem *p, const struct attention_result *whole) {
     for (size_t b = 0; b < BATCH; b++) {
         attn_attention_args one = one_sequence(&p->args, b);
@@ -255,7 +255,7 @@ static const size_t before_first_key[] = {
     [ATTN_POSITION_OFFSET] = 7,
 };
 
-/* They see nothing if causal, and what there is if not. */
+/* If causal they see nothing, else the keys that there are. */
 static void test_causal_rows_before_the_first_key(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

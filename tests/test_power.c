@@ -32,7 +32,7 @@ static void is_the_nearest_double(void **state) {
         {0.5, 1, 2, 0x1.6a09e667f3bcdp+0},
         {4.0, 1, 2, 0.5},
         {1.0, 5, 7, 1.0},
-        /* Within 2^-20 of a unit of the middle of two doubles. */
+        /* Powers within 2^-20 of a unit of the middle of two doubles. */
         {700000.0, 314, 522, 0x1.3f95234b051d0p-12},
         {600000.0, 142, 368, 0x1.823fb5d3f7117p-8},
         {150000.0, 232, 242, 0x1.6e0e283e38e40p-17},
@@ -92,11 +92,11 @@ static void products_are_exact(void **state) {
     for (size_t i = 0; i < 100000; i++) {
         uint64_t a = random_bits(&random) >> 11, b = random_bits(&random) >> 11;
         struct attn_double2 p = attn_product((double)a, (double)b);
-        /* The product in two words. */
+        /* The product in two words of 64 bits. */
         uint64_t low = a & 0xffffffff, carry = low * (b >> 32) + (low * (b & 0xffffffff) >> 32);
         uint64_t middle = (a >> 32) * (b & 0xffffffff) + (carry & 0xffffffff);
         uint64_t exact_low = a * b, exact_high = (a >> 32) * (b >> 32) + (carry >> 32) + (middle >> 32);
-        /* Less p.hi. */
+        /* Less p.hi it must be p.lo. */
         uint64_t whole = (uint64_t)(p.hi * 0x1p-64), part = (uint64_t)(p.hi - (double)whole * 0x1p64);
         int64_t lo = (int64_t)(exact_low - part);
         if (exact_high - whole - (exact_low < part) + (lo < 0) != 0 || (double)lo != p.lo)

@@ -1,5 +1,5 @@
-/* Weights of INT8 and INT4: packer and kernel of one ISA against the reference, the reference against integers and doubles, and the
- * public functions around them. */
+/* Weights of INT8 and INT4: packer and kernel of one ISA against the reference, the reference against integers and
+ * doubles, and the public functions around them. */
 #include "support.h"
 
 #include <math.h>
@@ -138,7 +138,7 @@ static int8_t *laid_out_int4(const struct problem *problem, size_t n) {
     return w;
 }
 
-/* The weights of the first n columns as they lie in the layout, and where, in elements. INT4 has one layout. */
+/* The weights of the first n columns in the layout; strides in elements. INT4 has one layout. */
 static int8_t *laid_out(const struct problem *problem, size_t n, enum layout layout, size_t *k_stride,
                         size_t *n_stride) {
     size_t step = layout == LAYOUT_GENERAL ? 3 : 1;
@@ -356,7 +356,7 @@ static void quantises_to_the_nearest(void **state) {
     }
 }
 
-/* A number that is not finite makes its row NaN; one that is tiny counts as 0. */
+/* An element that is infinite or NaN makes its row NaN; one that is tiny counts as 0. */
 static void quantises_what_is_special(void **state) {
     (void)state;
     enum { K = 21 };
@@ -465,8 +465,8 @@ static void equals_reference_on_long_chains(void **state) {
 
 /* ---- Against integers and doubles ---- */
 
-/* y is the sum over blocks of (integers * scale) * scale of the row + bias. Of a block there are at most three roundings, of the
- * sum one for each block, of the result two. */
+/* y is the sum over blocks of (integers * scale) * scale of the row + bias. Of a block there are at most three
+ * roundings, of the sum one for each block, of the result two. */
 static void is_the_integer_sum(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

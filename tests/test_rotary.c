@@ -89,8 +89,8 @@ static float *run_scores(attn_attention_args args) {
     return scores;
 }
 
-/* rotated[i][c]: element c of the query x at position first + i. The one key is at position 0, and not rotated
- * thereby. */
+/* rotated[i][c]: element c of the query x at position first + i. There is one key, at position 0, where a rotation
+ * changes nothing. */
 static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float *x, size_t head_size, size_t first,
                            size_t rows, float *rotated) {
     float *units = unit_vectors(head_size);
@@ -108,8 +108,8 @@ static void rotate_queries(attn_isa isa, const attn_rotary *rotary, const float 
     guarded_free(units);
 }
 
-/* rotated[j][c]: element c of the key x at index j. Of as many rows as keys the first is at position 0, and sees
- * all. */
+/* rotated[j][c]: element c of the key x at index j. There are as many rows as keys, so that the first row is at
+ * position 0; it sees all keys. */
 static void rotate_keys(attn_isa isa, const attn_rotary *rotary, const float *x, size_t head_size, size_t keys,
                         float *rotated) {
     float *units = unit_vectors(head_size);
@@ -316,7 +316,7 @@ static void test_table_of_every_machine(void **state) {
         test_fail("hash %016" PRIx64 " instead of 8aa73e1e23a81109", hash);
 }
 
-/* Of a query over a cache the sum of position and offset matters, however large both are. */
+/* For queries over a cache the sum of position and offset counts, however large both are. */
 static void test_offsets_that_cancel(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

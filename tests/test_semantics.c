@@ -10,8 +10,7 @@
 
 /* ---- What a row may depend on ---- */
 
-/* The number of keys with which rows up to `end` make a problem of their own: the causal mask counts from the last
- * row. */
+/* How many keys rows up to `end` have as a problem of their own: causality counts from the last row. */
 static size_t keys_up_to(const attn_attention_args *args, size_t end) {
     return args->options.causal ? args->kv_len - (args->q_len - end) : args->kv_len;
 }
@@ -429,7 +428,7 @@ static void check_nan_for_last_row(struct test_random *random, size_t rows, size
     tensor_free(&v);
 }
 
-/* Whether the values of a block are finite is remembered for so many blocks, where they are packed for many rows. */
+/* A tile of many rows over packed values remembers of so many blocks whether they are finite. */
 static void test_nan_in_value_of_any_block(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -561,7 +560,7 @@ static void test_empty_rows(void **state) {
         args.options.empty = i % 2 ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO;
         describe(&args);
         struct problem p = problem_new(&random, TEST_NORMAL, &args);
-        for (size_t row = 0; row < 10; row++) /* one row that sees something among those that do not */
+        for (size_t row = 0; row < 10; row++) /* one row that sees a key among rows that see none */
             p.lens[row] = row == 3 ? 1 : -(int64_t)(row % 2);
         struct attention_result r = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
         check_against_oracle(&p, &r, 0);

@@ -139,7 +139,7 @@ static void attention_needs_no_more_for_less(void **state) {
         size_t group = random_between(&random, 1, 4), kv_heads = log_uniform(&random, 16);
         unsigned packed = random_below(&random, 2) ? (unsigned)random_below(&random, 4) : 0;
         attn_attention_args args = {.isa = test_isa(), .heads = group * kv_heads, .kv_heads = kv_heads};
-        args.head_size = 7 + log_uniform(&random, 200); /* as the rotary table needs it */
+        args.head_size = 7 + log_uniform(&random, 200); /* no smaller than what the rotary table rotates */
         args.value_size = random_below(&random, 2) ? 0 : log_uniform(&random, 200);
         args.v.row_stride = args.value_size ? args.value_size : args.head_size;
         pool.threads = random_between(&random, 1, 9);
@@ -197,7 +197,7 @@ static void layer_needs_no_more_for_less(void **state) {
 
 enum { MOST_BATCH = 3 };
 
-/* Sizes whose work is little, now and then enough for several tasks or several spans. */
+/* Sizes that take little time, now and then enough work for several tasks or several spans. */
 static struct sizes used_sizes(struct test_random *random, size_t index) {
     struct sizes s = {random_between(random, 1, MOST_BATCH), random_between(random, 1, 20),
                       random_between(random, 1, 50), 0, 0};
@@ -215,7 +215,7 @@ static struct sizes used_sizes(struct test_random *random, size_t index) {
     return s;
 }
 
-/* Sequences of at most `len` rows each in `total`. */
+/* Sequences of at most `len` rows each, `total` rows together. */
 static attn_cu_lens draw_cu(struct test_random *random, int packed, size_t batch, size_t len, size_t total,
                             int64_t cu[MOST_BATCH + 1]) {
     cu[0] = 0;
@@ -226,7 +226,7 @@ static attn_cu_lens draw_cu(struct test_random *random, int packed, size_t batch
     return (attn_cu_lens){.cu.i64 = packed ? cu : NULL, .total = packed ? total : 0};
 }
 
-/* Positions that every query and key of such a problem has, whatever the options. */
+/* A table with the positions of every query and key of such a problem, whatever the options. */
 static attn_rotary *draw_used_rotary(struct test_random *random, const struct sizes *s, size_t head_size,
                                      int64_t offsets[MOST_BATCH], void **memory) {
     for (size_t b = 0; b < MOST_BATCH; b++)
@@ -551,9 +551,9 @@ static void no_key_needs_no_workspace(void **state) {
 
 #define LOOSE ((SIZE_MAX >> (sizeof(size_t) > 4 ? 24 : 12)) + 1)
 
-/* Loops that follow bounds of 2^40 (2^20 where sizes have 32 bits) would not end, or not in memory: there are sequences
- * of 4 and 0 rows. The tensors may be said to hold as many rows: queries and keys are one row each, and the output lies
- * behind them. */
+/* The bounds of lengths are 2^40 (2^20 where sizes have 32 bits), the sequences have 4 and 0 rows: a loop up to the
+ * bounds would not end, or leave the memory. Tensors may be said to hold as many rows as the bounds say: each query
+ * and each key is the same row, and the output lies behind them. */
 static void run_loosely(struct test_random *random, size_t threads, int loose_totals, size_t kv_len, int plain) {
     enum { ROWS = 4, HEADS = 6, SIZE = 40, WIDTH = HEADS * SIZE };
     static const int64_t q_cu[] = {0, ROWS, ROWS};
@@ -637,8 +637,8 @@ static void loose_bounds_cost_nothing(void **state) {
 
 /* ---- No keys ---- */
 
-/* Strides of masks without columns lead to no byte that is read, but they are multiplied: refused as those of others
- * are. */
+/* The strides of masks without columns lead to no byte that is read, but they are multiplied: they are refused like
+ * the strides of other masks. */
 static void masks_without_keys_are_checked(void **state) {
     (void)state;
     static const uint8_t byte;

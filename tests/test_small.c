@@ -311,8 +311,8 @@ static void negative_outputs_that_underflow(void **state) {
         }
 }
 
-/* What a row does not see may be NaN or +inf: no bit of it changes. What nobody sees may lie on a page that is not
- * there. */
+/* Keys and values that a row does not see may be NaN or +inf: no bit of the row changes. Those that no row sees may
+ * lie on a page that faults. */
 static void hidden_keys_reach_no_row(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

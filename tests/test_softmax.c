@@ -70,7 +70,7 @@ static void equals_reference_on_any_values(void **state) {
     for (size_t i = 0; i < (test_quick() ? 300 : 10000); i++) {
         size_t cols = random_between(&random, 1, i % 10 ? 60 : 300), valid = random_between(&random, 1, cols);
         random_fill(&random, i % 2 ? TEST_WILD : TEST_NASTY, x, valid);
-        /* Logits that are close enough to each other for many a probability to be denormal or the last above 0. */
+        /* Logits with many a probability that is denormal, or the last one above 0. */
         for (size_t c = 0; i % 3 == 0 && c < valid; c++)
             x[c] = random_uniform(&random, -110.0f, 0.0f);
         test_case("round %zu: valid=%zu cols=%zu", i, valid, cols);

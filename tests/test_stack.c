@@ -22,7 +22,7 @@ enum { MOST_OPERATIONS = 64 };
 
 static struct maximum maxima[MOST_OPERATIONS];
 
-/* Of the calls measured last, the first that is not ATTN_OK. */
+/* The first status that was not ATTN_OK since the last measurement began. */
 static attn_status status;
 
 static void note(attn_status of_call) {
@@ -64,7 +64,7 @@ static void run_in_turn(void *context, void (*task)(void *arg, size_t index), vo
 
 static const attn_parallel in_turn = {.run = run_in_turn, .threads = 40};
 
-/* `parallel`, part of the problem, is left out, then in turn. */
+/* With `parallel`, a field of the problem, NULL; then with a pool. */
 static void measure_cut(const char *operation, stack_call *run, void *problem, const attn_parallel **parallel) {
     *parallel = NULL;
     measure(operation, run, problem);
@@ -79,7 +79,7 @@ static void do_nothing(void *problem) {
 static void take_5000_bytes(void *problem) {
     char room[5000];
     memset(room, 1, sizeof room);
-    __asm__ volatile("" : : "r"(room) : "memory"); /* or a compiler keeps no more of it than is looked at */
+    __asm__ volatile("" : : "r"(room) : "memory"); /* or the compiler removes the part that nobody reads */
     (void)problem;
 }
 
@@ -131,7 +131,7 @@ static void measure_gemm(struct gemm_problem *p, size_t m) {
     measure_cut("gemm_run", gemm_run, p, &p->args.parallel);
 }
 
-/* With up to `most` rows, each of `every`; weights in rows, in columns, or with gaps either way. */
+/* Products of up to `most` rows, in steps of `every`; weights stored [in, out], stored [out, in], and with gaps. */
 static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
     struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
     float *w = guarded_floats(2 * k * n, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
@@ -192,7 +192,7 @@ static void gemm(void **state) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (size_t times = sweep(2, 1); times > 0; times--)
             measure_gemms(&random, sizes[i][0], sizes[i][1], 40, sweep(1, 5));
-    measure_gemms(&random, 1024, 520, 40, sweep(13, 30)); /* rows of which a copy is quicker */
+    measure_gemms(&random, 1024, 520, 40, sweep(13, 30)); /* rows that alias */
     measure_gemms(&random, 33, 200, 300, 130);
     for (size_t n = 1; n < 200; n += 66)
         for (int t = 0; t < 2; t++)
@@ -586,7 +586,7 @@ static struct cache_problem measure_fork(const struct cache_problem *parent) {
     return p;
 }
 
-/* The same rows four times, for a measurement calls twice. */
+/* There is room for the same rows four times: two measurements call twice each. */
 static void measure_append(struct test_random *random, struct cache_problem *p, const attn_rotary *rotary, size_t len) {
     const attn_cache_config *c = &p->config;
     struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, c->batch, c->kv_heads, len, c->head_size, 0);
@@ -597,7 +597,7 @@ static void measure_append(struct test_random *random, struct cache_problem *p, 
     tensor_free(&v);
 }
 
-/* From the first key on. */
+/* Rows at the first positions, which the table has. */
 static void put_positions_in_table(attn_options *options) {
     options->position = ATTN_POSITION_TOP_LEFT;
     options->position_offset = 0;

@@ -377,7 +377,8 @@ static void test_few_keys(void **state) {
     }
 }
 
-/* What serves some sizes serves smaller batches and lengths: however these are cut. */
+/* A workspace that is enough for some sizes is enough for smaller batches and lengths, whatever tasks they are cut
+ * into. */
 static void test_workspace_serves_smaller(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -494,8 +495,8 @@ static void test_cache(void **state) {
     }
 }
 
-/* Decoding where only the keys can be divided: one sequence, one kv head, a row or two, spans of keys. Output and
- * log-sum-exp alone: weights on request could be what is divided. */
+/* Decoding in which only keys can be shared out: one sequence, one kv head, a row or two, spans of keys. Output and
+ * log-sum-exp alone, because with weights on request rows could be shared out. */
 static void run_decode(const void *problem, const attn_parallel *parallel, float *out) {
     attn_attention_args args = *(const attn_attention_args *)problem;
     size_t rows = args.heads * args.q_len;
@@ -554,7 +555,8 @@ static void test_many_keys_little_work(void **state) {
     tensor_free(&k);
 }
 
-/* Sequences of different lengths, in pages that lie about, and the rest of the options: what is cut differently. */
+/* Sequences of different lengths, in pages in any order, and with them the other options: these are cut into tasks
+ * in another way. */
 static void test_paged_cache(void **state) {
     (void)state;
     enum { PAGE = 32, PAGES = 160, SEQUENCES = 3, SIZE = 24 };

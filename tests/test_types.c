@@ -1,5 +1,5 @@
-/* Queries, keys, values and outputs of BF16 and F16, weights and caches of BF16: the bits of the reference of each class, the
- * same for a row alone and among others, and how near they are to the mathematical result. */
+/* Queries, keys, values and outputs of BF16 and F16, weights and caches of BF16: the bits of the reference of each
+ * class, the same for a row alone and among others, and how near they are to the mathematical result. */
 #include <float.h>
 #include <math.h>
 
@@ -120,7 +120,7 @@ static attn_attention_args some_args(struct test_random *random, size_t index) {
 
 /* ---- The same bits ---- */
 
-/* Whose bits attention has: scalar's, or those of an ISA whose kernels are references too and take this ISA's class. */
+/* The ISA whose bits attention must have: scalar, or one whose kernels are references too and have this ISA's class. */
 static attn_isa reference_isa(void) {
     const char *name = test_option("reference");
     attn_isa isa = ATTN_ISA_SCALAR;
@@ -183,7 +183,8 @@ static void further_outputs_and_masks_change_nothing(void **state) {
     }
 }
 
-/* Values of keys that no row sees become infinite or NaN: no bit of o changes, though rows then take values one by one. */
+/* Values of keys that no row sees become infinite or NaN: no bit of o changes, though rows then take values one by
+ * one. */
 static void hidden_values_change_nothing(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -214,8 +215,8 @@ static void hidden_values_change_nothing(void **state) {
     }
 }
 
-/* F32 tensors with the same numbers give the same bits, and o is rounded once. Keys and values of BF16 keep their type, which
- * decides the class; queries of that class may be any that round to the same. */
+/* F32 tensors with the same numbers give the same bits, and o is rounded once. Keys and values of BF16 keep their
+ * type, which decides the class; queries of that class may be any that round to the same. */
 static void types_are_only_storage(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -260,7 +261,7 @@ static void check_sequence_alone(struct test_random *random, const struct typed 
     attention_free(&alone);
     const attn_options *o = &one.options;
     if ((o->position_offsets.i64 ? o->position_offsets.i64[0] : o->position_offset) > INT64_MAX / 2)
-        return; /* the later rows' own position would not fit */
+        return; /* as rows of a chunk they would stand at another position */
     for (size_t begin = 0, end; begin < one.q_len; begin = end) {
         end = random_between(random, begin + 1, one.q_len < begin + 9 ? one.q_len : begin + 9);
         attn_attention_args chunk = some_rows(&one, begin, end);
@@ -355,8 +356,8 @@ static void append_some(const struct typed *t, attn_cache *cache, size_t first, 
     guarded_free(memory[1]);
 }
 
-/* Attention over a cache that was filled in pieces, or one key at a time, from tensors of any type is attention over tensors
- * of its own type. */
+/* Attention over a cache that was filled in pieces, or one key at a time, from tensors of any type is attention over
+ * tensors of its own type. */
 static void caches_round_what_they_are_given(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -534,18 +535,19 @@ static void is_the_class_by_the_letter(void **state) {
 
 /* ---- Beside double arithmetic ---- */
 
-/* How far o may be from the oracle's, which sees the same numbers, for one element: `size` is the sum of |weight * value|.
+/* How far o may be from the oracle's, which sees the same numbers, for one element: `size` is the sum of |weight *
+ * value|.
  *
  * In class F32 what attention_problem.c derives.
  *
- * In class BF16 products are exact and their sums those of f32 chains, so that the same units bound what these round. More
- * comes from three steps, each relative to `size`:
+ * In class BF16 products are exact and their sums those of f32 chains, so that the same units bound what these round.
+ * More comes from three steps, each relative to `size`:
  *   - a probability is rounded to BF16, 8 bits: 2^-8 at most;
  *   - 2^f is a polynomial: 2^-13.2, in a probability and in the sum of all, which divides;
- *   - (x - max) log2(e) is rounded twice, and log2(e) has 24 bits: 3 half units of a number no larger than twice the score's
- *     magnitude times log2(e), which are less than 5 units of the magnitude.
- * Rotated queries and keys are rounded to BF16 once more, each by 2^-8: a score is off by up to 2^-7 of its magnitude m, and
- * a weight by a factor of up to exp(2^-7 m) above and below the sum.
+ *   - (x - max) log2(e) is rounded twice, and log2(e) has 24 bits: 3 half units of a number no larger than twice the
+ *     score's magnitude times log2(e), which are less than 5 units of the magnitude.
+ * Rotated queries and keys are rounded to BF16 once more, each by 2^-8: a score is off by up to 2^-7 of its magnitude
+ * m, and a weight by a factor of up to exp(2^-7 m) above and below the sum.
  *
  * What is rounded to the type of o is off by half a unit more: 2^-8 or 2^-11. */
 static double bound(const struct typed *t, const struct oracle *oracle, size_t row, double size, double o) {
@@ -703,7 +705,7 @@ static void products_convert_on_both_sides(void **state) {
     }
 }
 
-/* F32 throughout needs no workspace, and so does what the kernel takes as it is. */
+/* A product of floats needs no workspace, nor does one whose kernel takes and writes the types as they are. */
 static void asks_for_workspace_where_it_converts(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -155,7 +155,7 @@ static void test_levels(void **state) {
     assert_said(gemm_line, run_gemm);
 }
 
-/* By the first function that has something to say. */
+/* The variable is read by the first function that has something to say. */
 static void test_read_once(void **state) {
     (void)state;
     set_verbose(NULL);

@@ -4,7 +4,7 @@
 
 enum { MOST = 1024 /* elements of a row that are rounded at once */ };
 
-/* What inputs hold between their elements, a NaN in both types, and outputs everywhere at first. */
+/* What lies between the elements of inputs, a NaN in both types, and everywhere in outputs at first. */
 enum { POISON = 0x7fff, UNTOUCHED = 0xfe5a };
 
 static const struct attn_convert_kernel *convert(void) {

@@ -13,13 +13,14 @@ attn_type random_stored_type(struct test_random *random);
 void round_floats(attn_type type, float *x, size_t n);
 void tensor_round(const struct tensor *t, attn_type type);
 
-/* The elements as an input of that type, in guarded memory with the same strides and poison between the elements, which must
- * be numbers of the type. F32: the tensor itself, and NULL. Free *memory. */
+/* The elements as an input of that type, in guarded memory with the same strides and poison between the elements,
+ * which must be numbers of the type. F32: the tensor itself, and NULL. Free *memory. */
 attn_tensor typed_input(const struct tensor *t, attn_type type, enum flush flush, void **memory);
 
 /* Memory for an output of that type with the same strides; likewise. */
 attn_tensor_out typed_output(const struct tensor *t, attn_type type, enum flush flush, void **memory);
-/* Widens the elements of such memory into the tensor, fails the test where anything else in it was written, and frees it. */
+/* Widens the elements of such memory into the tensor, fails the test where anything else in it was written, and
+ * frees it. */
 void typed_read(const struct tensor *t, attn_type type, void *memory);
 
 #endif

@@ -74,6 +74,7 @@ static void run_items(const void *arg, struct attn_items *items) {
                              .finite = {.head = SIZE_MAX},
                              .head = SIZE_MAX};
     attn_scratch_lay_out(problem, round->workspace, items->task, &tile.scratch);
+    tile.row = tile.scratch.rows;
     for (size_t item; attn_items_take(items, &item);)
         run_item(&tile, round->what, item);
 }

@@ -24,8 +24,7 @@ static void run_joined(struct attn_tile *tile, const struct attn_block *block, s
 /* Keys begin .. end - 1, at most attn_blocks_at_once blocks. `begin` is a multiple of ATTN_BLOCK. */
 static void run_blocks(struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_block blocks[ATTN_MOST_BLOCKS];
-    struct attn_block_rows rows;
-    size_t count = attn_blocks_describe(tile, begin, end, blocks, &rows);
+    size_t count = attn_blocks_describe(tile, begin, end, blocks, tile->scratch.block_rows);
     for (size_t i = 0, joined; i < count; i += joined) {
         joined = attn_blocks_joined(&blocks[i], count - i);
         run_joined(tile, &blocks[i], joined);

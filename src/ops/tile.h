@@ -51,7 +51,7 @@ struct attn_tile {
     size_t rows;
     struct attn_interval keys;   /* encloses what they may see */
     struct attn_interval common; /* what each of them sees; may be empty, and is with masks */
-    struct attn_tile_row row[ATTN_MAX_ROWS];
+    struct attn_tile_row *row;   /* scratch.rows */
 
     /* What they have accumulated: */
     float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* over the spans so far, with scratch.output */

@@ -1,6 +1,4 @@
-#include "ops/workspace.h"
-
-#include "ops/visible.h"
+#include "ops/blocks.h"
 
 static void lay_out_group(const struct attn_problem *problem, const struct attn_plan *plan,
                           struct attn_scratch *scratch, struct attn_arena *arena) {
@@ -16,6 +14,8 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
     scratch->query = attn_arena_take(arena, problem->head_size, row);
     scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
+    scratch->rows = attn_arena_take(arena, plan->tile_rows, sizeof *scratch->rows);
+    scratch->block_rows = attn_arena_take(arena, 1, sizeof *scratch->block_rows);
     scratch->output = attn_arena_take(arena, plan->output_stride, row);
     scratch->span_output = attn_arena_take(arena, plan->output_stride, row);
     if (attn_mask_is_copied(problem->options))

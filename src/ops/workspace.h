@@ -6,16 +6,18 @@
 
 /* One task's scratch memory, for one tile of query rows. */
 struct attn_scratch {
-    void *query;                 /* [rows][head_size] of the products' type, scaled in class F32 */
-    float *scores;               /* [rows][ATTN_SCORE_STRIDE] */
-    float *lanes;                /* [rows][ATTN_LANES] */
-    float *output, *span_output; /* [rows][output_stride]: of all spans so far, of this one */
-    uint8_t *mask;               /* [rows][ATTN_BLOCK]: see attn_mask_is_copied */
-    float *bias;                 /* likewise */
-    float *row;                  /* with rotary or types: a query, or an output, as floats */
-    float *strip;                /* likewise: see attn_key_rows */
-    struct attn_store block;     /* of one block of keys, where streamed */
-    struct attn_panels group;    /* in class BF16_TILE: of ATTN_TILE_K values, see ops/values.c */
+    void *query;                        /* [rows][head_size] of the products' type, scaled in class F32 */
+    float *scores;                      /* [rows][ATTN_SCORE_STRIDE] */
+    float *lanes;                       /* [rows][ATTN_LANES] */
+    struct attn_tile_row *rows;         /* [rows]: see ops/tile.h */
+    struct attn_block_rows *block_rows; /* see ops/blocks.h */
+    float *output, *span_output;        /* [rows][output_stride]: of all spans so far, of this one */
+    uint8_t *mask;                      /* [rows][ATTN_BLOCK]: see attn_mask_is_copied */
+    float *bias;                        /* likewise */
+    float *row;                         /* with rotary or types: a query, or an output, as floats */
+    float *strip;                       /* likewise: see attn_key_rows */
+    struct attn_store block;            /* of one block of keys, where streamed */
+    struct attn_panels group;           /* in class BF16_TILE: of ATTN_TILE_K values, see ops/values.c */
 };
 
 /* Floats of a row of scores: a block and a cache line, so that the same column of all rows lies in different cache

@@ -89,6 +89,8 @@ SLEEF_FUNCTIONS(neon, , float32x4_t, Sleef_finz_expf4_u10advsimd)
 
 } /* namespace */
 
+/* Not for sve256: the vectors of SLEEF's function for SVE have no size unless a flag says it for the whole file, and
+ * SLEEF_FUNCTIONS needs one. */
 sleef_functions sleef_for(attn_isa isa) {
     switch (isa) {
 #if defined(__x86_64__)

@@ -168,6 +168,7 @@ class Bench:
             peers = {variant: name for variant, name in peers.items() if name in self.names}
         slices = {name: [] for name in [ours, *peers.values()]}
         work = self.slice(ours, cold)
+        element = 2 if shape.endswith("/bf16") else 4
         before = self.ceiling(operation, work["bytes"])
         for _ in range(self.options.repetitions):
             for name in list(peers.values()) or [None]:
@@ -190,7 +191,7 @@ class Bench:
             "cold": cold,
             "flops": work["flops"],
             "bytes": work["bytes"],
-            "exps": work["bytes"] / 4 - work["elements"] if operation == "softmax" else 0,
+            "exps": work["bytes"] / element - work["elements"] if operation == "softmax" else 0,
             "share": sum(part["share"] for part in slices[ours]) / len(slices[ours]),
             "ours": {**statistics(slices[ours]), "first_us": work["first_us"]},
             "peers": {variant: statistics(slices[name]) for variant, name in peers.items() if slices.get(name)},

@@ -10,14 +10,15 @@ namespace {
 
 class masked_softmax {
   public:
-    masked_softmax(attn_isa isa, const softmax_shape &shape)
-        : x(random_normal(shape.rows * shape.cols, 1)), y(shape.rows * shape.cols),
+    masked_softmax(attn_isa isa, const softmax_shape &shape, attn_type type)
+        : x(random_normal(shape.rows * shape.cols, 1), shape.rows * shape.cols, type), y(shape.rows * shape.cols, type),
           lens(shape.rows, static_cast<std::int64_t>(shape.valid)) {
         args.isa = isa;
         args.batch = 1;
         args.rows = shape.rows;
         args.cols = shape.cols;
         args.x.data = x.data();
+        args.x.type = args.y.type = type;
         args.x.batch_stride = shape.rows * shape.cols;
         args.x.row_stride = shape.cols;
         args.y.data = y.data();
@@ -32,7 +33,7 @@ class masked_softmax {
     attn_status operator()(attn_error *error) { return attn_masked_softmax(&args, error); }
 
   private:
-    buffer<float> x, y;
+    typed_buffer x, y;
     std::vector<std::int64_t> lens;
     attn_softmax_args args = {};
 };
@@ -59,8 +60,12 @@ class softmax_with_sleef {
 void add_softmax(catalogue &to, attn_isa isa) {
     const softmax_function with_sleef = sleef_for(isa).softmax;
     for (const softmax_shape &shape : softmax_shapes) {
-        to.push_back({"softmax", attn_isa_name(isa), shape.name, isa,
-                      [isa, &shape] { return make_subject<masked_softmax>(least_work(shape), isa, shape); }});
+        for (const attn_type type : {ATTN_F32, ATTN_BF16})
+            to.push_back({"softmax", attn_isa_name(isa), shape.name, isa,
+                          [isa, &shape, type] {
+                              return make_subject<masked_softmax>(with_type(least_work(shape), type), isa, shape, type);
+                          },
+                          false, type_suffix(type)});
         if (with_sleef)
             to.push_back({"softmax", std::string("sleef_") + attn_isa_name(isa), shape.name, isa, [with_sleef, &shape] {
                               return make_subject<softmax_with_sleef>(least_work(shape), with_sleef, shape);

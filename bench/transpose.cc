@@ -9,14 +9,16 @@ using transpose_function = attn_status (*)(const attn_transpose_args *args, attn
 
 class transpose {
   public:
-    transpose(attn_isa isa, const attention_shape &shape, transpose_function split_or_merge)
-        : function(split_or_merge), x(random_normal(query_elements(shape), 1)), y(query_elements(shape)) {
+    transpose(attn_isa isa, const attention_shape &shape, transpose_function split_or_merge, attn_type type)
+        : function(split_or_merge), x(random_normal(query_elements(shape), 1), query_elements(shape), type),
+          y(query_elements(shape), type) {
         const std::size_t row = shape.heads * shape.head_size;
         args.isa = isa;
         args.batch = shape.batch;
         args.len = shape.q_len;
         args.heads = shape.heads;
         args.head_size = shape.head_size;
+        args.x.type = args.y.type = type;
         args.x.data = x.data();
         args.y.data = y.data();
         bool split = function == attn_transpose_qkv;
@@ -28,16 +30,20 @@ class transpose {
 
   private:
     transpose_function function;
-    buffer<float> x, y;
+    typed_buffer x, y;
     attn_transpose_args args = {};
 };
 
 void add_transpose(catalogue &to, const char *operation, attn_isa isa, transpose_function function) {
     for (const attention_shape &shape : attention_shapes)
-        if (has_transposes(shape))
-            to.push_back({operation, attn_isa_name(isa), shape.name, isa, [isa, &shape, function] {
-                              return make_subject<transpose>(transpose_work(shape), isa, shape, function);
-                          }});
+        for (const attn_type type : {ATTN_F32, ATTN_BF16})
+            if (has_transposes(shape))
+                to.push_back({operation, attn_isa_name(isa), shape.name, isa,
+                              [isa, &shape, function, type] {
+                                  return make_subject<transpose>(with_type(transpose_work(shape), type), isa, shape,
+                                                                 function, type);
+                              },
+                              false, type_suffix(type)});
 }
 
 } /* namespace */

@@ -240,6 +240,8 @@ struct attn_decode_kernel {
 
 struct attn_softmax_kernel {
     const char *name;
+    /* The largest of x[0..n), -inf where there is none; NaN is passed over, and of two zeros it may be either. */
+    float (*max)(const float *x, size_t n);
     /* y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the valid x
      * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of
      * +0. x[valid..] is not read. y may be x. */
@@ -289,7 +291,8 @@ struct attn_online_softmax_blocks_args {
 
 /* What one row's logits become between the product and the maximum, columns lo <= c < hi. In this order:
  *   slope:    x[c] = fma(-slope, abs((float)(distance + c)), x[c]), distance + c in integers; skipped where slope is 0
- *   add:      x[c] = x[c] + add[c], -inf where add[c] is -inf, also for x[c] of +inf or NaN; NULL for none
+ *   add:      x[c] = fma(factor, add[c], x[c]), which for a factor of 1 is x[c] + add[c]; -inf where add[c] is -inf,
+ *             whatever the factor, also for x[c] of +inf or NaN; NULL for none
  *   visible:  x[c] = -inf where visible[c] is 0; NULL for none
  * Other columns of x, add and visible are neither read nor written. */
 struct attn_bias_args {
@@ -298,6 +301,7 @@ struct attn_bias_args {
     float slope;
     int32_t distance; /* the key of column 0 less the row's position; distance + hi does not overflow */
     const float *add;
+    float factor; /* finite; not looked at without add */
     const uint8_t *visible;
 };
 
@@ -398,10 +402,11 @@ struct attn_small_kernel {
 
 /* ---- Splitting and merging heads ---- */
 
-/* y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < size. */
+/* Byte y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < bytes. All three sizes, and the alignment of x and y,
+ * are multiples of 2. */
 struct attn_copy_kernel {
     const char *name;
-    void (*rows)(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride);
+    void (*rows)(size_t rows, size_t bytes, const void *x, size_t x_stride, void *y, size_t y_stride);
 };
 
 /* ---- Element types ---- */

@@ -3,6 +3,7 @@
 #include <float.h>
 
 #include "oracle.h"
+#include "typed.h"
 #include "types.h"
 
 /* ---- Random problems ---- */
@@ -83,7 +84,9 @@ void problem_free(struct problem *p) {
     guarded_free(p->rotary_offsets);
     guarded_free(p->position_offsets);
     guarded_free(p->mask);
+    guarded_free(p->typed_bias);
     guarded_free(p->alibi);
+    guarded_free(p->bias_factors);
     guarded_free(p->sinks);
     guarded_free(p->rotary_memory);
 }
@@ -91,15 +94,16 @@ void problem_free(struct problem *p) {
 void describe(const attn_attention_args *a) {
     const attn_options *o = &a->options;
     test_case("batch=%zu heads=%zu kv_heads=%zu q_len=%zu kv_len=%zu head_size=%zu value_size=%zu scale=%g valid=%d "
-              "causal=%d position=%d offset=%lld offsets=%d%d left=%zu right=%zu starts=%d mask=%d bias=%d alibi=%d "
+              "causal=%d position=%d offset=%lld offsets=%d%d left=%zu right=%zu starts=%d mask=%d bias=%d factors=%d "
+              "alibi=%d "
               "soft_cap=%g sinks=%d "
               "rotary=%d packed=%d%d stage=%d empty=%d",
               a->batch, a->heads, a->kv_heads, a->q_len, a->kv_len, a->head_size, a->value_size, (double)a->scale,
               (int)o->valid.kind, o->causal, (int)o->position, (long long)o->position_offset,
               o->position_offsets.i64 != NULL, o->position_offsets.i32 != NULL, o->window_left, o->window_right,
-              o->starts.i64 != NULL, o->mask.data != NULL, o->bias.data != NULL, o->alibi != NULL, (double)o->soft_cap,
-              o->sinks != NULL, o->rotary != NULL, a->q_cu.cu.i64 != NULL, a->kv_cu.cu.i64 != NULL, (int)o->score_stage,
-              (int)o->empty);
+              o->starts.i64 != NULL, o->mask.data != NULL, o->bias.data ? (int)o->bias.type : -1,
+              o->bias_factors != NULL, o->alibi != NULL, (double)o->soft_cap, o->sinks != NULL, o->rotary != NULL,
+              a->q_cu.cu.i64 != NULL, a->kv_cu.cu.i64 != NULL, (int)o->score_stage, (int)o->empty);
 }
 
 /* ---- Masks at random ---- */
@@ -263,7 +267,17 @@ static void add_mask(struct test_random *random, struct problem *p) {
     p->args.options.mask = mask;
 }
 
-/* Random values, -1e9 where a key is to weigh nothing beside others, and runs of -inf. */
+/* Not below 0: what all but hides a key would then outweigh all others, and its own rounding errors all logits. */
+static void add_bias_factors(struct test_random *random, struct problem *p) {
+    static const float factors[] = {0.0f, -0.0f, 1.0f, 0.5f, 0.70710677f};
+    size_t heads = p->args.heads;
+    p->bias_factors = guarded_floats(heads, random_flush(random));
+    for (size_t h = 0; h < heads; h++)
+        p->bias_factors[h] = random_below(random, 2) ? factors[random_below(random, 5)] : random_uniform(random, 0, 3);
+    p->args.options.bias_factors = p->bias_factors;
+}
+
+/* Values, some that all but hide a key, and runs of -inf; of any type, and with factors or without. */
 static void add_bias(struct test_random *random, enum test_values values, struct problem *p) {
     const attn_attention_args *args = &p->args;
     uint8_t *visible = guarded_alloc(args->kv_len, 1, FLUSH_END);
@@ -277,7 +291,11 @@ static void add_bias(struct test_random *random, enum test_values values, struct
             bias[j] = !visible[j] ? -INFINITY : visible[j] == 1 ? -1e9f : bias[j];
     }
     guarded_free(visible);
-    p->args.options.bias = tensor_in(&p->bias);
+    attn_type type = random_type(random);
+    tensor_round(&p->bias, type);
+    p->args.options.bias = typed_input(&p->bias, type, random_flush(random), &p->typed_bias);
+    if (random_below(random, 2))
+        add_bias_factors(random, p);
 }
 
 static void add_per_head(struct test_random *random, struct problem *p, unsigned kinds) {
@@ -420,6 +438,7 @@ attn_attention_args one_head(const attn_attention_args *args, size_t head) {
     options->mask = mask_at(options->mask, head * options->mask.head_stride);
     options->bias = tensor_at(options->bias, head * options->bias.head_stride);
     options->alibi = options->alibi ? options->alibi + head : NULL;
+    options->bias_factors = options->bias_factors ? options->bias_factors + head : NULL;
     options->sinks = options->sinks ? options->sinks + head : NULL;
     return one;
 }

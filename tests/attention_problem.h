@@ -50,7 +50,8 @@ struct problem {
     void *position_offsets;
     uint8_t *mask;
     struct tensor bias;
-    float *alibi, *sinks;
+    void *typed_bias; /* NULL, or the same in another type */
+    float *alibi, *sinks, *bias_factors;
     attn_rotary_config rotary;
     void *rotary_memory;
 };

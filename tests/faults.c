@@ -112,6 +112,7 @@ static attn_options options(void) {
     options.soft_cap = 10;
     options.alibi = arena.alibi;
     options.bias = (attn_tensor){arena.bias, ATTN_F32, HEADS * Q_LEN * KV_LEN, Q_LEN * KV_LEN, KV_LEN, 1};
+    options.bias_factors = arena.factors;
     options.sinks = arena.sinks;
     options.weights.data = arena.weights;
     options.scores.data = arena.scores;
@@ -369,7 +370,7 @@ static void fill_arrays(void) {
     for (size_t i = 0; i < BATCH * Q_LEN; i++)
         arena.lens[i] = KV_LEN;
     for (size_t h = 0; h < HEADS; h++)
-        arena.alibi[h] = arena.sinks[h] = (float)h / 4;
+        arena.alibi[h] = arena.sinks[h] = arena.factors[h] = (float)h / 4;
     for (size_t i = 0; i < HEAD_SIZE / 2; i++)
         arena.frequencies[i] = 1;
     for (size_t b = 0; b < BATCH; b++) {

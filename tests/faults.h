@@ -49,7 +49,7 @@ enum {
     ROWS = 3,
     COLS = 5,
     FLOATS = 1024,
-    BYTES = 1 << 16
+    BYTES = 1 << 17
 };
 
 /* Everything that a call could write to. */
@@ -65,7 +65,7 @@ struct arena {
     alignas(ATTN_ALIGNMENT) unsigned char rotary_memory[BYTES], wide_rotary_memory[BYTES];
     float q[FLOATS], k[FLOATS], v[FLOATS], o[FLOATS], w[FLOATS];
     float weights[FLOATS], scores[FLOATS], log_sum_exp[FLOATS];
-    float bias[FLOATS], alibi[HEADS], sinks[HEADS];
+    float bias[FLOATS], alibi[HEADS], sinks[HEADS], factors[HEADS];
     uint8_t mask[FLOATS];
     double frequencies[HEAD_SIZE / 2];
     int64_t lens[BATCH * Q_LEN], starts[BATCH], offsets[BATCH], cu[BATCH + 1];
@@ -221,14 +221,6 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = NO_TYPE);                                              \
         BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = (attn_type)-1);                                        \
         BAD(call, ATTN_BAD_STRIDE, name ".col_stride", a.tensor.col_stride = 2);                                       \
-    } while (0)
-
-/* The same, and the types that rows of F32 do not have. */
-#define BAD_F32_ROWS(call, name, tensor)                                                                               \
-    do {                                                                                                               \
-        BAD_ROWS(call, name, tensor);                                                                                  \
-        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_BF16);                                            \
-        BAD(call, ATTN_BAD_VALUE, name ".type", a.tensor.type = ATTN_F16);                                             \
     } while (0)
 
 /* What weights, keys and values are not stored as. */

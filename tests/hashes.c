@@ -328,6 +328,25 @@ static void bias(struct problem *p) {
         data[i] = float_of(0xff800000);
     p->options->bias = (attn_tensor){data, ATTN_F32, 0, p->kv_len, 0, 1};
 }
+static void bias_factors(struct problem *p) {
+    float *factors = numbers(p->heads);
+    factors[0] = 0.0f;
+    bias(p);
+    p->options->bias_factors = factors;
+}
+static void bias_bf16(struct problem *p) {
+    bias_factors(p);
+    give_type(&p->options->bias, ATTN_BF16, p->heads * p->kv_len);
+}
+/* Keys outermost. */
+static void bias_f16_columns(struct problem *p) {
+    size_t rows = rows_of(p), n = rows * p->kv_len;
+    float *data = numbers(n);
+    for (size_t i = 0; i < n; i += 5)
+        data[i] = float_of(0xff800000);
+    p->options->bias = (attn_tensor){data, ATTN_F32, p->heads * p->q_len, p->q_len, 1, rows};
+    give_type(&p->options->bias, ATTN_F16, n);
+}
 static void soft_cap(struct problem *p) {
     p->options->soft_cap = 1.5f;
 }
@@ -854,6 +873,7 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
         lse[below(rows)] = float_of(0xff800000);
         log_sum_exp_of[i] = (attn_tensor){.data = lse};
         o[i] = (attn_tensor){numbers(rows * size), ATTN_F32, heads * q_len * size, q_len * size, size, 1};
+        give_type(&o[i], now.types->q, rows * size);
     }
     attn_merge_args args = {.isa = now.isa, .parts = parts, .batch = 2, .heads = heads, .q_len = q_len};
     args.value_size = size;
@@ -861,10 +881,12 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
     args.log_sum_exp = log_sum_exp_of;
     args.merged_log_sum_exp.data = outputs(rows);
     args.parallel = parallel;
-    args.merged = (attn_tensor_out){outputs(rows * size), ATTN_F32, heads * q_len * size, q_len * size, size, 1};
+    attn_type type = now.types->o;
+    args.merged =
+        (attn_tensor_out){typed_outputs(type, rows * size), type, heads * q_len * size, q_len * size, size, 1};
     attn_error error = {0};
     ok(attn_merge(&args, &error), &error);
-    add(args.merged.data, rows * size);
+    add_elements(type, args.merged.data, rows * size);
     add(args.merged_log_sum_exp.data, rows);
     end();
 }
@@ -912,16 +934,18 @@ static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empt
     begin("softmax/%zu/%s%s%s", cols, kinds[kind], empty == ATTN_EMPTY_MEAN ? "/mean" : "",
           in_place ? "/in-place" : "");
     enum { BATCH = 2, ROWS = 5 };
-    float *x = numbers(BATCH * ROWS * cols), *y = in_place ? x : outputs(BATCH * ROWS * cols);
+    const size_t n = BATCH * ROWS * cols;
     attn_softmax_args args = {.isa = now.isa, .batch = BATCH, .rows = ROWS, .cols = cols, .empty = empty};
-    args.x = (attn_tensor){x, ATTN_F32, ROWS * cols, 0, cols, 1};
-    args.y = (attn_tensor_out){y, ATTN_F32, ROWS * cols, 0, cols, 1};
+    args.x = (attn_tensor){numbers(n), ATTN_F32, ROWS * cols, 0, cols, 1};
+    give_type(&args.x, now.types->q, n);
+    void *y = in_place ? (void *)(uintptr_t)args.x.data : typed_outputs(now.types->o, n);
+    args.y = (attn_tensor_out){y, now.types->o, ROWS * cols, 0, cols, 1};
     args.valid.kind = kind;
     if (kind != ATTN_VALID_ALL)
         args.valid.lens.i64 = lengths((size_t)BATCH * ROWS, cols);
     attn_error error = {0};
     ok(attn_masked_softmax(&args, &error), &error);
-    add(y, BATCH * ROWS * cols);
+    add_elements(now.types->o, y, n);
     end();
 }
 
@@ -938,17 +962,19 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
     begin("transpose/%zux%zux%zu%s", len, heads, head_size, gap ? "/gap" : "");
     enum { BATCH = 2 };
     size_t row = heads * head_size + gap, n = BATCH * len * heads * head_size;
-    float *split = outputs(n), *merged = outputs(BATCH * len * row);
+    attn_type from = now.types->q, to = now.types->o;
+    void *split = typed_outputs(to, n), *merged = typed_outputs(from, BATCH * len * row);
     attn_transpose_args args = {.isa = now.isa, .batch = BATCH, .len = len, .heads = heads, .head_size = head_size};
     args.x = (attn_tensor){numbers(BATCH * len * row), ATTN_F32, len * row, 0, row, 1};
-    args.y.data = split;
+    give_type(&args.x, from, BATCH * len * row);
+    args.y = (attn_tensor_out){.data = split, .type = to};
     attn_error error = {0};
     ok(attn_transpose_qkv(&args, &error), &error);
-    args.x = (attn_tensor){.data = split};
-    args.y = (attn_tensor_out){merged, ATTN_F32, len * row, 0, row, 1};
+    args.x = (attn_tensor){.data = split, .type = to};
+    args.y = (attn_tensor_out){merged, from, len * row, 0, row, 1};
     ok(attn_transpose_output(&args, &error), &error);
-    add(split, n);
-    add(merged, BATCH * len * row);
+    add_elements(to, split, n);
+    add_elements(from, merged, BATCH * len * row);
     end();
 }
 
@@ -989,6 +1015,43 @@ static void typed_cases(void) {
     now.types = &all_f32;
 }
 
+/* Softmax, transposes and merging, of 16-bit elements. */
+static void typed_row_cases(void) {
+    static const struct types some[] = {{"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16},
+                                        {"f16/", ATTN_F16, ATTN_F16, ATTN_F16},
+                                        {"f32-f32-bf16/", ATTN_F32, ATTN_F32, ATTN_BF16},
+                                        {"f16-f32-f32/", ATTN_F16, ATTN_F32, ATTN_F32},
+                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16}};
+    for (size_t i = 0; i < COUNT(some); i++) {
+        now.types = &some[i];
+        softmax_case(33, ATTN_VALID_PER_ROW, ATTN_EMPTY_MEAN, false);
+        softmax_case(300, ATTN_VALID_PER_SEQUENCE, ATTN_EMPTY_ZERO, i < 2);
+        softmax_case(5000, ATTN_VALID_ALL, ATTN_EMPTY_ZERO, false);
+        transpose_case(6, 5, 20, 0);
+        transpose_case(17, 3, 33, 5);
+        merge_case(3, 2, 7, 20, NULL);
+        merge_case(4, 1, 2, 1300, &three_tasks);
+    }
+    now.types = &all_f32;
+}
+
+static void bias_cases(void) {
+    static const struct option some[] = {
+        {"bias-factors", bias_factors}, {"bias-bf16", bias_bf16}, {"bias-f16-columns", bias_f16_columns}};
+    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16};
+    const struct types *const both[] = {&all_f32, &bf16};
+    for (size_t i = 0; i < COUNT(both); i++) {
+        now.types = both[i];
+        for (size_t j = 0; j < COUNT(some); j++) {
+            for (size_t shape = 0; shape < 5; shape++)
+                attention_case(&shapes[shape], &some[j]);
+            cache_case(PLAIN, 700, &some[j], NULL);
+            layer_case(&layer_shapes[1], &some[j]);
+        }
+    }
+    now.types = &all_f32;
+}
+
 /* ---- The list ---- */
 
 static void all_cases(void) {
@@ -1007,6 +1070,8 @@ static void all_cases(void) {
     merge_case(3, 2, 7, 20, NULL);
     merge_case(8, 3, 40, 33, &three_tasks);
     typed_cases();
+    typed_row_cases();
+    bias_cases();
 }
 
 static void read_options(int argc, char **argv) {

@@ -116,14 +116,27 @@ static int within_window(const struct oracle_shape *s, size_t b, size_t row, siz
     return !options->window_right || (wide)key < at + (wide)options->window_right;
 }
 
+/* Element `at` of an array of floats, or of halves. */
+static double element_at(const attn_tensor *x, size_t at) {
+    if (x->type == ATTN_F32)
+        return (double)((const float *)x->data)[at];
+    int bits = ((const uint16_t *)x->data)[at], fraction_bits = x->type == ATTN_BF16 ? 7 : 10;
+    int ones = x->type == ATTN_BF16 ? 0xff : 0x1f; /* an exponent of infinity and NaN */
+    int fraction = bits & ((1 << fraction_bits) - 1), exponent = bits >> fraction_bits & ones;
+    double magnitude = exponent == ones ? (fraction ? (double)NAN : (double)INFINITY)
+                       : exponent == 0  ? ldexp(fraction, 1 - ones / 2 - fraction_bits)
+                                        : ldexp(fraction + (1 << fraction_bits), exponent - ones / 2 - fraction_bits);
+    return bits >> 15 ? -magnitude : magnitude;
+}
+
 static double bias_at(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
     const attn_tensor *bias = &options->bias;
     if (!bias->data)
         return 0;
     if (options->bias_len && key >= options->bias_len)
         return -INFINITY;
-    return (double)((const float *)bias->data)[b * bias->batch_stride + head * bias->head_stride +
-                                               row * bias->row_stride + key * bias->col_stride];
+    return element_at(bias, b * bias->batch_stride + head * bias->head_stride + row * bias->row_stride +
+                                key * bias->col_stride);
 }
 
 static int within_mask(const attn_options *options, size_t b, size_t head, size_t row, size_t key) {
@@ -204,9 +217,8 @@ static void row_logits(const struct oracle_shape *s, const struct matrix *q, siz
         raw->value[j] = capped->value[j] = masked->value[j] = -INFINITY;
         raw->magnitude[j] = capped->magnitude[j] = masked->magnitude[j] = 0;
         row->seen[j] = (unsigned char)shape_sees(s, row->b, row->head, row->i, j);
-        if (!row->seen[j])
+        if (!row->seen[j] && !options->scores_hidden)
             continue;
-        row->empty = 0;
         for (size_t d = 0; d < s->head_size; d++) {
             size_t at = k_start + j * s->head_size + d;
             sum += q->value[q_start + d] * k->value[at];
@@ -217,8 +229,13 @@ static void row_logits(const struct oracle_shape *s, const struct matrix *q, siz
         capped->value[j] = cap > 0 ? cap * tanh(raw->value[j] / cap) : raw->value[j];
         /* tanh is nowhere steeper than 1: errors of the raw logit do not grow, and it adds a few of its own. */
         capped->magnitude[j] = raw->magnitude[j] + (cap > 0 ? fabs(capped->value[j]) : 0);
+        if (!row->seen[j])
+            continue;
+        row->empty = 0;
         double distance = fabs((double)(position(s, row->b, row->i) - (wide)j));
         double bias = bias_at(options, row->b, row->head, row->i, j);
+        if (options->bias_factors)
+            bias *= (double)options->bias_factors[row->head];
         masked->value[j] = capped->value[j] - slope * distance + bias;
         masked->magnitude[j] = capped->magnitude[j] + fabs(slope * distance) + fabs(bias);
     }

@@ -1,5 +1,8 @@
 #include "random_options.h"
 
+#include "typed.h"
+#include "types.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -39,12 +42,13 @@ static attn_tensor draw_mask(struct test_random *random, struct drawn_options *d
 }
 
 static attn_tensor draw_bias(struct test_random *random, struct drawn_options *drawn, const struct spread *s) {
-    float *bias = keep(drawn, guarded_floats(s->count, FLUSH_END));
-    random_fill(random, TEST_NORMAL, bias, s->count);
-    for (size_t i = 0; i < s->count; i++)
-        if (random_below(random, 8) == 0)
-            bias[i] = -INFINITY;
-    return (attn_tensor){bias, ATTN_F32, s->batch_stride, s->head_stride, s->row_stride, 1};
+    attn_type type = random_type(random);
+    void *bias = keep(drawn, guarded_alloc(s->count * attn_type_size(type), attn_type_size(type), FLUSH_END));
+    for (size_t i = 0; i < s->count; i++) {
+        float x = random_below(random, 8) ? random_normal(random) : -INFINITY;
+        attn_table_convert(&attn_kernels_scalar)->narrow(type, 1, &x, (char *)bias + i * attn_type_size(type));
+    }
+    return (attn_tensor){bias, type, s->batch_stride, s->head_stride, s->row_stride, 1};
 }
 
 static const float *draw_per_head(struct test_random *random, struct drawn_options *drawn, size_t heads) {
@@ -109,6 +113,7 @@ struct drawn_options draw_options(struct test_random *random, size_t batch, size
     s = draw_spread(random, batch, heads, q_len, kv_len);
     if (now_and_then(random))
         o->bias = draw_bias(random, &drawn, &s);
+    o->bias_factors = o->bias.data && random_below(random, 2) ? draw_per_head(random, &drawn, heads) : NULL;
     o->sinks = now_and_then(random) ? draw_per_head(random, &drawn, heads) : NULL;
     o->empty = (attn_empty_rows)random_below(random, 2);
     o->score_stage = (attn_score_stage)random_below(random, 3);
@@ -136,7 +141,7 @@ attn_options options_of_sequence(const attn_options *options, size_t b, size_t q
     if (o.mask.data)
         o.mask.data = (const uint8_t *)o.mask.data + b * o.mask.batch_stride;
     if (o.bias.data)
-        o.bias.data = (const float *)o.bias.data + b * o.bias.batch_stride;
+        o.bias.data = (const char *)o.bias.data + b * o.bias.batch_stride * attn_type_size(o.bias.type);
     o.weights = o.scores = o.log_sum_exp = (attn_tensor_out){0};
     return o;
 }
@@ -156,12 +161,12 @@ const char *options_text(const attn_options *o) {
     static char text[320];
     snprintf(text, sizeof text,
              "valid=%d starts=%d causal=%d position=%d offset=%" PRId64
-             " offsets=%d%d window=%zu,%zu mask=%d soft_cap=%g alibi=%d bias=%d "
+             " offsets=%d%d window=%zu,%zu mask=%d soft_cap=%g alibi=%d bias=%d factors=%d "
              "sinks=%d empty=%d rotary=%d stage=%d",
              (int)o->valid.kind, o->starts.i64 != NULL, o->causal, (int)o->position, o->position_offset,
              o->position_offsets.i64 != NULL, o->position_offsets.i32 != NULL, o->window_left, o->window_right,
-             o->mask.data != NULL, (double)o->soft_cap, o->alibi != NULL, o->bias.data != NULL, o->sinks != NULL,
-             (int)o->empty, o->rotary != NULL, (int)o->score_stage);
+             o->mask.data != NULL, (double)o->soft_cap, o->alibi != NULL, o->bias.data ? (int)o->bias.type : -1,
+             o->bias_factors != NULL, o->sinks != NULL, (int)o->empty, o->rotary != NULL, (int)o->score_stage);
     return text;
 }
 

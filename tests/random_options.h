@@ -4,7 +4,7 @@
 
 #include "problem.h"
 
-enum { OPTIONS_ARRAYS = 9 };
+enum { OPTIONS_ARRAYS = 10 };
 
 struct drawn_options {
     attn_options options;

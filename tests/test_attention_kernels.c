@@ -158,8 +158,16 @@ static float biased(const struct attn_bias_args *args, size_t c) {
     if (args->slope != 0.0f)
         x = attn_fmaf(-args->slope, (float)llabs((long long)args->distance + (long long)c), x);
     if (args->add)
-        x = args->add[c] == -INFINITY ? -INFINITY : x + args->add[c];
+        x = args->add[c] == -INFINITY ? -INFINITY
+            : args->factor == 1.0f    ? x + args->add[c]
+                                      : attn_fmaf(args->factor, args->add[c], x);
     return args->visible && args->visible[c] == 0 ? -INFINITY : x;
+}
+
+/* 1, as often as not, and whatever else is finite. */
+static float random_factor(struct test_random *random) {
+    static const float factors[] = {0.5f, -2.0f, 0.70710677f, 0.0f, -0.0f, -1.0f, FLT_MAX, 0x1p-149f};
+    return random_below(random, 2) ? 1.0f : factors[random_below(random, sizeof factors / sizeof *factors)];
 }
 
 enum { BIAS_SLOPE = 1, BIAS_ADD = 2, BIAS_VISIBLE = 4, BIAS_ALL = 7 };
@@ -172,6 +180,8 @@ static void check_bias(struct test_random *random, size_t lo, size_t hi, int par
     uint8_t *visible = guarded_alloc(n, 1, flush);
     random_fill(random, TEST_WILD, x, n);
     random_fill(random, TEST_WILD, add, n);
+    for (size_t c = 0; c < n; c += random_between(random, 1, 12))
+        add[c] = -INFINITY;
     for (size_t c = 0; c < n; c++)
         visible[c] = (uint8_t)(random_below(random, 2) ? 0 : 1u << random_below(random, 8));
     test_case("bias lo=%zu hi=%zu parts=%d slope=%g distance=%d flush=%d", lo, hi, parts, (double)slope, (int)distance,
@@ -182,6 +192,7 @@ static void check_bias(struct test_random *random, size_t lo, size_t hi, int par
                                   .slope = parts & BIAS_SLOPE ? slope : 0.0f,
                                   .distance = distance,
                                   .add = parts & BIAS_ADD ? add - lo : NULL,
+                                  .factor = parts & BIAS_ADD ? random_factor(random) : NAN,
                                   .visible = parts & BIAS_VISIBLE ? visible - lo : NULL};
     struct attn_bias_args copied = args;
     float *copy = guarded_copy(x, n, FLUSH_END);

@@ -176,13 +176,20 @@ static void test_masked_softmax(void **state) {
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.x.batch_stride = 0);
     BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.row_stride = COLS + 1;
         a.softmax.x.batch_stride = a.softmax.y.batch_stride = ROWS * (COLS + 1));
-    BAD_F32_ROWS(masked_softmax, "x", softmax.x);
-    BAD_F32_ROWS(masked_softmax, "y", softmax.y);
+    BAD_ROWS(masked_softmax, "x", softmax.x);
+    BAD_ROWS(masked_softmax, "y", softmax.y);
     BAD_INTS(masked_softmax, "valid.lens", softmax.valid.lens);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "x.head_stride", a.softmax.x.head_stride = 1);
     BAD(masked_softmax, ATTN_BAD_STRIDE, "y.head_stride", a.softmax.y.head_stride = ROWS * COLS);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.row_stride", a.softmax.valid.row_stride = 1);
     BAD(masked_softmax, ATTN_BAD_VALUE, "valid.batch_stride", a.softmax.valid = (attn_valid_lens){.batch_stride = 1});
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.y.data = arena.q; a.softmax.y.type = ATTN_F16);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.x.type = ATTN_BF16; a.softmax.y.data = arena.q);
+    BAD(masked_softmax, ATTN_OVERLAP, "y", a.softmax.x.type = a.softmax.y.type = ATTN_F16;
+        a.softmax.y.data = (char *)arena.q + 2);
+    GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.x.type = ATTN_BF16; a.softmax.y.type = ATTN_F16);
+    GOOD(masked_softmax, a.softmax.x.type = a.softmax.y.type = ATTN_F16;
+         a.softmax.y.data = arena.q + BATCH * ROWS * COLS / 2);
     GOOD(masked_softmax, a.softmax.y.data = arena.q);
     GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.batch = 1; a.softmax.y.batch_stride = 0);
     GOOD(masked_softmax, a.softmax.y.data = arena.q; a.softmax.rows = 1; a.softmax.y.row_stride = 0);
@@ -222,10 +229,12 @@ static void transposes(function *call, const char *row_name, size_t x_floats) {
 
 static void test_transposes(void **state) {
     (void)state;
-    BAD_F32_ROWS(transpose_qkv, "x", transpose.x);
-    BAD_F32_ROWS(transpose_output, "y", transpose.y);
-    BAD(transpose_qkv, ATTN_BAD_VALUE, "y.type", a.transpose.y.type = ATTN_BOOL);
-    BAD(transpose_output, ATTN_BAD_VALUE, "x.type", a.transpose.x.type = ATTN_BOOL);
+    BAD_ROWS(transpose_qkv, "x", transpose.x);
+    BAD_ROWS(transpose_output, "y", transpose.y);
+    BAD_ROWS(transpose_qkv, "y", transpose.y);
+    BAD_ROWS(transpose_output, "x", transpose.x);
+    GOOD(transpose_qkv, a.transpose.x.type = ATTN_BF16; a.transpose.y.type = ATTN_F16);
+    GOOD(transpose_output, a.transpose.x.type = ATTN_F16);
     transposes(transpose_qkv, "x.row_stride", BATCH * Q_LEN * HIDDEN);
     transposes(transpose_output, "y.row_stride", BATCH * Q_LEN * HIDDEN);
     BAD(transpose_qkv, ATTN_BAD_STRIDE, "x.head_stride", a.transpose.x.head_stride = HEAD_SIZE);
@@ -274,9 +283,12 @@ static void put_offset(attn_options *options, int64_t offset) {
         BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = (attn_type)-1);                            \
         BAD(call, ATTN_BAD_VALUE, "options.mask.type", a.member.mask.type = ATTN_BF16);                                \
         BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_BOOL);                                \
-        BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = ATTN_F16);                                 \
+        BAD(call, ATTN_BAD_VALUE, "options.bias.type", a.member.bias.type = NO_TYPE);                                  \
+        GOOD(call, a.member.bias.type = ATTN_BF16);                                                                    \
+        GOOD(call, a.member.bias.type = ATTN_F16; a.member.bias_factors = NULL);                                       \
         BAD(call, ATTN_BAD_VALUE, "options.mask_len", a.member.mask = (attn_tensor){0}; a.member.mask_len = 1);        \
         BAD(call, ATTN_BAD_VALUE, "options.bias_len", a.member.bias = (attn_tensor){0}; a.member.bias_len = 1);        \
+        BAD(call, ATTN_BAD_VALUE, "options.bias_factors", a.member.bias = (attn_tensor){0});                           \
         BAD(call, ATTN_BAD_VALUE, "options.mask_hides", a.member.mask = (attn_tensor){0}; a.member.mask_hides = 1);    \
         BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BOOL);                          \
         BAD(call, ATTN_BAD_VALUE, "options.weights.type", a.member.weights.type = ATTN_BF16);                          \
@@ -315,7 +327,8 @@ static void put_offset(attn_options *options, int64_t offset) {
         GOOD(call, a.member.window_left = a.member.window_right = PTRDIFF_MAX);                                        \
         GOOD(call, a.member.rotary = arena.rotary);                                                                    \
         GOOD(call, a.member.rotary = arena.rotary; a.member.rotary_offsets.i64 = arena.offsets);                       \
-        GOOD(call, a.member.mask.data = NULL; a.member.bias.data = NULL; a.member.dropout_seed = 1);                   \
+        GOOD(call, a.member.mask.data = NULL; a.member.bias.data = NULL; a.member.bias_factors = NULL;                 \
+             a.member.dropout_seed = 1);                                                                               \
         GOOD(call, a.member.score_stage = ATTN_SCORE_MASKED; a.member.scores.data = NULL);                             \
     } while (0)
 
@@ -360,6 +373,14 @@ enum { WEIGHTS = BATCH * HEADS * Q_LEN * KV_LEN };
         arena.alibi[HEADS - 1] = 0;                                                                                    \
         BAD(call, ATTN_BAD_VALUE, "options.alibi", arena.alibi[0] = -INFINITY);                                        \
         arena.alibi[0] = 0;                                                                                            \
+        BAD(call, ATTN_BAD_VALUE, "options.bias_factors", arena.factors[HEADS - 1] = NAN);                             \
+        arena.factors[HEADS - 1] = 0;                                                                                  \
+        BAD(call, ATTN_BAD_VALUE, "options.bias_factors", arena.factors[0] = INFINITY);                                \
+        arena.factors[0] = 0;                                                                                          \
+        BAD(call, ATTN_OVERFLOW, "options.bias", a.member.bias.type = ATTN_F16;                                        \
+            a.member.bias.col_stride = PTRDIFF_MAX / 2);                                                               \
+        BAD(call, ATTN_OVERLAP, "options.scores", a.member.bias.type = ATTN_BF16;                                      \
+            a.member.bias.data = (const char *)arena.scores + (WEIGHTS - 1) * sizeof(float) + 2);                      \
         BAD_OPTION_OUTPUT(call, "options.weights", member, weights, o_floats);                                         \
         BAD_OPTION_OUTPUT(call, "options.scores", member, scores, o_floats);                                           \
         BAD_OPTION_OUTPUT(call, "options.log_sum_exp", member, log_sum_exp, o_floats);                                 \
@@ -567,12 +588,14 @@ static void test_merge(void **state) {
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.k);
     BAD(merge, ATTN_OVERLAP, "merged_log_sum_exp", a.merge.merged_log_sum_exp.data = arena.q + rows - 1);
     BAD(merge, ATTN_NULL_POINTER, "parallel.run", a.parallel_value.run = NULL; a.merge.parallel = &a.parallel_value);
-    BAD_F32_ROWS(merge, "merged", merge.merged);
+    BAD_ROWS(merge, "merged", merge.merged);
     BAD(merge, ATTN_BAD_VALUE, "merged_log_sum_exp.type", a.merge.merged_log_sum_exp.type = ATTN_BOOL);
     BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.row_stride = 1);
     BAD(merge, ATTN_BAD_STRIDE, "merged_log_sum_exp", a.merge.merged_log_sum_exp.col_stride = 1);
     BAD(merge, ATTN_BAD_VALUE, "o.type", arena.parts[0].type = ATTN_BOOL);
+    GOOD(merge, arena.parts[0].type = ATTN_F16);
     arena.parts[0].type = ATTN_F32;
+    GOOD(merge, a.merge.merged.type = ATTN_BF16);
     BAD(merge, ATTN_BAD_STRIDE, "o.col_stride", arena.parts[0].col_stride = 2);
     arena.parts[0].col_stride = 1;
     BAD(merge, ATTN_BAD_VALUE, "log_sum_exp.type", arena.part_log_sum_exp[1].type = ATTN_BOOL);

@@ -303,6 +303,48 @@ static void test_broadcast_as_expanded(void **state) {
     }
 }
 
+/* ---- A factor per head ---- */
+
+/* The bias as floats, each times its head's factor, which is a power of 2; of -inf it stays -inf. */
+static struct tensor multiplied(const struct problem *p) {
+    const attn_attention_args *args = &p->args;
+    struct tensor bias = bias_new(args, 0, FLUSH_END);
+    for (size_t row = 0; row < args->batch * args->heads * args->q_len; row++) {
+        size_t i = row % args->q_len, head = row / args->q_len % args->heads, b = row / args->q_len / args->heads;
+        const float *from = tensor_row(&p->bias, b, head, i);
+        for (size_t j = 0; j < args->kv_len; j++)
+            tensor_row(&bias, b, head, i)[j] = from[j] == -INFINITY ? -INFINITY : from[j] * p->bias_factors[head];
+    }
+    return bias;
+}
+
+static void test_bias_factors(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const float factors[] = {1.0f, 0.0f, -0.0f, -1.0f, 0.25f, -8.0f, 0x1p20f};
+    for (size_t i = 0; i < sweep(120, 24); i++) {
+        attn_attention_args args = masked_args(&random, i);
+        unsigned kinds = random_kinds(&random, ~0u) | KIND(BIAS) | (i % 3 ? KIND(GROUPS) : 0);
+        struct problem p = masked_problem_new(&random, TEST_NORMAL, &args, kinds);
+        if (!p.bias_factors)
+            p.bias_factors = guarded_floats(p.args.heads, FLUSH_END);
+        for (size_t h = 0; h < p.args.heads; h++)
+            p.bias_factors[h] = factors[random_below(&random, sizeof factors / sizeof *factors)];
+        p.args.options.bias_factors = p.bias_factors;
+        describe(&p.args);
+        struct attention_result with = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        struct tensor bias = multiplied(&p);
+        p.args.options.bias = tensor_in(&bias);
+        p.args.options.bias_factors = NULL;
+        struct attention_result without = attention_run(&p.args, LAYOUT_BHSD, FLUSH_END);
+        assert_same_result(&without, &with);
+        attention_free(&with);
+        attention_free(&without);
+        tensor_free(&bias);
+        problem_free(&p);
+    }
+}
+
 /* ---- Hidden keys ---- */
 
 /* The keys that an interval of some row of sequence 0 holds. */
@@ -675,6 +717,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_ends_of_the_type),
         cmocka_unit_test(test_alibi_far_from_all_keys),
         cmocka_unit_test(test_broadcast_as_expanded),
+        cmocka_unit_test(test_bias_factors),
         cmocka_unit_test(test_keys_outside_intervals_are_not_read),
         cmocka_unit_test(test_values_outside_intervals_are_not_read),
         cmocka_unit_test(test_hidden_keys_have_no_effect),

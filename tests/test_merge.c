@@ -6,6 +6,7 @@
 
 #include "flags.h"
 #include "oracle.h"
+#include "typed.h"
 
 enum { MOST_PARTS = 9 };
 
@@ -88,12 +89,13 @@ static void check_bits(struct test_random *random, const struct parts *parts, co
 
 /* ---- The formula ---- */
 
-/* Outputs and log-sum-exps at random; one in `empties` rows of a part (0: none) is
- * empty, and its output NaN. */
-static struct parts random_parts(struct test_random *random, enum test_values values, size_t index, size_t empties) {
+/* Outputs of at most `most` elements and log-sum-exps at random; one in `empties` rows of a part (0: none) is empty, and its
+ * output NaN. */
+static struct parts random_parts(struct test_random *random, enum test_values values, size_t most, size_t index,
+                                 size_t empties) {
     struct parts parts = {.count = index % MOST_PARTS + 1};
     size_t batch = random_between(random, 1, 3), heads = random_between(random, 1, 4);
-    size_t len = random_between(random, 1, 9), size = random_between(random, 1, 70);
+    size_t len = random_between(random, 1, 9), size = random_between(random, 1, most);
     float spread = random_below(random, 2) ? 2.0f : 60.0f;
     for (size_t p = 0; p < parts.count; p++) {
         enum layout layout = (enum layout)random_below(random, LAYOUT_OUTPUTS);
@@ -165,7 +167,7 @@ static void test_formula(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(400, 60); i++) {
-        struct parts parts = random_parts(&random, TEST_NORMAL, i, 1 + i % 5);
+        struct parts parts = random_parts(&random, TEST_NORMAL, 70, i, 1 + i % 5);
         attn_merge_args args = merge_args(&parts);
         name_case(&parts);
         struct merged merged = merge_run(&args, LAYOUT_BHSD, random_flush(&random));
@@ -181,7 +183,7 @@ static void test_same_bits_of_wild_values(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(200, 40); i++) {
-        struct parts parts = random_parts(&random, TEST_WILD, i, 6);
+        struct parts parts = random_parts(&random, TEST_WILD, 70, i, 6);
         attn_merge_args args = merge_args(&parts);
         for (size_t p = 0; p < parts.count && i % 2; p++)
             random_fill(&random, TEST_WILD, parts.log_sum_exp[p], args.batch * args.heads * args.q_len);
@@ -193,6 +195,47 @@ static void test_same_bits_of_wild_values(void **state) {
     }
 }
 
+/* ---- Types ---- */
+
+/* Each part in a type of its own, and the result in another: the merged floats, rounded. Long rows are taken in pieces. */
+static void check_types(struct test_random *random, struct parts *parts) {
+    attn_type to = random_type(random);
+    void *memory[MOST_PARTS], *merged_memory;
+    attn_tensor typed[MOST_PARTS];
+    for (size_t p = 0; p < parts->count; p++) {
+        attn_type from = random_type(random);
+        tensor_round(&parts->o[p], from);
+        typed[p] = typed_input(&parts->o[p], from, random_flush(random), &memory[p]);
+    }
+    attn_merge_args args = merge_args(parts);
+    struct merged expected = merge_run(&args, LAYOUT_BHSD, FLUSH_END);
+    tensor_round(&expected.o, to);
+    struct merged actual = {tensor_new(LAYOUT_GAPS, args.batch, args.heads, args.q_len, args.value_size, FLUSH_END),
+                            guarded_floats(expected.rows, FLUSH_END), expected.rows};
+    args.o = typed;
+    args.merged = typed_output(&actual.o, to, random_flush(random), &merged_memory);
+    args.merged_log_sum_exp.data = actual.log_sum_exp;
+    assert_ok(attn_merge(&args, NULL));
+    typed_read(&actual.o, to, merged_memory);
+    assert_same_merged(&expected, &actual);
+    for (size_t p = 0; p < parts->count; p++)
+        guarded_free(memory[p]);
+    merged_free(&expected);
+    merged_free(&actual);
+}
+
+static void test_types(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(300, 50); i++) {
+        size_t most = i % 4 ? 70 : 1100;
+        struct parts parts = random_parts(&random, i % 3 ? TEST_NORMAL : TEST_WILD, most, i, 1 + i % 5);
+        name_case(&parts);
+        check_types(&random, &parts);
+        parts_free(&parts);
+    }
+}
+
 /* ---- Single and empty parts ---- */
 
 /* One part, among others that are empty or not, comes through as it is. */
@@ -200,7 +243,8 @@ static void test_single_part(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 20); i++) {
-        struct parts parts = random_parts(&random, TEST_NORMAL, i, 1), one = random_parts(&random, TEST_NORMAL, 0, 0);
+        struct parts parts = random_parts(&random, TEST_NORMAL, 70, i, 1),
+                     one = random_parts(&random, TEST_NORMAL, 70, 0, 0);
         attn_merge_args args = merge_args(&one);
         size_t at = random_below(&random, parts.count), rows = args.batch * args.heads * args.q_len;
         attn_tensor log_sum_exp[MOST_PARTS];
@@ -231,7 +275,7 @@ static void test_all_empty(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < MOST_PARTS; i++) {
-        struct parts parts = random_parts(&random, TEST_NORMAL, i, 1);
+        struct parts parts = random_parts(&random, TEST_NORMAL, 70, i, 1);
         attn_merge_args args = merge_args(&parts);
         name_case(&parts);
         struct merged merged = merge_run(&args, LAYOUT_BHSD, FLUSH_START);
@@ -369,10 +413,10 @@ static void test_sets_of_keys(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formula),       cmocka_unit_test(test_same_bits_of_wild_values),
-        cmocka_unit_test(test_single_part),   cmocka_unit_test(test_all_empty),
-        cmocka_unit_test(test_nothing_to_do), cmocka_unit_test(test_ranges_of_keys),
-        cmocka_unit_test(test_sets_of_keys),
+        cmocka_unit_test(test_formula),        cmocka_unit_test(test_same_bits_of_wild_values),
+        cmocka_unit_test(test_types),          cmocka_unit_test(test_single_part),
+        cmocka_unit_test(test_all_empty),      cmocka_unit_test(test_nothing_to_do),
+        cmocka_unit_test(test_ranges_of_keys), cmocka_unit_test(test_sets_of_keys),
     };
     return test_run(tests);
 }

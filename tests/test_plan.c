@@ -58,6 +58,9 @@ static void use(struct planned *p, uint32_t bit) {
     case ATTN_USE_BIAS:
         options->bias = (attn_tensor){floats, ATTN_F32, 0, 0, 0, 1};
         break;
+    case ATTN_USE_BIAS_FACTORS:
+        options->bias_factors = floats;
+        break;
     case ATTN_USE_SOFT_CAP:
         options->soft_cap = 3;
         break;
@@ -240,7 +243,7 @@ static void test_every_option_is_known(void **state) {
         FIELD(bias),          FIELD(sinks),           FIELD(empty),
         FIELD(rotary),        FIELD(rotary_offsets),  FIELD(dropout),
         FIELD(dropout_seed),  FIELD(weights),         FIELD(scores),
-        FIELD(score_stage),   FIELD(log_sum_exp),
+        FIELD(score_stage),   FIELD(log_sum_exp),     FIELD(bias_factors),
     };
     bool known[sizeof(attn_options)] = {0};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)

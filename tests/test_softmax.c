@@ -1,6 +1,8 @@
 /* Masked softmax: the row kernel of one ISA against the reference, and attn_masked_softmax. */
 #include "flags.h"
 
+#include "types.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ static void check_row(const float *x, size_t valid, size_t cols, enum flush flus
     assert_same_flags(0, reference()->row(x, valid, cols, expected), kernel()->row(input, valid, cols, y));
     assert_same_bits(expected, y, cols);
     assert_same_bits(x, input, valid);
+    assert_true(reference()->max(x, valid) == kernel()->max(input, valid));
     guarded_free(input);
     guarded_free(y);
 
@@ -304,6 +307,114 @@ static void public_function_reads_one_matrix_for_all(void **state) {
     }
 }
 
+/* ---- Types ---- */
+
+static const struct attn_convert_kernel *convert(void) {
+    return attn_table_convert(&attn_kernels_scalar);
+}
+
+/* A matrix of elements of a type in guarded memory, `stride` elements from row to row. */
+struct typed_matrix {
+    unsigned char *data;
+    attn_type type;
+    size_t rows, cols, stride;
+};
+
+static struct typed_matrix new_typed(struct test_random *random, attn_type type, size_t rows, size_t cols) {
+    struct typed_matrix m = {.type = type, .rows = rows, .cols = cols, .stride = cols + random_below(random, 4)};
+    size_t element = attn_type_size(type), count = (rows - 1) * m.stride + cols;
+    m.data = guarded_alloc(count * element, element, random_below(random, 2) ? FLUSH_END : FLUSH_START);
+    return m;
+}
+
+static void *typed_at(const struct typed_matrix *m, size_t row) {
+    return m->data + row * m->stride * attn_type_size(m->type);
+}
+
+/* Logits of all sizes: close to each other, far apart, now and then NaN or infinite; poison behind the first `valid`. */
+static void fill_typed(struct test_random *random, const struct typed_matrix *m, size_t row, size_t valid) {
+    float *x = guarded_floats(m->cols, FLUSH_END);
+    enum test_values values = random_below(random, 8) ? TEST_NORMAL : TEST_WILD;
+    float width = random_below(random, 2) ? 1.0f : 30.0f;
+    random_fill(random, values, x, valid);
+    for (size_t c = 0; c < valid; c++)
+        x[c] *= width;
+    for (size_t c = 0; random_below(random, 4) == 0 && c < valid; c++)
+        x[c] = -INFINITY;
+    fill_poison(x + valid, m->cols - valid);
+    convert()->narrow(m->type, m->cols, x, typed_at(m, row));
+    guarded_free(x);
+}
+
+/* What is to be at row `row` of y: the softmax of the widened row, rounded. */
+static void expect_typed(const struct typed_matrix *x, size_t row, size_t valid, attn_empty_rows empty, attn_type type,
+                         unsigned char *y) {
+    float *wide = guarded_floats(x->cols, FLUSH_END);
+    convert()->widen(x->type, valid, typed_at(x, row), wide);
+    expected_row(wide, valid, x->cols, empty, wide);
+    convert()->narrow(type, x->cols, wide, y);
+    guarded_free(wide);
+}
+
+/* The same elements, of which a NaN is any NaN. */
+static void assert_same_elements(attn_type type, size_t n, const void *expected, const void *actual) {
+    float *e = guarded_floats(n, FLUSH_END), *a = guarded_floats(n, FLUSH_END);
+    convert()->widen(type, n, expected, e);
+    convert()->widen(type, n, actual, a);
+    assert_same_bits(e, a, n);
+    guarded_free(e);
+    guarded_free(a);
+}
+
+static void check_types(struct test_random *random, attn_type from, attn_type to, size_t rows, size_t cols,
+                        bool in_place) {
+    size_t element = attn_type_size(to), bytes;
+    struct typed_matrix x = new_typed(random, from, rows, cols), y = in_place ? x : new_typed(random, to, rows, cols);
+    int64_t *lens = guarded_alloc(rows * sizeof *lens, sizeof *lens, FLUSH_END);
+    attn_softmax_args args = {.isa = test_isa(), .batch = 1, .rows = rows, .cols = cols};
+    args.x = (attn_tensor){x.data, from, 0, 0, x.stride, 1};
+    args.y = (attn_tensor_out){y.data, to, 0, 0, y.stride, 1};
+    args.valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
+    args.empty = random_below(random, 2) ? ATTN_EMPTY_MEAN : ATTN_EMPTY_ZERO;
+    y.type = to;
+    bytes = ((rows - 1) * y.stride + cols) * element;
+    unsigned char *expected = guarded_alloc(bytes, element, FLUSH_END);
+    test_case("from=%d to=%d rows=%zu cols=%zu in_place=%d", (int)from, (int)to, rows, cols, in_place);
+    for (size_t i = 0; i < rows; i++) {
+        lens[i] = random_below(random, 3) ? random_length(random, cols) : (int64_t)cols;
+        fill_typed(random, &x, i, visible(&args.valid, 0, i, rows, cols));
+    }
+    memcpy(expected, y.data, bytes); /* gaps */
+    for (size_t i = 0; i < rows; i++)
+        expect_typed(&x, i, visible(&args.valid, 0, i, rows, cols), args.empty, to, expected + i * y.stride * element);
+    assert_ok(attn_masked_softmax(&args, NULL));
+    for (size_t i = 0; i < rows; i++) {
+        unsigned char *wanted = expected + i * y.stride * element;
+        assert_same_elements(to, cols, wanted, typed_at(&y, i));
+        memcpy(wanted, typed_at(&y, i), cols * element);
+    }
+    assert_memory_equal(expected, y.data, bytes);
+    guarded_free(expected);
+    guarded_free(lens);
+    if (!in_place)
+        guarded_free(y.data);
+    guarded_free(x.data);
+}
+
+/* Rows of more than 1024 visible columns are computed in pieces. */
+static void rounds_the_softmax_of_widened_rows(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
+    static const size_t long_rows[] = {1023, 1024, 1025, 1040, 2048, 2065, 9000};
+    for (size_t i = 0; i < (test_quick() ? 7 : 70) * 9; i++) {
+        attn_type from = types[i % 3], to = types[i / 3 % 3];
+        size_t cols = i % 2 ? random_between(&random, 1, 90) : long_rows[i / 9 % 7] + random_below(&random, 2);
+        bool in_place = attn_type_size(from) == attn_type_size(to) && random_below(&random, 2);
+        check_types(&random, from, to, random_between(&random, 1, 4), cols, in_place);
+    }
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -316,6 +427,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(public_function_equals_reference),
         cmocka_unit_test(public_function_takes_empty_sizes),
         cmocka_unit_test(public_function_reads_one_matrix_for_all),
+        cmocka_unit_test(rounds_the_softmax_of_widened_rows),
     };
     return test_run(tests);
 }

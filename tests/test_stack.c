@@ -5,6 +5,7 @@
 #include "random_options.h"
 #include "stack.h"
 #include "tuning.h"
+#include "typed.h"
 
 #include <stdio.h>
 
@@ -202,6 +203,8 @@ static void gemm(void **state) {
 
 /* ---- Softmax and transposes ---- */
 
+/* Memory full of floats serves as memory of any other type. */
+
 static void softmax_run(void *problem) {
     note(attn_masked_softmax(problem, NULL));
 }
@@ -217,11 +220,12 @@ static void softmax(void **state) {
         int64_t *lens = random_lens(&random, lens_count(args.valid.kind, 2, rows), cols, FLUSH_END);
         random_fill(&random, i % 3 ? TEST_NORMAL : TEST_WILD, x, 2 * rows * cols);
         args.x.data = args.y.data = x;
+        args.x.type = args.y.type = random_type(&random);
         args.x.batch_stride = args.y.batch_stride = rows * cols;
         args.x.row_stride = args.y.row_stride = cols;
         args.valid.lens.i64 = args.valid.kind == ATTN_VALID_ALL ? NULL : lens;
         args.empty = (attn_empty_rows)random_below(&random, 2);
-        test_case("rows=%zu cols=%zu", rows, cols);
+        test_case("rows=%zu cols=%zu type=%d", rows, cols, (int)args.x.type);
         measure_cut("masked_softmax", softmax_run, &args, &args.parallel);
         guarded_free(x);
         guarded_free(lens);
@@ -252,13 +256,15 @@ static void transposes(void **state) {
         float *x = guarded_floats(count, FLUSH_END);
         random_fill(&random, TEST_NORMAL, x, count);
         float *y = guarded_floats(count, FLUSH_END);
-        const attn_tensor rows = {x, ATTN_F32, args.len * row, 0, row, 1};
+        attn_type from = random_type(&random), to = random_type(&random);
+        const attn_tensor rows = {x, from, args.len * row, 0, row, 1};
         args.x = rows;
-        args.y.data = y;
-        test_case("len=%zu heads=%zu head_size=%zu", args.len, args.heads, args.head_size);
+        args.y = (attn_tensor_out){.data = y, .type = to};
+        test_case("len=%zu heads=%zu head_size=%zu from=%d to=%d", args.len, args.heads, args.head_size, (int)from,
+                  (int)to);
         measure_cut("transpose_qkv", split_run, &args, &args.parallel);
-        args.x = (attn_tensor){.data = x};
-        args.y = (attn_tensor_out){y, ATTN_F32, args.len * row, 0, row, 1};
+        args.x = (attn_tensor){.data = x, .type = from};
+        args.y = (attn_tensor_out){y, to, args.len * row, 0, row, 1};
         measure_cut("transpose_output", merge_heads_run, &args, &args.parallel);
         guarded_free(x);
         guarded_free(y);
@@ -448,13 +454,16 @@ static void merge(void **state) {
         struct tensor merged = tensor_new(LAYOUT_BSHD, 1, heads, len, i + 1, FLUSH_END);
         float *log_sum_exp = guarded_floats(rows, FLUSH_END), *merged_log_sum_exp = guarded_floats(rows, FLUSH_END);
         random_fill(&random, TEST_NORMAL, log_sum_exp, rows);
-        const attn_tensor parts[] = {tensor_in(&o), tensor_in(&o), tensor_in(&o)};
+        attn_tensor parts[] = {tensor_in(&o), tensor_in(&o), tensor_in(&o)};
+        parts[0].type = random_type(&random);
+        parts[1].type = random_type(&random);
         const attn_tensor log_sum_exps[] = {{.data = log_sum_exp}, {.data = log_sum_exp}, {.data = log_sum_exp}};
         attn_merge_args args = {.isa = test_isa(), .parts = 3, .batch = 1, .heads = heads, .q_len = len};
         args.value_size = i + 1;
         args.o = parts;
         args.log_sum_exp = log_sum_exps;
         args.merged = tensor_out(&merged);
+        args.merged.type = random_type(&random);
         args.merged_log_sum_exp.data = random_below(&random, 2) ? merged_log_sum_exp : NULL;
         test_case("heads=%zu len=%zu size=%zu", heads, len, i + 1);
         measure_cut("merge", merge_run, &args, &args.parallel);

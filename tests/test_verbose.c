@@ -251,14 +251,20 @@ static void test_options(void **state) {
     assert_said(ATTENTION " valid per_sequence starts causal position offset -1 window_left 7 mask empty mean" PACKED
                           "; T\n",
                 run_attention);
-    *options = (attn_options){
-        .window_right = 9, .bias = {x, ATTN_F32, 0, 0, 0, 1}, .alibi = x, .rotary = rotary, .dropout = 0.25f};
+    *options = (attn_options){.window_right = 9,
+                              .bias = {x, ATTN_F32, 0, 0, 0, 1},
+                              .bias_factors = x,
+                              .alibi = x,
+                              .rotary = rotary,
+                              .dropout = 0.25f};
     options->valid = (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lens};
     options->causal = 1;
     options->position = ATTN_POSITION_TOP_LEFT;
-    assert_said(ATTENTION " valid per_row causal position top_left window_right 9 bias alibi rotary dropout 0.25" PACKED
-                          "; T\n",
-                run_attention);
+    assert_said(
+        ATTENTION
+        " valid per_row causal position top_left window_right 9 bias bias_factors alibi rotary dropout 0.25" PACKED
+        "; T\n",
+        run_attention);
     *options = (attn_options){.soft_cap = 2, .sinks = x, .rotary = rotary, .rotary_offsets.i64 = offsets};
     options->causal = 1;
     options->position = ATTN_POSITION_TOP_LEFT;

@@ -319,12 +319,13 @@ typedef struct attn_valid_lens {
 } attn_valid_lens;
 
 /* y = softmax(x) over the first valid_len columns of each row, +0 in the others, which are not
- * read. */
+ * read. x and y have any float type, each its own: x is widened, y rounded once. */
 typedef struct attn_softmax_args {
     attn_isa isa;
     size_t batch, rows, cols; /* each may be 0: then x and y are not looked at */
     attn_tensor x;            /* [batch, rows, cols]; row_stride at least cols */
-    attn_tensor_out y; /* [batch, rows, cols]; may be x with the same strides; no other overlap */
+    /* [batch, rows, cols]; may be x with the same strides and types of one size; no other overlap */
+    attn_tensor_out y;
     attn_valid_lens valid;
     attn_empty_rows empty;
     const attn_parallel *parallel; /* NULL: the calling thread */
@@ -337,7 +338,7 @@ ATTN_API attn_status attn_masked_softmax(const attn_softmax_args *args, attn_err
 /* ---- Kernel level: splitting and merging heads ----------------------------------------------- */
 
 /* One side is [batch, len, heads * head_size] (merged), the other [batch, heads, len, head_size]
- * (split). */
+ * (split). Each has any float type: elements are copied where it is the same, else converted. */
 typedef struct attn_transpose_args {
     attn_isa isa;
     size_t batch, len, heads, head_size; /* head_size at least 1; each other may be 0 */
@@ -399,10 +400,13 @@ typedef struct attn_options {
     int mask_hides;     /* not 0: true hides a key, false shows it (nn.MultiheadAttention) */
     float soft_cap;     /* logit = soft_cap * tanh(logit / soft_cap); finite, above 0; 0: none */
     const float *alibi; /* NULL, or slopes [heads], finite: logit -= slope * abs(position - key) */
-    /* data NULL, or an additive mask [batch, heads, q_len, bias_len], with a stride in every
-     * dimension, added last. -inf hides the key, as `mask` does. */
+    /* data NULL, or an additive mask [batch, heads, q_len, bias_len] of any float type, with a
+     * stride in every dimension, added last. -inf hides the key, as `mask` does. */
     attn_tensor bias;
     size_t bias_len; /* as mask_len */
+    /* NULL, or [heads], finite, only with bias: each element of bias counts times its head's (ggml's
+     * max_bias). -inf hides the key whatever the factor, 0 included. */
+    const float *bias_factors;
     /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that sees no
      * key is then +0 and its log-sum-exp the sink, whatever `empty` says. */
     const float *sinks;
@@ -488,11 +492,12 @@ typedef struct attn_merge_args {
     attn_isa isa;
     size_t parts; /* at least 1 */
     size_t batch, heads, q_len, value_size;
-    const attn_tensor *o; /* [parts] outputs, each [batch, heads, q_len, value_size] */
+    /* [parts] outputs, each [batch, heads, q_len, value_size] of any float type: widened. */
+    const attn_tensor *o;
     /* [parts], each [batch, heads, q_len], one element a row; all strides 0: it is dense. Where an
      * element is -inf the part's output is not read. */
     const attn_tensor *log_sum_exp;
-    attn_tensor_out merged;             /* apart from all inputs */
+    attn_tensor_out merged; /* apart from all inputs; of any float type, rounded once */
     attn_tensor_out merged_log_sum_exp; /* data NULL, or as log_sum_exp */
     const attn_parallel *parallel;
 } attn_merge_args;

@@ -38,18 +38,20 @@ INLINE void bias_slope(float *x, size_t n, float slope, int32_t distance) {
     }
 }
 
-/* -inf hides, whatever the logit is: it is added to +0. */
-INLINE vec add_bias(vec x, vec add) {
-    return vec_add(vec_select(vec_equal(add, vec_set(-INFINITY)), vec_zero(), x), add);
+/* -inf hides, whatever logit and factor are: it is added, times 1, to +0. */
+INLINE vec add_bias(vec x, vec factor, vec add) {
+    vec_mask hidden = vec_equal(add, vec_set(-INFINITY));
+    return vec_fma(vec_select(hidden, vec_set(1.0f), factor), add, vec_select(hidden, vec_zero(), x));
 }
 
-INLINE void bias_add(float *x, size_t n, const float *add) {
+INLINE void bias_add(float *x, size_t n, float factor, const float *add) {
+    vec f = vec_set(factor);
     size_t c = 0;
     for (; c + VEC_LANES <= n; c += VEC_LANES)
-        vec_store(x + c, add_bias(vec_load(x + c), vec_load(add + c)));
+        vec_store(x + c, add_bias(vec_load(x + c), f, vec_load(add + c)));
     if (c < n) {
         size_t left = n - c;
-        vec_store_first(left, x + c, add_bias(vec_load_first(left, x + c), vec_load_first(left, add + c)));
+        vec_store_first(left, x + c, add_bias(vec_load_first(left, x + c), f, vec_load_first(left, add + c)));
     }
 }
 
@@ -75,7 +77,7 @@ static void ISA_FN(bias)(const struct attn_bias_args *args) {
     if (args->slope != 0.0f)
         bias_slope(args->x + lo, n, args->slope, args->distance + (int32_t)lo);
     if (args->add)
-        bias_add(args->x + lo, n, args->add + lo);
+        bias_add(args->x + lo, n, args->factor, args->add + lo);
     if (args->visible)
         bias_visible(args->x + lo, n, args->visible + lo);
 }

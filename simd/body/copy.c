@@ -1,32 +1,35 @@
-/* Copies of rows at any stride, in whole registers, the end of each row in part of one. */
+/* Copies of rows at any stride, in whole registers, the end of each row in halves of registers. Elements have 16 bits or more: what a
+ * register of floats holds is not looked at. */
 #include "body/objects.h"
 
-INLINE void copy_registers(const float *x, float *y, const int n) {
+enum { HALVES = 2 * VEC_LANES }; /* elements of 16 bits in a register */
+
+INLINE void copy_registers(const uint16_t *x, uint16_t *y, const int n) {
     vec v[4];
-    UNROLL for (int i = 0; i < n; i++) v[i] = vec_load(x + i * VEC_LANES);
-    UNROLL for (int i = 0; i < n; i++) vec_store(y + i * VEC_LANES, v[i]);
+    UNROLL for (int i = 0; i < n; i++) v[i] = vec_load((const float *)(x + i * HALVES));
+    UNROLL for (int i = 0; i < n; i++) vec_store((float *)(y + i * HALVES), v[i]);
 }
 
-/* Rows of at least 4 registers if `wide`: others would pay for the question. */
-INLINE void copy_rows(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride,
+/* `size` elements of 16 bits. Rows of at least 4 registers if `wide`: others would pay for the question. */
+INLINE void copy_rows(size_t rows, size_t size, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride,
                       const int wide) {
-    size_t fours = size / (4 * VEC_LANES) * (4 * VEC_LANES), whole = size / VEC_LANES * VEC_LANES;
+    size_t fours = size / (4 * HALVES) * (4 * HALVES), whole = size / HALVES * HALVES;
     for (size_t i = 0; i < rows; i++, x += x_stride, y += y_stride) {
         size_t j = 0;
-        for (; wide && j < fours; j += 4 * VEC_LANES)
+        for (; wide && j < fours; j += 4 * HALVES)
             copy_registers(x + j, y + j, 4);
-        for (; j < whole; j += VEC_LANES)
+        for (; j < whole; j += HALVES)
             copy_registers(x + j, y + j, 1);
-        if (j < size)
-            vec_store_first(size - j, y + j, vec_load_first(size - j, x + j));
+        for (; j < size; j += VEC_LANES)
+            vec_store_u16_first(size - j, y + j, vec_load_u16_first(size - j, x + j));
     }
 }
 
-static void ISA_FN(copy)(size_t rows, size_t size, const float *x, size_t x_stride, float *y, size_t y_stride) {
-    if (size < 4 * VEC_LANES)
-        copy_rows(rows, size, x, x_stride, y, y_stride, 0);
+static void ISA_FN(copy)(size_t rows, size_t bytes, const void *x, size_t x_stride, void *y, size_t y_stride) {
+    if (bytes < 8 * HALVES)
+        copy_rows(rows, bytes / 2, x, x_stride / 2, y, y_stride / 2, 0);
     else
-        copy_rows(rows, size, x, x_stride, y, y_stride, 1);
+        copy_rows(rows, bytes / 2, x, x_stride / 2, y, y_stride / 2, 1);
 }
 
 const struct attn_copy_kernel ISA_OBJECT(copy) = {.name = ISA_NAME, .rows = ISA_FN(copy)};

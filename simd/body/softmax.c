@@ -8,7 +8,7 @@
  * page. */
 enum { AHEAD = 1024, LINE = 16 };
 
-INLINE float row_max(const float *x, size_t n) {
+static float ISA_FN(softmax_max)(const float *x, size_t n) {
     size_t c = 0;
     vec max = vec_set(-INFINITY);
     if (n >= EXP_VECS * VEC_LANES) {
@@ -43,10 +43,11 @@ INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
 }
 
 static void ISA_FN(softmax_row)(const float *x, size_t valid, size_t cols, float *y) {
-    float max = row_max(x, valid);
+    float max = ISA_FN(softmax_max)(x, valid);
     float sum = row_exp(x, valid, vec_set(max == -INFINITY ? 0.0f : max), y);
     scale_row(y, vec_set(sum == 0.0f ? 0.0f : 1.0f / sum), y, valid);
     clear_columns(y, valid, cols);
 }
 
-const struct attn_softmax_kernel ISA_OBJECT(softmax) = {.name = ISA_NAME, .row = ISA_FN(softmax_row)};
+const struct attn_softmax_kernel ISA_OBJECT(softmax) = {
+    .name = ISA_NAME, .max = ISA_FN(softmax_max), .row = ISA_FN(softmax_row)};

@@ -32,6 +32,7 @@ static attn_status check_parts(const attn_merge_args *args, const struct merge_o
     for (size_t p = 0; p < args->parts; p++) {
         struct attn_strided o = part_of(args, &args->o[p], args->value_size), lse;
         struct attn_named_bytes o_range, lse_range;
+        o.any_float = true;
         RETURN_IF_ERROR(attn_check_tensor(&o, &o_range, &attn_names_o, error));
         RETURN_IF_ERROR(check_log_sum_exp(args, &args->log_sum_exp[p], &lse, &lse_range, &lse_names, error));
         for (int i = 0; i < 2; i++) {
@@ -47,6 +48,7 @@ static attn_status check_outputs(const attn_merge_args *args, struct merge_outpu
     attn_tensor merged = attn_as_input(&args->merged), lse = attn_as_input(&args->merged_log_sum_exp);
     struct merge_output *first = &outputs[0], *second = &outputs[1];
     first->strided = part_of(args, &merged, args->value_size);
+    first->strided.any_float = true;
     RETURN_IF_ERROR(attn_check_tensor(&first->strided, &first->range, &merged_names, error));
     RETURN_IF_ERROR(attn_check_rows_apart(&first->strided, "merged", error));
     second->range = (struct attn_named_bytes){.name = "merged_log_sum_exp"};

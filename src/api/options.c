@@ -9,9 +9,10 @@ static attn_status check_mask_options(const attn_options *options, attn_error *e
     RETURN_IF_ERROR(attn_check_used(options->mask_len != 0, mask, "options.mask_len", error));
     RETURN_IF_ERROR(attn_check_used(options->mask_hides != 0, mask, "options.mask_hides", error));
     RETURN_IF_ERROR(attn_check_used(options->bias_len != 0, bias, "options.bias_len", error));
+    RETURN_IF_ERROR(attn_check_used(options->bias_factors != NULL, bias, "options.bias_factors", error));
     if (mask)
         RETURN_IF_ERROR(attn_check_type(options->mask.type, ATTN_TYPE_BIT(ATTN_BOOL), "options.mask.type", error));
-    return bias ? attn_check_type(options->bias.type, ATTN_TYPE_BIT(ATTN_F32), "options.bias.type", error) : ATTN_OK;
+    return bias ? attn_check_float_type(options->bias.type, "options.bias.type", error) : ATTN_OK;
 }
 
 static attn_status check_f32_output(const attn_tensor_out *output, const char *name, attn_error *error) {
@@ -124,7 +125,7 @@ static attn_status check_mask(const struct attn_problem *problem, const attn_ten
                               const char *len_name, struct attn_named_bytes *range, attn_error *error) {
     const size_t dims[ATTN_CHECK_DIMS] = {problem->batch, problem->heads, problem->q_len};
     const size_t strides[ATTN_CHECK_DIMS] = {mask->batch_stride, mask->head_stride, mask->row_stride};
-    size_t width, element = mask->type == ATTN_BOOL ? 1 : sizeof(float);
+    size_t width, element = attn_type_size(mask->type);
     RETURN_IF_ERROR(attn_check_most(len, problem->kv_len, len_name, error));
     if (len == 0)
         len = problem->kv_len;
@@ -154,13 +155,12 @@ static attn_status check_inputs(const struct attn_problem *problem, struct attn_
     return ATTN_OK;
 }
 
-static attn_status check_alibi(const struct attn_problem *problem, attn_error *error) {
-    const attn_options *options = problem->options;
-    if (!options->alibi)
-        return ATTN_OK;
-    for (size_t h = 0; h < problem->heads; h++)
-        if (!isfinite(options->alibi[h]))
-            return attn_fail(ATTN_BAD_VALUE, "options.alibi", error);
+/* A finite number for each head, or none at all. */
+static attn_status check_per_head(const struct attn_problem *problem, const float *numbers, const char *name,
+                                  attn_error *error) {
+    for (size_t h = 0; numbers && h < problem->heads; h++)
+        if (!isfinite(numbers[h]))
+            return attn_fail(ATTN_BAD_VALUE, name, error);
     return ATTN_OK;
 }
 
@@ -208,7 +208,8 @@ attn_status attn_check_option_data(struct attn_problem *problem, const struct at
     const attn_options *options = problem->options;
     struct attn_named_bytes inputs[INPUTS];
     RETURN_IF_ERROR(check_inputs(problem, inputs, error));
-    RETURN_IF_ERROR(check_alibi(problem, error));
+    RETURN_IF_ERROR(check_per_head(problem, options->alibi, "options.alibi", error));
+    RETURN_IF_ERROR(check_per_head(problem, options->bias_factors, "options.bias_factors", error));
     RETURN_IF_ERROR(check_rotary(problem, error));
     RETURN_IF_ERROR(check_rings(problem, error));
     RETURN_IF_ERROR(check_output(ranges[0].data, ranges[0].bytes, inputs, INPUTS, ranges[0].name, error));
@@ -252,6 +253,8 @@ static void describe_visibility(const attn_options *options, struct attn_line *l
         attn_line_add(line, " bias");
     if (options->bias_len)
         attn_line_size(line, "bias_len", options->bias_len);
+    if (options->bias_factors)
+        attn_line_add(line, " bias_factors");
     attn_line_add(line, "%s", options->empty == ATTN_EMPTY_MEAN ? " empty mean" : "");
 }
 

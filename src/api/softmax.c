@@ -17,10 +17,12 @@ static attn_status check_softmax(const attn_softmax_args *args, attn_error *erro
     struct attn_strided x = attn_rows_of(&args->x, args->batch, args->rows, args->cols);
     struct attn_strided y = attn_rows_of(&out, args->batch, args->rows, args->cols);
     struct attn_named_bytes x_range, y_range;
+    x.any_float = y.any_float = true;
     RETURN_IF_ERROR(attn_check_rows(&x, &x_range, &attn_names_x, error));
     RETURN_IF_ERROR(attn_check_rows(&y, &y_range, &attn_names_y, error));
     RETURN_IF_ERROR(attn_check_rows_apart(&y, attn_names_y.batch_stride, error));
-    bool in_place = x.data == y.data && (args->rows == 1 || x.strides[2] == y.strides[2]) &&
+    bool in_place = x.data == y.data && attn_type_size(x.type) == attn_type_size(y.type) &&
+                    (args->rows == 1 || x.strides[2] == y.strides[2]) &&
                     (args->batch == 1 || x.strides[1] == y.strides[1]);
     return in_place ? ATTN_OK : attn_check_input(&y, &y_range, &x, &x_range, error);
 }
@@ -33,7 +35,7 @@ static attn_status run_softmax(const attn_softmax_args *args, attn_error *error)
         return attn_fail(status, "isa", error);
     RETURN_IF_ERROR(check_softmax(args, error));
     if (args->batch && args->rows && args->cols)
-        attn_op_masked_softmax(attn_table_softmax(table), args);
+        attn_op_masked_softmax(table, args);
     return ATTN_OK;
 }
 

@@ -31,6 +31,7 @@ static attn_status check_transpose(const attn_transpose_args *args, bool merge, 
     *split = attn_with_strides(split, args->heads, args->len, args->head_size);
     strided[merge] = attn_rows_of(merged, args->batch, args->len, width);
     strided[!merge] = attn_heads_of(split, args->batch, args->heads, args->len, args->head_size);
+    strided[0].any_float = strided[1].any_float = true;
     RETURN_IF_ERROR(attn_check_rows(&strided[merge], &range[merge], names[merge], error));
     RETURN_IF_ERROR(attn_check_tensor(&strided[!merge], &range[!merge], names[!merge], error));
     RETURN_IF_ERROR(attn_check_rows_apart(&strided[1], "y", error));
@@ -51,7 +52,7 @@ static attn_status transpose(const attn_transpose_args *args, bool merge, attn_e
         return attn_fail(status, "isa", error);
     RETURN_IF_ERROR(check_transpose(args, merge, &resolved, error));
     if (!transpose_is_empty(args))
-        attn_op_transpose(attn_table_copy(table), &resolved, merge);
+        attn_op_transpose(table, &resolved, merge);
     return ATTN_OK;
 }
 

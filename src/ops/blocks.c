@@ -21,16 +21,32 @@ static const uint8_t *mask_of_block(const struct attn_tile *tile, const struct a
     return copy;
 }
 
+/* y[c] = x[c * stride] as a float, c < n. */
+static void widen_columns(const struct attn_tile *tile, attn_type type, size_t stride, size_t n, const void *x,
+                          float *y) {
+    const uint16_t *halves = x;
+    uint16_t neighbours[ATTN_BLOCK];
+    if (type == ATTN_F32) {
+        for (size_t c = 0; c < n; c++)
+            y[c] = ((const float *)x)[c * stride];
+        return;
+    }
+    for (size_t c = 0; stride != 1 && c < n; c++)
+        neighbours[c] = halves[c * stride];
+    tile->convert->widen(type, n, stride == 1 ? halves : neighbours, y);
+}
+
 /* Its additive mask, likewise. */
 static const float *bias_of_block(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     const attn_options *options = tile->problem->options;
-    size_t stride = options->bias.col_stride;
-    const float *bias = tile->row[r].masks.bias + block->begin * stride;
+    const attn_tensor *bias = &options->bias;
+    size_t lo = block->lo[r], n = block->hi[r] - lo;
     if (!attn_bias_is_copied(options))
-        return bias;
+        return (const float *)tile->row[r].masks.bias + block->begin;
     float *copy = tile->scratch.bias + (block->place + r) * ATTN_BLOCK;
-    for (size_t c = block->lo[r]; c < block->hi[r]; c++)
-        copy[c] = bias[c * stride];
+    widen_columns(tile, bias->type, bias->col_stride, n,
+                  attn_element_at(tile->row[r].masks.bias, bias->type, (block->begin + lo) * bias->col_stride),
+                  copy + lo);
     return copy;
 }
 

@@ -214,8 +214,8 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
         size_t first = row_number(x, b, used.begin);
         if (used.begin < used.end)
             attn_table_copy(run->layer->table)
-                ->rows(used.end - used.begin, size, (const float *)x->data + row_offset(x, first), x->row_stride,
-                       (float *)run->o + first * stride, stride);
+                ->rows(used.end - used.begin, size * sizeof(float), (const float *)x->data + row_offset(x, first),
+                       x->row_stride * sizeof(float), (float *)run->o + first * stride, stride * sizeof(float));
     }
     return (struct rows){run->o, ATTN_F32, x->len * stride, stride, x->len, x->cu};
 }

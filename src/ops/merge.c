@@ -10,30 +10,64 @@
 /* Nanoseconds for one float of a part: it is read, and a float of the output is read and written. */
 #define MERGE_NS 0.25
 
+/* Columns of a row that are floats at a time, on the stack, where they have another type. */
+#define MERGE_PIECE 512
+
 struct merge {
     const attn_merge_args *args;
     const struct attn_attention_kernel *attention;
     const struct attn_elementary_kernel *elementary;
+    const struct attn_convert_kernel *convert;
 };
 
-/* A part is a span whose maximum is its log-sum-exp and whose sum is 1. */
-static void merge_row(const struct merge *merge, size_t b, size_t h, size_t i) {
+/* What the parts of a row have added up to. */
+struct merged {
+    float max, sum;
+};
+
+/* Columns j .. j + n - 1 of a row, n at most MERGE_PIECE: into `out`. A part is a span whose maximum is its log-sum-exp and whose
+ * sum is 1. */
+static struct merged merge_columns(const struct merge *merge, size_t b, size_t h, size_t i, size_t j, size_t n,
+                                   float *out) {
     const attn_merge_args *args = merge->args;
-    float *out = attn_row_out_at(&args->merged, b, h, i);
-    float max = -INFINITY, sum = 0.0f, one = 1.0f, log;
-    memset(out, 0, args->value_size * sizeof *out);
+    struct merged merged = {-INFINITY, 0.0f};
+    float widened[MERGE_PIECE], one = 1.0f;
+    memset(out, 0, n * sizeof *out);
     for (size_t p = 0; p < args->parts; p++) {
         const attn_tensor lse = attn_with_strides(&args->log_sum_exp[p], args->heads, args->q_len, 1);
-        const float *part = attn_row_at(&args->o[p], b, h, i), *log_sum_exp = attn_row_at(&lse, b, h, i);
-        if (*log_sum_exp != -INFINITY)
-            merge->attention->merge(1, args->value_size, &max, &sum, out, log_sum_exp, &one, part, 0);
+        const attn_tensor *o = &args->o[p];
+        const float *log_sum_exp = attn_row_at(&lse, b, h, i);
+        if (*log_sum_exp == -INFINITY)
+            continue;
+        const void *part = attn_element_at(attn_typed_row_at(o, b, h, i), o->type, j);
+        if (o->type != ATTN_F32) {
+            merge->convert->widen(o->type, n, part, widened);
+            part = widened;
+        }
+        merge->attention->merge(1, n, &merged.max, &merged.sum, out, log_sum_exp, &one, part, 0);
     }
-    float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
-    merge->attention->normalize(1, args->value_size, out, 0, &inverse, out, 0);
+    float inverse = merged.sum == 0.0f ? 0.0f : 1.0f / merged.sum;
+    merge->attention->normalize(1, n, out, 0, &inverse, out, 0);
+    return merged;
+}
+
+/* Maximum and sum are the same for each piece of the row. */
+static void merge_row(const struct merge *merge, size_t b, size_t h, size_t i) {
+    const attn_merge_args *args = merge->args;
+    attn_type type = args->merged.type;
+    char *row = attn_typed_row_out_at(&args->merged, b, h, i);
+    struct merged merged = {-INFINITY, 0.0f};
+    float piece[MERGE_PIECE], log;
+    for (size_t j = 0, n; j < args->value_size; j += n, row += n * attn_type_size(type)) {
+        n = attn_min(args->value_size - j, MERGE_PIECE);
+        merged = merge_columns(merge, b, h, i, j, n, type == ATTN_F32 ? (float *)(void *)row : piece);
+        if (type != ATTN_F32)
+            merge->convert->narrow(type, n, piece, row);
+    }
     if (args->merged_log_sum_exp.data) {
         const attn_tensor_out lse = attn_out_with_strides(&args->merged_log_sum_exp, args->heads, args->q_len, 1);
-        merge->elementary->log(&sum, &log, 1);
-        *attn_row_out_at(&lse, b, h, i) = sum == 0.0f ? -INFINITY : max + log;
+        merge->elementary->log(&merged.sum, &log, 1);
+        *attn_row_out_at(&lse, b, h, i) = merged.sum == 0.0f ? -INFINITY : merged.max + log;
     }
 }
 
@@ -45,7 +79,7 @@ static void merge_head(const void *arg, size_t item, size_t task) {
 }
 
 void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args) {
-    struct merge merge = {args, attn_table_attention(table), attn_table_elementary(table)};
+    struct merge merge = {args, attn_table_attention(table), attn_table_elementary(table), attn_table_convert(table)};
     size_t heads = args->batch * args->heads;
     double floats = (double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts;
     attn_for_each(args->parallel, attn_threads_for(args->parallel, floats * MERGE_NS), heads, merge_head, &merge);

@@ -31,7 +31,7 @@ uint32_t attn_uses_of(const struct attn_problem *problem) {
            use_if(options->log_sum_exp.data, ATTN_USE_LOG_SUM_EXP) |
            use_if(attn_ints_given(&problem->q_cu), ATTN_USE_PACKED_ROWS) |
            use_if(attn_ints_given(&problem->kv_cu), ATTN_USE_PACKED_KEYS) | use_if(problem->cache, ATTN_USE_CACHE) |
-           use_if(has_types(problem), ATTN_USE_TYPES);
+           use_if(has_types(problem), ATTN_USE_TYPES) | use_if(options->bias_factors, ATTN_USE_BIAS_FACTORS);
 }
 
 /* The uses that tiles of query rows support on every path. */

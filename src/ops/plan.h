@@ -35,7 +35,8 @@ enum {
     ATTN_USE_CACHE = 1 << 19,
     ATTN_USE_SCORES_HIDDEN = 1 << 20,
     ATTN_USE_TYPES = 1 << 21, /* q, k, v, o or the cache are not all f32 */
-    ATTN_USE_COUNT = 22
+    ATTN_USE_BIAS_FACTORS = 1 << 22,
+    ATTN_USE_COUNT = 23
 };
 
 #define ATTN_USE_MASKS (ATTN_USE_MASK | ATTN_USE_BIAS)
@@ -45,7 +46,8 @@ enum {
 
 /* With any of these the first product's results are changed, or copied out, before the softmax takes them. */
 #define ATTN_USE_LOGITS                                                                                                \
-    (ATTN_USE_MASKS | ATTN_USE_SOFT_CAP | ATTN_USE_ALIBI | ATTN_USE_EMPTY_MEAN | ATTN_USE_WEIGHTS | ATTN_USE_SCORES)
+    (ATTN_USE_MASKS | ATTN_USE_BIAS_FACTORS | ATTN_USE_SOFT_CAP | ATTN_USE_ALIBI | ATTN_USE_EMPTY_MEAN |               \
+     ATTN_USE_WEIGHTS | ATTN_USE_SCORES)
 
 /* How keys and values get to the query rows. */
 enum attn_path {

@@ -122,11 +122,12 @@ static void add_far_slope(float *x, size_t lo, size_t hi, float slope, double di
 
 static void add_bias(const struct attn_tile *tile, const struct attn_block *block, size_t r) {
     const struct attn_tile_row *row = &tile->row[r];
-    const float *slopes = tile->problem->options->alibi;
+    const float *slopes = tile->problem->options->alibi, *factors = tile->problem->options->bias_factors;
     struct attn_bias_args args = {.x = attn_block_scores(block, r),
                                   .lo = block->lo[r],
                                   .hi = block->hi[r],
                                   .add = block->bias[r],
+                                  .factor = factors ? factors[row->head] : 1.0f,
                                   .visible = block->mask[r]};
     if (slopes && slopes[row->head] != 0.0f) {
         double distance = (double)block->begin - (double)row->row - (double)tile->sequence.position;

@@ -4,6 +4,6 @@
 
 #include "kernels.h"
 
-void attn_op_masked_softmax(const struct attn_softmax_kernel *kernel, const attn_softmax_args *args);
+void attn_op_masked_softmax(const struct attn_kernels *table, const attn_softmax_args *args);
 
 #endif

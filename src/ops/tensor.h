@@ -8,10 +8,14 @@
 
 #include "types.h"
 
+/* Element `i` of an array. */
+static inline const void *attn_element_at(const void *x, attn_type type, size_t i) {
+    return (const char *)x + i * attn_type_size(type);
+}
+
 /* Row `i` of head `h` of batch entry `b` of a tensor. */
 static inline const void *attn_typed_row_at(const attn_tensor *x, size_t b, size_t h, size_t i) {
-    return (const char *)x->data +
-           (b * x->batch_stride + h * x->head_stride + i * x->row_stride) * attn_type_size(x->type);
+    return attn_element_at(x->data, x->type, b * x->batch_stride + h * x->head_stride + i * x->row_stride);
 }
 
 static inline void *attn_typed_row_out_at(const attn_tensor_out *y, size_t b, size_t h, size_t i) {

@@ -1,25 +1,39 @@
 #include "ops/transpose.h"
 
 #include "checked.h"
+#include "ops/convert.h"
 #include "ops/gemm.h"
 #include "ops/parallel.h"
-#include "ops/tensor.h"
 
-/* Nanoseconds for one element: it is read and written. */
-
-#define TRANSPOSE_NS 0.125
+/* Nanoseconds for one byte: it is read and written. */
+#define TRANSPOSE_NS 0.03125
 /* Rows of a head that are copied before those of the next head, which lies beside it in the merged side. Fewer rows
  * where the merged side's rows alias, because their lines would leave the cache before the next head needs them; but
- * not with more than ALIASED_WORK elements, which come from memory, and memory is faster at long runs. */
+ * not with more than ALIASED_WORK bytes, which come from memory, and memory is faster at long runs. */
 #define TRANSPOSE_ROWS_PER_ITEM         128
 #define TRANSPOSE_ALIASED_ROWS_PER_ITEM 8
-#define ALIASED_WORK                    (3u << 19)
+#define ALIASED_WORK                    (3u << 21)
 
 struct transpose {
-    const struct attn_copy_kernel *kernel;
+    const struct attn_copy_kernel *copy;
+    const struct attn_convert_kernel *convert;
     const attn_transpose_args *args; /* with all strides, see attn_op_transpose */
     size_t band, bands;              /* rows in a band, bands in a sequence */
 };
+
+/* Rows row .. row + rows - 1 of one head. */
+static void transpose_rows(const struct transpose *transpose, size_t b, size_t h, size_t row, size_t rows) {
+    const attn_transpose_args *args = transpose->args;
+    const attn_tensor *x = &args->x;
+    const attn_tensor_out *y = &args->y;
+    size_t element = attn_type_size(x->type);
+    if (x->type == y->type)
+        transpose->copy->rows(rows, args->head_size * element, attn_typed_row_at(x, b, h, row), x->row_stride * element,
+                              attn_typed_row_out_at(y, b, h, row), y->row_stride * element);
+    for (size_t i = row; x->type != y->type && i < row + rows; i++)
+        attn_convert_row(transpose->convert, x->type, y->type, args->head_size, attn_typed_row_at(x, b, h, i),
+                         attn_typed_row_out_at(y, b, h, i));
+}
 
 /* All heads of a band of one sequence's rows. */
 static void transpose_band(const void *arg, size_t item, size_t task) {
@@ -29,17 +43,21 @@ static void transpose_band(const void *arg, size_t item, size_t task) {
     size_t b = item / transpose->bands, row = item % transpose->bands * transpose->band;
     size_t rows = attn_min(args->len - row, transpose->band);
     for (size_t h = 0; h < args->heads; h++)
-        transpose->kernel->rows(rows, args->head_size, attn_row_at(&args->x, b, h, row), args->x.row_stride,
-                                attn_row_out_at(&args->y, b, h, row), args->y.row_stride);
+        transpose_rows(transpose, b, h, row, rows);
 }
 
-void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpose_args *args, bool merge) {
-    struct transpose transpose = {.kernel = kernel, .args = args, .band = TRANSPOSE_ROWS_PER_ITEM};
+void attn_op_transpose(const struct attn_kernels *table, const attn_transpose_args *args, bool merge) {
+    struct transpose transpose = {.copy = attn_table_copy(table),
+                                  .convert = attn_table_convert(table),
+                                  .args = args,
+                                  .band = TRANSPOSE_ROWS_PER_ITEM};
     double elements = (double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size;
-    size_t merged_stride = merge ? args->y.row_stride : args->x.row_stride;
-    if (merged_stride * sizeof(float) % ATTN_ALIAS == 0 && elements <= ALIASED_WORK)
+    size_t x_element = attn_type_size(args->x.type), y_element = attn_type_size(args->y.type);
+    size_t merged_bytes = merge ? args->y.row_stride * y_element : args->x.row_stride * x_element;
+    double bytes = elements * (double)attn_max(x_element, y_element);
+    if (merged_bytes % ATTN_ALIAS == 0 && bytes <= ALIASED_WORK)
         transpose.band = TRANSPOSE_ALIASED_ROWS_PER_ITEM;
     transpose.bands = (args->len + transpose.band - 1) / transpose.band;
-    attn_for_each(args->parallel, attn_threads_for(args->parallel, elements * TRANSPOSE_NS),
-                  args->batch * transpose.bands, transpose_band, &transpose);
+    attn_for_each(args->parallel, attn_threads_for(args->parallel, bytes * TRANSPOSE_NS), args->batch * transpose.bands,
+                  transpose_band, &transpose);
 }

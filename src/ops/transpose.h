@@ -7,6 +7,6 @@
 #include "kernels.h"
 
 /* merge: x is split and y merged, else the other way. Both sides have the stride of a head too. */
-void attn_op_transpose(const struct attn_copy_kernel *kernel, const attn_transpose_args *args, bool merge);
+void attn_op_transpose(const struct attn_kernels *table, const attn_transpose_args *args, bool merge);
 
 #endif

@@ -157,7 +157,7 @@ struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size
         masks.mask =
             (const uint8_t *)mask->data + b * mask->batch_stride + head * mask->head_stride + i * mask->row_stride;
     if (bias->data)
-        masks.bias = attn_row_at(bias, b, head, i);
+        masks.bias = attn_typed_row_at(bias, b, head, i);
     return masks;
 }
 

@@ -43,7 +43,7 @@ bool attn_ring_holds(const struct attn_problem *problem);
 /* The masks of one query row, at key 0; NULL for none. Keys lie the options' col_stride apart. */
 struct attn_row_masks {
     const uint8_t *mask;
-    const float *bias;
+    const void *bias; /* of the options' type */
 };
 
 struct attn_row_masks attn_row_masks_of(const struct attn_problem *problem, size_t b, size_t head, size_t i);
@@ -56,11 +56,20 @@ enum attn_seen attn_mask_sees(const uint8_t *mask, size_t n);
 /* Whether an additive mask is -inf for all n keys. */
 bool attn_bias_hides_all(const float *bias, size_t n);
 
+/* Whether the additive mask of a row, which begins at `row`, is -inf for key `key`. */
+static inline bool attn_bias_hides(const attn_tensor *bias, const void *row, size_t key) {
+    const uint16_t f16 = 0xfc00, bf16 = 0xff80; /* -inf */
+    size_t at = key * bias->col_stride;
+    if (bias->type == ATTN_F32)
+        return ((const float *)row)[at] == -__builtin_inff();
+    return ((const uint16_t *)row)[at] == (bias->type == ATTN_F16 ? f16 : bf16);
+}
+
 /* Whether the masks of a row leave key `key` visible; a key that they do not reach is for intervals to hide. */
 static inline bool attn_masks_leave(const attn_options *options, const struct attn_row_masks *masks, size_t key) {
     if (masks->mask && (masks->mask[key * options->mask.col_stride] == 0) == (options->mask_hides == 0))
         return false;
-    return !masks->bias || masks->bias[key * options->bias.col_stride] != -__builtin_inff();
+    return !masks->bias || !attn_bias_hides(&options->bias, masks->bias, key);
 }
 
 /* Whether a row's part of a mask must be copied for kernels, which take bytes that are true where a key is visible, and
@@ -70,7 +79,7 @@ static inline bool attn_mask_is_copied(const attn_options *options) {
 }
 
 static inline bool attn_bias_is_copied(const attn_options *options) {
-    return options->bias.data && options->bias.col_stride != 1;
+    return options->bias.data && (options->bias.col_stride != 1 || options->bias.type != ATTN_F32);
 }
 
 #endif

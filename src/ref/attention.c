@@ -13,7 +13,7 @@ static void bias(const struct attn_bias_args *args) {
         if (args->slope != 0.0f)
             *x = attn_fmaf(-args->slope, fabsf((float)(args->distance + (int32_t)c)), *x);
         if (args->add)
-            *x = args->add[c] == -INFINITY ? -INFINITY : *x + args->add[c];
+            *x = args->add[c] == -INFINITY ? -INFINITY : attn_fmaf(args->factor, args->add[c], *x);
         if (args->visible && !args->visible[c])
             *x = -INFINITY;
     }

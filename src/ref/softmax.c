@@ -2,11 +2,15 @@
 #include "kernels.h"
 #include "ref/elementary.h"
 
-static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+static float softmax_max(const float *x, size_t n) {
     float max = -INFINITY;
-    for (size_t c = 0; c < valid; c++)
+    for (size_t c = 0; c < n; c++)
         max = x[c] > max ? x[c] : max;
-    float shift = max == -INFINITY ? 0.0f : max;
+    return max;
+}
+
+static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
+    float max = softmax_max(x, valid), shift = max == -INFINITY ? 0.0f : max;
 
     float lanes[ATTN_LANES] = {0};
     for (size_t c = 0; c < valid; c++) {
@@ -21,4 +25,4 @@ static void softmax_row(const float *x, size_t valid, size_t cols, float *y) {
         y[c] = 0.0f;
 }
 
-const struct attn_softmax_kernel attn_ref_softmax = {.name = "scalar", .row = softmax_row};
+const struct attn_softmax_kernel attn_ref_softmax = {.name = "scalar", .max = softmax_max, .row = softmax_row};

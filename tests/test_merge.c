@@ -167,7 +167,7 @@ static void test_formula(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(400, 60); i++) {
-        struct parts parts = random_parts(&random, TEST_NORMAL, 70, i, 1 + i % 5);
+        struct parts parts = random_parts(&random, TEST_NORMAL, i % 8 ? 70 : 1100, i, 1 + i % 5);
         attn_merge_args args = merge_args(&parts);
         name_case(&parts);
         struct merged merged = merge_run(&args, LAYOUT_BHSD, random_flush(&random));

@@ -415,6 +415,32 @@ static void rounds_the_softmax_of_widened_rows(void **state) {
     }
 }
 
+/* The largest logit comes last, so that each piece has another maximum. A sum that is off by its last bit changes one in some
+ * 2^13 results of F16. */
+static void rounds_rows_whose_logits_grow(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    enum { ROWS = 40, COLS = 5000 };
+    float *x = guarded_floats((size_t)ROWS * COLS, FLUSH_END), *wide = guarded_floats(COLS, FLUSH_END);
+    uint16_t *y = guarded_alloc((size_t)ROWS * COLS * sizeof *y, sizeof *y, FLUSH_END);
+    uint16_t *expected = guarded_alloc(COLS * sizeof *expected, sizeof *expected, FLUSH_END);
+    for (size_t i = 0; i < (size_t)ROWS * COLS; i++)
+        x[i] = (float)(i % COLS) / COLS + random_uniform(&random, 0.0f, 0.5f);
+    attn_softmax_args args = {.isa = test_isa(), .batch = 1, .rows = ROWS, .cols = COLS};
+    args.x = (attn_tensor){x, ATTN_F32, 0, 0, COLS, 1};
+    args.y = (attn_tensor_out){y, ATTN_F16, 0, 0, COLS, 1};
+    assert_ok(attn_masked_softmax(&args, NULL));
+    for (size_t i = 0; i < ROWS; i++) {
+        reference()->row(x + i * COLS, COLS, COLS, wide);
+        convert()->narrow(ATTN_F16, COLS, wide, expected);
+        assert_same_elements(ATTN_F16, COLS, expected, y + i * COLS);
+    }
+    guarded_free(x);
+    guarded_free(wide);
+    guarded_free(y);
+    guarded_free(expected);
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -428,6 +454,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(public_function_takes_empty_sizes),
         cmocka_unit_test(public_function_reads_one_matrix_for_all),
         cmocka_unit_test(rounds_the_softmax_of_widened_rows),
+        cmocka_unit_test(rounds_rows_whose_logits_grow),
     };
     return test_run(tests);
 }

@@ -402,8 +402,8 @@ struct attn_small_kernel {
 
 /* ---- Splitting and merging heads ---- */
 
-/* Byte y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < bytes. All three sizes, and the alignment of x and y,
- * are multiples of 2. */
+/* Byte y[i * y_stride + j] = x[i * x_stride + j] for i < rows, j < bytes. The number of bytes, both strides and the
+ * alignment of x and y are multiples of 2. */
 struct attn_copy_kernel {
     const char *name;
     void (*rows)(size_t rows, size_t bytes, const void *x, size_t x_stride, void *y, size_t y_stride);

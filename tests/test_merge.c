@@ -89,8 +89,8 @@ static void check_bits(struct test_random *random, const struct parts *parts, co
 
 /* ---- The formula ---- */
 
-/* Outputs of at most `most` elements and log-sum-exps at random; one in `empties` rows of a part (0: none) is empty, and its
- * output NaN. */
+/* Outputs of at most `most` elements and log-sum-exps at random; one in `empties` rows of a part (0: none) is empty,
+ * and its output NaN. */
 static struct parts random_parts(struct test_random *random, enum test_values values, size_t most, size_t index,
                                  size_t empties) {
     struct parts parts = {.count = index % MOST_PARTS + 1};
@@ -197,7 +197,8 @@ static void test_same_bits_of_wild_values(void **state) {
 
 /* ---- Types ---- */
 
-/* Each part in a type of its own, and the result in another: the merged floats, rounded. Long rows are taken in pieces. */
+/* Each part in a type of its own, and the result in another: the merged floats, rounded. Long rows are taken in
+ * pieces. */
 static void check_types(struct test_random *random, struct parts *parts) {
     attn_type to = random_type(random);
     void *memory[MOST_PARTS], *merged_memory;

@@ -331,7 +331,8 @@ static void *typed_at(const struct typed_matrix *m, size_t row) {
     return m->data + row * m->stride * attn_type_size(m->type);
 }
 
-/* Logits of all sizes: close to each other, far apart, now and then NaN or infinite; poison behind the first `valid`. */
+/* Logits of all sizes: close to each other, far apart, now and then NaN or infinite; poison behind the first
+ * `valid`. */
 static void fill_typed(struct test_random *random, const struct typed_matrix *m, size_t row, size_t valid) {
     float *x = guarded_floats(m->cols, FLUSH_END);
     enum test_values values = random_below(random, 8) ? TEST_NORMAL : TEST_WILD;
@@ -415,8 +416,8 @@ static void rounds_the_softmax_of_widened_rows(void **state) {
     }
 }
 
-/* The largest logit comes last, so that each piece has another maximum. A sum that is off by its last bit changes one in some
- * 2^13 results of F16. */
+/* The largest logit comes last, so that each piece has another maximum. A sum that is off by its last bit changes one
+ * in some 2^13 results of F16. */
 static void rounds_rows_whose_logits_grow(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

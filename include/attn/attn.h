@@ -324,7 +324,8 @@ typedef struct attn_softmax_args {
     attn_isa isa;
     size_t batch, rows, cols; /* each may be 0: then x and y are not looked at */
     attn_tensor x;            /* [batch, rows, cols]; row_stride at least cols */
-    /* [batch, rows, cols]; may be x with the same strides and types of one size; no other overlap */
+    /* [batch, rows, cols]; may be x where strides and the size of an element are the same; no other
+     * overlap */
     attn_tensor_out y;
     attn_valid_lens valid;
     attn_empty_rows empty;
@@ -404,8 +405,8 @@ typedef struct attn_options {
      * stride in every dimension, added last. -inf hides the key, as `mask` does. */
     attn_tensor bias;
     size_t bias_len; /* as mask_len */
-    /* NULL, or [heads], finite, only with bias: each element of bias counts times its head's (ggml's
-     * max_bias). -inf hides the key whatever the factor, 0 included. */
+    /* NULL, or [heads], finite, only with bias: elements of bias count times their head's factor
+     * (ggml's max_bias). -inf hides the key whatever the factor, 0 included. */
     const float *bias_factors;
     /* NULL, or [heads]: one more logit in each row's softmax, without a value. A row that sees no
      * key is then +0 and its log-sum-exp the sink, whatever `empty` says. */
@@ -497,7 +498,7 @@ typedef struct attn_merge_args {
     /* [parts], each [batch, heads, q_len], one element a row; all strides 0: it is dense. Where an
      * element is -inf the part's output is not read. */
     const attn_tensor *log_sum_exp;
-    attn_tensor_out merged; /* apart from all inputs; of any float type, rounded once */
+    attn_tensor_out merged;             /* apart from all inputs; of any float type, rounded once */
     attn_tensor_out merged_log_sum_exp; /* data NULL, or as log_sum_exp */
     const attn_parallel *parallel;
 } attn_merge_args;

@@ -25,8 +25,8 @@ struct merged {
     float max, sum;
 };
 
-/* Columns j .. j + n - 1 of a row, n at most MERGE_PIECE: into `out`. A part is a span whose maximum is its log-sum-exp and whose
- * sum is 1. */
+/* Columns j .. j + n - 1 of a row, n at most MERGE_PIECE: into `out`. A part is a span whose maximum is its log-sum-exp
+ * and whose sum is 1. */
 static struct merged merge_columns(const struct merge *merge, size_t b, size_t h, size_t i, size_t j, size_t n,
                                    float *out) {
     const attn_merge_args *args = merge->args;

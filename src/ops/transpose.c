@@ -27,10 +27,12 @@ static void transpose_rows(const struct transpose *transpose, size_t b, size_t h
     const attn_tensor *x = &args->x;
     const attn_tensor_out *y = &args->y;
     size_t element = attn_type_size(x->type);
-    if (x->type == y->type)
+    if (x->type == y->type) {
         transpose->copy->rows(rows, args->head_size * element, attn_typed_row_at(x, b, h, row), x->row_stride * element,
                               attn_typed_row_out_at(y, b, h, row), y->row_stride * element);
-    for (size_t i = row; x->type != y->type && i < row + rows; i++)
+        return;
+    }
+    for (size_t i = row; i < row + rows; i++)
         attn_convert_row(transpose->convert, x->type, y->type, args->head_size, attn_typed_row_at(x, b, h, i),
                          attn_typed_row_out_at(y, b, h, i));
 }

@@ -111,6 +111,7 @@ struct attn_format {
     size_t cols;   /* of a panel; a divisor of ATTN_MAX_COLS */
     size_t k_unit; /* rows whose elements lie side by side; a panel holds a multiple of so many */
     size_t beside; /* bytes of each column beside its elements: of class INT8 its scale */
+    uint8_t flip;  /* of INT8: what each element is combined with by exclusive or; 0x80 adds 128 to it */
 };
 
 /* Products of INT8 that are added up as integers: with bytes of either sign, and with bytes that are made positive, no sum

@@ -237,25 +237,48 @@ typedef struct attn_ints {
  * is rounded row by row. */
 typedef struct attn_gemm attn_gemm;
 
+/* How the elements, scales and zero points of ATTN_INT4 lie. k is `in`, n is `out`. What files of
+ * other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
+typedef enum attn_layout {
+    /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
+     * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits of
+     * 4 bits has these arrays. */
+    ATTN_LAYOUT_PLAIN = 0,
+    /* ggml's Q4_0: weight [out][in / 32] of blocks of 18 bytes, an F16 scale and 32 elements.
+     * in_stride is 1, out_stride a multiple of 32; scales, scale_type, block and zero_points are 0:
+     * the blocks say all. */
+    ATTN_LAYOUT_GGML_Q4_0,
+    /* GPTQ: qweight, [in / 8][out] words of 32 bits; scales [in / block][out]; qzeros, [in /
+     * block][out / 8] words that hold zero points less 1, or NULL. in_stride is the number of columns
+     * of the three arrays, a multiple of 8 and at least out; out_stride is 1. */
+    ATTN_LAYOUT_GPTQ,
+    ATTN_LAYOUT_GPTQ_V2, /* the same with zero points as they are */
+    /* AWQ: qweight, [in][out / 8] words; scales and qzeros as GPTQ_V2's, but columns 0, 2, 4, 6, 1,
+     * 3, 5, 7 of eight from a word's lowest bits on. Strides as of GPTQ. */
+    ATTN_LAYOUT_AWQ
+} attn_layout;
+
 /* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
  * size, out_stride = 1; PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in
  * size.
  *
  * INT8: w[k,n] is that element times scales[n]. INT4: it is (the element - zero point) * scale,
  * both of which `block` elements that follow each other in k share; in_stride is 1, out_stride is
- * even, k is a multiple of block. Rows of x are then rounded to integers of 8 bits too, each with a
- * scale of its own (docs/semantics.md). The arrays are those of ONNX's MatMulNBits of 4 bits. */
+ * even, k is a multiple of block; `layout` says otherwise for other engines' arrays. Rows of x are
+ * then rounded to integers of 8 bits too, each with a scale of its own (docs/semantics.md). */
 typedef struct attn_linear {
     const void *weight;
     size_t in_stride, out_stride; /* elements */
     const float *bias;            /* [out], or NULL for none */
     attn_type type;               /* of weight: ATTN_F32, ATTN_BF16, ATTN_INT8 or ATTN_INT4 */
-    const void *scales;   /* of INT8: [out] floats; of INT4: [out][in / block]. No NaN, no inf */
+    const void *scales;   /* of INT8: [out] floats; of INT4: see attn_layout. No NaN, no infinity */
     attn_type scale_type; /* of INT4: ATTN_F32 or ATTN_F16 */
     size_t block;         /* of INT4: 32, 64 or 128 */
-    /* Of INT4: NULL where each is 8, or [out][(in / block + 1) / 2], two to a byte, the first in
-     * its lower half. */
-    const uint8_t *zero_points;
+    const void *zero_points; /* of INT4: NULL where each is 8 */
+    attn_layout layout;      /* of INT4 */
+    /* NULL, or GPTQ's g_idx, [in]: the block of each k. BAD_VALUE unless that is k / block: blocks
+     * whose elements are not neighbours (desc_act, act-order) are not supported. */
+    const int32_t *g_idx;
 } attn_linear;
 
 typedef struct attn_gemm_config {
@@ -816,3 +839,5 @@ static inline attn_linear attn_linear_transposed(const void *weight, attn_type t
 #endif
 
 #endif
+    linear.layout = ATTN_LAYOUT_PLAIN;
+    linear.g_idx = NULL;

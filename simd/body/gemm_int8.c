@@ -288,7 +288,7 @@ const struct attn_gemm_kernel ISA_OBJECT(gemm_int8) = {
     .name = QUADS_NAME,
     .arithmetic = ATTN_CLASS_INT8,
     .a = ATTN_INT8,
-    .b = {.type = ATTN_INT8, .cols = COLS, .k_unit = QUAD, .beside = sizeof(float)},
+    .b = {.type = ATTN_INT8, .cols = COLS, .k_unit = QUAD, .beside = sizeof(float), .flip = QUAD_FLIP},
     .rows = ROWS,
     .pack = ISA_FN(int8_pack),
     .pack_a = QUADS_PACK_A,

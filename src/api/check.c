@@ -1,6 +1,7 @@
 #include "api/check.h"
 
 #include <math.h>
+#include <string.h>
 
 const struct attn_names attn_names_q = ATTN_NAMES("q"), attn_names_k = ATTN_NAMES("k"), attn_names_v = ATTN_NAMES("v"),
                         attn_names_o = ATTN_NAMES("o"), attn_names_x = ATTN_NAMES("x"), attn_names_y = ATTN_NAMES("y");
@@ -105,12 +106,27 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
     return false;
 }
 
+/* What the layout says already is not given beside it. */
+static attn_status check_layout_type(const attn_linear *linear, const struct attn_linear_names *names,
+                                     attn_error *error) {
+    attn_layout layout = linear->layout;
+    bool gptq = layout == ATTN_LAYOUT_GPTQ || layout == ATTN_LAYOUT_GPTQ_V2, ggml = layout == ATTN_LAYOUT_GGML_Q4_0;
+    RETURN_IF_ERROR(attn_check_enum((int)layout, ATTN_LAYOUT_AWQ, names->layout, error));
+    RETURN_IF_ERROR(attn_check_used(layout != ATTN_LAYOUT_PLAIN, linear->type == ATTN_INT4, names->layout, error));
+    RETURN_IF_ERROR(attn_check_used(linear->g_idx != NULL, gptq, names->g_idx, error));
+    RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, !ggml, names->scales, error));
+    RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, !ggml, names->scale_type, error));
+    RETURN_IF_ERROR(attn_check_used(linear->block != 0, !ggml, names->block, error));
+    return attn_check_used(linear->zero_points != NULL, !ggml, names->zero_points, error);
+}
+
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error) {
     const unsigned types =
         ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
     bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
     RETURN_IF_ERROR(attn_check_type(linear->type, types, names->type, error));
+    RETURN_IF_ERROR(check_layout_type(linear, names, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
@@ -118,52 +134,96 @@ attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const s
     if (!int4)
         return ATTN_OK;
     const unsigned scale_types = ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_F16);
-    RETURN_IF_ERROR(attn_check_type(linear->scale_type, scale_types, names->scale_type, error));
-    bool is_block = linear->block == 32 || linear->block == 64 || linear->block == 128;
-    return is_block && in % linear->block == 0 ? ATTN_OK : attn_fail(ATTN_BAD_SIZE, names->block, error);
+    struct attn_scaling scaling = attn_linear_scaling(linear);
+    RETURN_IF_ERROR(attn_check_type(scaling.type, scale_types, names->scale_type, error));
+    bool is_block = scaling.block == 32 || scaling.block == 64 || scaling.block == 128;
+    return is_block && in % scaling.block == 0 ? ATTN_OK : attn_fail(ATTN_BAD_SIZE, names->block, error);
 }
 
-static bool is_finite_scale(const attn_linear *linear, size_t i) {
+static bool is_finite_scale(attn_type type, const void *scale) {
     const uint16_t exponent = 0x7c00;
-    if (linear->scale_type == ATTN_F16)
-        return (((const uint16_t *)linear->scales)[i] & exponent) != exponent;
-    return isfinite(((const float *)linear->scales)[i]);
+    uint16_t half;
+    float number;
+    memcpy(&half, scale, sizeof half);
+    memcpy(&number, scale, sizeof number);
+    return type == ATTN_F16 ? (half & exponent) != exponent : isfinite(number);
 }
 
-/* `out` scales of each output's `blocks`. */
-static attn_status check_scales(const attn_linear *linear, size_t out, size_t blocks, const char *name,
-                                attn_error *error) {
-    RETURN_IF_ERROR(attn_check_pointer(linear->scales, name, error));
-    for (size_t i = 0; i < out * blocks; i++)
-        if (!is_finite_scale(linear, i))
-            return attn_fail(ATTN_BAD_VALUE, name, error);
+attn_status attn_check_scales(const struct attn_weight_source *source, attn_type type, size_t out, size_t blocks,
+                              const char *name, attn_error *error) {
+    float scale = 0;
+    for (size_t j = 0; j < out; j++)
+        for (size_t b = 0; b < blocks; b++) {
+            source->scale(source->context, j, b, &scale);
+            if (!is_finite_scale(type, &scale))
+                return attn_fail(ATTN_BAD_VALUE, name, error);
+        }
     return ATTN_OK;
 }
 
-/* Columns of numbers that follow each other, two to a byte. */
-static attn_status check_int4(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
-                              attn_error *error) {
-    size_t bytes;
+/* Columns whose elements follow each other, in pieces of `piece` elements that take `bytes`: of two to a byte, or of
+ * ggml's blocks. */
+static attn_status check_columns(const attn_linear *linear, size_t in, size_t out, size_t piece, size_t bytes,
+                                 const struct attn_linear_names *names, attn_error *error) {
+    size_t range;
     if (linear->in_stride != 1)
         return attn_fail_size(ATTN_BAD_STRIDE, names->in_stride, 1, linear->in_stride, error);
-    if (out > 1 && (linear->out_stride % 2 != 0 || linear->out_stride < in))
+    if (out > 1 && (linear->out_stride % piece != 0 || linear->out_stride < in))
         return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
-    RETURN_IF_ERROR(attn_check_elements((size_t[]){1, 1, out}, (size_t[]){0, 0, linear->out_stride / 2}, in / 2, 1,
-                                        &bytes, names->weight, error));
-    return check_scales(linear, out, in / linear->block, names->scales, error);
+    return attn_check_elements((size_t[]){1, 1, out}, (size_t[]){0, 0, linear->out_stride / piece}, in / piece, bytes,
+                               &range, names->weight, error);
 }
 
-attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+/* Rows of words, GPTQ's or AWQ's. */
+static attn_status check_words(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+                               attn_error *error) {
+    size_t range;
+    if (linear->in_stride % ATTN_WORD_ELEMENTS != 0 || linear->in_stride < out)
+        return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
+    if (linear->out_stride != 1)
+        return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
+    for (size_t p = 0; linear->g_idx && p < in; p++)
+        if (linear->g_idx[p] < 0 || (size_t)linear->g_idx[p] != p / linear->block)
+            return attn_fail(ATTN_BAD_VALUE, names->g_idx, error);
+    return attn_check_elements((size_t[]){1, 1, in / ATTN_WORD_ELEMENTS}, (size_t[]){0, 0, linear->in_stride}, out,
+                               ATTN_WORD_BYTES, &range, names->weight, error);
+}
+
+static attn_status check_int4(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                               attn_error *error) {
+    switch (linear->layout) {
+    case ATTN_LAYOUT_PLAIN:
+        return check_columns(linear, in, out, 2, 1, names, error);
+    case ATTN_LAYOUT_GGML_Q4_0:
+        return check_columns(linear, in, out, ATTN_GGML_BLOCK, ATTN_Q4_0_BYTES, names, error);
+    default:
+        return check_words(linear, in, out, names, error);
+    }
+}
+
+/* Any strides. */
+static attn_status check_strided(const attn_linear *linear, size_t in, size_t out,
+                                 const struct attn_linear_names *names, attn_error *error) {
     size_t bytes;
-    RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
-    if (linear->type == ATTN_INT4)
-        return check_int4(linear, in, out, names, error);
     if (in > 1 && linear->in_stride == 0)
         return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
     if (out > 1 && linear->out_stride == 0)
         return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
-    RETURN_IF_ERROR(attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
-                                        attn_type_size(linear->type), &bytes, names->weight, error));
-    return linear->type == ATTN_INT8 ? check_scales(linear, out, 1, names->scales, error) : ATTN_OK;
+    return attn_check_elements((size_t[]){1, in, out}, (size_t[]){0, linear->in_stride, linear->out_stride}, 1,
+                               attn_type_size(linear->type), &bytes, names->weight, error);
+}
+
+attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
+                              attn_error *error) {
+    bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
+    RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
+    RETURN_IF_ERROR(int4 ? check_int4(linear, in, out, names, error) : check_strided(linear, in, out, names, error));
+    if (!int8 && !int4)
+        return ATTN_OK;
+    struct attn_linear_reader reader = attn_linear_reader_of(linear, in);
+    struct attn_weight_source source = attn_linear_source(&reader);
+    if (linear->layout != ATTN_LAYOUT_GGML_Q4_0)
+        RETURN_IF_ERROR(attn_check_pointer(linear->scales, names->scales, error));
+    return attn_check_scales(&source, reader.scaling.type, out, int4 ? in / reader.scaling.block : 1,
+                             linear->scales ? names->scales : names->weight, error);
 }

@@ -3,6 +3,7 @@
 #define ATTN_API_CHECK_H
 
 #include "checked.h"
+#include "ops/layouts.h"
 #include "ops/tensor.h"
 
 /* Returns from the calling function if `expression` is a status other than ATTN_OK. */
@@ -240,12 +241,12 @@ static inline attn_status attn_check_input(const struct attn_strided *output,
 
 /* What errors call a weight's fields. */
 struct attn_linear_names {
-    const char *weight, *in_stride, *out_stride, *type, *scales, *scale_type, *block, *zero_points;
+    const char *weight, *in_stride, *out_stride, *type, *scales, *scale_type, *block, *zero_points, *layout, *g_idx;
 };
 #define ATTN_LINEAR_NAMES(w)                                                                                           \
     {                                                                                                                  \
         w ".weight", w ".in_stride", w ".out_stride", w ".type", w ".scales", w ".scale_type", w ".block",             \
-            w ".zero_points"                                                                                           \
+            w ".zero_points", w ".layout", w ".g_idx"                                                                  \
     }
 
 /* Its type, and that what belongs to other types was not given. Data is not looked at. */
@@ -256,5 +257,9 @@ attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const s
  * ATTN_BAD_STRIDE. */
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                               attn_error *error);
+
+/* BAD_VALUE under `name` where a scale of [out][blocks] is not finite. */
+attn_status attn_check_scales(const struct attn_weight_source *source, attn_type type, size_t out, size_t blocks,
+                              const char *name, attn_error *error);
 
 #endif

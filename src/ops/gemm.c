@@ -3,29 +3,29 @@
 #include <string.h>
 
 #include "ops/convert.h"
+#include "ops/layouts.h"
 #include "ops/parallel.h"
 #include "quantised.h"
 
 /* Items per thread: enough that a thread which loses its core delays little. */
 #define ITEMS_PER_THREAD 4
 
-static struct attn_scaling scaling_of(const attn_linear *w) {
-    if (w->type != ATTN_INT4)
-        return (struct attn_scaling){.block = ATTN_INT8_PART};
-    return (struct attn_scaling){w->block, w->scale_type, w->zero_points != NULL};
+void attn_packed_take(struct attn_packed *packed, const struct attn_format *format, bool has_bias,
+                      struct attn_arena *arena) {
+    size_t cols = format->cols, panel = 0;
+    arena->overflow |= !attn_weight_panel_bytes(format, &packed->scaling, packed->k, cols, &panel);
+    packed->panels = (struct attn_panels){.cols = cols, .stride = panel};
+    packed->panels.data = attn_arena_take(arena, packed->n / cols + (packed->n % cols != 0), panel);
+    packed->bias = has_bias ? attn_arena_take(arena, packed->n, sizeof *packed->bias) : NULL;
 }
 
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         const attn_linear *w, struct attn_arena *arena) {
-    size_t cols = kernel->b.cols, panel = 0;
-    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .scaling = scaling_of(w)};
-    arena->overflow |= !attn_weight_panel_bytes(&kernel->b, &packed->scaling, k, cols, &panel);
-    packed->panels = (struct attn_panels){.cols = cols, .stride = panel};
-    packed->panels.data = attn_arena_take(arena, n / cols + (n % cols != 0), panel);
-    packed->bias = w->bias ? attn_arena_take(arena, n, sizeof *packed->bias) : NULL;
+    *packed = (struct attn_packed){.kernel = kernel, .k = k, .n = n, .scaling = attn_linear_scaling(w)};
+    attn_packed_take(packed, &kernel->b, w->bias != NULL, arena);
 }
 
-void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
+static void pack_plain(const struct attn_packed *packed, const attn_linear *w) {
     size_t element = attn_type_size(packed->kernel->b.type);
     packed->kernel->pack(
         &(struct attn_pack_args){.k = packed->k,
@@ -37,6 +37,15 @@ void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
                                  .scaling = packed->scaling,
                                  .scales = w->scales,
                                  .zero_points = w->zero_points});
+}
+
+void attn_packed_fill(struct attn_packed *packed, const attn_linear *w) {
+    struct attn_linear_reader reader = attn_linear_reader_of(w, packed->k);
+    struct attn_weight_source source = attn_linear_source(&reader);
+    if (source.elements)
+        attn_repack(&packed->kernel->b, packed, &source);
+    else
+        pack_plain(packed, w);
     if (packed->bias)
         memcpy((float *)packed->bias, w->bias, packed->n * sizeof *packed->bias);
 }

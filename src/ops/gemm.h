@@ -14,6 +14,10 @@ struct attn_packed {
     const float *bias; /* NULL for none */
 };
 
+/* Takes the memory for its panels in that format, and for a bias; its sizes and its scaling are there. */
+void attn_packed_take(struct attn_packed *packed, const struct attn_format *format, bool has_bias,
+                      struct attn_arena *arena);
+
 /* Takes the memory for the panels of w, and for its bias if it has one. Touches none of it, and looks at no data of w's. */
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         const attn_linear *w, struct attn_arena *arena);

@@ -1,0 +1,120 @@
+#include "ops/layouts.h"
+
+#include <string.h>
+
+struct attn_scaling attn_linear_scaling(const attn_linear *linear) {
+    if (linear->layout == ATTN_LAYOUT_GGML_Q4_0)
+        return (struct attn_scaling){.block = ATTN_GGML_BLOCK, .type = ATTN_F16};
+    if (linear->type == ATTN_INT4)
+        return (struct attn_scaling){linear->block, linear->scale_type, linear->zero_points != NULL};
+    return (struct attn_scaling){.block = ATTN_INT8_PART};
+}
+
+struct attn_linear_reader attn_linear_reader_of(const attn_linear *linear, size_t k) {
+    return (struct attn_linear_reader){linear, attn_linear_scaling(linear), k};
+}
+
+/* Scale number i of the array. */
+static void copy_scale(const struct attn_linear_reader *reader, size_t i, void *to) {
+    size_t bytes = attn_type_size(reader->scaling.type);
+    memcpy(to, (const char *)reader->linear->scales + i * bytes, bytes);
+}
+
+/* ---- Plain: scales of each output, one after the other ---- */
+
+static void plain_scale(const void *context, size_t j, size_t b, void *to) {
+    const struct attn_linear_reader *reader = context;
+    size_t blocks = reader->linear->type == ATTN_INT4 ? reader->k / reader->scaling.block : 1;
+    copy_scale(reader, j * blocks + b, to);
+}
+
+/* ---- ggml's Q4_0: rows of blocks, an F16 scale and 16 bytes, whose lower halves are the first 16 elements ---- */
+
+static const uint8_t *ggml_block(const struct attn_linear_reader *reader, size_t j, size_t b) {
+    return (const uint8_t *)reader->linear->weight +
+           (j * (reader->linear->out_stride / ATTN_GGML_BLOCK) + b) * ATTN_Q4_0_BYTES;
+}
+
+static void ggml_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    const uint8_t *bytes = ggml_block(context, j, p / ATTN_GGML_BLOCK) + sizeof(uint16_t);
+    uint8_t *elements = to;
+    for (size_t i = 0; i < count / 2; i++) {
+        elements[i] = bytes[i] & 15;
+        elements[count / 2 + i] = bytes[i] >> 4;
+    }
+}
+
+static void ggml_scale(const void *context, size_t j, size_t b, void *to) {
+    memcpy(to, ggml_block(context, j, b), sizeof(uint16_t));
+}
+
+/* ---- Words of eight elements, the first in the lowest bits ---- */
+
+/* Element `place` of the word that is number i of the array. */
+static uint8_t word_element(const void *words, size_t i, size_t place) {
+    uint32_t word;
+    memcpy(&word, (const char *)words + i * sizeof word, sizeof word);
+    return (uint8_t)(word >> 4 * place & 15);
+}
+
+/* GPTQ and AWQ have a row of scales, and of words of zero points, for each block. */
+static void row_scale(const void *context, size_t j, size_t b, void *to) {
+    const struct attn_linear_reader *reader = context;
+    copy_scale(reader, b * reader->linear->in_stride + j, to);
+}
+
+/* GPTQ: a word holds elements of one column. */
+static void gptq_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    const struct attn_linear_reader *reader = context;
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] =
+            word_element(reader->linear->weight, (p + i) / ATTN_WORD_ELEMENTS * reader->linear->in_stride + j,
+                         i % ATTN_WORD_ELEMENTS);
+}
+
+static size_t words_of_row(const struct attn_linear_reader *reader) {
+    return reader->linear->in_stride / ATTN_WORD_ELEMENTS;
+}
+
+static uint8_t gptq_v2_zero_point(const void *context, size_t j, size_t b) {
+    const struct attn_linear_reader *reader = context;
+    return word_element(reader->linear->zero_points, b * words_of_row(reader) + j / ATTN_WORD_ELEMENTS,
+                        j % ATTN_WORD_ELEMENTS);
+}
+
+static uint8_t gptq_zero_point(const void *context, size_t j, size_t b) {
+    return (uint8_t)(gptq_v2_zero_point(context, j, b) + 1);
+}
+
+/* AWQ: a word holds elements of eight columns, in the order 0, 2, 4, 6, 1, 3, 5, 7. */
+static uint8_t awq_element(const struct attn_linear_reader *reader, const void *words, size_t row, size_t j) {
+    static const uint8_t place[ATTN_WORD_ELEMENTS] = {0, 4, 1, 5, 2, 6, 3, 7};
+    return word_element(words, row * words_of_row(reader) + j / ATTN_WORD_ELEMENTS, place[j % ATTN_WORD_ELEMENTS]);
+}
+
+static void awq_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    const struct attn_linear_reader *reader = context;
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] = awq_element(reader, reader->linear->weight, p + i, j);
+}
+
+static uint8_t awq_zero_point(const void *context, size_t j, size_t b) {
+    const struct attn_linear_reader *reader = context;
+    return awq_element(reader, reader->linear->zero_points, b, j);
+}
+
+struct attn_weight_source attn_linear_source(const struct attn_linear_reader *reader) {
+    switch (reader->linear->layout) {
+    case ATTN_LAYOUT_GGML_Q4_0:
+        return (struct attn_weight_source){reader, ggml_elements, ggml_scale, NULL};
+    case ATTN_LAYOUT_GPTQ:
+        return (struct attn_weight_source){reader, gptq_elements, row_scale, gptq_zero_point};
+    case ATTN_LAYOUT_GPTQ_V2:
+        return (struct attn_weight_source){reader, gptq_elements, row_scale, gptq_v2_zero_point};
+    case ATTN_LAYOUT_AWQ:
+        return (struct attn_weight_source){reader, awq_elements, row_scale, awq_zero_point};
+    case ATTN_LAYOUT_PLAIN:
+        break;
+    }
+    return (struct attn_weight_source){reader, NULL, plain_scale, NULL};
+}

@@ -105,6 +105,11 @@ ATTN_DEFINE_NEW(attn_cache_new, attn_cache_config, attn_cache, attn_cache_size, 
 ATTN_DEFINE_NEW(attn_cache_fork_new, attn_cache_fork_config, attn_cache, attn_cache_fork_size,
                 attn_cache_fork)
 ATTN_DEFINE_NEW(attn_layer_new, attn_layer_config, attn_layer, attn_layer_size, attn_layer_create)
+/* Of packed weights in a blob. */
+ATTN_DEFINE_NEW(attn_gemm_import_new, attn_import_config, attn_gemm, attn_gemm_import_size,
+                attn_gemm_import)
+ATTN_DEFINE_NEW(attn_layer_import_new, attn_import_config, attn_layer, attn_layer_import_size,
+                attn_layer_import)
 #undef ATTN_DEFINE_NEW
 
 /* ---- Calls whose workspace grows with them --------------------------------------------------- */

@@ -297,6 +297,58 @@ ATTN_API attn_status attn_gemm_size(const attn_gemm_config *config, size_t *byte
  * one that INT4 does not allow). */
 ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_t bytes,
                                       attn_gemm **gemm, attn_error *error);
+
+/* ---- Packed weights as a file ---- */
+
+/* Packed weights can be written out as one piece of bytes, a blob, and used where a later process
+ * finds it, mapped from a file, say: packing is not done again, and processes share one copy. A
+ * blob has a header (class, types, sizes, format, versions, byte order, a checksum) and what the
+ * object had packed. Objects of one type and kernel give the same bytes. */
+
+/* Bytes of a blob of the object's weights, in the format that kernels of `isa` read: any ISA that
+ * the library was built with, also where this machine cannot run it; ATTN_ISA_BEST: as they are.
+ * NULL_POINTER, OVERFLOW, UNKNOWN_ISA. */
+ATTN_API attn_status attn_gemm_export_size(const attn_gemm *gemm, attn_isa isa, size_t *bytes,
+                                           attn_error *error);
+/* Writes it, to memory at ATTN_ALIGNMENT. As above, and MISALIGNED, TOO_SMALL. */
+ATTN_API attn_status attn_gemm_export(const attn_gemm *gemm, attn_isa isa, void *blob, size_t bytes,
+                                      attn_error *error);
+
+/* Where an imported object's weights are. */
+typedef enum attn_import_mode {
+    /* In the blob, where a kernel of the ISA, or of one below it, reads its format; else packed
+     * anew. Another kernel than the ISA's own may be slower. */
+    ATTN_IMPORT_FITTING = 0,
+    ATTN_IMPORT_IN_PLACE, /* in the blob, or MISMATCH */
+    ATTN_IMPORT_COPY /* packed anew for the ISA's own kernel: the blob is not needed afterwards */
+} attn_import_mode;
+
+typedef struct attn_import_config {
+    attn_isa isa;
+    /* At ATTN_ALIGNMENT, as mapped memory is; never written to. Unless all is packed anew it must
+     * stay as it is while the object is in use. */
+    const void *blob;
+    size_t blob_bytes; /* may be more than the blob has */
+    attn_import_mode mode;
+    /* Not 0: the packed bytes are compared with their checksum, which reads all of them. Else only
+     * the header is, and scales are looked at. */
+    int verify;
+} attn_import_config;
+
+/* Bytes of memory for the object: a few hundred where the weights stay in the blob. Sizes, types
+ * and `arithmetic` are those that were exported.
+ * NULL_POINTER, BAD_VALUE (mode; blob.magic, .checksum, .class, .format, .config, .bytes, .data: a
+ * blob that was not written so; a scale that is not finite), MISMATCH (blob.version, .byte_order,
+ * .kind: the other object's; .format: IN_PLACE is not possible), MISALIGNED, TOO_SMALL (blob_bytes),
+ * OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ATTN_API attn_status attn_gemm_import_size(const attn_import_config *config, size_t *bytes,
+                                           attn_error *error);
+/* As above, of `memory` too. */
+ATTN_API attn_status attn_gemm_import(const attn_import_config *config, void *memory, size_t bytes,
+                                      attn_gemm **gemm, attn_error *error);
+
+/* ---- Products ---- */
+
 typedef struct attn_gemm_run_args {
     size_t m;          /* may be 0 */
     attn_tensor x;     /* [m, k]; row_stride at least k, batch_stride ignored; any float type */
@@ -695,6 +747,16 @@ ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *by
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
                                        attn_layer **layer, attn_error *error);
 
+/* A layer as a blob: see attn_gemm_export and attn_gemm_import. */
+ATTN_API attn_status attn_layer_export_size(const attn_layer *layer, attn_isa isa, size_t *bytes,
+                                            attn_error *error);
+ATTN_API attn_status attn_layer_export(const attn_layer *layer, attn_isa isa, void *blob,
+                                       size_t bytes, attn_error *error);
+ATTN_API attn_status attn_layer_import_size(const attn_import_config *config, size_t *bytes,
+                                            attn_error *error);
+ATTN_API attn_status attn_layer_import(const attn_import_config *config, void *memory, size_t bytes,
+                                       attn_layer **layer, attn_error *error);
+
 typedef struct attn_layer_args {
     size_t batch, q_len, kv_len;
     attn_cu_lens q_cu;  /* of q and y: at most q_len rows for each sequence */
@@ -823,6 +885,8 @@ static inline attn_linear attn_linear_dense(const void *weight, attn_type type, 
     linear.scale_type = ATTN_F32;
     linear.block = 0;
     linear.zero_points = NULL;
+    linear.layout = ATTN_LAYOUT_PLAIN;
+    linear.g_idx = NULL;
     return linear;
 }
 
@@ -839,5 +903,3 @@ static inline attn_linear attn_linear_transposed(const void *weight, attn_type t
 #endif
 
 #endif
-    linear.layout = ATTN_LAYOUT_PLAIN;
-    linear.g_idx = NULL;

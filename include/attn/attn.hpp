@@ -53,6 +53,14 @@ void call(Function function, Arguments &&...arguments) {
         throw error(details);
 }
 
+/* The bytes that the function asks for. */
+template <class Function, class... Arguments>
+std::size_t size(Function function, Arguments &&...arguments) {
+    std::size_t bytes = 0;
+    call(function, std::forward<Arguments>(arguments)..., &bytes);
+    return bytes;
+}
+
 struct deleter {
     void operator()(void *object) const noexcept { attn_free(object); }
 };
@@ -206,6 +214,14 @@ class workspace {
 class gemm : public detail::object<attn_gemm> {
   public:
     explicit gemm(const attn_gemm_config &config) : object(attn_gemm_new, config) {}
+    /* Unless all is packed anew the blob must outlive it. */
+    explicit gemm(const attn_import_config &config) : object(attn_gemm_import_new, config) {}
+    std::size_t export_size(attn_isa isa = ATTN_ISA_BEST) const {
+        return detail::size(attn_gemm_export_size, get(), isa);
+    }
+    void export_to(void *blob, std::size_t bytes, attn_isa isa = ATTN_ISA_BEST) const {
+        detail::call(attn_gemm_export, get(), isa, blob, bytes);
+    }
     void run(const attn_gemm_run_args &args, workspace &memory) const {
         detail::call(attn_gemm_run_in, get(), &args, memory.get());
     }
@@ -242,6 +258,14 @@ class cache : public detail::object<attn_cache> {
 class layer : public detail::object<attn_layer> {
   public:
     explicit layer(const attn_layer_config &config) : object(attn_layer_new, config) {}
+    /* Unless all is packed anew the blob must outlive it. */
+    explicit layer(const attn_import_config &config) : object(attn_layer_import_new, config) {}
+    std::size_t export_size(attn_isa isa = ATTN_ISA_BEST) const {
+        return detail::size(attn_layer_export_size, get(), isa);
+    }
+    void export_to(void *blob, std::size_t bytes, attn_isa isa = ATTN_ISA_BEST) const {
+        detail::call(attn_layer_export, get(), isa, blob, bytes);
+    }
 
     void forward(const attn_layer_args &args, workspace &memory) const {
         detail::call(attn_layer_forward_in, get(), &args, memory.get());

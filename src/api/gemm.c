@@ -1,5 +1,6 @@
 /* attn_gemm: argument checks, object layout. */
 #include "ops/gemm.h"
+#include "api/blob.h"
 #include "api/check.h"
 #include "dispatch.h"
 #include "ops/parallel.h"
@@ -7,10 +8,11 @@
 
 struct attn_gemm {
     const struct attn_kernels *table;
+    attn_arithmetic arithmetic;
     struct attn_packed packed;
 };
 
-static const struct attn_linear_names names_w = ATTN_LINEAR_NAMES("w");
+static const struct attn_linear_names names_w = ATTN_LINEAR_NAMES("w"), names_blob = ATTN_LINEAR_NAMES("blob.w");
 
 static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena *arena, struct attn_gemm **gemm,
                                struct attn_packed *packed, const struct attn_kernels **table, attn_error *error) {
@@ -52,11 +54,90 @@ attn_status attn_gemm_create(const attn_gemm_config *config, void *memory, size_
     const struct attn_kernels *table;
     RETURN_IF_ERROR(layout_gemm(config, &arena, gemm, &packed, &table, error));
     attn_packed_fill(&packed, &config->w);
-    (*gemm)->table = table;
-    (*gemm)->packed = packed;
+    **gemm = (attn_gemm){table, config->arithmetic, packed};
     attn_verbose("gemm %zu x %zu, %s", config->k, config->n, packed.kernel->name);
     return ATTN_OK;
 }
+
+/* ---- Export and import ---- */
+
+static attn_status layout_export(const attn_gemm *gemm, attn_isa isa, struct attn_blob *blob, struct attn_arena *arena,
+                                 attn_error *error) {
+    const struct attn_kernels *table;
+    RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
+    RETURN_IF_ERROR(attn_blob_table(isa, &table, error));
+    *blob = attn_blob_of(ATTN_BLOB_GEMM, gemm->arithmetic);
+    attn_blob_add(blob, &gemm->packed, table);
+    attn_blob_layout(blob, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "gemm", error) : ATTN_OK;
+}
+
+attn_status attn_gemm_export_size(const attn_gemm *gemm, attn_isa isa, size_t *bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob blob;
+    RETURN_IF_ERROR(layout_export(gemm, isa, &blob, &arena, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
+    *bytes = arena.used;
+    return ATTN_OK;
+}
+
+attn_status attn_gemm_export(const attn_gemm *gemm, attn_isa isa, void *blob, size_t bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob made;
+    RETURN_IF_ERROR(layout_export(gemm, isa, &made, &arena, error));
+    RETURN_IF_ERROR(attn_check_memory(blob, bytes, arena.used, "blob", error));
+    attn_blob_write(&made, (const struct attn_packed *[]){&gemm->packed}, blob);
+    return ATTN_OK;
+}
+
+/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. */
+static attn_status layout_import(const attn_import_config *config, struct attn_blob *blob, struct attn_arena *arena,
+                                 struct attn_gemm *filled, struct attn_gemm **object, attn_error *error) {
+    struct attn_arena measure = {0};
+    RETURN_IF_ERROR(attn_blob_open(config, ATTN_BLOB_GEMM, blob, error));
+    attn_gemm_config stored = {.isa = config->isa,
+                               .k = (size_t)blob->header.w[0].k,
+                               .n = (size_t)blob->header.w[0].n,
+                               .w = attn_blob_linear(blob, config, 0),
+                               .arithmetic = (attn_arithmetic)blob->header.arithmetic};
+    filled->arithmetic = stored.arithmetic;
+    attn_status status = layout_gemm(&stored, &measure, object, &filled->packed, &filled->table, NULL);
+    if (status != ATTN_OK)
+        return attn_fail(status, "blob.config", error);
+    RETURN_IF_ERROR(attn_blob_map(config, blob, (const struct attn_packed *[]){&filled->packed},
+                                  (const struct attn_linear_names *[]){&names_blob}, error));
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    RETURN_IF_ERROR(attn_blob_use(config, blob, 0, filled->table, &filled->packed, arena, error));
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "blob.config", error) : ATTN_OK;
+}
+
+attn_status attn_gemm_import_size(const attn_import_config *config, size_t *bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob blob;
+    attn_gemm filled, *object;
+    RETURN_IF_ERROR(layout_import(config, &blob, &arena, &filled, &object, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
+    *bytes = arena.used;
+    return ATTN_OK;
+}
+
+attn_status attn_gemm_import(const attn_import_config *config, void *memory, size_t bytes, attn_gemm **gemm,
+                             attn_error *error) {
+    struct attn_arena measure = {0}, arena = {.base = memory};
+    struct attn_blob blob;
+    attn_gemm filled, *object;
+    RETURN_IF_ERROR(layout_import(config, &blob, &measure, &filled, &object, error));
+    RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));
+    RETURN_IF_ERROR(layout_import(config, &blob, &arena, &filled, &object, error));
+    attn_blob_fill(&blob, 0, &filled.packed);
+    *object = filled;
+    *gemm = object;
+    attn_verbose("gemm %zu x %zu, %s, imported", filled.packed.k, filled.packed.n, filled.packed.kernel->name);
+    return ATTN_OK;
+}
+
+/* ---- Run ---- */
 
 /* Checks everything but data. *bytes: what each task needs. */
 static attn_status check_gemm_run(const attn_gemm *gemm, const attn_gemm_run_args *args, size_t *bytes,

@@ -1,6 +1,7 @@
 /* attn_layer: argument checks, object layout. */
 #include <stdio.h>
 
+#include "api/blob.h"
 #include "api/cache.h"
 #include "api/options.h"
 #include "dispatch.h"
@@ -119,6 +120,117 @@ attn_status attn_layer_create(const attn_layer_config *config, void *memory, siz
     *object = filled;
     *layer = object;
     attn_verbose("layer hidden %zu, %zu heads, %s", filled.w_q.n, filled.heads, filled.w_q.kernel->name);
+    return ATTN_OK;
+}
+
+/* ---- Export and import ---- */
+
+static const struct attn_linear_names blob_q = ATTN_LINEAR_NAMES("blob.w_q"), blob_k = ATTN_LINEAR_NAMES("blob.w_k"),
+                                      blob_v = ATTN_LINEAR_NAMES("blob.w_v"), blob_o = ATTN_LINEAR_NAMES("blob.w_o");
+
+static attn_status layout_layer_export(const attn_layer *layer, attn_isa isa, struct attn_blob *blob,
+                                       struct attn_arena *arena, attn_error *error) {
+    const struct attn_kernels *table;
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_blob_table(isa, &table, error));
+    *blob = attn_blob_of(ATTN_BLOB_LAYER, layer->arithmetic);
+    blob->header.heads = layer->heads;
+    blob->header.kv_heads = layer->kv_heads;
+    blob->header.head_size = layer->head_size;
+    blob->header.value_size = layer->value_size;
+    blob->header.scale = layer->scale;
+    blob->header.kv_type = layer->kv_type;
+    attn_blob_add(blob, &layer->w_q, table);
+    attn_blob_add(blob, &layer->w_k, table);
+    attn_blob_add(blob, &layer->w_v, table);
+    attn_blob_add(blob, &layer->w_o, table);
+    attn_blob_layout(blob, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "layer", error) : ATTN_OK;
+}
+
+attn_status attn_layer_export_size(const attn_layer *layer, attn_isa isa, size_t *bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob blob;
+    RETURN_IF_ERROR(layout_layer_export(layer, isa, &blob, &arena, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
+    *bytes = arena.used;
+    return ATTN_OK;
+}
+
+attn_status attn_layer_export(const attn_layer *layer, attn_isa isa, void *blob, size_t bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob made;
+    RETURN_IF_ERROR(layout_layer_export(layer, isa, &made, &arena, error));
+    RETURN_IF_ERROR(attn_check_memory(blob, bytes, arena.used, "blob", error));
+    attn_blob_write(&made, (const struct attn_packed *[]){&layer->w_q, &layer->w_k, &layer->w_v, &layer->w_o}, blob);
+    return ATTN_OK;
+}
+
+static attn_layer_config config_of_blob(const attn_import_config *config, const struct attn_blob *blob) {
+    const struct attn_blob_header *header = &blob->header;
+    return (attn_layer_config){.isa = config->isa,
+                               .arithmetic = (attn_arithmetic)header->arithmetic,
+                               .query_width = (size_t)header->w[0].k,
+                               .key_width = (size_t)header->w[1].k,
+                               .value_width = (size_t)header->w[2].k,
+                               .heads = (size_t)header->heads,
+                               .kv_heads = (size_t)header->kv_heads,
+                               .head_size = (size_t)header->head_size,
+                               .value_size = (size_t)header->value_size,
+                               .out_size = (size_t)header->w[3].n,
+                               .scale = header->scale,
+                               .kv_type = (attn_type)header->kv_type,
+                               .w_q = attn_blob_linear(blob, config, 0),
+                               .w_k = attn_blob_linear(blob, config, 1),
+                               .w_v = attn_blob_linear(blob, config, 2),
+                               .w_o = attn_blob_linear(blob, config, 3)};
+}
+
+/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. */
+static attn_status layout_layer_import(const attn_import_config *config, struct attn_blob *blob,
+                                       struct attn_arena *arena, struct attn_layer *filled, struct attn_layer **object,
+                                       attn_error *error) {
+    struct attn_arena measure = {0};
+    struct attn_packed *const w[] = {&filled->w_q, &filled->w_k, &filled->w_v, &filled->w_o};
+    RETURN_IF_ERROR(attn_blob_open(config, ATTN_BLOB_LAYER, blob, error));
+    attn_layer_config stored = config_of_blob(config, blob);
+    attn_status status = layout_layer(&stored, &measure, filled, object, NULL);
+    if (status != ATTN_OK)
+        return attn_fail(status, "blob.config", error);
+    RETURN_IF_ERROR(attn_blob_map(config, blob, (const struct attn_packed *const *)w,
+                                  (const struct attn_linear_names *[]){&blob_q, &blob_k, &blob_v, &blob_o}, error));
+    *object = attn_arena_take(arena, 1, sizeof **object);
+    for (int i = 0; i < ATTN_BLOB_WEIGHTS; i++)
+        RETURN_IF_ERROR(attn_blob_use(config, blob, i, filled->table, w[i], arena, error));
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "blob.config", error) : ATTN_OK;
+}
+
+attn_status attn_layer_import_size(const attn_import_config *config, size_t *bytes, attn_error *error) {
+    struct attn_arena arena = {0};
+    struct attn_blob blob;
+    attn_layer filled, *object;
+    RETURN_IF_ERROR(layout_layer_import(config, &blob, &arena, &filled, &object, error));
+    RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
+    *bytes = arena.used;
+    return ATTN_OK;
+}
+
+attn_status attn_layer_import(const attn_import_config *config, void *memory, size_t bytes, attn_layer **layer,
+                              attn_error *error) {
+    struct attn_arena measure = {0}, arena = {.base = memory};
+    struct attn_blob blob;
+    attn_layer filled, *object;
+    RETURN_IF_ERROR(layout_layer_import(config, &blob, &measure, &filled, &object, error));
+    RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
+    RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));
+    RETURN_IF_ERROR(layout_layer_import(config, &blob, &arena, &filled, &object, error));
+    attn_blob_fill(&blob, 0, &filled.w_q);
+    attn_blob_fill(&blob, 1, &filled.w_k);
+    attn_blob_fill(&blob, 2, &filled.w_v);
+    attn_blob_fill(&blob, 3, &filled.w_o);
+    *object = filled;
+    *layer = object;
+    attn_verbose("layer hidden %zu, %zu heads, %s, imported", filled.w_q.n, filled.heads, filled.w_q.kernel->name);
     return ATTN_OK;
 }
 

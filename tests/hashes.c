@@ -23,9 +23,18 @@
 struct types {
     const char *name; /* "" for F32 throughout, else what begins the case's name */
     attn_type q, kv, o;
+    const struct quantised *weights; /* NULL: they have the type of keys and values */
 };
 
-static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32};
+/* What weights of integers have beside their elements. */
+struct quantised {
+    attn_type type;
+    size_t block; /* of INT4, as the next two */
+    attn_type scale_type;
+    bool has_zero_points;
+};
+
+static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32, NULL};
 
 static struct {
     attn_isa isa;
@@ -723,6 +732,48 @@ static void cache_cases(void) {
     }
 }
 
+/* ---- Weights ---- */
+
+static void *random_bytes(size_t n) {
+    uint8_t *bytes = take(n);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (uint8_t)below(256);
+    return bytes;
+}
+
+/* Of ordinary size and either sign. */
+static void *halves(size_t n) {
+    uint16_t *x = take(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (uint16_t)(below(2) * 0x8000 + 0x2000 + below(0x1800));
+    return x;
+}
+
+static void quantise(attn_linear *w, size_t in, size_t out) {
+    const struct quantised *kind = now.types->weights;
+    bool int4 = kind->type == ATTN_INT4;
+    size_t pieces = int4 ? in / kind->block : 1;
+    w->type = kind->type;
+    w->weight = random_bytes(int4 ? in * out / 2 : in * out);
+    w->scale_type = kind->scale_type;
+    w->scales = kind->scale_type == ATTN_F16 ? halves(out * pieces) : (void *)numbers(out * pieces);
+    w->block = kind->block;
+    w->zero_points = kind->has_zero_points ? random_bytes(out * ((pieces + 1) / 2)) : NULL;
+}
+
+static attn_linear linear(size_t in, size_t out, bool is_transposed, bool has_bias) {
+    attn_linear w = {.in_stride = is_transposed ? 1 : out, .out_stride = is_transposed ? in : 1};
+    if (now.types->weights) {
+        quantise(&w, in, out);
+    } else {
+        w.type = stored_type();
+        w.weight = cut(w.type, numbers(in * out), in * out);
+    }
+    if (has_bias)
+        w.bias = numbers(out);
+    return w;
+}
+
 /* ---- The layer ---- */
 
 static const struct layer_shape {
@@ -738,14 +789,8 @@ static const struct layer_shape {
     {"three-tasks", 64, 64, 64, 64, 4, 4, 2, 50, 130, true, true, false, &three_tasks},
 };
 
-static attn_linear linear(size_t in, size_t out, const struct layer_shape *s) {
-    attn_linear w = {
-        .weight = numbers(in * out), .in_stride = s->is_transposed ? 1 : out, .out_stride = s->is_transposed ? in : 1};
-    w.type = stored_type();
-    w.weight = cut(w.type, w.weight, in * out);
-    if (s->has_bias)
-        w.bias = numbers(out);
-    return w;
+static attn_linear layer_linear(size_t in, size_t out, const struct layer_shape *s) {
+    return linear(in, out, s->is_transposed, s->has_bias);
 }
 
 static attn_layer *new_layer(const struct layer_shape *s) {
@@ -757,10 +802,10 @@ static attn_layer *new_layer(const struct layer_shape *s) {
     config.scale = 0x1p-4f;
     config.kv_type = stored_type();
     size_t kv_hidden = s->hidden / s->heads * s->kv_heads;
-    config.w_q = linear(s->query_width, s->hidden, s);
-    config.w_k = linear(s->key_width, kv_hidden, s);
-    config.w_v = linear(s->value_width, kv_hidden, s);
-    config.w_o = linear(s->hidden, s->hidden, s);
+    config.w_q = layer_linear(s->query_width, s->hidden, s);
+    config.w_k = layer_linear(s->key_width, kv_hidden, s);
+    config.w_v = layer_linear(s->value_width, kv_hidden, s);
+    config.w_o = layer_linear(s->hidden, s->hidden, s);
     attn_layer *layer = NULL;
     attn_error error = {0};
     size_t bytes = 0;
@@ -897,12 +942,7 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
 static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transposed, const attn_parallel *parallel) {
     begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
     attn_gemm_config config = {.isa = now.isa, .k = k, .n = n, .arithmetic = ATTN_ARITHMETIC_PORTABLE};
-    config.w = (attn_linear){
-        .weight = numbers(k * n), .in_stride = is_transposed ? 1 : n, .out_stride = is_transposed ? k : 1};
-    config.w.type = stored_type();
-    config.w.weight = cut(config.w.type, config.w.weight, k * n);
-    if (is_transposed)
-        config.w.bias = numbers(n);
+    config.w = linear(k, n, is_transposed, is_transposed);
     attn_gemm *gemm = NULL;
     attn_error error = {0};
     size_t bytes = 0;
@@ -982,7 +1022,7 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
 
 /* Of each shape the first options, those of everything with one shape; caches of each kind; layers; products. */
 static void bf16_cases(void) {
-    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16};
+    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16, NULL};
     now.types = &bf16;
     for (size_t i = 0; i < COUNT(shapes); i++)
         for (size_t j = 0; j < FEW_OPTIONS; j++)
@@ -995,10 +1035,10 @@ static void bf16_cases(void) {
 }
 
 static void typed_cases(void) {
-    static const struct types some[] = {{"f16/", ATTN_F16, ATTN_F16, ATTN_F16},
-                                        {"f32-bf16-f32/", ATTN_F32, ATTN_BF16, ATTN_F32},
-                                        {"f16-bf16-f16/", ATTN_F16, ATTN_BF16, ATTN_F16},
-                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16}};
+    static const struct types some[] = {{"f16/", ATTN_F16, ATTN_F16, ATTN_F16, NULL},
+                                        {"f32-bf16-f32/", ATTN_F32, ATTN_BF16, ATTN_F32, NULL},
+                                        {"f16-bf16-f16/", ATTN_F16, ATTN_BF16, ATTN_F16, NULL},
+                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16, NULL}};
     bf16_cases();
     for (size_t i = 0; i < COUNT(some); i++) {
         now.types = &some[i];
@@ -1052,6 +1092,46 @@ static void bias_cases(void) {
     now.types = &all_f32;
 }
 
+/* Products and layers with weights of INT8: any sizes, and more rows of weights than are added up as one integer. */
+static void int8_cases(void) {
+    static const struct quantised int8 = {.type = ATTN_INT8};
+    static const struct types f32_int8 = {"f32-int8/", ATTN_F32, ATTN_F32, ATTN_F32, &int8},
+                              bf16_int8 = {"bf16-int8/", ATTN_BF16, ATTN_BF16, ATTN_F16, &int8};
+    now.types = &f32_int8;
+    layer_cases();
+    gemm_cases();
+    gemm_case(2, 3, 65700, 0, false, NULL);
+    now.types = &bf16_int8;
+    layer_case(&layer_shapes[1], &all_options[0]);
+    gemm_case(30, 48, 64, 0, false, NULL);
+}
+
+/* Of INT4: sizes that every block divides. */
+static void int4_cases(const struct types *types) {
+    static const size_t sizes[][3] = {{1, 100, 256}, {2, 33, 128}, {9, 70, 384}, {30, 48, 128}, {100, 40, 256}};
+    static const struct layer_shape shape = {"int4", 128, 256, 128, 128, 4, 2, 2, 7, 9, true, true, false, NULL};
+    now.types = types;
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        gemm_case(sizes[i][0], sizes[i][1], sizes[i][2], i % 2 * 3, true, i == 4 ? &three_tasks : NULL);
+    layer_case(&shape, &all_options[0]);
+    layer_cache_case(&shape, PLAIN);
+}
+
+static void quantised_cases(void) {
+    static const struct quantised kinds[] = {{ATTN_INT4, 32, ATTN_F32, false},
+                                             {ATTN_INT4, 32, ATTN_F16, true},
+                                             {ATTN_INT4, 64, ATTN_F16, false},
+                                             {ATTN_INT4, 128, ATTN_F32, true}};
+    const struct types types[] = {{"f32-int4/32/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[0]},
+                                  {"f32-int4/32-f16-zero/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[1]},
+                                  {"bf16-int4/64-f16/", ATTN_BF16, ATTN_BF16, ATTN_BF16, &kinds[2]},
+                                  {"f16-int4/128-zero/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[3]}};
+    int8_cases();
+    for (size_t i = 0; i < COUNT(types); i++)
+        int4_cases(&types[i]);
+    now.types = &all_f32;
+}
+
 /* ---- The list ---- */
 
 static void all_cases(void) {
@@ -1072,6 +1152,7 @@ static void all_cases(void) {
     typed_cases();
     typed_row_cases();
     bias_cases();
+    quantised_cases();
 }
 
 static void read_options(int argc, char **argv) {

@@ -25,7 +25,7 @@ static uint64_t checksum(const void *data, size_t bytes) {
     return sum;
 }
 
-static uint64_t header_checksum(const struct attn_blob_header *header) {
+uint64_t attn_blob_checksum(const struct attn_blob_header *header) {
     struct attn_blob_header without = *header;
     without.checksum = 0;
     return checksum(&without, sizeof without);
@@ -111,7 +111,7 @@ void attn_blob_write(struct attn_blob *blob, const struct attn_packed *const *pa
     }
     header->bytes = arena.used;
     header->data_checksum = checksum((char *)memory + sizeof *header, arena.used - sizeof *header);
-    header->checksum = header_checksum(header);
+    header->checksum = attn_blob_checksum(header);
     memcpy(memory, header, sizeof *header);
 }
 
@@ -136,7 +136,7 @@ static attn_status check_header(const struct attn_blob_header *header, size_t gi
         return attn_fail(ATTN_MISMATCH, "blob.byte_order", error);
     if (header->version != BLOB_VERSION)
         return attn_fail_size(ATTN_MISMATCH, "blob.version", BLOB_VERSION, header->version, error);
-    if (header->checksum != header_checksum(header))
+    if (header->checksum != attn_blob_checksum(header))
         return attn_fail(ATTN_BAD_VALUE, "blob.checksum", error);
     if (header->kind != (uint32_t)kind || header->weights != (kind == ATTN_BLOB_GEMM ? 1 : ATTN_BLOB_WEIGHTS))
         return attn_fail(ATTN_MISMATCH, "blob.kind", error);

@@ -33,6 +33,9 @@ struct attn_blob_header {
     struct attn_blob_weight w[ATTN_BLOB_WEIGHTS];
 };
 
+/* What `checksum` should be. */
+uint64_t attn_blob_checksum(const struct attn_blob_header *header);
+
 struct attn_blob {
     struct attn_blob_header header;
     struct attn_packed_reader weights[ATTN_BLOB_WEIGHTS];

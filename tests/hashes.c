@@ -1057,11 +1057,11 @@ static void typed_cases(void) {
 
 /* Softmax, transposes and merging, of 16-bit elements. */
 static void typed_row_cases(void) {
-    static const struct types some[] = {{"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16},
-                                        {"f16/", ATTN_F16, ATTN_F16, ATTN_F16},
-                                        {"f32-f32-bf16/", ATTN_F32, ATTN_F32, ATTN_BF16},
-                                        {"f16-f32-f32/", ATTN_F16, ATTN_F32, ATTN_F32},
-                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16}};
+    static const struct types some[] = {{"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16, NULL},
+                                        {"f16/", ATTN_F16, ATTN_F16, ATTN_F16, NULL},
+                                        {"f32-f32-bf16/", ATTN_F32, ATTN_F32, ATTN_BF16, NULL},
+                                        {"f16-f32-f32/", ATTN_F16, ATTN_F32, ATTN_F32, NULL},
+                                        {"bf16-f32-f16/", ATTN_BF16, ATTN_F32, ATTN_F16, NULL}};
     for (size_t i = 0; i < COUNT(some); i++) {
         now.types = &some[i];
         softmax_case(33, ATTN_VALID_PER_ROW, ATTN_EMPTY_MEAN, false);
@@ -1078,7 +1078,7 @@ static void typed_row_cases(void) {
 static void bias_cases(void) {
     static const struct option some[] = {
         {"bias-factors", bias_factors}, {"bias-bf16", bias_bf16}, {"bias-f16-columns", bias_f16_columns}};
-    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16};
+    static const struct types bf16 = {"bf16/", ATTN_BF16, ATTN_BF16, ATTN_BF16, NULL};
     const struct types *const both[] = {&all_f32, &bf16};
     for (size_t i = 0; i < COUNT(both); i++) {
         now.types = both[i];

@@ -58,6 +58,25 @@ static void refuses_bad_q4_0(void **state) {
     BAD(ATTN_OVERFLOW, "w.weight", bad.w.out_stride = SIZE_MAX / 64 * 32);
 }
 
+static void refuses_bad_q8_0(void **state) {
+    (void)state;
+    uint16_t blocks[3 * 2 * 17] = {0}, infinite[3 * 2 * 17] = {0};
+    float scales[6] = {0};
+    attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 3};
+    config.w = attn_linear_transposed(blocks, ATTN_F32, 64, NULL);
+    config.w.layout = ATTN_LAYOUT_GGML_Q8_0;
+    infinite[5 * 17] = 0x7c01;
+    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT8);
+    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT4);
+    BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = scales);
+    BAD(ATTN_BAD_VALUE, "w.block", bad.w.block = 32);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.k = 63);
+    BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
+    BAD(ATTN_BAD_VALUE, "w.weight", bad.w.weight = infinite);
+    BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 3);
+    BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 72);
+}
+
 static void refuses_bad_words(void **state) {
     (void)state;
     static uint32_t words[64 * 16], zeros[2 * 16];
@@ -464,6 +483,7 @@ int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(refuses_bad_q4_0, set_up),
+        cmocka_unit_test_setup(refuses_bad_q8_0, set_up),
         cmocka_unit_test_setup(refuses_bad_words, set_up),
         cmocka_unit_test_setup(refuses_bad_imports, set_up),
         cmocka_unit_test_setup(refuses_bad_exports, set_up),

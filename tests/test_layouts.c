@@ -1,6 +1,7 @@
 /* Weights in the layouts of other engines' files. The writers here follow the descriptions of those files. */
 #include "weights.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,6 +185,43 @@ static void q4_0_equals_plain(void **state) {
         }
 }
 
+/* struct block_q8_0 { ggml_half d; int8_t qs[32]; }. */
+static void q8_0_equals_floats(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < SIZES; i++) {
+        struct weight weight =
+            new_weight(&random, (struct weight_kind){.type = ATTN_F32}, sizes[i][0], sizes[i][1], i % 2);
+        size_t in = weight.in, out = weight.out, blocks = in / 32 + i % 2;
+        uint8_t *to = guarded_alloc(((out - 1) * blocks + in / 32) * 34, 2, FLUSH_END);
+        struct file file = {.weight = to};
+        for (size_t j = 0; j < out; j++)
+            for (size_t b = 0; b < in / 32; b++) {
+                uint8_t *block = to + (j * blocks + b) * 34;
+                unsigned exponent = (unsigned)random_below(&random, 31),
+                         fraction = (unsigned)random_below(&random, 1024);
+                unsigned half = (unsigned)random_below(&random, 2) << 15 | exponent << 10 | fraction;
+                double d = (half >> 15 ? -1 : 1) *
+                           (exponent ? ldexp(1024 + fraction, (int)exponent - 25) : ldexp(fraction, -24));
+                block[0] = (uint8_t)half;
+                block[1] = (uint8_t)(half >> 8);
+                for (size_t k = 0; k < 32; k++) {
+                    int element = (int)random_below(&random, 256) - 128;
+                    double exact = d * element;
+                    block[2 + k] = (uint8_t)element;
+                    ((float *)weight.data)[(b * 32 + k) * out + j] = (float)exact;
+                    assert_true((double)(float)exact == exact);
+                }
+            }
+        file.linear = attn_linear_transposed(to, ATTN_F32, blocks * 32, weight.bias);
+        file.linear.layout = ATTN_LAYOUT_GGML_Q8_0;
+        test_case("q8_0 %zu x %zu", in, out);
+        check_file(&random, &weight, &file);
+        free_file(&file);
+        free_weight(&weight);
+    }
+}
+
 static void word_layouts_equal_plain(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -238,6 +276,7 @@ int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(q4_0_equals_plain),
+        cmocka_unit_test(q8_0_equals_floats),
         cmocka_unit_test(word_layouts_equal_plain),
         cmocka_unit_test(gptq_zero_points_reach_16),
     };

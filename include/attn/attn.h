@@ -237,7 +237,7 @@ typedef struct attn_ints {
  * is rounded row by row. */
 typedef struct attn_gemm attn_gemm;
 
-/* How the elements, scales and zero points of ATTN_INT4 lie. k is `in`, n is `out`. What files of
+/* How the elements, scales and zero points of quantised weights lie. k is `in`, n is `out`. What files of
  * other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
 typedef enum attn_layout {
     /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
@@ -248,6 +248,9 @@ typedef enum attn_layout {
      * in_stride is 1, out_stride a multiple of 32; scales, scale_type, block and zero_points are 0:
      * the blocks say all. */
     ATTN_LAYOUT_GGML_Q4_0,
+    /* ggml's Q8_0, of type ATTN_F32: blocks of 34 bytes, an F16 scale and 32 bytes. Likewise. Packed
+     * as floats, element * scale, which is exact; class F32. */
+    ATTN_LAYOUT_GGML_Q8_0,
     /* GPTQ: qweight, [in / 8][out] words of 32 bits; scales [in / block][out]; qzeros, [in /
      * block][out / 8] words that hold zero points less 1, or NULL. in_stride is the number of columns
      * of the three arrays, a multiple of 8 and at least out; out_stride is 1. */
@@ -275,7 +278,7 @@ typedef struct attn_linear {
     attn_type scale_type; /* of INT4: ATTN_F32 or ATTN_F16 */
     size_t block;         /* of INT4: 32, 64 or 128 */
     const void *zero_points; /* of INT4: NULL where each is 8 */
-    attn_layout layout;      /* of INT4 */
+    attn_layout layout;
     /* NULL, or GPTQ's g_idx, [in]: the block of each k. BAD_VALUE unless that is k / block: blocks
      * whose elements are not neighbours (desc_act, act-order) are not supported. */
     const int32_t *g_idx;

@@ -106,18 +106,24 @@ bool attn_are_columns(const struct attn_strided *output, const struct attn_strid
     return false;
 }
 
-/* What the layout says already is not given beside it. */
-static attn_status check_layout_type(const attn_linear *linear, const struct attn_linear_names *names,
-                                     attn_error *error) {
+static bool is_ggml(attn_layout layout) {
+    return layout == ATTN_LAYOUT_GGML_Q4_0 || layout == ATTN_LAYOUT_GGML_Q8_0;
+}
+
+/* The type that the layout goes with; what it says already is not given beside it. */
+static attn_status check_layout(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
+                                attn_error *error) {
     attn_layout layout = linear->layout;
-    bool gptq = layout == ATTN_LAYOUT_GPTQ || layout == ATTN_LAYOUT_GPTQ_V2, ggml = layout == ATTN_LAYOUT_GGML_Q4_0;
+    bool gptq = layout == ATTN_LAYOUT_GPTQ || layout == ATTN_LAYOUT_GPTQ_V2, ggml = is_ggml(layout);
+    attn_type type = layout == ATTN_LAYOUT_GGML_Q8_0 ? ATTN_F32 : ATTN_INT4;
     RETURN_IF_ERROR(attn_check_enum((int)layout, ATTN_LAYOUT_AWQ, names->layout, error));
-    RETURN_IF_ERROR(attn_check_used(layout != ATTN_LAYOUT_PLAIN, linear->type == ATTN_INT4, names->layout, error));
+    RETURN_IF_ERROR(attn_check_used(layout != ATTN_LAYOUT_PLAIN, linear->type == type, names->layout, error));
     RETURN_IF_ERROR(attn_check_used(linear->g_idx != NULL, gptq, names->g_idx, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, !ggml, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, !ggml, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, !ggml, names->block, error));
-    return attn_check_used(linear->zero_points != NULL, !ggml, names->zero_points, error);
+    RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, !ggml, names->zero_points, error));
+    return ggml && in % ATTN_GGML_BLOCK != 0 ? attn_fail(ATTN_BAD_SIZE, names->block, error) : ATTN_OK;
 }
 
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
@@ -126,7 +132,7 @@ attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const s
         ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
     bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
     RETURN_IF_ERROR(attn_check_type(linear->type, types, names->type, error));
-    RETURN_IF_ERROR(check_layout_type(linear, names, error));
+    RETURN_IF_ERROR(check_layout(linear, in, names, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
@@ -189,18 +195,6 @@ static attn_status check_words(const attn_linear *linear, size_t in, size_t out,
                                ATTN_WORD_BYTES, &range, names->weight, error);
 }
 
-static attn_status check_int4(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
-                              attn_error *error) {
-    switch (linear->layout) {
-    case ATTN_LAYOUT_PLAIN:
-        return check_columns(linear, in, out, 2, 1, names, error);
-    case ATTN_LAYOUT_GGML_Q4_0:
-        return check_columns(linear, in, out, ATTN_GGML_BLOCK, ATTN_Q4_0_BYTES, names, error);
-    default:
-        return check_words(linear, in, out, names, error);
-    }
-}
-
 /* Any strides. */
 static attn_status check_strided(const attn_linear *linear, size_t in, size_t out,
                                  const struct attn_linear_names *names, attn_error *error) {
@@ -213,17 +207,32 @@ static attn_status check_strided(const attn_linear *linear, size_t in, size_t ou
                                attn_type_size(linear->type), &bytes, names->weight, error);
 }
 
+static attn_status check_elements(const attn_linear *linear, size_t in, size_t out,
+                                  const struct attn_linear_names *names, attn_error *error) {
+    switch (linear->layout) {
+    case ATTN_LAYOUT_PLAIN:
+        return linear->type == ATTN_INT4 ? check_columns(linear, in, out, 2, 1, names, error)
+                                         : check_strided(linear, in, out, names, error);
+    case ATTN_LAYOUT_GGML_Q4_0:
+        return check_columns(linear, in, out, ATTN_GGML_BLOCK, ATTN_Q4_0_BYTES, names, error);
+    case ATTN_LAYOUT_GGML_Q8_0:
+        return check_columns(linear, in, out, ATTN_GGML_BLOCK, ATTN_Q8_0_BYTES, names, error);
+    default:
+        return check_words(linear, in, out, names, error);
+    }
+}
+
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                               attn_error *error) {
-    bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
-    RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
-    RETURN_IF_ERROR(int4 ? check_int4(linear, in, out, names, error) : check_strided(linear, in, out, names, error));
-    if (!int8 && !int4)
-        return ATTN_OK;
     struct attn_linear_reader reader = attn_linear_reader_of(linear, in);
     struct attn_weight_source source = attn_linear_source(&reader);
-    if (linear->layout != ATTN_LAYOUT_GGML_Q4_0)
-        RETURN_IF_ERROR(attn_check_pointer(linear->scales, names->scales, error));
-    return attn_check_scales(&source, reader.scaling.type, out, int4 ? in / reader.scaling.block : 1,
-                             linear->scales ? names->scales : names->weight, error);
+    RETURN_IF_ERROR(attn_check_pointer(linear->weight, names->weight, error));
+    RETURN_IF_ERROR(check_elements(linear, in, out, names, error));
+    if (is_ggml(linear->layout))
+        return attn_check_scales(&source, ATTN_F16, out, in / ATTN_GGML_BLOCK, names->weight, error);
+    if (linear->type != ATTN_INT8 && linear->type != ATTN_INT4)
+        return ATTN_OK;
+    RETURN_IF_ERROR(attn_check_pointer(linear->scales, names->scales, error));
+    return attn_check_scales(&source, reader.scaling.type, out,
+                             linear->type == ATTN_INT4 ? in / reader.scaling.block : 1, names->scales, error);
 }

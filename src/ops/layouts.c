@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "ref/convert.h"
+
 struct attn_scaling attn_linear_scaling(const attn_linear *linear) {
     if (linear->layout == ATTN_LAYOUT_GGML_Q4_0)
         return (struct attn_scaling){.block = ATTN_GGML_BLOCK, .type = ATTN_F16};
@@ -28,15 +30,16 @@ static void plain_scale(const void *context, size_t j, size_t b, void *to) {
     copy_scale(reader, j * blocks + b, to);
 }
 
-/* ---- ggml's Q4_0: rows of blocks, an F16 scale and 16 bytes, whose lower halves are the first 16 elements ---- */
+/* ---- ggml: rows of blocks of 32, an F16 scale before the elements ---- */
 
-static const uint8_t *ggml_block(const struct attn_linear_reader *reader, size_t j, size_t b) {
-    return (const uint8_t *)reader->linear->weight +
-           (j * (reader->linear->out_stride / ATTN_GGML_BLOCK) + b) * ATTN_Q4_0_BYTES;
+static const uint8_t *ggml_block(const struct attn_linear_reader *reader, size_t j, size_t p, size_t bytes) {
+    size_t blocks = reader->linear->out_stride / ATTN_GGML_BLOCK;
+    return (const uint8_t *)reader->linear->weight + (j * blocks + p / ATTN_GGML_BLOCK) * bytes;
 }
 
-static void ggml_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
-    const uint8_t *bytes = ggml_block(context, j, p / ATTN_GGML_BLOCK) + sizeof(uint16_t);
+/* Q4_0: the lower halves of 16 bytes are the first elements. */
+static void q4_0_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    const uint8_t *bytes = ggml_block(context, j, p, ATTN_Q4_0_BYTES) + sizeof(uint16_t);
     uint8_t *elements = to;
     for (size_t i = 0; i < count / 2; i++) {
         elements[i] = bytes[i] & 15;
@@ -44,8 +47,27 @@ static void ggml_elements(const void *context, size_t j, size_t p, size_t count,
     }
 }
 
-static void ggml_scale(const void *context, size_t j, size_t b, void *to) {
-    memcpy(to, ggml_block(context, j, b), sizeof(uint16_t));
+static void q4_0_scale(const void *context, size_t j, size_t b, void *to) {
+    memcpy(to, ggml_block(context, j, b * ATTN_GGML_BLOCK, ATTN_Q4_0_BYTES), sizeof(uint16_t));
+}
+
+/* Q8_0 becomes floats, exactly: an element has 8 bits and a scale 11. */
+static void q8_0_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    float *elements = to;
+    for (size_t first = 0; first < count; first += ATTN_GGML_BLOCK, elements += ATTN_GGML_BLOCK) {
+        const uint8_t *block = ggml_block(context, j, p + first, ATTN_Q8_0_BYTES);
+        uint16_t half;
+        float scale;
+        memcpy(&half, block, sizeof half);
+        uint32_t bits = ref_widen_f16(half);
+        memcpy(&scale, &bits, sizeof scale);
+        for (size_t i = 0; i < ATTN_GGML_BLOCK; i++)
+            elements[i] = (float)(int8_t)block[sizeof half + i] * scale;
+    }
+}
+
+static void q8_0_scale(const void *context, size_t j, size_t b, void *to) {
+    memcpy(to, ggml_block(context, j, b * ATTN_GGML_BLOCK, ATTN_Q8_0_BYTES), sizeof(uint16_t));
 }
 
 /* ---- Words of eight elements, the first in the lowest bits ---- */
@@ -106,7 +128,9 @@ static uint8_t awq_zero_point(const void *context, size_t j, size_t b) {
 struct attn_weight_source attn_linear_source(const struct attn_linear_reader *reader) {
     switch (reader->linear->layout) {
     case ATTN_LAYOUT_GGML_Q4_0:
-        return (struct attn_weight_source){reader, ggml_elements, ggml_scale, NULL};
+        return (struct attn_weight_source){reader, q4_0_elements, q4_0_scale, NULL};
+    case ATTN_LAYOUT_GGML_Q8_0:
+        return (struct attn_weight_source){reader, q8_0_elements, q8_0_scale, NULL};
     case ATTN_LAYOUT_GPTQ:
         return (struct attn_weight_source){reader, gptq_elements, row_scale, gptq_zero_point};
     case ATTN_LAYOUT_GPTQ_V2:

@@ -445,7 +445,7 @@ static void refuses_scales_that_are_not_finite(void **state) {
         size_t found = 0, bytes = k->scale_type == ATTN_F16 ? 2 : 4;
         struct weight weight = new_weight(&random, *k, IN, OUT, false);
         /* A scale of its own value, which is then looked for in the blob. */
-        static const unsigned char mark[4] = {0x12, 0x34, 0x56, 0x41}, nan[4] = {0xff, 0x7f, 0xff, 0x7f};
+        static const unsigned char mark[4] = {0x12, 0x34, 0x56, 0x41}, nan[4] = {0xff, 0xff, 0xff, 0xff};
         memcpy((char *)weight.scales + (OUT * weight.blocks - 1) * bytes, mark + 4 - bytes, bytes);
         attn_gemm *gemm = new_gemm(&weight, ATTN_ARITHMETIC_FASTEST);
         struct blob blob = {0};

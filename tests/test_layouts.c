@@ -200,11 +200,10 @@ static void q8_0_equals_floats(void **state) {
                 uint8_t *block = to + (j * blocks + b) * 34;
                 unsigned exponent = (unsigned)random_below(&random, 31),
                          fraction = (unsigned)random_below(&random, 1024);
-                unsigned half = (unsigned)random_below(&random, 2) << 15 | exponent << 10 | fraction;
+                uint16_t half = (uint16_t)(random_below(&random, 2) << 15 | exponent << 10 | fraction);
                 double d = (half >> 15 ? -1 : 1) *
                            (exponent ? ldexp(1024 + fraction, (int)exponent - 25) : ldexp(fraction, -24));
-                block[0] = (uint8_t)half;
-                block[1] = (uint8_t)(half >> 8);
+                memcpy(block, &half, sizeof half);
                 for (size_t k = 0; k < 32; k++) {
                     int element = (int)random_below(&random, 256) - 128;
                     double exact = d * element;

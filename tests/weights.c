@@ -63,14 +63,15 @@ static void draw_elements(struct test_random *random, attn_type type, struct wei
     weight->data = zeroed(n * size);
     for (size_t i = 0; i < n; i++) {
         float x = random_normal(random);
-        uint64_t bits = random_bits(random);
-        char *to = (char *)weight->data + i * size;
-        if (type == ATTN_F32)
-            memcpy(to, &x, size);
-        else if (type == ATTN_BF16)
-            memcpy(to, (char *)&x + sizeof x - size, size); /* the upper half */
-        else
-            memcpy(to, &bits, size);
+        uint8_t byte = (uint8_t)random_below(random, 256);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        uint16_t upper = (uint16_t)(bits >> 16);
+        memcpy((char *)weight->data + i * size,
+               type == ATTN_F32    ? (void *)&x
+               : type == ATTN_BF16 ? (void *)&upper
+                                   : &byte,
+               size);
     }
 }
 

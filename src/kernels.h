@@ -125,7 +125,8 @@ struct attn_scaling {
     bool has_zero_point; /* each block; else class INT4 has 8 */
 };
 
-/* A packed matrix B[k][n], or some panels of one. What lies in a panel only the kernel knows that has packed it. */
+/* A packed matrix B[k][n], or some panels of one. What lies in a panel only the kernel knows that has packed it;
+ * of weights also ops/repack.c, by the format. */
 struct attn_panels {
     void *data;
     size_t cols;   /* of a panel: the format's, or ATTN_LANES where that is less */
@@ -183,7 +184,8 @@ struct attn_quantise_args {
     size_t x_stride, a_stride; /* bytes */
 };
 
-/* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only. */
+/* A tile, its packer and its sizes are one: data packed by one kernel is read by the same kernel only, or,
+ * of weights, by one with an equal format. */
 struct attn_gemm_kernel {
     const char *name;
     enum attn_class arithmetic;

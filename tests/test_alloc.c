@@ -92,8 +92,9 @@ static void buffers_grow(void **state) {
 }
 
 /* What every attn_*_new promises: an object that attn_free frees, an object left alone where the config is wrong or
- * there is no memory, and no memory lost. `size` is the field of the config that is set to 0. */
-#define CHECK_NEW(new, config, size, object, name)                                                                     \
+ * there is no memory, and no memory lost. `size` is the field of the config that is set to 0, `wrong` what
+ * that is. */
+#define CHECK_NEW(new, config, size, wrong, object, name)                                                              \
     do {                                                                                                               \
         attn_error error = {.field = "none"};                                                                          \
         size_t before = blocks;                                                                                        \
@@ -108,7 +109,7 @@ static void buffers_grow(void **state) {
         assert_string_equal(error.field, name);                                                                        \
         size_t kept = (config).size;                                                                                   \
         (config).size = 0;                                                                                             \
-        assert_int_equal(new (&(config), &(object), &error), ATTN_BAD_SIZE);                                           \
+        assert_int_equal(new (&(config), &(object), &error), wrong);                                                   \
         assert_string_equal(error.field, #size);                                                                       \
         (config).size = kept;                                                                                          \
         assert_int_equal(new (NULL, &(object), NULL), ATTN_NULL_POINTER);                                              \
@@ -126,12 +127,28 @@ static void objects_are_made_and_freed(void **state) {
     attn_rotary *rotary_object = NULL;
     attn_cache *cache_object = NULL, *fork_object = NULL;
     attn_layer *layer_object = NULL;
-    CHECK_NEW(attn_gemm_new, gemm_config, n, gemm_object, "gemm");
-    CHECK_NEW(attn_rotary_new, rotary_config, positions, rotary_object, "rotary");
-    CHECK_NEW(attn_cache_new, cache_config, capacity, cache_object, "cache");
-    CHECK_NEW(attn_layer_new, layer, heads, layer_object, "layer");
+    CHECK_NEW(attn_gemm_new, gemm_config, n, ATTN_BAD_SIZE, gemm_object, "gemm");
+    CHECK_NEW(attn_rotary_new, rotary_config, positions, ATTN_BAD_SIZE, rotary_object, "rotary");
+    CHECK_NEW(attn_cache_new, cache_config, capacity, ATTN_BAD_SIZE, cache_object, "cache");
+    CHECK_NEW(attn_layer_new, layer, heads, ATTN_BAD_SIZE, layer_object, "layer");
     attn_cache_fork_config fork_config = {.parent = cache_object, .batch = 1, .capacity = 50};
-    CHECK_NEW(attn_cache_fork_new, fork_config, capacity, fork_object, "cache");
+    CHECK_NEW(attn_cache_fork_new, fork_config, capacity, ATTN_BAD_SIZE, fork_object, "cache");
+    size_t gemm_bytes = 0, layer_bytes = 0;
+    assert_int_equal(attn_gemm_export_size(gemm_object, ATTN_ISA_BEST, &gemm_bytes, NULL), ATTN_OK);
+    assert_int_equal(attn_layer_export_size(layer_object, ATTN_ISA_BEST, &layer_bytes, NULL), ATTN_OK);
+    void *gemm_blob = attn_alloc(gemm_bytes), *layer_blob = attn_alloc(layer_bytes);
+    assert_int_equal(attn_gemm_export(gemm_object, ATTN_ISA_BEST, gemm_blob, gemm_bytes, NULL), ATTN_OK);
+    assert_int_equal(attn_layer_export(layer_object, ATTN_ISA_BEST, layer_blob, layer_bytes, NULL), ATTN_OK);
+    attn_import_config import_gemm = {.blob = gemm_blob, .blob_bytes = gemm_bytes};
+    attn_import_config import_layer = {.blob = layer_blob, .blob_bytes = layer_bytes};
+    attn_gemm *imported_gemm = NULL;
+    attn_layer *imported_layer = NULL;
+    CHECK_NEW(attn_gemm_import_new, import_gemm, blob_bytes, ATTN_TOO_SMALL, imported_gemm, "gemm");
+    CHECK_NEW(attn_layer_import_new, import_layer, blob_bytes, ATTN_TOO_SMALL, imported_layer, "layer");
+    attn_free(imported_gemm);
+    attn_free(imported_layer);
+    attn_free(gemm_blob);
+    attn_free(layer_blob);
     attn_free(gemm_object);
     attn_free(rotary_object);
     attn_free(fork_object);

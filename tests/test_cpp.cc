@@ -4,6 +4,7 @@
 #include <attn/attn.hpp>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <vector>
 #if __cplusplus >= 202002L
 #include <span>
@@ -83,6 +84,18 @@ void layers_have_the_bits_of_c() {
     EXPECT(layer.kernels().find("gemm=") != std::string::npos);
     EXPECT(layer.kernels().size() == attn_layer_kernels(layer.get(), nullptr, 0));
 
+    const std::size_t bytes = layer.export_size();
+    const std::unique_ptr<void, void (*)(void *)> blob(attn_alloc(bytes), attn_free);
+    layer.export_to(blob.get(), bytes);
+    attn_import_config from{};
+    from.blob = blob.get();
+    from.blob_bytes = bytes;
+    std::fill(y.begin(), y.end(), 0.0f);
+    attn::layer(from).forward(args, workspace);
+    EXPECT(same_bits(y, from_c));
+    from.blob_bytes--;
+    EXPECT(throws(ATTN_TOO_SMALL, "blob_bytes", [&] { attn::layer bad(from); }));
+
     attn::cache cache(layer.cache_config(1, len + 1));
     attn_layer_append_args append{};
     append.len = len;
@@ -155,7 +168,17 @@ void gemms_and_parts_run() {
     run.x = attn::rows(x, {1, len, width});
     run.y = attn::rows_out(y, {1, len, width});
     attn::workspace workspace;
-    attn::gemm(config).run(run, workspace);
+    const attn::gemm gemm(config);
+    const std::size_t bytes = gemm.export_size();
+    const std::unique_ptr<void, void (*)(void *)> blob(attn_alloc(bytes), attn_free);
+    gemm.export_to(blob.get(), bytes);
+    attn_import_config from{};
+    from.blob = blob.get();
+    from.blob_bytes = bytes;
+    attn::gemm(from).run(run, workspace);
+    const std::vector<float> imported = y;
+    gemm.run(run, workspace);
+    EXPECT(same_bits(y, imported));
     double y00 = 1;
     for (std::size_t k = 0; k < width; k++)
         y00 += static_cast<double>(x[k]) * static_cast<double>(w[k * width]);

@@ -750,13 +750,16 @@ ATTN_API attn_status attn_layer_size(const attn_layer_config *config, size_t *by
 ATTN_API attn_status attn_layer_create(const attn_layer_config *config, void *memory, size_t bytes,
                                        attn_layer **layer, attn_error *error);
 
-/* A layer as a blob: see attn_gemm_export and attn_gemm_import. */
+/* A layer as a blob. As attn_gemm_export_size. */
 ATTN_API attn_status attn_layer_export_size(const attn_layer *layer, attn_isa isa, size_t *bytes,
                                             attn_error *error);
+/* As attn_gemm_export. */
 ATTN_API attn_status attn_layer_export(const attn_layer *layer, attn_isa isa, void *blob,
                                        size_t bytes, attn_error *error);
+/* As attn_gemm_import_size. */
 ATTN_API attn_status attn_layer_import_size(const attn_import_config *config, size_t *bytes,
                                             attn_error *error);
+/* As attn_gemm_import. */
 ATTN_API attn_status attn_layer_import(const attn_import_config *config, void *memory, size_t bytes,
                                        attn_layer **layer, attn_error *error);
 

@@ -16,37 +16,16 @@
 #include "quads.h"
 #include "quantised.h"
 
-#include "body/objects.h"
+#define TILES_FN(name) ISA_FN(int4_##name)
+#define MOST_ROWS      INT4_ROWS
+#define EACH_TILE      EACH_INT4_ROW_COUNT
 
-enum { UNIT = 8, VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (INT4_ROWS + 3) / 4, UNIT_BYTES = COLS * 4 };
+enum { UNIT = 8, UNIT_BYTES = COLS * 4 };
 
-/* Few rows, and the number of widths of their tiles. */
-enum { FEW_ROWS = 2, WIDTHS = 3 };
+/* What is fetched ahead where B is not in L1, in bytes. */
+enum { AHEAD_ROWS = 8 * UNIT_BYTES };
 
-/* Registers of the largest tile. */
-enum { TALLEST = INT4_ROWS * VECS, MOST_VECS = TALLEST > WIDEST ? TALLEST : WIDEST };
-
-/* Rows that pass over a panel of B. */
-enum { ROW_BLOCK = 128 };
-
-/* Prefetch distances in bytes: few rows, which wait for B; and where B is not in L1. */
-enum { AHEAD = 1024, AHEAD_ROWS = 8 * UNIT_BYTES };
-
-/* Compile-time rows and registers, every column there. */
-struct tile {
-    size_t k;
-    struct attn_scaling scaling;
-    const int8_t *a;
-    size_t a_stride;
-    const uint8_t *b;
-    size_t panel; /* bytes from panel to panel */
-    const float *bias;
-    float *c;
-    size_t c_stride; /* floats */
-    size_t fetch;    /* bytes ahead */
-};
-
-typedef void tile_function(const struct tile *t);
+#include "body/gemm_quads.h"
 
 /* Where column 0 of register v begins; elements take `bytes` each. */
 INLINE size_t place(size_t panel, int v, size_t bytes) {
@@ -133,11 +112,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     size_t between = attn_int4_block_bytes(&t->scaling, COLS) - units * UNIT_BYTES;
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
         vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
-    /* A pointer for every four rows: what x86's addressing modes reach with the stride and its multiples. */
-    UNROLL for (int q = 0; q < POINTERS; q++) {
-        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * a_stride;
-        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
-    }
+    point_to_rows(a, t->a, a_stride, rows);
     for (size_t blocks = t->k / t->scaling.block; blocks > 0; blocks--) {
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
             vec_int_set(0);
@@ -155,94 +130,15 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     tile_end(t, total, rows, width);
 }
 
-#define TILE(rows, width)                                                                                              \
-    static void ISA_FN(int4_##rows##_##width)(const struct tile *t) {                                                  \
-        tile_run(t, rows, width);                                                                                      \
-    }
-EACH_INT4_ROW_COUNT(TILE)
-TILE(1, 8)
-TILE(1, 4)
-TILE(2, 4)
-#define ENTRY(rows, width) ISA_FN(int4_##rows##_##width),
-static tile_function *const tiles[] = {EACH_INT4_ROW_COUNT(ENTRY)}; /* [rows - 1] */
-
-/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
-static const struct {
-    tile_function *run;
-    size_t width;
-} wide_tiles[FEW_ROWS][WIDTHS - 1] = {{{ISA_FN(int4_1_8), 8}, {ISA_FN(int4_1_4), 4}}, {{ISA_FN(int4_2_4), 4}}};
-
-/* ---- A product ---- */
-
-static const float no_bias[WIDEST * VEC_LANES];
-
-INLINE struct tile tile_of(const struct attn_gemm_args *args, size_t i, size_t j, size_t fetch) {
-    return (struct tile){.k = args->k,
-                         .scaling = args->scaling,
-                         .a = (const int8_t *)args->a + i * args->a_stride,
-                         .a_stride = args->a_stride,
-                         .b = (const uint8_t *)args->b.data + (args->column + j) / COLS * args->b.stride,
-                         .panel = args->b.stride,
-                         .bias = args->start == ATTN_START_BIAS ? args->factors + j : no_bias,
-                         .c = (float *)((char *)args->c + i * args->c_stride) + j,
-                         .c_stride = args->c_stride / sizeof(float),
-                         .fetch = fetch};
+INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
+    (void)rows, (void)cols;
+    run(t);
 }
 
-/* The last columns, fewer than a panel has: in memory of a panel's width. */
-static __attribute__((noinline)) void ISA_FN(int4_last_columns)(struct tile t, size_t rows, size_t cols) {
-    float c[INT4_ROWS * COLS], bias[COLS];
-    float *to = t.c;
-    size_t stride = t.c_stride;
-    for (size_t j = 0; j < COLS; j++)
-        bias[j] = j < cols ? t.bias[j] : 0.0f;
-    t.bias = bias;
-    t.c = c;
-    t.c_stride = COLS;
-    tiles[rows - 1](&t);
-    for (size_t i = 0; i < rows; i++)
-        memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
-}
-
-/* `rows` rows from i on of the panel that begins with column j. */
-INLINE void run_panel(const struct attn_gemm_args *args, size_t i, size_t rows, size_t j, size_t fetch) {
-    struct tile t = tile_of(args, i, j, fetch);
-    if (args->n - j < COLS)
-        ISA_FN(int4_last_columns)(t, rows, args->n - j);
-    else
-        tiles[rows - 1](&t);
-}
-
-/* `rows` rows, at most FEW_ROWS, over all columns. */
-static void ISA_FN(int4_few_rows)(const struct attn_gemm_args *args, size_t rows) {
-    size_t n = args->n, j = 0;
-    for (int w = 0; w < WIDTHS - 1 && wide_tiles[rows - 1][w].run; w++)
-        for (const size_t wide = wide_tiles[rows - 1][w].width * VEC_LANES; j + wide <= n; j += wide) {
-            struct tile t = tile_of(args, 0, j, AHEAD);
-            wide_tiles[rows - 1][w].run(&t);
-        }
-    for (; j < n; j += COLS)
-        run_panel(args, 0, rows, j, AHEAD);
-}
-
-/* m rows in tiles of nearly equal height, a panel after the other. */
-static void ISA_FN(int4_block)(const struct attn_gemm_args *args, size_t i, size_t m) {
-    size_t count = (m + INT4_ROWS - 1) / INT4_ROWS, height = m / count, taller = m % count;
-    for (size_t j = 0; j < args->n; j += COLS)
-        for (size_t tile = 0, row = i, rows; tile < count; tile++, row += rows) {
-            rows = height + (tile < taller);
-            run_panel(args, row, rows, j, AHEAD_ROWS);
-        }
-}
+#include "body/gemm_loops.h"
 
 static void ISA_FN(int4_run)(const struct attn_gemm_args *args) {
-    size_t blocks = (args->m + ROW_BLOCK - 1) / ROW_BLOCK, rows = blocks ? (args->m + blocks - 1) / blocks : 1;
-    if (args->m <= FEW_ROWS && args->m > 0) {
-        ISA_FN(int4_few_rows)(args, args->m);
-        return;
-    }
-    for (size_t i = 0; i < args->m; i += rows)
-        ISA_FN(int4_block)(args, i, args->m - i < rows ? args->m - i : rows);
+    ISA_FN(int4_multiply)(&(struct product){args});
 }
 
 /* ---- Packing ---- */
@@ -259,24 +155,27 @@ INLINE uint32_t unit_of(uint32_t eight) {
 INLINE void pack_block(const struct attn_pack_args *args, size_t j, size_t b, uint8_t *to, size_t lane) {
     const struct attn_scaling *scaling = &args->scaling;
     size_t blocks = args->k / scaling->block, element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float);
+    size_t cols = args->packed.cols;
     const uint8_t *from = (const uint8_t *)args->b + j * args->n_stride + b * scaling->block / 2;
-    for (size_t u = 0; u < scaling->block / UNIT; u++, to += UNIT_BYTES) {
+    for (size_t u = 0; u < scaling->block / UNIT; u++, to += cols * sizeof(uint32_t)) {
         const uint8_t *four = from + 4 * u;
         uint32_t unit = unit_of(four[0] | (uint32_t)four[1] << 8 | (uint32_t)four[2] << 16 | (uint32_t)four[3] << 24);
         memcpy(to + lane * sizeof unit, &unit, sizeof unit);
     }
     memcpy(to + lane * element, (const char *)args->scales + (j * blocks + b) * element, element);
     if (scaling->has_zero_point)
-        to[COLS * element + lane] = args->zero_points[j * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+        to[cols * element + lane] = args->zero_points[j * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
 }
 
+/* Panels may have fewer columns than the kernel's. */
 static void ISA_FN(int4_pack)(const struct attn_pack_args *args) {
-    size_t panels = (args->n + COLS - 1) / COLS, bytes = attn_int4_block_bytes(&args->scaling, COLS);
-    for (size_t i = 0; i < panels * COLS; i++) {
+    size_t cols = args->packed.cols, panels = (args->n + cols - 1) / cols,
+           bytes = attn_int4_block_bytes(&args->scaling, cols);
+    for (size_t i = 0; i < panels * cols; i++) {
         size_t j = i < args->n ? i : args->n - 1;
-        uint8_t *panel = (uint8_t *)args->packed.data + i / COLS * args->packed.stride;
+        uint8_t *panel = (uint8_t *)args->packed.data + i / cols * args->packed.stride;
         for (size_t b = 0; b < args->k / args->scaling.block; b++)
-            pack_block(args, j, b, panel + b * bytes, i % COLS);
+            pack_block(args, j, b, panel + b * bytes, i % cols);
     }
 }
 

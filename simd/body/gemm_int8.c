@@ -17,39 +17,16 @@
 #include "quads.h"
 #include "quantised.h"
 
-#include "body/objects.h"
+#define TILES_FN(name) ISA_FN(int8_##name)
+#define MOST_ROWS      ROWS
+#define EACH_TILE      EACH_ROW_COUNT
 
-enum { QUAD = 4, VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (ROWS + 3) / 4 };
-enum { QUAD_BYTES = COLS * QUAD, PART_QUADS = ATTN_INT8_PART / QUAD };
+enum { QUAD = 4, QUAD_BYTES = COLS * QUAD, PART_QUADS = ATTN_INT8_PART / QUAD };
 
-/* Few rows, and the number of widths of their tiles. */
-enum { FEW_ROWS = 2, WIDTHS = 3 };
+/* What is fetched ahead where B is not in L1, in bytes. */
+enum { AHEAD_ROWS = 16 * QUAD_BYTES };
 
-/* Registers of the largest tile. */
-enum { TALLEST = ROWS * VECS, MOST_VECS = TALLEST > WIDEST ? TALLEST : WIDEST };
-
-/* Rows that pass over a panel of B. */
-enum { ROW_BLOCK = 128 };
-
-/* Prefetch distances in bytes: few rows, which wait for B; and where B is not in L1. */
-enum { AHEAD = 1024, AHEAD_ROWS = 16 * QUAD_BYTES };
-
-/* Compile-time rows and registers, every column there. */
-struct tile {
-    size_t k;
-    const int8_t *a;
-    size_t a_stride;
-    const int8_t *b;
-    size_t panel; /* bytes from panel to panel */
-    const float *bias;
-    float *c;
-    size_t c_stride; /* floats */
-    size_t fetch;    /* bytes ahead */
-    size_t part;     /* of B's rows */
-    int32_t *sums;   /* of several parts: [rows][columns] sums of this one, in place of c */
-};
-
-typedef void tile_function(const struct tile *t);
+#include "body/gemm_quads.h"
 
 INLINE size_t quads_of(size_t k) {
     return (k + QUAD - 1) / QUAD;
@@ -71,7 +48,7 @@ INLINE void tile_begin(const struct tile *t, vec_int *acc, const int rows, const
     }
 }
 
-INLINE void tile_step(const int8_t *const *a, size_t a_stride, const int8_t *b, size_t panel, vec_int *acc,
+INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b, size_t panel, vec_int *acc,
                       const int rows, const int width) {
     if (rows <= FEW_ROWS) { /* of B one register at a time */
         quad_left av[FEW_ROWS];
@@ -92,7 +69,8 @@ INLINE void tile_step(const int8_t *const *a, size_t a_stride, const int8_t *b, 
 
 /* c = fma(t, scale of the row * scale of the column, bias). */
 INLINE void tile_end(const struct tile *t, const vec_int *acc, const int rows, const int width) {
-    const int8_t *scales = t->b + quads_of(t->k) * QUAD_BYTES, *row_scale = t->a + attn_quantised_padded(t->k);
+    const uint8_t *scales = t->b + quads_of(t->k) * QUAD_BYTES;
+    const int8_t *row_scale = t->a + attn_quantised_padded(t->k);
     const float *biases = t->bias;
     float *c = t->c;
     size_t panel = t->panel, a_stride = t->a_stride, c_stride = t->c_stride; /* c may lie anywhere, in *t too */
@@ -116,17 +94,14 @@ INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, con
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
-    const int8_t *a[POINTERS], *b = t->b + t->part * PART_QUADS * QUAD_BYTES;
+    const int8_t *a[POINTERS];
+    const uint8_t *b = t->b + t->part * PART_QUADS * QUAD_BYTES;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch;
     size_t count = quads_of(t->k) - t->part * PART_QUADS;
     if (count > PART_QUADS)
         count = PART_QUADS;
     tile_begin(t, acc, rows, width);
-    /* A pointer for every four rows: what x86's addressing modes reach with the stride and its multiples. */
-    UNROLL for (int q = 0; q < POINTERS; q++) {
-        a[q] = t->a + t->part * ATTN_INT8_PART + (size_t)(q * 4 < rows ? q * 4 : 0) * a_stride;
-        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
-    }
+    point_to_rows(a, t->a + t->part * ATTN_INT8_PART, a_stride, rows);
     for (; count > 0; count--) {
         tile_step(a, a_stride, b, panel, acc, rows, width);
         UNROLL for (int j = 0; j < width * VEC_LANES; j += 16) quad_prefetch(b + place(panel, j / VEC_LANES) + fetch);
@@ -139,43 +114,10 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         tile_end(t, acc, rows, width);
 }
 
-#define TILE(rows, width)                                                                                              \
-    static void ISA_FN(int8_##rows##_##width)(const struct tile *t) {                                                  \
-        tile_run(t, rows, width);                                                                                      \
-    }
-EACH_ROW_COUNT(TILE)
-TILE(1, 8)
-TILE(1, 4)
-TILE(2, 4)
-#define ENTRY(rows, width) ISA_FN(int8_##rows##_##width),
-static tile_function *const tiles[] = {EACH_ROW_COUNT(ENTRY)}; /* [rows - 1] */
-
-/* Of few rows, which wait for B and for their own chains, also several panels at a time. */
-static const struct {
-    tile_function *run;
-    size_t width;
-} wide_tiles[FEW_ROWS][WIDTHS - 1] = {{{ISA_FN(int8_1_8), 8}, {ISA_FN(int8_1_4), 4}}, {{ISA_FN(int8_2_4), 4}}};
-
-/* ---- A product ---- */
-
-static const float no_bias[WIDEST * VEC_LANES];
-
-INLINE struct tile tile_of(const struct attn_gemm_args *args, size_t i, size_t j, size_t fetch) {
-    return (struct tile){.k = args->k,
-                         .a = (const int8_t *)args->a + i * args->a_stride,
-                         .a_stride = args->a_stride,
-                         .b = (const int8_t *)args->b.data + (args->column + j) / COLS * args->b.stride,
-                         .panel = args->b.stride,
-                         .bias = args->start == ATTN_START_BIAS ? args->factors + j : no_bias,
-                         .c = (float *)((char *)args->c + i * args->c_stride) + j,
-                         .c_stride = args->c_stride / sizeof(float),
-                         .fetch = fetch};
-}
-
 /* `rows` rows and `cols` columns of several parts, one after the other: their sums are added up in c. */
 static __attribute__((noinline)) void ISA_FN(int8_parts)(struct tile t, tile_function *run, size_t rows, size_t cols) {
     int32_t sums[MOST_VECS * VEC_LANES];
-    const int8_t *scales = t.b + quads_of(t.k) * QUAD_BYTES;
+    const uint8_t *scales = t.b + quads_of(t.k) * QUAD_BYTES;
     t.sums = sums;
     for (size_t left = t.k; left > 0; t.part++) {
         size_t taken = left < ATTN_INT8_PART ? left : ATTN_INT8_PART;
@@ -200,60 +142,10 @@ INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size
         run(t);
 }
 
-/* The last columns, fewer than a panel has: in memory of a panel's width. */
-static __attribute__((noinline)) void ISA_FN(int8_last_columns)(struct tile t, size_t rows, size_t cols) {
-    float c[ROWS * COLS], bias[COLS];
-    float *to = t.c;
-    size_t stride = t.c_stride;
-    for (size_t j = 0; j < COLS; j++)
-        bias[j] = j < cols ? t.bias[j] : 0.0f;
-    t.bias = bias;
-    t.c = c;
-    t.c_stride = COLS;
-    run_tile(&t, tiles[rows - 1], rows, COLS);
-    for (size_t i = 0; i < rows; i++)
-        memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
-}
-
-/* `rows` rows from i on of the panel that begins with column j. */
-INLINE void run_panel(const struct attn_gemm_args *args, size_t i, size_t rows, size_t j, size_t fetch) {
-    struct tile t = tile_of(args, i, j, fetch);
-    if (args->n - j < COLS)
-        ISA_FN(int8_last_columns)(t, rows, args->n - j);
-    else
-        run_tile(&t, tiles[rows - 1], rows, COLS);
-}
-
-/* `rows` rows, at most FEW_ROWS, over all columns. */
-static void ISA_FN(int8_few_rows)(const struct attn_gemm_args *args, size_t rows) {
-    size_t n = args->n, j = 0;
-    for (int w = 0; w < WIDTHS - 1 && wide_tiles[rows - 1][w].run; w++)
-        for (const size_t wide = wide_tiles[rows - 1][w].width * VEC_LANES; j + wide <= n; j += wide) {
-            struct tile t = tile_of(args, 0, j, AHEAD);
-            run_tile(&t, wide_tiles[rows - 1][w].run, rows, wide);
-        }
-    for (; j < n; j += COLS)
-        run_panel(args, 0, rows, j, AHEAD);
-}
-
-/* m rows in tiles of nearly equal height, a panel after the other. */
-static void ISA_FN(int8_block)(const struct attn_gemm_args *args, size_t i, size_t m) {
-    size_t count = (m + ROWS - 1) / ROWS, height = m / count, taller = m % count;
-    for (size_t j = 0; j < args->n; j += COLS)
-        for (size_t tile = 0, row = i, rows; tile < count; tile++, row += rows) {
-            rows = height + (tile < taller);
-            run_panel(args, row, rows, j, AHEAD_ROWS);
-        }
-}
+#include "body/gemm_loops.h"
 
 static void ISA_FN(int8_run)(const struct attn_gemm_args *args) {
-    size_t blocks = (args->m + ROW_BLOCK - 1) / ROW_BLOCK, rows = blocks ? (args->m + blocks - 1) / blocks : 1;
-    if (args->m <= FEW_ROWS && args->m > 0) {
-        ISA_FN(int8_few_rows)(args, args->m);
-        return;
-    }
-    for (size_t i = 0; i < args->m; i += rows)
-        ISA_FN(int8_block)(args, i, args->m - i < rows ? args->m - i : rows);
+    ISA_FN(int8_multiply)(&(struct product){args});
 }
 
 /* ---- Packing ---- */
@@ -272,15 +164,16 @@ INLINE uint32_t quad_of(const struct attn_pack_args *args, const char *column, s
     return quad ^ (QUAD_FLIP * UINT32_C(0x01010101));
 }
 
+/* Panels may have fewer columns than the kernel's. */
 static void ISA_FN(int8_pack)(const struct attn_pack_args *args) {
-    size_t panels = (args->n + COLS - 1) / COLS, quads = quads_of(args->k);
-    for (size_t i = 0; i < panels * COLS; i++) {
+    size_t cols = args->packed.cols, panels = (args->n + cols - 1) / cols, quads = quads_of(args->k);
+    for (size_t i = 0; i < panels * cols; i++) {
         size_t j = i < args->n ? i : args->n - 1;
-        uint32_t *to = (uint32_t *)(void *)((char *)args->packed.data + i / COLS * args->packed.stride) + i % COLS;
+        uint32_t *to = (uint32_t *)(void *)((char *)args->packed.data + i / cols * args->packed.stride) + i % cols;
         const char *column = (const char *)args->b + j * args->n_stride;
         for (size_t q = 0; q < quads; q++)
-            to[q * COLS] = quad_of(args, column, q * QUAD);
-        memcpy(to + quads * COLS, (const float *)args->scales + j, sizeof *to);
+            to[q * cols] = quad_of(args, column, q * QUAD);
+        memcpy(to + quads * cols, (const float *)args->scales + j, sizeof *to);
     }
 }
 

@@ -17,17 +17,18 @@
  * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. */
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "pairs.h"
 
-#include "body/objects.h"
+#define TILES_FN(name) ISA_FN(pairs_##name)
+#define MOST_ROWS      ROWS
+#define EACH_TILE      EACH_ROW_COUNT
+typedef PAIR_A tile_element;
 
-/* FEW_ROWS wait for B, and for their own chains. */
-enum { VECS = COLS / VEC_LANES, WIDEST = 8, POINTERS = (ROWS + 3) / 4, FEW_ROWS = 2 };
+#include "body/gemm_tiles.h"
 
-/* Rows that pass over a panel of B, and pairs that they take at once: as many bytes as the kernel of class F32 takes. */
-enum { ROW_BLOCK = 128, PAIR_BLOCK = 1024 };
+/* Pairs that rows take at once: as many bytes as the kernel of class F32 takes. */
+enum { PAIR_BLOCK = 1024 };
 
 /* Prefetch distances in panels, in units of 32 bits: few rows, which wait for B; and where B is not in L1. */
 enum { AHEAD = 256, AHEAD_ROWS = 16 };
@@ -143,17 +144,13 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
-    vec acc[ROWS * VECS > WIDEST ? ROWS * VECS : WIDEST];
+    vec acc[MOST_VECS];
     const PAIR_A *a[POINTERS];
     const float *b = t->b;
     size_t a_stride = t->a_stride, step = t->layout.step, pairs = t->pairs;
     struct layout layout = t->layout;
     tile_begin(t, acc, rows, width);
-    /* A pointer for every four rows: what x86's addressing modes reach with the stride and its multiples. */
-    UNROLL for (int q = 0; q < POINTERS; q++) {
-        a[q] = t->a + (size_t)(q * 4 < rows ? q * 4 : 0) * a_stride;
-        __asm__("" : "+r"(a[q])); /* or the compiler derives each from the first again, through the stack */
-    }
+    point_to_rows(a, t->a, a_stride, rows);
     if (t->first) {
         tile_step(a, a_stride, b, layout, acc, rows, width, FIRST);
         UNROLL for (int q = 0; q < POINTERS; q++) a[q]++;
@@ -172,31 +169,6 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
 }
 #endif
 
-/* Of few rows also several panels at a time. */
-enum { WIDTHS = 3 };
-
-#ifndef EACH_WIDE_TILE /* X(rows, registers); of one row and of two, widest first, the narrowest included */
-#define EACH_WIDE_TILE(X) X(1, 8) X(1, 4) X(2, 4)
-#define ONE_ROW_TILES(X)  X(1, 8) X(1, 4) X(1, 2)
-#define TWO_ROW_TILES(X)  X(2, 4) X(2, 2)
-#endif
-
-#define TILE(rows, width)                                                                                              \
-    static void ISA_FN(pairs_##rows##_##width)(const struct tile *t) {                                                 \
-        tile_run(t, rows, width);                                                                                      \
-    }
-EACH_ROW_COUNT(TILE)
-EACH_WIDE_TILE(TILE)
-#define ENTRY(rows, width) ISA_FN(pairs_##rows##_##width),
-static tile_function *const tiles[ROWS] = {EACH_ROW_COUNT(ENTRY)};
-
-/* [rows - 1]. */
-#define WIDE_TILE(rows, width) {ISA_FN(pairs_##rows##_##width), width * VEC_LANES},
-static const struct wide_tile {
-    tile_function *run;
-    size_t cols;
-} few[FEW_ROWS][WIDTHS] = {{ONE_ROW_TILES(WIDE_TILE)}, {TWO_ROW_TILES(WIDE_TILE)}};
-
 /* ---- A product ---- */
 
 /* Where nothing is to be scaled. */
@@ -214,10 +186,15 @@ struct product {
     const float *b; /* the first pair of its rows and columns */
     struct layout layout;
     size_t before; /* 1 where the product's first row of B is the second of a pair */
+    size_t pairs;  /* that its rows lie in */
+    size_t depth;  /* of them, taken at once */
+    bool last;     /* of the last pair the first half only */
+    struct stretch stretch;
 };
 
-INLINE struct tile tile_of(const struct product *product, const struct stretch *stretch, size_t i, size_t j) {
+INLINE struct tile tile_of(const struct product *product, size_t i, size_t j) {
     const struct attn_gemm_args *args = product->args;
+    const struct stretch *stretch = &product->stretch;
     size_t element = 2 * stretch->p - (stretch->p > 0 ? product->before : 0);
     bool narrow = args->c_type != ATTN_F32;
     size_t c_bytes = narrow ? sizeof(uint16_t) : sizeof(float);
@@ -242,112 +219,65 @@ INLINE struct tile tile_of(const struct product *product, const struct stretch *
     return t;
 }
 
-/* The last columns, fewer than a tile has. */
-static __attribute__((noinline)) void ISA_FN(pairs_last_columns)(struct tile t, size_t rows, size_t cols) {
+INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
+    (void)rows, (void)cols;
+    run(t);
+}
+
+INLINE bool tile_starts_from_c(const struct tile *t) {
+    return t->scale != NULL;
+}
+
+INLINE void tile_leave_columns(struct tile *t, size_t cols) {
     if (cols <= ATTN_LANES) /* the other half of a narrow panel is not there */
-        t.layout.next = 0;
-#if TAILS
-    for (size_t v = 0; v < VECS; v++) {
+        t->layout.next = 0;
+    for (size_t v = 0; TAILS && v < VECS; v++) {
         size_t left = cols - (cols < v * VEC_LANES ? cols : v * VEC_LANES);
-        t.tail[v] = vec_tail_of(left < VEC_LANES ? left : VEC_LANES);
-    }
-    tiles[rows - 1](&t);
-#else /* in memory of a tile's width */
-    float c[ROWS * COLS], bias[COLS], *to = t.c;
-    size_t stride = t.c_stride;
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < COLS; j++)
-            c[i * COLS + j] = t.scale && j < cols ? to[i * stride + j] : 0.0f;
-    for (size_t j = 0; j < COLS; j++)
-        bias[j] = t.bias && j < cols ? t.bias[j] : 0.0f;
-    t.bias = t.bias ? bias : NULL;
-    t.c = c;
-    t.c_stride = COLS;
-    tiles[rows - 1](&t);
-    for (size_t i = 0; i < rows; i++)
-        memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
-#endif
-}
-
-/* `rows` rows over all columns. */
-static void ISA_FN(pairs_rows)(const struct product *product, const struct stretch *stretch, size_t i, size_t rows) {
-    const struct attn_gemm_args *args = product->args;
-    size_t n = args->n, j = 0;
-    for (size_t w = 0; rows <= FEW_ROWS && w < WIDTHS && few[rows - 1][w].run; w++)
-        for (const struct wide_tile *wide = &few[rows - 1][w]; j + wide->cols <= n; j += wide->cols) {
-            struct tile t = tile_of(product, stretch, i, j);
-            t.fetch = AHEAD;
-            wide->run(&t);
-        }
-    for (; j + COLS <= n; j += COLS) {
-        struct tile t = tile_of(product, stretch, i, j);
-        tiles[rows - 1](&t);
-    }
-    if (j < n)
-        ISA_FN(pairs_last_columns)(tile_of(product, stretch, i, j), rows, n - j);
-}
-
-/* Tiles of nearly equal height, the first of them one row taller. */
-struct tiling {
-    size_t count, height, taller;
-};
-
-/* A panel's `cols` columns in all tiles. */
-static void ISA_FN(pairs_panel)(struct tile t, const struct tiling *tiling, size_t cols) {
-    size_t c_bytes = t.narrow ? sizeof(uint16_t) : sizeof(float);
-    for (size_t i = 0; i < tiling->count; i++) {
-        size_t rows = tiling->height + (i < tiling->taller);
-        if (cols < COLS)
-            ISA_FN(pairs_last_columns)(t, rows, cols);
-        else
-            tiles[rows - 1](&t);
-        t.a += rows * t.a_stride;
-        t.c = (char *)t.c + rows * t.c_stride * c_bytes;
-        t.scale = t.scale && t.scale != ones ? t.scale + rows : t.scale;
+        t->tail[v] = vec_tail_of(left < VEC_LANES ? left : VEC_LANES);
     }
 }
 
-/* m rows, a panel after the other. */
-static void ISA_FN(pairs_block)(const struct product *product, const struct stretch *stretch, size_t i, size_t m) {
-    size_t count = (m + ROWS - 1) / ROWS, n = product->args->n;
-    struct tiling tiling = {count, m / count, m % count};
-    if (count == 1) {
-        ISA_FN(pairs_rows)(product, stretch, i, m);
-        return;
-    }
-    for (size_t j = 0; j < n; j += COLS)
-        ISA_FN(pairs_panel)(tile_of(product, stretch, i, j), &tiling, n - j < COLS ? n - j : COLS);
+INLINE void tile_go_down(struct tile *t, size_t rows) {
+    size_t c_bytes = t->narrow ? sizeof(uint16_t) : sizeof(float);
+    t->a += rows * t->a_stride;
+    t->c = (char *)t->c + rows * t->c_stride * c_bytes;
+    t->scale = t->scale && t->scale != ones ? t->scale + rows : t->scale;
 }
 
-/* The part of `total` that each pass takes: nearly equal ones of at most `most`. */
-INLINE size_t share(size_t total, size_t most) {
-    size_t parts = (total + most - 1) / most;
-    return parts ? (total + parts - 1) / parts : 1;
+/* Pairs from p on. */
+INLINE void take_stretch(struct product *product, size_t p) {
+    size_t left = product->pairs - p, count = left < product->depth ? left : product->depth;
+    product->stretch = (struct stretch){
+        .p = p, .count = count, .first = p == 0 && product->before, .last = product->last && count == left};
 }
+
+INLINE void product_begin(struct product *product) {
+    take_stretch(product, 0);
+}
+
+INLINE bool product_go_on(struct product *product) {
+    size_t p = product->stretch.p + product->stretch.count;
+    if (p == product->pairs)
+        return false;
+    take_stretch(product, p);
+    return true;
+}
+
+#include "body/gemm_loops.h"
 
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
-    struct product product = {args, unit_at(&args->b, args->row, args->column), layout_of(&args->b), args->row % 2};
-    size_t all = (product.before + args->k + 1) / 2, rows = share(args->m, ROW_BLOCK),
-           depth = share(all, PAIR_BLOCK + product.before);
-    bool last = (product.before + args->k) % 2;
-    if (args->k == 0) {
-        if (args->start == ATTN_START_C)
-            return; /* denormal numbers too stay as they are */
-        product.before = all = last = 0;
-    }
+    size_t before = args->k > 0 ? args->row % 2 : 0, end = before + args->k, pairs = (end + 1) / 2;
+    struct product product = {.args = args,
+                              .b = unit_at(&args->b, args->row, args->column),
+                              .layout = layout_of(&args->b),
+                              .before = before,
+                              .pairs = pairs,
+                              .depth = share(pairs, PAIR_BLOCK + before),
+                              .last = end % 2};
+    if (args->k == 0 && args->start == ATTN_START_C)
+        return; /* denormal numbers too stay as they are */
     flush_state state = flush_begin();
-    for (size_t i = 0; i < args->m; i += rows) {
-        size_t m = args->m - i < rows ? args->m - i : rows, p = 0;
-        do {
-            size_t count = all - p < depth ? all - p : depth;
-            ISA_FN(pairs_block)
-            (&product,
-             &(struct stretch){
-                 .p = p, .count = count, .first = p == 0 && product.before, .last = last && p + count == all},
-             i, m);
-            p += count;
-        } while (p < all);
-    }
+    ISA_FN(pairs_multiply)(&product);
     flush_end(state);
 }
 

@@ -444,19 +444,24 @@ static void equals_reference_on_many_rows(void **state) {
     free_problem(&problem);
 }
 
-/* Beyond ATTN_INT8_PART: the largest sums that there are. */
+/* Beyond ATTN_INT8_PART: the largest sums that there are, in the first two rows and columns, and in others such as tell by their
+ * rounding where a part ends. */
 static void equals_reference_on_long_chains(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    const size_t ks[] = {ATTN_INT8_PART - 1, ATTN_INT8_PART, ATTN_INT8_PART + 1, 65794, 2 * ATTN_INT8_PART + 7};
+    const size_t ks[] = {ATTN_INT8_PART + 1, 2 * ATTN_INT8_PART + 7, ATTN_INT8_PART, ATTN_INT8_PART - 1, 65794};
     for (size_t i = 0; weight_type == ATTN_INT8 && i < (test_quick() ? 3 : sizeof ks / sizeof *ks); i++) {
-        struct problem problem = new_problem(&random, KIND_NORMAL, 3, kernel()->b.cols + 1, ks[i]);
-        for (size_t p = 0; p < ks[i]; p++) {
+        size_t k = ks[i];
+        struct problem problem = new_problem(&random, KIND_NORMAL, 3, kernel()->b.cols + 2, k);
+        for (size_t p = 0; p < k; p++) {
             problem.x[p] = 1.0f;
-            problem.x[ks[i] + p] = -1.0f;
+            problem.x[k + p] = -1.0f;
+            problem.x[2 * k + p] = fabsf(problem.x[2 * k + p]);
             problem.w[p] = -128;
-            problem.w[ks[i] + p] = 127;
+            problem.w[k + p] = 127;
         }
+        for (size_t e = 2 * k; e < problem.n * k; e++)
+            problem.w[e] = (int8_t)abs(problem.w[e] | 1);
         answer(&problem);
         check_corners(&random, &problem, 3);
         free_problem(&problem);

@@ -205,7 +205,14 @@ struct attn_gemm_kernel {
      * stride + p * (its size) (run_columns). */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
+    /* NULL, or what a task calls after its last product: `run` may leave a state of the processor to the task's next one. */
+    void (*end_task)(void);
 };
+
+static inline void attn_gemm_end_task(const struct attn_gemm_kernel *kernel) {
+    if (kernel->end_task)
+        kernel->end_task();
+}
 
 /* ---- Decode ---- */
 

@@ -16,6 +16,7 @@ struct tile {
 };
 
 static _Thread_local struct tile tiles[TILES];
+static _Thread_local struct tile_config loaded;
 static _Thread_local size_t configurations;
 
 static void require(bool holds, const char *what, int t) {
@@ -43,11 +44,17 @@ void amx_model_load_config(const struct tile_config *config) {
         if (t < TILES)
             tiles[t] = (struct tile){.rows = rows, .bytes = bytes};
     }
+    loaded = *config;
     configurations++;
+}
+
+void amx_model_store_config(struct tile_config *config) {
+    *config = loaded;
 }
 
 void amx_model_release(void) {
     memset(tiles, 0, sizeof tiles);
+    memset(&loaded, 0, sizeof loaded);
 }
 
 void amx_model_zero(int t) {
@@ -86,22 +93,47 @@ static float chain(const struct tile *a, const struct tile *b, size_t m, size_t 
     return sum;
 }
 
-void amx_model_multiply_add(int c, int a, int b) {
+/* One element of c, from row m of the left factor and column n of the right one. */
+static uint32_t add_pairs(uint32_t c, const struct tile *left, const struct tile *right, size_t m, size_t n) {
+    float acc;
+    memcpy(&acc, &c, sizeof acc);
+    float pairs = attn_fmaf_flushed(1.0f, chain(left, right, m, n, 0), chain(left, right, m, n, 1));
+    acc = attn_fmaf_flushed(1.0f, acc, pairs);
+    memcpy(&c, &acc, sizeof c);
+    return c;
+}
+
+/* Sums wrap around. */
+static uint32_t add_quads(uint32_t c, const struct tile *left, const struct tile *right, size_t m, size_t n) {
+    for (size_t k = 0; k < left->bytes; k++)
+        c += (uint32_t)((int8_t)left->data[m][k] * (int8_t)right->data[k / 4][4 * n + k % 4]);
+    return c;
+}
+
+static void multiply_add(int c, int a, int b,
+                         uint32_t (*add)(uint32_t c, const struct tile *, const struct tile *, size_t m, size_t n)) {
     struct tile *to = tile_of(c);
     const struct tile *left = tile_of(a), *right = tile_of(b);
     require(c != a && c != b && a != b, "two of the three are one tile", c);
     require(to->rows == left->rows, "its rows are not those of the left factor", c);
-    require(to->bytes == right->bytes && to->bytes % sizeof(float) == 0,
+    require(to->bytes == right->bytes && to->bytes % sizeof(uint32_t) == 0,
             "its columns are not those of the right factor", c);
-    require(left->bytes == right->rows * sizeof(float), "its columns are not the rows of the right factor", a);
+    require(left->bytes == right->rows * sizeof(uint32_t), "its columns are not the rows of the right factor", a);
     for (size_t m = 0; m < to->rows; m++)
-        for (size_t n = 0; n < to->bytes / sizeof(float); n++) {
-            float acc;
+        for (size_t n = 0; n < to->bytes / sizeof(uint32_t); n++) {
+            uint32_t acc;
             memcpy(&acc, to->data[m] + n * sizeof acc, sizeof acc);
-            float pairs = attn_fmaf_flushed(1.0f, chain(left, right, m, n, 0), chain(left, right, m, n, 1));
-            acc = attn_fmaf_flushed(1.0f, acc, pairs);
+            acc = add(acc, left, right, m, n);
             memcpy(to->data[m] + n * sizeof acc, &acc, sizeof acc);
         }
+}
+
+void amx_model_multiply_add_pairs(int c, int a, int b) {
+    multiply_add(c, a, b, add_pairs);
+}
+
+void amx_model_multiply_add_quads(int c, int a, int b) {
+    multiply_add(c, a, b, add_quads);
 }
 
 size_t amx_model_configurations(void) {

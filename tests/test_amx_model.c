@@ -1,5 +1,4 @@
-/* The model of tile instructions refuses what a processor traps at, and the kernels over it leave tiles as they
- * found them. */
+/* The model of tile instructions refuses what a processor traps at, and tasks over it leave tiles as they found them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,8 @@
 
 #include "amx_model.h"
 #include "dispatch.h"
+#include "format.h"
+#include "quantised.h"
 #include "support.h"
 #include "tiles.h"
 
@@ -39,7 +40,7 @@ static void use_well(void) {
     amx_model_load(1, memory, TILE_BYTES);
     amx_model_load(2, memory, TILE_BYTES);
     amx_model_zero(0);
-    amx_model_multiply_add(0, 1, 2);
+    amx_model_multiply_add_pairs(0, 1, 2);
     amx_model_store(0, memory, TILE_BYTES);
     amx_model_release();
 }
@@ -54,10 +55,13 @@ static void use_number_8(void) {
     amx_model_zero(8);
 }
 static void multiply_other_shapes(void) {
-    amx_model_multiply_add(0, 2, 1);
+    amx_model_multiply_add_pairs(0, 2, 1);
 }
 static void multiply_into_a_factor(void) {
-    amx_model_multiply_add(1, 1, 2);
+    amx_model_multiply_add_pairs(1, 1, 2);
+}
+static void multiply_other_shapes_of_quads(void) {
+    amx_model_multiply_add_quads(0, 2, 1);
 }
 static void configure_17_rows(void) {
     struct tile_config config = small_config();
@@ -83,6 +87,7 @@ static void refuses_misuse(void **state) {
     assert_true(ends(use_number_8));
     assert_true(ends(multiply_other_shapes));
     assert_true(ends(multiply_into_a_factor));
+    assert_true(ends(multiply_other_shapes_of_quads));
     assert_true(ends(configure_17_rows));
     assert_true(ends(configure_no_bytes));
     assert_true(ends(configure_palette_2));
@@ -105,20 +110,94 @@ static void keeps_to_rows_and_bytes(void **state) {
             assert_int_equal(i < 20 ? x[r * 20 + i] : 0xcc, y[r * 30 + i]);
 }
 
-/* A product of m rows, all zeros. Returns how often tiles were configured. */
-static size_t run_kernel(size_t m, size_t n, size_t k) {
-    const struct attn_gemm_kernel *kernel = attn_gemm_find(test_table(), ATTN_CLASS_BF16_TILE);
-    size_t rows = (k + 1) / 2 * 2, stride = rows * kernel->b.cols * sizeof(uint16_t),
-           before = amx_model_configurations();
-    void *a = calloc(m * k + 1, sizeof(uint16_t)), *b = calloc(n / kernel->b.cols + 1, stride);
+static void tells_its_configuration(void **state) {
+    (void)state;
+    struct tile_config config = small_config(), told, none = {0};
+    amx_model_load_config(&config);
+    amx_model_store_config(&told);
+    assert_memory_equal(&config, &told, sizeof config);
+    amx_model_release();
+    amx_model_store_config(&told);
+    assert_memory_equal(&none, &told, sizeof none);
+}
+
+/* TDPBSSD, as Intel's manual has it: DPBD for each dword of a row of a, over the dwords of a row of b. */
+static int32_t dpbd(int32_t c, const int8_t *x, const int8_t *y) {
+    int64_t sum = c;
+    for (int i = 0; i < 4; i++)
+        sum += (int32_t)x[i] * (int32_t)y[i];
+    return (int32_t)(uint32_t)sum;
+}
+
+static int8_t some_byte(struct test_random *random, bool extreme) {
+    return (int8_t)(extreme ? -128 : (int)random_below(random, 256) - 128);
+}
+
+static void check_quads(struct test_random *random, size_t rows, size_t columns, size_t k, bool extreme) {
+    int8_t a[TILE_ROWS][TILE_BYTES], b[TILE_ROWS][TILE_BYTES];
+    int32_t c[TILE_ROWS][TILE_ROWS], actual[TILE_ROWS][TILE_ROWS];
+    struct tile_config config = {.palette = TILE_PALETTE,
+                                 .rows = {(uint8_t)rows, (uint8_t)rows, (uint8_t)(k / 4)},
+                                 .bytes = {(uint16_t)(4 * columns), (uint16_t)k, (uint16_t)(4 * columns)}};
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        for (size_t i = 0; i < TILE_BYTES; i++) {
+            a[r][i] = some_byte(random, extreme);
+            b[r][i] = some_byte(random, extreme);
+        }
+        for (size_t n = 0; n < TILE_ROWS; n++)
+            c[r][n] = extreme ? INT32_MAX - 1000 : (int32_t)random_bits(random);
+    }
+    memcpy(actual, c, sizeof c);
+    amx_model_load_config(&config);
+    amx_model_load(0, c, sizeof *c);
+    amx_model_load(1, a, sizeof *a);
+    amx_model_load(2, b, sizeof *b);
+    amx_model_multiply_add_quads(0, 1, 2);
+    amx_model_store(0, actual, sizeof *actual);
+    amx_model_release();
+    for (size_t m = 0; m < rows; m++)
+        for (size_t q = 0; q < k / 4; q++)
+            for (size_t n = 0; n < columns; n++)
+                c[m][n] = dpbd(c[m][n], &a[m][4 * q], &b[q][4 * n]);
+    assert_memory_equal(c, actual, sizeof c);
+}
+
+/* Of either sign, the largest ones, and sums that wrap around; tiles of every shape. */
+static void multiplies_quads_as_published(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    check_quads(&random, TILE_ROWS, TILE_ROWS, TILE_BYTES, true);
+    for (size_t i = 0; i < 200; i++)
+        check_quads(&random, random_between(&random, 1, TILE_ROWS), random_between(&random, 1, TILE_ROWS),
+                    4 * random_between(&random, 1, TILE_BYTES / 4), false);
+}
+
+/* ---- Kernels ---- */
+
+static const enum attn_class classes[] = {ATTN_CLASS_BF16_TILE, ATTN_CLASS_INT8, ATTN_CLASS_INT4};
+enum { CLASSES = sizeof classes / sizeof *classes };
+
+/* A product of m rows, all zeros. Returns how often tiles were configured. Of class INT4 k is the next multiple of 32. */
+static size_t run_kernel(enum attn_class arithmetic, size_t m, size_t n, size_t k) {
+    const struct attn_gemm_kernel *kernel = attn_gemm_find(test_table(), arithmetic);
+    struct attn_scaling scaling = {.block = arithmetic == ATTN_CLASS_INT4 ? 32 : ATTN_INT8_PART};
+    size_t stride = 0, a_stride = 0, before = amx_model_configurations();
+    k = arithmetic == ATTN_CLASS_INT4 ? (k + 31) / 32 * 32 : k;
+    assert_true(attn_weight_panel_bytes(&kernel->b, &scaling, k, kernel->b.cols, &stride));
+    if (attn_class_is_quantised(arithmetic))
+        assert_true(attn_quantised_bytes(k, scaling.block, &a_stride));
+    else
+        a_stride = k * sizeof(uint16_t);
+    void *a = calloc(m * a_stride + 1, 1), *b = calloc(n / kernel->b.cols + 1, stride + 1);
     float *c = calloc(m * n + 1, sizeof *c);
     assert_true(a && b && c);
     kernel->run(&(struct attn_gemm_args){.m = m,
                                          .n = n,
                                          .k = k,
                                          .a = a,
-                                         .a_stride = k * sizeof(uint16_t),
+                                         .a_stride = a_stride,
                                          .b = {b, kernel->b.cols, stride},
+                                         .scaling = scaling,
                                          .c = c,
                                          .c_stride = n * sizeof *c});
     free(a);
@@ -127,25 +206,114 @@ static size_t run_kernel(size_t m, size_t n, size_t k) {
     return amx_model_configurations() - before;
 }
 
-static void kernels_release_tiles(void **state) {
-    (void)state;
-    for (size_t m = 0; m < 70; m += 9)
-        for (size_t n = 0; n < 70; n += 7)
-            for (size_t k = 0; k < 70; k += 23) {
-                run_kernel(m, n, k);
-                test_case("m=%zu n=%zu k=%zu", m, n, k);
-                assert_true(amx_model_is_clean());
-            }
+static void end_task(enum attn_class arithmetic) {
+    attn_gemm_end_task(attn_gemm_find(test_table(), arithmetic));
+    assert_true(amx_model_is_clean());
 }
 
 /* Once where all parts of C have one shape. */
 static void kernels_configure_when_shapes_change(void **state) {
     (void)state;
-    assert_int_equal(0, run_kernel(0, 64, 64));
-    assert_int_equal(1, run_kernel(1, 640, 64));
-    assert_int_equal(1, run_kernel(64, 64, 70));
-    assert_int_equal(1, run_kernel(256, 32, 32));
-    assert_int_equal(2, run_kernel(20, 90, 64));
+    for (size_t i = 0; i < CLASSES; i++) {
+        static const size_t sizes[][4] = {
+            {0, 64, 64, 0}, {1, 640, 64, 1}, {64, 64, 70, 1}, {256, 32, 32, 1}, {20, 90, 64, 2}};
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            const size_t *size = sizes[s];
+            test_case("class %d, m=%zu n=%zu k=%zu", (int)classes[i], size[0], size[1], size[2]);
+            assert_int_equal(size[3], run_kernel(classes[i], size[0], size[1], size[2]));
+            end_task(classes[i]);
+        }
+    }
+}
+
+/* The next product of a task finds what this one has left, be it of another class, and does not take it where it is made for
+ * another depth. */
+static void kernels_keep_a_configuration(void **state) {
+    (void)state;
+    assert_int_equal(2, run_kernel(ATTN_CLASS_BF16_TILE, 7, 40, 64));
+    assert_int_equal(0, run_kernel(ATTN_CLASS_BF16_TILE, 7, 8, 100)); /* the last shape */
+    assert_int_equal(0, run_kernel(ATTN_CLASS_INT8, 7, 8, 100));
+    assert_int_equal(1, run_kernel(ATTN_CLASS_INT4, 7, 8, 128));
+    assert_int_equal(0, run_kernel(ATTN_CLASS_INT4, 7, 8, 32));
+    end_task(ATTN_CLASS_INT4);
+    assert_int_equal(1, run_kernel(ATTN_CLASS_INT4, 7, 8, 32));
+    end_task(ATTN_CLASS_INT4);
+}
+
+/* ---- Tasks ---- */
+
+/* In the calling thread, each from tiles as they are before the first use, which it leaves so. */
+static void run_clean_tasks(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+    size_t *run = context;
+    for (size_t i = 0; i < count; i++) {
+        assert_true(amx_model_is_clean());
+        task(arg, i);
+        assert_true(amx_model_is_clean());
+    }
+    *run += count;
+}
+
+static void multiply(attn_type type, size_t m, const attn_parallel *parallel) {
+    enum { K = 128, N = 512 };
+    static uint16_t weights[N * K];
+    static float scales[N * K / 32], x[300 * K], y[300 * N];
+    attn_gemm_config config = {.isa = test_isa(), .k = K, .n = N};
+    attn_gemm_run_args args = {.m = m, .parallel = parallel};
+    attn_error error = {0};
+    attn_gemm *gemm = NULL;
+    size_t bytes = 0;
+    config.w = (attn_linear){.weight = weights, .in_stride = 1, .out_stride = K, .type = type};
+    config.w.scales = type == ATTN_BF16 ? NULL : scales;
+    config.w.block = type == ATTN_INT4 ? 32 : 0;
+    assert_ok(attn_gemm_size(&config, &bytes, &error));
+    void *packed = poisoned_alloc(bytes, FLUSH_END);
+    assert_ok(attn_gemm_create(&config, packed, bytes, &gemm, &error));
+    args.x = (attn_tensor){.data = x, .row_stride = K};
+    args.y = (attn_tensor_out){.data = y, .row_stride = N};
+    assert_ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error));
+    args.workspace = poisoned_alloc(args.workspace_bytes, FLUSH_END);
+    assert_ok(attn_gemm_run(gemm, &args, &error));
+    guarded_free(args.workspace);
+    guarded_free(packed);
+}
+
+/* q_len rows of two heads over kv_len keys, all of them zeros. */
+static void attend(size_t q_len, size_t kv_len, const attn_parallel *parallel) {
+    enum { HEADS = 2, SIZE = 32, MOST_KEYS = 9000 };
+    static uint16_t rows[HEADS * MOST_KEYS * SIZE];
+    static float o[HEADS * 100 * SIZE];
+    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = HEADS, .q_len = q_len, .parallel = parallel};
+    attn_error error = {0};
+    size_t bytes = 0;
+    args.kv_len = kv_len;
+    args.head_size = SIZE;
+    args.q = (attn_tensor){.data = rows, .type = ATTN_BF16, .head_stride = q_len * SIZE, .row_stride = SIZE};
+    args.k = args.v = (attn_tensor){.data = rows, .type = ATTN_BF16, .head_stride = kv_len * SIZE, .row_stride = SIZE};
+    args.o = (attn_tensor_out){.data = o, .head_stride = q_len * SIZE, .row_stride = SIZE};
+    assert_ok(attn_attention_workspace(&args, &bytes, &error));
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
+    assert_ok(attn_attention(&args, workspace, bytes, &error));
+    guarded_free(workspace);
+}
+
+/* Every operator that multiplies, in one task and in several. */
+static void tasks_release_tiles(void **state) {
+    (void)state;
+    const attn_type types[] = {ATTN_BF16, ATTN_INT8, ATTN_INT4};
+    const size_t lengths[][2] = {{1, 40}, {70, 300}, {100, 100}, {2, 9000}}; /* the last in spans */
+    for (size_t threads = 1; threads <= 3; threads++)
+        for (size_t i = 0; i < 7; i++) {
+            size_t run = 0, before = amx_model_configurations();
+            attn_parallel parallel = {.run = run_clean_tasks, .context = &run, .threads = threads};
+            test_case("operation %zu on %zu threads", i, threads);
+            if (i < 3)
+                multiply(types[i], 300, &parallel);
+            else
+                attend(lengths[i - 3][0], lengths[i - 3][1], &parallel);
+            assert_true(amx_model_is_clean());
+            assert_true(amx_model_configurations() > before);
+            assert_true(run > 0 || threads == 1 || (i >= 3 && i < 6)); /* these may be too little work */
+        }
 }
 
 int main(int argc, char **argv) {
@@ -153,8 +321,11 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_misuse),
         cmocka_unit_test(keeps_to_rows_and_bytes),
-        cmocka_unit_test(kernels_release_tiles),
+        cmocka_unit_test(tells_its_configuration),
+        cmocka_unit_test(multiplies_quads_as_published),
         cmocka_unit_test(kernels_configure_when_shapes_change),
+        cmocka_unit_test(kernels_keep_a_configuration),
+        cmocka_unit_test(tasks_release_tiles),
     };
     return test_run(tests);
 }

@@ -48,7 +48,7 @@ X86_VECTOR = re.compile(r"%[txyz]mm\d+")
 X86_GENERAL = re.compile(r"%[er]?([abcd]x|[abcd]l|si|di|bp|sp|sil|dil|bpl|spl|\d+[dwb]?)\b")
 X86_MEMORY = re.compile(r"\(([^)]*)\)")
 X86_KEEPS = re.compile(r"cmp|test|push|prefetch|bt[lq]?$|nop|j|call|inc|dec")
-X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|[vt]dpbf16ps|vpdpbusd|vpmaddubsw")
+X86_FMA = re.compile(r"vfn?m(add|sub)(132|213|231)p[sd]|[vt]dpbf16ps|tdpbssd|vpdpbusd|vpmaddubsw")
 X86_MOVE = re.compile(r"vmov([au]p[sd]|dq[au]\d*)")
 
 

@@ -23,16 +23,15 @@ enum { TILE_PALETTE = 1 };
 #else
 #include <immintrin.h>
 
-/* The compilers' tile instructions do not say which memory they read: what is written before must be there. */
-#define TILE_MEMORY() __asm__ volatile("" : : : "memory")
+/* The compilers' tile instructions do not say which memory they read and write: what is written before must be there.
+ * gcc's two for the configuration take it for 8 bytes. */
+#define TILE_MEMORY()             __asm__ volatile("" : : : "memory")
 
-#define tile_load_config(config)                                                                                       \
-    do {                                                                                                               \
-        TILE_MEMORY();                                                                                                 \
-        _tile_loadconfig(config);                                                                                      \
-    } while (0)
-#define tile_release() _tile_release()
-#define tile_zero(t)   _tile_zero(t)
+#define tile_load_config(config)  __asm__ volatile("ldtilecfg %0" : : "m"(*(config)))
+/* What is loaded: all zeros after a release. */
+#define tile_store_config(config) __asm__ volatile("sttilecfg %0" : "=m"(*(config)))
+#define tile_release()            _tile_release()
+#define tile_zero(t)              _tile_zero(t)
 /* Rows `stride` bytes apart. */
 #define tile_load(t, rows, stride)                                                                                     \
     do {                                                                                                               \
@@ -45,7 +44,9 @@ enum { TILE_PALETTE = 1 };
         TILE_MEMORY();                                                                                                 \
     } while (0)
 /* c += a b, pairs of BF16: as class BF16_TILE adds ATTN_TILE_K rows. */
-#define tile_multiply_add(c, a, b) _tile_dpbf16ps(c, a, b)
+#define tile_multiply_add_pairs(c, a, b) _tile_dpbf16ps(c, a, b)
+/* The same of fours of signed bytes: exact integers. */
+#define tile_multiply_add_quads(c, a, b) _tile_dpbssd(c, a, b)
 #endif
 
 #endif

@@ -77,6 +77,7 @@ static void run_items(const void *arg, struct attn_items *items) {
     tile.row = tile.scratch.rows;
     for (size_t item; attn_items_take(items, &item);)
         run_item(&tile, round->what, item);
+    attn_gemm_end_task(tile.gemm);
 }
 
 static void run_round(const struct attn_problem *problem, const struct attn_workspace *workspace, enum item what,

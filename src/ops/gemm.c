@@ -176,8 +176,7 @@ static void multiply_part(const struct product *product, struct part part, size_
 }
 
 /* Rows that are converted go some at a time. */
-static void multiply_band(const void *arg, size_t item, size_t task) {
-    const struct product *product = arg;
+static void multiply_band(const struct product *product, size_t item, size_t task) {
     const struct attn_gemm_call *call = product->call;
     size_t begin = item * product->band, total = product->by_rows ? call->m : call->w->n;
     size_t end = attn_min(begin + product->band, total);
@@ -188,6 +187,13 @@ static void multiply_band(const void *arg, size_t item, size_t task) {
         part.rows = attn_min(last - part.row, most);
         multiply_part(product, part, task);
     }
+}
+
+static void multiply_bands(const void *arg, struct attn_items *items) {
+    const struct product *product = arg;
+    for (size_t item; attn_items_take(items, &item);)
+        multiply_band(product, item, items->task);
+    attn_gemm_end_task(product->call->w->kernel);
 }
 
 /* `total` rows or columns, cut into items of the same number of GEMM tiles. */
@@ -215,12 +221,12 @@ void attn_op_gemm(const struct attn_gemm_call *call) {
     size_t threads =
         attn_threads_for(call->parallel, (double)call->m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
     if (threads == 1) {
-        multiply_band(&product, 0, 0);
+        multiply_bands(&product, &(struct attn_items){.end = 1});
         return;
     }
     struct cut rows = cut_tiles(call->m, w->kernel->rows, threads), cols = cut_tiles(w->n, w->kernel->b.cols, threads);
     product.by_rows = rows.wait < cols.wait;
     struct cut cut = product.by_rows ? rows : cols;
     product.band = cut.band;
-    attn_for_each(call->parallel, threads, cut.items, multiply_band, &product);
+    attn_for_each_task(call->parallel, threads, cut.items, multiply_bands, &product);
 }

@@ -1,0 +1,173 @@
+/* A part of C, which is two tiles of rows by two of columns at most: each tile of A and B that is loaded is used twice.
+ * Tiles are configured for the rows and columns that there are: nothing else of C is touched.
+ *
+ * Panels of B have as many columns as a tile. TILE_ROWS units of 32 bits of each column, a group of rows of B, are a
+ * tile: 1 KiB in one piece.
+ *
+ * A class says before it includes this:
+ *
+ *     PRODUCT_FN(name)          names of its functions
+ *     MULTIPLY_ADD(c, a, b)     the tile instruction for its elements */
+#ifndef ATTN_AMX_PART_H
+#define ATTN_AMX_PART_H
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "kernels.h"
+#include "tiles.h"
+#include "vec.h"
+
+#include "body/objects.h"
+
+/* The numbers of the tiles. */
+#define C_TOP_LEFT     0
+#define C_TOP_RIGHT    1
+#define C_BOTTOM_LEFT  2
+#define C_BOTTOM_RIGHT 3
+#define A_TOP          4
+#define A_BOTTOM       5
+#define B_LEFT         6
+#define B_RIGHT        7
+
+enum { COLS = TILE_ROWS, ROWS = 2 * TILE_ROWS, WIDTH = 2 * COLS, GROUP_BYTES = TILE_ROWS * TILE_BYTES };
+
+_Static_assert((int)COLS == (int)VEC_LANES, "a row of a tile of C is a register");
+
+/* What a class needs beside the tiles. */
+struct memory;
+
+struct product {
+    const struct attn_gemm_args *args;
+    const char *b;          /* the group that its first row is one of */
+    size_t before;          /* rows of that group that come before it */
+    size_t depth;           /* bytes of a row of A that a group takes */
+    size_t groups, at_once; /* groups of k, and how many of them are taken before the next columns */
+    size_t columns;         /* which are taken before the next groups */
+    struct memory *memory;
+    struct tile_config config; /* what is loaded */
+    struct {
+        size_t rows, cols;
+    } configured; /* what it was made for, 0 where this product has not made it */
+};
+
+/* At most ROWS x WIDTH, and the groups of k that it takes now: group .. end - 1. */
+struct part {
+    size_t i, j, rows, cols, group, end;
+    const char *b; /* the first of them */
+    size_t next;   /* bytes from panel to panel */
+};
+
+/* Rows lo .. hi - 1 of a group. */
+struct rows_there {
+    size_t lo, hi;
+};
+
+/* ---- Configuration ---- */
+
+INLINE void configure_tile(struct tile_config *config, int tile, size_t rows, size_t bytes) {
+    bool used = rows > 0 && bytes > 0;
+    config->rows[tile] = (uint8_t)(used ? rows : 0);
+    config->bytes[tile] = (uint16_t)(used ? bytes : 0);
+}
+
+INLINE struct tile_config config_of(size_t rows, size_t cols, size_t depth) {
+    size_t top = rows < TILE_ROWS ? rows : TILE_ROWS, bottom = rows - top;
+    size_t left = (cols < COLS ? cols : COLS) * sizeof(float), right = cols * sizeof(float) - left;
+    struct tile_config config = {.palette = TILE_PALETTE};
+    configure_tile(&config, C_TOP_LEFT, top, left);
+    configure_tile(&config, C_TOP_RIGHT, top, right);
+    configure_tile(&config, C_BOTTOM_LEFT, bottom, left);
+    configure_tile(&config, C_BOTTOM_RIGHT, bottom, right);
+    configure_tile(&config, A_TOP, top, depth);
+    configure_tile(&config, A_BOTTOM, bottom, depth);
+    configure_tile(&config, B_LEFT, depth / sizeof(float), left);
+    configure_tile(&config, B_RIGHT, depth / sizeof(float), right);
+    return config;
+}
+
+/* Loads nothing where an earlier product of the task has left what this one needs: the instruction takes many times as
+ * long as a product of tiles. */
+static void PRODUCT_FN(configure)(struct product *product, size_t rows, size_t cols) {
+    if (product->configured.rows == rows && product->configured.cols == cols)
+        return;
+    struct tile_config config = config_of(rows, cols, product->depth);
+    product->configured.rows = rows;
+    product->configured.cols = cols;
+    if (memcmp(&config, &product->config, sizeof config) == 0)
+        return;
+    tile_load_config(&config);
+    product->config = config;
+}
+
+/* ---- Tiles of C ---- */
+
+INLINE void zero_all(const bool tall, const bool wide) {
+    tile_zero(C_TOP_LEFT);
+    if (wide)
+        tile_zero(C_TOP_RIGHT);
+    if (tall)
+        tile_zero(C_BOTTOM_LEFT);
+    if (tall && wide)
+        tile_zero(C_BOTTOM_RIGHT);
+}
+
+/* From rows `stride` bytes apart, which is 0 where all are one. */
+INLINE void load_all(const char *c, size_t stride, const bool tall, const bool wide) {
+    tile_load(C_TOP_LEFT, c, stride);
+    if (wide)
+        tile_load(C_TOP_RIGHT, c + TILE_BYTES, stride);
+    if (tall)
+        tile_load(C_BOTTOM_LEFT, c + TILE_ROWS * stride, stride);
+    if (tall && wide)
+        tile_load(C_BOTTOM_RIGHT, c + TILE_ROWS * stride + TILE_BYTES, stride);
+}
+
+INLINE void store_all(char *c, size_t stride, const bool tall, const bool wide) {
+    tile_store(C_TOP_LEFT, c, stride);
+    if (wide)
+        tile_store(C_TOP_RIGHT, c + TILE_BYTES, stride);
+    if (tall)
+        tile_store(C_BOTTOM_LEFT, c + TILE_ROWS * stride, stride);
+    if (tall && wide)
+        tile_store(C_BOTTOM_RIGHT, c + TILE_ROWS * stride + TILE_BYTES, stride);
+}
+
+/* ---- A group ---- */
+
+/* `next`: bytes from panel to panel. */
+INLINE void add_group(const char *a, size_t a_stride, const char *b, size_t next, const bool tall, const bool wide) {
+    tile_load(B_LEFT, b, TILE_BYTES);
+    tile_load(A_TOP, a, a_stride);
+    MULTIPLY_ADD(C_TOP_LEFT, A_TOP, B_LEFT);
+    if (wide) {
+        tile_load(B_RIGHT, b + next, TILE_BYTES);
+        MULTIPLY_ADD(C_TOP_RIGHT, A_TOP, B_RIGHT);
+    }
+    if (tall) {
+        tile_load(A_BOTTOM, a + TILE_ROWS * a_stride, a_stride);
+        MULTIPLY_ADD(C_BOTTOM_LEFT, A_BOTTOM, B_LEFT);
+    }
+    if (tall && wide)
+        MULTIPLY_ADD(C_BOTTOM_RIGHT, A_BOTTOM, B_RIGHT);
+}
+
+/* Groups group .. end - 1, of which nothing is missing; a: where the first of them is. */
+INLINE void add_whole_groups(const struct product *product, const struct part *part, const char *a, size_t group,
+                             size_t end, const bool tall, const bool wide) {
+    const char *b = part->b + (group - part->group) * GROUP_BYTES;
+    size_t a_stride = product->args->a_stride, next = part->next, depth = product->depth;
+    for (; group < end; group++) {
+        add_group(a, a_stride, b, next, tall, wide);
+        a += depth;
+        b += GROUP_BYTES;
+    }
+}
+
+/* Columns as they are packed. */
+INLINE void take_packed_columns(const struct product *product, struct part *part) {
+    part->b = product->b + part->j / COLS * product->args->b.stride + part->group * GROUP_BYTES;
+    part->next = product->args->b.stride;
+}
+
+#endif

@@ -1,0 +1,48 @@
+/* Tiles of C that are sums of products of integers, and what floats they become. A part takes the groups that are added
+ * up as integers.
+ *
+ * A class says before it includes this:
+ *
+ *     struct memory                     with `sums`
+ *     struct column                     what the columns of a register have: scales, and so on
+ *     column_of(product, part, j)       those from column j of the part on
+ *     add_sums(column, sums, a, t)      t with these sums; a: the row's scale, behind which are the sums of its blocks
+ *     finish(column, t, scale, bias)    c, with the row's scale */
+#ifndef ATTN_AMX_SUMS_H
+#define ATTN_AMX_SUMS_H
+
+#include "part.h"
+#include "quantised.h"
+
+enum { SUMS_STRIDE = WIDTH * sizeof(int32_t) };
+
+INLINE void begin_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+    (void)product, (void)part;
+    zero_all(tall, wide);
+}
+
+/* C is t until the last groups have come. */
+static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *product, const struct part *part) {
+    const struct attn_gemm_args *args = product->args;
+    bool first = part->group == 0, last = part->end == product->groups;
+    for (size_t j = 0; j < part->cols; j += COLS) {
+        vec_mask mask = vec_lanes(0, part->cols - j < COLS ? part->cols - j : COLS);
+        struct column column = column_of(product, part, j);
+        vec bias = args->start == ATTN_START_BIAS ? vec_load_mask(mask, args->factors + part->j + j) : vec_zero();
+        char *c = (char *)args->c + part->i * args->c_stride + (part->j + j) * sizeof(float);
+        const char *a = (const char *)args->a + part->i * args->a_stride + attn_quantised_padded(args->k);
+        for (size_t i = 0; i < part->rows; i++, c += args->c_stride, a += args->a_stride) {
+            float *to = (float *)(void *)c;
+            vec t = first ? vec_zero() : vec_load_mask(mask, to);
+            t = add_sums(&column, quad_load(product->memory->sums[i] + j), a, t);
+            vec_store_mask(mask, to, last ? finish(&column, t, vec_from_bits(quad_repeat(a)), bias) : t);
+        }
+    }
+}
+
+INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+    store_all((char *)product->memory->sums, SUMS_STRIDE, tall, wide);
+    PRODUCT_FN(fold)(product, part);
+}
+
+#endif

@@ -164,10 +164,11 @@ attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
     return ATTN_OK;
 }
 
-const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic) {
+const struct attn_gemm_kernel *attn_gemm_find_type(const struct attn_kernels *table, enum attn_class arithmetic,
+                                                   attn_type type) {
     for (; table; table = table->lower)
         for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
-            if ((*kernel)->arithmetic == arithmetic)
+            if ((*kernel)->arithmetic == arithmetic && (*kernel)->b.type == type)
                 return *kernel;
     return NULL;
 }

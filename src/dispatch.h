@@ -21,17 +21,33 @@ const struct attn_kernels *attn_table(attn_isa isa);
  * is then untouched. */
 attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table);
 
-/* The first GEMM kernel of a class, in the table's list and those below it; NULL where there is none. */
-const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table, enum attn_class arithmetic);
+/* The first GEMM kernel of a class whose packed B has that type, in the table's list and those below it; NULL where there
+ * is none. */
+const struct attn_gemm_kernel *attn_gemm_find_type(const struct attn_kernels *table, enum attn_class arithmetic,
+                                                   attn_type type);
 
-/* The class of products with weights, or keys and values, of that type: of BF16 the one that the table's own units are
- * fastest at, where `arithmetic` lets it. The reference of every class is scalar's, which does not count as a unit. */
+/* The same for the class' own type. */
+static inline const struct attn_gemm_kernel *attn_gemm_find(const struct attn_kernels *table,
+                                                            enum attn_class arithmetic) {
+    return attn_gemm_find_type(table, arithmetic, attn_class_type(arithmetic));
+}
+
+/* The class of products with weights of that type: of BF16 the one that the table's own units are fastest at, where
+ * `arithmetic` lets it. The reference of every class is scalar's, which does not count as a unit. */
 enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type, attn_arithmetic arithmetic);
 
 /* Their kernel. */
 static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_kernels *table, attn_type type,
                                                            attn_arithmetic arithmetic) {
-    return attn_gemm_find(table, attn_class_for(table, type, arithmetic));
+    return attn_gemm_find_type(table, attn_class_for(table, type, arithmetic), type);
+}
+
+/* The kernel of products with keys and values that are stored as `type`: INT8 counts as integers that are widened. */
+static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct attn_kernels *table, attn_type type,
+                                                                  attn_arithmetic arithmetic) {
+    if (type == ATTN_BF16)
+        return attn_gemm_for(table, type, arithmetic);
+    return attn_gemm_find_type(table, ATTN_CLASS_F32, type);
 }
 
 #endif

@@ -54,7 +54,9 @@
 /* The order of a product's operations. Kernels of one class return the same bits: those of the class' reference, which
  * is a kernel of src/ref. */
 enum attn_class {
-    ATTN_CLASS_F32, /* one chain acc = fma(a, b, acc) an element, over ascending k */
+    /* One chain acc = fma(a, b, acc) an element, over ascending k. B may be stored as F16, INT8 or F8, whose elements are
+     * widened, which is exact: a kernel for each, with INT8 without scales. */
+    ATTN_CLASS_F32,
     /* A and B are bf16 numbers. One chain over ascending pairs of rows of packed B, 2 i and 2 i + 1:
      *   acc = fma(a[2 i], b[2 i], fma(a[2 i + 1], b[2 i + 1], acc))
      * Where the product lacks one of the two, both its elements are +0. Denormal operands and results count as zeros of
@@ -77,7 +79,7 @@ enum attn_class {
     ATTN_CLASS_INT4
 };
 
-/* The class of products with weights, or keys and values, of that type that every ISA has. */
+/* The class of products with weights of that type that every ISA has. */
 static inline enum attn_class attn_class_of(attn_type type) {
     switch (type) {
     case ATTN_BF16:
@@ -89,6 +91,22 @@ static inline enum attn_class attn_class_of(attn_type type) {
     default:
         return ATTN_CLASS_F32;
     }
+}
+
+/* The type of the class' own B. */
+static inline attn_type attn_class_type(enum attn_class arithmetic) {
+    switch (arithmetic) {
+    case ATTN_CLASS_BF16:
+    case ATTN_CLASS_BF16_TILE:
+        return ATTN_BF16;
+    case ATTN_CLASS_INT8:
+        return ATTN_INT8;
+    case ATTN_CLASS_INT4:
+        return ATTN_INT4;
+    case ATTN_CLASS_F32:
+        break;
+    }
+    return ATTN_F32;
 }
 
 /* Whether A's rows are quantised: as pack_a makes them. */
@@ -202,7 +220,7 @@ struct attn_gemm_kernel {
     int (*finite)(const struct attn_panels *b, size_t row, size_t k, size_t n);
     void (*run)(const struct attn_gemm_args *args);
     /* The same for b as the caller has it: element [p][j] at b + p * stride + j * (its size) (run_rows), or at b + j *
-     * stride + p * (its size) (run_columns). */
+     * stride + p * (its size) (run_columns). Of class F32 over floats; others: NULL. */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
     /* NULL, or what a task calls after its last product: `run` may leave a state of the processor to the task's next one. */
@@ -421,16 +439,18 @@ struct attn_copy_kernel {
 
 /* ---- Element types ---- */
 
-/* Rows from one type to another: ATTN_F32, ATTN_BF16 or ATTN_F16. Elements of 16 bits have an alignment of 2. In the
- * default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN and keeps its sign and as many
- * upper bits of its fraction as the result has; it becomes quiet, except where BF16 is widened. */
+/* Rows from one type to another: ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2. Elements of 16 bits have an
+ * alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN and keeps
+ * its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet, except where
+ * BF16 is widened. */
 struct attn_convert_kernel {
     const char *name;
-    /* y[j] = x[j] for j < n, x of `type`. Exact. */
+    /* y[j] = x[j] for j < n, x of `type`, which may be ATTN_INT8 too. Exact. */
     void (*widen)(attn_type type, size_t n, const void *x, float *y);
     /* y[j] = x[j] for j < n, y of `type`, rounded to nearest, of two to the even one, beyond the largest number to
      * infinity. To BF16 a denormal x becomes the zero of its sign, as in processors' own instructions for BF16; to F16
-     * denormal results are kept. To F32 every bit is copied. */
+     * and F8 denormal results are kept. To either F8 what is beyond the largest number, 448 or 57344, becomes that number
+     * with its sign, infinity too: no number becomes NaN or infinite. To F32 every bit is copied. */
     void (*narrow)(attn_type type, size_t n, const float *x, void *y);
     /* y[j] = x[j] narrowed to BF16 and widened again. y may be x. */
     void (*round_bf16)(size_t n, const float *x, float *y);

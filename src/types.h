@@ -12,6 +12,8 @@ static inline size_t attn_type_size(attn_type type) {
     case ATTN_BOOL:
     case ATTN_INT8:
     case ATTN_INT4: /* the byte that two share */
+    case ATTN_F8_E4M3:
+    case ATTN_F8_E5M2:
         return 1;
     case ATTN_BF16:
     case ATTN_F16:
@@ -31,7 +33,7 @@ static inline bool attn_type_is_in(attn_type type, unsigned types) {
     return (unsigned)type < 32 && (types & ATTN_TYPE_BIT(type)) != 0;
 }
 
-/* Whether it is a type of floating-point numbers. */
+/* Whether rows may have it: a type of floating-point numbers of 16 bits or more. */
 static inline bool attn_type_is_float(attn_type type) {
     return attn_type_is_in(type, ATTN_TYPES_FLOAT);
 }

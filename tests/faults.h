@@ -17,7 +17,7 @@ attn_isa unsupported_isa(void);
 attn_isa missing_isa(void);
 
 #define NO_ISA        ((attn_isa)ATTN_ISA_COUNT)
-#define NO_TYPE       ((attn_type)(ATTN_INT4 + 1))
+#define NO_TYPE       ((attn_type)(ATTN_F8_E5M2 + 1))
 #define ABOVE_PTRDIFF ((size_t)PTRDIFF_MAX + 1)
 #define POWER(n)      ((size_t)1 << ((n) * sizeof(size_t) / 8)) /* 2^n, or as large for a size_t of 32 bits */
 

@@ -443,7 +443,8 @@ static void table_for_checks_the_isa(void **state) {
 static void finds_the_first_gemm_kernel(void **state) {
     (void)state;
     const enum attn_class other = (enum attn_class)(ATTN_CLASS_F32 + 1);
-    const struct attn_gemm_kernel first = {0}, second = {0}, below = {0}, of_other = {.arithmetic = other};
+    const struct attn_gemm_kernel first = {0}, second = {0}, below = {0},
+                                  of_other = {.arithmetic = other, .b = {.type = ATTN_BF16}};
     const struct attn_gemm_kernel *const list[] = {&first, &second, NULL}, *const low[] = {&below, &of_other, NULL};
     const struct attn_kernels lower = {.gemm = low}, table = {.gemm = list, .lower = &lower},
                               inherits = {.lower = &lower};

@@ -190,7 +190,13 @@ typedef enum attn_type {
     ATTN_BF16, /* the upper 16 bits of an f32 */
     ATTN_F16,  /* IEEE binary16: 5 bits of exponent, 10 of fraction */
     ATTN_INT8, /* -128 to 127; of weights */
-    ATTN_INT4  /* 0 to 15, two to a byte, the first in its lower half; of weights */
+    ATTN_INT4, /* 0 to 15, two to a byte, the first in its lower half; of weights */
+    /* A byte with 4 bits of exponent and 3 of fraction, OCP's E4M3 (e4m3fn): up to 448, no
+     * infinity, NaN is 0x7f and 0xff. */
+    ATTN_F8_E4M3,
+    /* A byte with 5 bits of exponent and 2 of fraction, the upper half of an F16: up to 57344,
+     * infinities, NaN. */
+    ATTN_F8_E5M2
 } attn_type;
 
 /* Element [b, h, i, c] of a 4-D tensor is data[b * batch_stride + h * head_stride + i * row_stride

@@ -361,6 +361,26 @@ INLINE vec_u16 vec_to_f16(vec x) {
     return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 }
 
+/* ---- Elements of 8 bits ---- */
+
+/* One for each lane, its sign copied upwards. */
+INLINE vec_int vec_load_s8(const int8_t *p) {
+    return _mm256_cvtepi8_epi32(_mm_loadu_si64(p));
+}
+/* The same in 16 bits. */
+INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
+    return _mm_cvtepi8_epi16(_mm_loadu_si64(p));
+}
+#define vec_u16_shift_left(a, n) _mm_slli_epi16(a, n)
+INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
+    return _mm_and_si128(a, _mm_set1_epi16((short)mask));
+}
+/* The lowest 8 bits of each lane. */
+INLINE void vec_store_s8(int8_t *p, vec_int i) {
+    __m256i bytes = _mm256_shuffle_epi8(i, _mm256_set1_epi32(0x0c080400));
+    _mm_storeu_si64(p, _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+}
+
 /* ---- Transposes ---- */
 
 /* Lane j of quad i of register r becomes lane r of quad i of register j. */

@@ -307,6 +307,25 @@ INLINE vec_u16 vec_to_f16(vec x) {
     return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 }
 
+/* ---- Elements of 8 bits ---- */
+
+/* One for each lane, its sign copied upwards. */
+INLINE vec_int vec_load_s8(const int8_t *p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+/* The same in 16 bits. */
+INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+#define vec_u16_shift_left(a, n) _mm256_slli_epi16(a, n)
+INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
+    return _mm256_and_si256(a, _mm256_set1_epi16((short)mask));
+}
+/* The lowest 8 bits of each lane. */
+INLINE void vec_store_s8(int8_t *p, vec_int i) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
+}
+
 /* ---- Transposes ---- */
 
 /* Lane j of quad i of register r becomes lane r of quad i of register j. */

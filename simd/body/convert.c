@@ -1,5 +1,8 @@
 /* Rows of floats from and to other types of elements, a register at a time, the end of a row in part of one. */
+#include <string.h>
+
 #include "body/bf16.h"
+#include "body/f8.h"
 #include "body/objects.h"
 
 INLINE vec from_u16(attn_type type, vec_u16 x) {
@@ -27,6 +30,39 @@ INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t 
         vec_store_u16_first(n - j, y + j, to_u16(type, vec_load_first(n - j, x + j)));
 }
 
+INLINE vec from_s8(attn_type type, const int8_t *x) {
+    if (type == ATTN_INT8)
+        return vec_from_int(vec_load_s8(x));
+    return type == ATTN_F8_E4M3 ? vec_from_e4m3(x) : vec_from_e5m2(x);
+}
+
+/* The end of a row of bytes goes through memory of a register's width. */
+INLINE void widen_s8(const attn_type type, size_t n, const int8_t *x, float *y) {
+    int8_t last[VEC_LANES] = {0};
+    size_t j = 0;
+    for (; j + VEC_LANES <= n; j += VEC_LANES)
+        vec_store(y + j, from_s8(type, x + j));
+    if (j == n)
+        return;
+    memcpy(last, x + j, n - j);
+    vec_store_first(n - j, y + j, from_s8(type, last));
+}
+
+INLINE vec_int to_s8(attn_type type, vec x) {
+    return type == ATTN_F8_E4M3 ? vec_to_e4m3(x) : vec_to_e5m2(x);
+}
+
+INLINE void narrow_s8(const attn_type type, size_t n, const float *x, int8_t *y) {
+    int8_t last[VEC_LANES];
+    size_t j = 0;
+    for (; j + VEC_LANES <= n; j += VEC_LANES)
+        vec_store_s8(y + j, to_s8(type, vec_load(x + j)));
+    if (j == n)
+        return;
+    vec_store_s8(last, to_s8(type, vec_load_first(n - j, x + j)));
+    memcpy(y + j, last, n - j);
+}
+
 INLINE void copy_floats(size_t n, const float *x, float *y) {
     for (size_t j = 0; j < n; j += VEC_LANES)
         vec_store_first(n - j, y + j, vec_load_first(n - j, x + j));
@@ -37,6 +73,12 @@ static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
         widen_u16(ATTN_BF16, n, x, y);
     else if (type == ATTN_F16)
         widen_u16(ATTN_F16, n, x, y);
+    else if (type == ATTN_F8_E4M3)
+        widen_s8(ATTN_F8_E4M3, n, x, y);
+    else if (type == ATTN_F8_E5M2)
+        widen_s8(ATTN_F8_E5M2, n, x, y);
+    else if (type == ATTN_INT8)
+        widen_s8(ATTN_INT8, n, x, y);
     else
         copy_floats(n, x, y);
 }
@@ -46,6 +88,10 @@ static void ISA_FN(narrow)(attn_type type, size_t n, const float *x, void *y) {
         narrow_u16(ATTN_BF16, n, x, y);
     else if (type == ATTN_F16)
         narrow_u16(ATTN_F16, n, x, y);
+    else if (type == ATTN_F8_E4M3)
+        narrow_s8(ATTN_F8_E4M3, n, x, y);
+    else if (type == ATTN_F8_E5M2)
+        narrow_s8(ATTN_F8_E5M2, n, x, y);
     else
         copy_floats(n, x, y);
 }

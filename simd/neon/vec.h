@@ -336,6 +336,30 @@ INLINE vec_u16 vec_to_f16(vec x) {
     return vreinterpret_u16_f16(vcvt_f16_f32(x));
 }
 
+/* ---- Elements of 8 bits ---- */
+
+/* One for each lane, its sign copied upwards, to 16 bits. */
+INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vreinterpret_u16_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
+}
+/* The same in whole lanes. */
+INLINE vec_int vec_load_s8(const int8_t *p) {
+    return vmovl_s16(vreinterpret_s16_u16(vec_load_s8_u16(p)));
+}
+#define vec_u16_shift_left(a, n) vshl_n_u16(a, n)
+INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
+    return vand_u16(a, vdup_n_u16(mask));
+}
+/* The lowest 8 bits of each lane. */
+INLINE void vec_store_s8(int8_t *p, vec_int i) {
+    int16x4_t halves = vmovn_s32(i);
+    int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
+    uint32_t four = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
+    memcpy(p, &four, sizeof four);
+}
+
 /* ---- Transposes ---- */
 
 /* Row i of the 4 x 4 matrix becomes column i. */

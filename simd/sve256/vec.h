@@ -281,6 +281,25 @@ INLINE vec_u16 vec_to_f16(vec x) {
     return svreinterpret_u32_f16(svcvt_f16_f32_x(ALL, x));
 }
 
+/* ---- Elements of 8 bits ---- */
+
+/* One for each lane, its sign copied upwards. */
+INLINE vec_int vec_load_s8(const int8_t *p) {
+    return svld1sb_s32(ALL, p);
+}
+/* The same; of each lane its lower half counts. */
+INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
+    return svreinterpret_u32_s32(svld1sb_s32(ALL, p));
+}
+#define vec_u16_shift_left(a, n) ((vec_u16)svlsl_n_u32_x(ALL, a, n))
+INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
+    return svand_n_u32_x(ALL, a, mask);
+}
+/* The lowest 8 bits of each lane. */
+INLINE void vec_store_s8(int8_t *p, vec_int i) {
+    svst1b_s32(ALL, p, i);
+}
+
 /* ---- Transposes ---- */
 
 INLINE vec vec_pairs_even(vec a, vec b) {

@@ -79,8 +79,9 @@ static const char *sentence_with_sizes(const attn_error *error) {
     }
 }
 
-static const char type_names[][8] = {[ATTN_F32] = "F32", [ATTN_BOOL] = "BOOL", [ATTN_BF16] = "BF16",
-                                     [ATTN_F16] = "F16", [ATTN_INT8] = "INT8", [ATTN_INT4] = "INT4"};
+static const char type_names[][8] = {
+    [ATTN_F32] = "F32",   [ATTN_BOOL] = "BOOL", [ATTN_BF16] = "BF16",       [ATTN_F16] = "F16",
+    [ATTN_INT8] = "INT8", [ATTN_INT4] = "INT4", [ATTN_F8_E4M3] = "F8_E4M3", [ATTN_F8_E5M2] = "F8_E5M2"};
 enum { TYPES = sizeof type_names / sizeof type_names[0], LONGEST_LIST = 128 };
 _Static_assert(sizeof type_names + TYPES * sizeof " or " <= LONGEST_LIST, "a list has room for every type");
 

@@ -1,4 +1,4 @@
-/* Elements of 16 bits from and to floats, in integers. Floats are given as their bits: where they are passed in registers of the
+/* Elements of 16 and of 8 bits from and to floats, in integers. Floats are given as their bits: where they are passed in registers of the
  * x87, a signalling NaN would not arrive as such. */
 #ifndef ATTN_REF_CONVERT_H
 #define ATTN_REF_CONVERT_H
@@ -62,6 +62,53 @@ static inline uint16_t ref_narrow_f16(uint32_t x) {
     else
         y = 0; /* less than half a unit */
     return (uint16_t)(sign | y);
+}
+
+/* The first half of an F16. */
+static inline uint32_t ref_widen_e5m2(uint8_t x) {
+    return ref_widen_f16((uint16_t)(x << 8));
+}
+
+/* Exponents are 127 - 7 = 120 less than a float's. The largest one is of numbers too, but where the fraction is 7. */
+static inline uint32_t ref_widen_e4m3(uint8_t x) {
+    uint32_t sign = (uint32_t)(x & 0x80) << 24, exponent = x >> 3 & 0xf, fraction = x & 7;
+    if (exponent == 0xf && fraction == 7)
+        return sign | REF_INFINITY | fraction << 20;
+    if (exponent > 0)
+        return sign | (exponent + 120) << 23 | fraction << 20;
+    if (fraction == 0)
+        return sign;
+    /* Denormal: fraction * 2^-9. Bit 3 would be the leading one of 2^-6, whose exponent in a float is 121. */
+    exponent = 121;
+    for (; !(fraction & 8); fraction *= 2)
+        exponent--;
+    return sign | exponent << 23 | (fraction & 7) << 20;
+}
+
+/* A float to a byte that has so many bits of fraction; `largest` is the largest number as a float, `nan` the byte of a NaN,
+ * to which the upper bits of the fraction come. Exponents are 127 - bias less. */
+static inline uint8_t ref_narrow_f8(uint32_t x, unsigned fraction_bits, unsigned bias, uint32_t largest, uint8_t nan) {
+    uint32_t magnitude = x & ~REF_SIGN, exponent = magnitude >> 23, sign = (x & REF_SIGN) >> 24, y;
+    unsigned shift = 23 - fraction_bits, lowest = 128 - bias; /* lowest: of normal numbers, as a float has it */
+    if (magnitude > REF_INFINITY)
+        y = nan | (magnitude & REF_FRACTION) >> shift;
+    else if (magnitude > largest)
+        y = ref_round_shift(largest - ((127 - bias) << 23), shift);
+    else if (exponent >= lowest)
+        y = ref_round_shift(magnitude - ((127 - bias) << 23), shift);
+    else if (exponent + fraction_bits + 1 >= lowest)
+        y = ref_round_shift((magnitude & REF_FRACTION) | REF_ONE, shift + lowest - exponent); /* units of a denormal */
+    else
+        y = 0; /* less than half a unit */
+    return (uint8_t)(sign | y);
+}
+
+static inline uint8_t ref_narrow_e4m3(uint32_t x) {
+    return ref_narrow_f8(x, 3, 7, UINT32_C(0x43e00000), 0x7f); /* 448 */
+}
+
+static inline uint8_t ref_narrow_e5m2(uint32_t x) {
+    return ref_narrow_f8(x, 2, 15, UINT32_C(0x47600000), 0x7e); /* 57344 */
 }
 
 #endif

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "ref/gemm.h"
 
 static float load(const char *element) {
     float x;
@@ -27,20 +27,6 @@ static int finite(const struct attn_panels *b, size_t row, size_t k, size_t n) {
     return 1;
 }
 
-static float start(const struct attn_gemm_args *args, const float *c, size_t i, size_t j) {
-    switch (args->start) {
-    case ATTN_START_BIAS:
-        return args->factors[j];
-    case ATTN_START_C:
-        return c[j];
-    case ATTN_START_SCALE:
-        return c[j] * args->factors[i];
-    case ATTN_START_ZERO:
-        break;
-    }
-    return 0.0f;
-}
-
 /* Chains computed side by side: on processors without the instruction one chain alone would mostly wait for its
  * emulated fma. */
 enum { CHAINS = 8 };
@@ -52,7 +38,7 @@ static void run_chains(const struct attn_gemm_args *args, size_t i, size_t j, si
     float *c = (float *)((char *)args->c + i * args->c_stride);
     float acc[CHAINS];
     for (size_t l = 0; l < n; l++)
-        acc[l] = start(args, c, i, j + l);
+        acc[l] = ref_start(args, c, i, j + l);
     for (size_t p = 0; p < args->k; p++) {
         for (size_t l = 0; l < n; l++)
             acc[l] = attn_fmaf(a[p], load(b + p * k_stride + (j + l) * n_stride), acc[l]);

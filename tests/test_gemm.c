@@ -1,4 +1,5 @@
-/* GEMM: packer and kernel of one ISA against the reference, and the public functions around them. */
+/* GEMM of class F32: packer and kernels of one ISA, for B of floats and of each type that is widened, against the reference; and
+ * the public functions around them. */
 #include "flags.h"
 
 #include <math.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "dispatch.h"
+#include "types.h"
 
 #define START_COUNT (ATTN_START_SCALE + 1)
 
@@ -16,15 +18,61 @@ enum layout { LAYOUT_N_UNIT, LAYOUT_K_UNIT, LAYOUT_GENERAL, LAYOUT_COUNT };
 static const char *const start_names[] = {"zero", "bias", "c", "scaled c"};
 static const char *const layout_names[] = {"n_stride=1", "k_stride=1", "general strides"};
 
-/* The kernel under test: the ISA's of class F32. Other classes have tests of their own. */
+/* The kernel under test, one of class F32; main goes through them. Other classes have tests of their own. */
 static const struct attn_gemm_kernel *kernel_of_run;
 
 static const struct attn_gemm_kernel *kernel(void) {
     return kernel_of_run;
 }
-/* Of the kernel's class. */
+/* Of the class over floats: its B is what the kernel's is once it is widened. */
 static const struct attn_gemm_kernel *reference(void) {
-    return attn_gemm_find(&attn_kernels_scalar, kernel()->arithmetic);
+    return attn_gemm_find(&attn_kernels_scalar, ATTN_CLASS_F32);
+}
+
+static const struct attn_convert_kernel *convert(void) {
+    return attn_table_convert(&attn_kernels_scalar);
+}
+
+/* Of an element of the kernel's B. */
+static attn_type type(void) {
+    return kernel()->b.type;
+}
+static size_t size(void) {
+    return attn_type_size(type());
+}
+
+/* n elements of B that are these floats, which they can be: narrowing to E5M2 would leave no infinity. */
+static void store_elements(const float *x, size_t n, void *to) {
+    for (size_t i = 0; i < n; i++)
+        if (type() == ATTN_INT8) {
+            ((int8_t *)to)[i] = (int8_t)x[i];
+        } else if (type() == ATTN_F8_E5M2) {
+            uint16_t half;
+            convert()->narrow(ATTN_F16, 1, x + i, &half);
+            ((uint8_t *)to)[i] = (uint8_t)(half >> 8);
+        } else {
+            convert()->narrow(type(), 1, x + i, (char *)to + i * size());
+        }
+}
+
+/* Makes x[n] numbers that elements of B can be: of INT8 integers that follow from the bits. */
+static void round_elements(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        if (type() == ATTN_INT8) {
+            x[i] = (float)((int)(bits >> 16 & 0xff) - 128);
+        } else if (type() != ATTN_F8_E5M2 || !isinf(x[i])) {
+            convert()->narrow(type(), 1, x + i, &bits);
+            convert()->widen(type(), 1, &bits, x + i);
+        }
+    }
+}
+
+static void check_element(float expected, const void *actual) {
+    float x;
+    convert()->widen(type(), 1, actual, &x);
+    assert_same_bits(&expected, &x, 1);
 }
 
 /* Floats as bytes. */
@@ -80,6 +128,7 @@ static struct problem new_problem(struct test_random *random, enum test_values v
     struct problem problem = {.m = m, .n = n, .k = k};
     problem.a = new_random(random, values, m * k);
     problem.b = new_random(random, values, k * n);
+    round_elements(problem.b, k * n);
     problem.bias = new_random(random, values, n);
     problem.c = new_random(random, values, m * n);
     problem.scale = new_random(random, values, m);
@@ -112,12 +161,16 @@ static struct test_matrix corner(const float *dense, size_t dense_cols, size_t r
 /* ---- Packing ---- */
 
 struct packed {
-    float *data;
-    size_t cols, count, panel_stride; /* in floats */
+    char *data;
+    size_t cols, count, panel_stride; /* in elements */
 };
 
 static struct attn_panels panels_of(const struct packed *packed) {
-    return (struct attn_panels){packed->data, packed->cols, bytes_of(packed->panel_stride)};
+    return (struct attn_panels){packed->data, packed->cols, packed->panel_stride * size()};
+}
+
+static const char *element_at(const struct packed *packed, size_t p, size_t j) {
+    return packed->data + (j / packed->cols * packed->panel_stride + p * packed->cols + j % packed->cols) * size();
 }
 
 static size_t panel_count(const struct packed *packed, size_t n) {
@@ -134,39 +187,41 @@ static struct packed pack(const struct problem *problem, size_t n, enum layout l
     size_t k = problem->k, cols = panel_cols(narrow), step = layout == LAYOUT_GENERAL ? 3 : 1;
     bool by_column = layout == LAYOUT_K_UNIT;
     size_t rows = by_column ? n : k, width = by_column ? k : n;
-    struct test_matrix b = test_matrix(rows, width == 0 ? 0 : (width - 1) * step + 1, width * step + gap, flush);
-    size_t k_stride = by_column ? 1 : b.stride, n_stride = by_column ? b.stride : step;
+    size_t row = width * step + gap, count = rows && width ? (rows - 1) * row + (width - 1) * step + 1 : 0;
+    char *b = guarded_alloc(count * size(), size(), flush);
+    size_t k_stride = by_column ? 1 : row, n_stride = by_column ? row : step;
     for (size_t p = 0; p < k; p++)
         for (size_t j = 0; j < n; j++)
-            b.data[p * k_stride + j * n_stride] = problem->b[p * problem->n + j];
+            store_elements(problem->b + p * problem->n + j, 1, b + (p * k_stride + j * n_stride) * size());
 
     struct packed packed = {.cols = cols, .panel_stride = k * cols + gap};
     packed.count = n == 0 ? 0 : (panel_count(&packed, n) - 1) * packed.panel_stride + k * cols;
-    packed.data = guarded_aligned_floats(packed.count, flush);
+    packed.data = guarded_alloc(packed.count * size(), ATTN_ALIGNMENT, flush);
     kernel()->pack(&(struct attn_pack_args){.k = k,
                                             .n = n,
-                                            .b = b.data,
-                                            .k_stride = bytes_of(k_stride),
-                                            .n_stride = bytes_of(n_stride),
+                                            .b = b,
+                                            .k_stride = k_stride * size(),
+                                            .n_stride = n_stride * size(),
                                             .packed = panels_of(&packed)});
-    test_matrix_free(&b);
+    guarded_free(b);
     return packed;
 }
 
 /* Every column in its place, the last one again beyond it, nothing between the panels. */
 static void check_packed(const struct problem *problem, size_t n, const struct packed *packed) {
     size_t k = problem->k, cols = packed->cols;
-    float *panel = new_floats(k * cols);
-    for (size_t i = 0; i < panel_count(packed, n); i++) {
-        const float *actual = packed->data + i * packed->panel_stride;
+    for (size_t i = 0; i < panel_count(packed, n); i++)
         for (size_t p = 0; p < k; p++)
-            for (size_t j = 0; j < cols; j++)
-                panel[p * cols + j] = problem->b[p * problem->n + (i * cols + j < n ? i * cols + j : n - 1)];
-        assert_same_bits(panel, actual, k * cols);
-        for (size_t gap = k * cols; i + 1 < panel_count(packed, n) && gap < packed->panel_stride; gap++)
-            assert_true(is_untouched(actual + gap));
+            for (size_t j = i * cols; j < (i + 1) * cols; j++)
+                check_element(problem->b[p * problem->n + (j < n ? j : n - 1)], element_at(packed, p, j));
+    for (size_t i = 0; i + 1 < panel_count(packed, n); i++) {
+        const char *gap = element_at(packed, k, i * cols),
+                   *end = packed->data + (i + 1) * packed->panel_stride * size();
+        while ((uintptr_t)gap % sizeof(float) != 0)
+            gap++;
+        for (; gap + sizeof(float) <= end; gap += sizeof(float))
+            assert_true(is_untouched((const float *)(const void *)gap));
     }
-    free(panel);
 }
 
 static void packs_every_tail(void **state) {
@@ -194,14 +249,18 @@ static void packs_every_tail(void **state) {
 /* Rows row .. row + k - 1 and columns column .. column + n - 1 of the problem's b to their places. */
 static void pack_piece(const struct problem *problem, const struct packed *packed, size_t row, size_t k, size_t column,
                        size_t n) {
+    char *b = guarded_alloc(k * n * size(), size(), FLUSH_END);
+    for (size_t p = 0; p < k; p++)
+        store_elements(problem->b + (row + p) * problem->n + column, n, b + p * n * size());
     kernel()->pack(&(struct attn_pack_args){.k = k,
                                             .n = n,
-                                            .b = problem->b + row * problem->n + column,
-                                            .k_stride = bytes_of(problem->n),
-                                            .n_stride = bytes_of(1),
+                                            .b = b,
+                                            .k_stride = n * size(),
+                                            .n_stride = size(),
                                             .packed = panels_of(packed),
                                             .row = row,
                                             .column = column});
+    guarded_free(b);
 }
 
 /* Columns appended in pieces, as keys are, or rows, as values are. */
@@ -214,7 +273,7 @@ static void packs_in_pieces(void **state) {
         bool columns = i % 2;
         struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, i % 3, FLUSH_END, i % 4 < 2);
         size_t total = columns ? problem.n : problem.k;
-        memset(packed.data, 0xff, packed.count * sizeof *packed.data);
+        memset(packed.data, 0xff, packed.count * size());
         test_case("pack k=%zu n=%zu in pieces of %s", problem.k, problem.n, columns ? "columns" : "rows");
         for (size_t done = 0, taken; done < total; done += taken) {
             taken = random_between(&random, 1, total - done);
@@ -225,15 +284,13 @@ static void packs_in_pieces(void **state) {
         }
         for (size_t p = 0; p < problem.k; p++)
             for (size_t j = 0; j < problem.n; j++)
-                assert_same_bits(
-                    &problem.b[p * problem.n + j],
-                    packed.data + j / packed.cols * packed.panel_stride + p * packed.cols + j % packed.cols, 1);
+                check_element(problem.b[p * problem.n + j], element_at(&packed, p, j));
         guarded_free(packed.data);
         free_problem(&problem);
     }
 }
 
-/* One element that is not finite, among the rows that are asked for or not. */
+/* One element that is not finite, among the rows that are asked for or not. E4M3 has NaN alone, INT8 has none. */
 static void finds_what_is_not_finite(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -243,11 +300,14 @@ static void finds_what_is_not_finite(void **state) {
                                              random_between(&random, 1, 40));
         size_t bad_row = random_below(&random, problem.k), bad_column = random_below(&random, problem.n);
         size_t row = random_below(&random, problem.k), k = random_between(&random, 1, problem.k - row);
-        problem.b[bad_row * problem.n + bad_column] = values[i % 3];
+        float *bad = problem.b + bad_row * problem.n + bad_column;
+        *bad = type() == ATTN_F8_E4M3 ? NAN : values[i % 3];
+        round_elements(bad, 1);
         struct packed packed = pack(&problem, problem.n, LAYOUT_N_UNIT, 0, FLUSH_END, 0);
         struct attn_panels panels = panels_of(&packed);
         test_case("rows %zu .. %zu, %g in row %zu", row, row + k - 1, (double)values[i % 3], bad_row);
-        assert_int_equal(kernel()->finite(&panels, row, k, problem.n), bad_row < row || bad_row >= row + k);
+        assert_int_equal(kernel()->finite(&panels, row, k, problem.n),
+                         type() == ATTN_INT8 || bad_row < row || bad_row >= row + k);
         guarded_free(packed.data);
         free_problem(&problem);
     }
@@ -361,8 +421,9 @@ static void check_side(const struct problem *problem, const struct run_case *run
     test_matrix_free(&a);
 }
 
+/* B in place is floats. */
 static void check_run(const struct problem *problem, const struct run_case *run, const struct right *right) {
-    for (enum side side = 0; side < SIDE_COUNT; side++)
+    for (enum side side = 0; side < (type() == ATTN_F32 ? SIDE_COUNT : SIDE_ROWS); side++)
         check_side(problem, run, right, side);
 }
 
@@ -463,7 +524,7 @@ static void infinite_rows_raise_nothing(void **state) {
         for (size_t i = 0; i < problem.m * k; i++)
             problem.a[i] = INFINITY;
         for (size_t i = 0; i < k * problem.n; i++)
-            problem.b[i] = fabsf(problem.b[i]) + 1.0f;
+            problem.b[i] = (float)(1 + i % 8); /* in every type */
         for (int start = 0; start < START_COUNT; start++)
             run_reference(&problem, problem.n, 0, k, (enum attn_start)start, problem.expected[start]);
         check_some_tails(&random, &problem, 20);
@@ -725,6 +786,8 @@ static void check_public(struct test_random *random, const struct problem *probl
 
 static void public_functions_equal_reference(void **state) {
     (void)state;
+    if (type() != ATTN_F32) /* is no type of weights */
+        return;
     struct test_random random = test_random(__func__);
     const size_t sizes[][3] = {{1, 1, 1},     {3, 2, 1},      {37, 300, 100}, {130, 50, 70},
                                {5, 33, 1100}, {24, 40, 1024}, {64, 64, 64}};
@@ -759,6 +822,12 @@ int main(int argc, char **argv) {
         cmocka_unit_test(is_the_naive_chain),
         cmocka_unit_test(public_functions_equal_reference),
     };
-    kernel_of_run = attn_gemm_find(test_table(), ATTN_CLASS_F32);
-    return test_run(tests);
+    static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_INT8, ATTN_F8_E4M3, ATTN_F8_E5M2};
+    int failed = 0;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        kernel_of_run = attn_gemm_find_type(test_table(), ATTN_CLASS_F32, types[i]);
+        printf("%s\n", kernel_of_run->name);
+        failed += test_run(tests);
+    }
+    return failed;
 }

@@ -1,0 +1,219 @@
+/* GEMM of class F32 whose packed B is stored in fewer bits: F16, INT8, E4M3 and E5M2. Panels lie as those of floats.
+ *
+ * One or two rows wait for B: it is widened in registers on its way into the multiply-adds. More rows are the product of floats: a
+ * part of a panel is widened into memory that L1 holds, and the kernel for floats goes on from there with the chains of the part
+ * before it. */
+#include <string.h>
+
+#include "body/objects.h"
+#include "body/stored.h"
+#include "tile.h"
+
+/* Floats of the part: 8 KiB of the stack. A tile loads and stores C once in so many steps. */
+enum { PART = 2048, PART_ROWS = PART / COLS };
+
+/* Rows that pass over a part: with so many steps of k their A, 128 KiB or less, and their C stay in L2. */
+enum { STORED_ROW_BLOCK = 512 };
+
+/* Few rows, the most registers of B that they take at once, and how far ahead they fetch, in bytes. */
+enum { STORED_FEW_ROWS = 2, STORED_WIDTH = 4, STORED_AHEAD = 1024 };
+
+/* Where row `row` and column `column`, the first of a panel, lie. */
+INLINE char *stored_at(const struct attn_panels *b, size_t row, size_t column, const size_t size) {
+    return (char *)b->data + column / b->cols * b->stride + row * b->cols * size;
+}
+
+/* As panels lie, in elements. */
+INLINE struct layout stored_layout(const struct attn_panels *b, const size_t size) {
+    return layout_of(b->stride / size, b->cols < COLS);
+}
+
+/* ---- Few rows ---- */
+
+/* Compile-time rows and registers of B. */
+INLINE void stored_tile(const struct tile *t, const char *b, const attn_type type, const int rows, const int width) {
+    const size_t size = stored_bytes(type), line = LINE * sizeof(float) / size;
+    vec acc[STORED_FEW_ROWS * STORED_WIDTH];
+    tile_begin(t, acc, rows, width, 0);
+    struct layout layout = t->layout;
+    size_t k = t->k;
+    const float *a[STORED_FEW_ROWS] = {t->a, rows > 1 ? t->a + t->a_stride : t->a};
+    for (size_t p = 0; p < k; p++, b += layout.step * size) {
+        vec av[STORED_FEW_ROWS];
+        UNROLL for (int i = 0; i < rows; i++) av[i] = vec_set(a[i][p]);
+        UNROLL for (int j = 0; j < width; j++) {
+            const char *from = b + place(layout, (size_t)j) * size;
+            if ((size_t)(j % VECS * VEC_LANES) % line == 0)
+                vec_prefetch((const float *)(const void *)from, STORED_AHEAD / sizeof(float));
+            vec bv = stored_load(type, from);
+            UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
+        }
+    }
+    tile_end(t, acc, rows, width, 0);
+}
+
+typedef void stored_function(const struct tile *t, const char *b);
+
+/* [rows - 1][log2(width)] */
+typedef stored_function *const stored_tiles[STORED_FEW_ROWS][3];
+
+#define TILE(name, type, rows, width)                                                                                  \
+    static void ISA_FN(name##_##rows##_##width)(const struct tile *t, const char *b) {                                 \
+        stored_tile(t, b, type, rows, width);                                                                          \
+    }
+#define TILES(name, type, rows) TILE(name, type, rows, 1) TILE(name, type, rows, 2) TILE(name, type, rows, 4)
+#define ENTRIES(name, rows)                                                                                            \
+    { ISA_FN(name##_##rows##_1), ISA_FN(name##_##rows##_2), ISA_FN(name##_##rows##_4) }
+
+static const float stored_ones[STORED_FEW_ROWS] = {1.0f, 1.0f};
+
+/* What c is multiplied by at the start; NULL: chains do not start from it. */
+INLINE const float *stored_scale(const struct attn_gemm_args *args) {
+    if (args->start == ATTN_START_SCALE)
+        return args->factors;
+    return args->start == ATTN_START_C ? stored_ones : NULL;
+}
+
+static void ISA_FN(stored_few_rows)(const struct attn_gemm_args *args, stored_tiles tiles, size_t size) {
+    const char *b = stored_at(&args->b, args->row, args->column, size);
+    size_t width = STORED_WIDTH;
+    struct tile t = {.k = args->k,
+                     .a = args->a,
+                     .a_stride = args->a_stride / sizeof(float),
+                     .layout = stored_layout(&args->b, size),
+                     .bias = args->start == ATTN_START_BIAS ? args->factors : NULL,
+                     .scale = stored_scale(args),
+                     .c = args->c,
+                     .c_stride = args->c_stride / sizeof(float)};
+    for (size_t j = 0, cols; j < args->n; j += cols) {
+        size_t vecs = (args->n - j + VEC_LANES - 1) / VEC_LANES;
+        while (width > vecs)
+            width /= 2;
+        cols = width * VEC_LANES < args->n - j ? width * VEC_LANES : args->n - j;
+        t.tail = vec_tail_of(cols - (width - 1) * VEC_LANES);
+        tiles[args->m - 1][__builtin_ctz((unsigned)width)](&t, b + place(t.layout, j / VEC_LANES) * size);
+        t.bias = t.bias ? t.bias + cols : NULL;
+        t.c += cols;
+    }
+}
+
+/* ---- More rows ---- */
+
+/* k rows of the first `vecs` registers of a panel. */
+INLINE void widen_part(const attn_type type, const char *b, struct layout layout, size_t k, size_t vecs, float *part) {
+    const size_t size = stored_bytes(type);
+    for (size_t p = 0; p < k; p++, b += layout.step * size, part += COLS)
+        for (size_t v = 0; v < vecs; v++)
+            vec_store(part + v * VEC_LANES, stored_load(type, b + place(layout, v) * size));
+}
+
+/* m rows from row i on of the panel that begins with column j. */
+INLINE void multiply_panel(const attn_type type, const struct attn_gemm_args *args, size_t i, size_t m, size_t j) {
+    const size_t size = stored_bytes(type);
+    float part[PART];
+    struct attn_gemm_args product = *args;
+    struct layout layout = stored_layout(&args->b, size);
+    const char *b = stored_at(&args->b, args->row, args->column, size) + place(layout, j / VEC_LANES) * size;
+    const float *a = (const float *)((const char *)args->a + i * args->a_stride);
+    product.m = m;
+    product.n = args->n - j < COLS ? args->n - j : COLS;
+    product.b = (struct attn_panels){part, COLS, sizeof part};
+    product.row = product.column = 0;
+    product.c = (float *)((char *)args->c + i * args->c_stride) + j;
+    product.factors = args->start == ATTN_START_BIAS    ? args->factors + j
+                      : args->start == ATTN_START_SCALE ? args->factors + i
+                                                        : NULL;
+    size_t p = 0;
+    do {
+        product.k = args->k - p < PART_ROWS ? args->k - p : PART_ROWS;
+        product.a = a + p;
+        widen_part(type, b + p * layout.step * size, layout, product.k, (product.n + VEC_LANES - 1) / VEC_LANES, part);
+        ISA_OBJECT(gemm_f32).run(&product);
+        product.start = ATTN_START_C;
+        p += product.k;
+    } while (p < args->k);
+}
+
+/* `type` and `tiles` are literals. */
+INLINE void stored_run(const attn_type type, stored_tiles tiles, const struct attn_gemm_args *args) {
+    if (args->m > 0 && args->m <= STORED_FEW_ROWS) {
+        ISA_FN(stored_few_rows)(args, tiles, stored_bytes(type));
+        return;
+    }
+    for (size_t i = 0, m; i < args->m; i += m) {
+        m = args->m - i < STORED_ROW_BLOCK ? args->m - i : STORED_ROW_BLOCK;
+        for (size_t j = 0; j < args->n; j += COLS)
+            multiply_panel(type, args, i, m, j);
+    }
+}
+
+/* ---- Packing ---- */
+
+/* `cols` elements that lie n_stride apart to a panel's row, then the last of them again as far as `all`. */
+INLINE void pack_row(const char *from, size_t n_stride, size_t cols, size_t all, char *to, const size_t size) {
+    if (n_stride == size)
+        memcpy(to, from, cols * size);
+    else
+        for (size_t j = 0; j < cols; j++)
+            memcpy(to + j * size, from + j * n_stride, size);
+    for (size_t j = cols; j < all; j++)
+        memcpy(to + j * size, from + (cols - 1) * n_stride, size);
+}
+
+/* Panel by panel, the first of them perhaps from its middle on: it keeps what it has beside these columns. */
+INLINE void stored_pack(const struct attn_pack_args *args, const size_t size) {
+    const struct attn_panels *packed = &args->packed;
+    for (size_t j = 0, cols; j < args->n; j += cols) {
+        size_t first = (args->column + j) % packed->cols, left = packed->cols - first;
+        cols = args->n - j < left ? args->n - j : left;
+        const char *from = (const char *)args->b + j * args->n_stride;
+        char *to = stored_at(packed, args->row, args->column + j, size) + first * size;
+        for (size_t p = 0; p < args->k; p++)
+            pack_row(from + p * args->k_stride, args->n_stride, cols, first == 0 ? left : cols,
+                     to + p * packed->cols * size, size);
+    }
+}
+
+static void ISA_FN(stored_pack_u16)(const struct attn_pack_args *args) {
+    stored_pack(args, sizeof(uint16_t));
+}
+
+static void ISA_FN(stored_pack_u8)(const struct attn_pack_args *args) {
+    stored_pack(args, 1);
+}
+
+/* Whole panels: what fills up the last one is copies. */
+INLINE int stored_finite(const attn_type type, const struct attn_panels *b, size_t row, size_t k, size_t n) {
+    const size_t size = stored_bytes(type);
+    for (size_t j = 0; type != ATTN_INT8 && j < n; j += b->cols) {
+        const char *from = stored_at(b, row, j, size);
+        vec_magnitude largest = vec_magnitude_of(vec_zero());
+        for (size_t i = 0; i < k * b->cols; i += VEC_LANES)
+            largest = vec_larger(largest, vec_magnitude_of(stored_load(type, from + i * size)));
+        if (!vec_all_finite(largest))
+            return 0;
+    }
+    return 1;
+}
+
+#define STORED(name_, type_, pack_)                                                                                    \
+    TILES(name_, type_, 1)                                                                                             \
+    TILES(name_, type_, 2)                                                                                             \
+    static stored_tiles ISA_FN(name_##_tiles) = {ENTRIES(name_, 1), ENTRIES(name_, 2)};                                \
+    static int ISA_FN(name_##_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {                   \
+        return stored_finite(type_, b, row, k, n);                                                                     \
+    }                                                                                                                  \
+    static void ISA_FN(name_##_run)(const struct attn_gemm_args *args) {                                               \
+        stored_run(type_, ISA_FN(name_##_tiles), args);                                                                \
+    }                                                                                                                  \
+    const struct attn_gemm_kernel ISA_OBJECT(gemm_##name_) = {.name = GEMM_NAME "_" #name_,                            \
+                                                              .arithmetic = ATTN_CLASS_F32,                            \
+                                                              .b = {.type = type_, .cols = COLS, .k_unit = 1},         \
+                                                              .rows = ROWS,                                            \
+                                                              .pack = pack_,                                           \
+                                                              .finite = ISA_FN(name_##_finite),                        \
+                                                              .run = ISA_FN(name_##_run)};
+STORED(f16, ATTN_F16, ISA_FN(stored_pack_u16))
+STORED(s8, ATTN_INT8, ISA_FN(stored_pack_u8))
+STORED(e4m3, ATTN_F8_E4M3, ISA_FN(stored_pack_u8))
+STORED(e5m2, ATTN_F8_E5M2, ISA_FN(stored_pack_u8))

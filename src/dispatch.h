@@ -42,6 +42,14 @@ static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_ker
     return attn_gemm_find_type(table, attn_class_for(table, type, arithmetic), type);
 }
 
+/* The kernel of products with these weights. */
+static inline const struct attn_gemm_kernel *
+attn_gemm_for_linear(const struct attn_kernels *table, const attn_linear *linear, attn_arithmetic arithmetic) {
+    if (linear->type == ATTN_INT4 && linear->dequantised)
+        return attn_gemm_find_type(table, ATTN_CLASS_F32, ATTN_INT4);
+    return attn_gemm_for(table, linear->type, arithmetic);
+}
+
 /* The kernel of products with keys and values that are stored as `type`: INT8 counts as integers that are widened. */
 static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct attn_kernels *table, attn_type type,
                                                                   attn_arithmetic arithmetic) {

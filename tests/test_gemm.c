@@ -736,14 +736,17 @@ static void is_the_naive_chain(void **state) {
 
 static attn_gemm *create(const struct problem *problem, bool out_by_in, bool with_bias, void **memory) {
     size_t k = problem->k, n = problem->n, bytes = 0;
-    float *weight = guarded_floats(k * n, FLUSH_END);
+    char *weight = guarded_alloc(k * n * size(), size(), FLUSH_END);
     for (size_t p = 0; p < k; p++)
         for (size_t j = 0; j < n; j++)
-            weight[out_by_in ? j * k + p : p * n + j] = problem->b[p * n + j];
+            store_elements(problem->b + p * n + j, 1, weight + (out_by_in ? j * k + p : p * n + j) * size());
     float *bias = with_bias ? guarded_copy(problem->bias, n, FLUSH_END) : NULL;
     attn_gemm_config config = {.isa = test_isa(), .k = k, .n = n};
-    config.w =
-        (attn_linear){.weight = weight, .in_stride = out_by_in ? 1 : n, .out_stride = out_by_in ? k : 1, .bias = bias};
+    config.w = (attn_linear){.weight = weight,
+                             .type = type(),
+                             .in_stride = out_by_in ? 1 : n,
+                             .out_stride = out_by_in ? k : 1,
+                             .bias = bias};
     attn_error error = {0};
     attn_gemm *gemm = NULL;
     assert_ok(attn_gemm_size(&config, &bytes, &error));
@@ -753,7 +756,7 @@ static attn_gemm *create(const struct problem *problem, bool out_by_in, bool wit
     assert_non_null(gemm);
 
     /* The weights are not needed any more: whoever reads them now finds NaN. */
-    memset(weight, 0xff, k * n * sizeof *weight);
+    memset(weight, 0xff, k * n * size());
     if (bias)
         memset(bias, 0xff, n * sizeof *bias);
     guarded_free(weight);
@@ -786,7 +789,7 @@ static void check_public(struct test_random *random, const struct problem *probl
 
 static void public_functions_equal_reference(void **state) {
     (void)state;
-    if (type() != ATTN_F32) /* is no type of weights */
+    if (type() != ATTN_F32 && type() != ATTN_F16) /* are no types of weights of this class */
         return;
     struct test_random random = test_random(__func__);
     const size_t sizes[][3] = {{1, 1, 1},     {3, 2, 1},      {37, 300, 100}, {130, 50, 70},

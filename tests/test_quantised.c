@@ -1,5 +1,5 @@
-/* Weights of INT8 and INT4: packer and kernel of one ISA against the reference, the reference against integers and
- * doubles, and the public functions around them. */
+/* Weights of INT8 and INT4, and of INT4 that is dequantised, class F32: packer and kernel of one ISA against the
+ * reference, the reference against integers and doubles, and the public functions around them. */
 #include "support.h"
 
 #include <math.h>
@@ -10,17 +10,19 @@
 #include "format.h"
 #include "quantised.h"
 
-/* The class under test; main goes through them. */
+/* The weights under test; main goes through them. */
 static attn_type weight_type;
+static bool dequantised; /* of INT4 */
 
-static enum attn_class class_of_run(void) {
-    return attn_class_of(weight_type);
+static const struct attn_gemm_kernel *kernel_of(const struct attn_kernels *table) {
+    return attn_gemm_for_linear(table, &(attn_linear){.type = weight_type, .dequantised = dequantised},
+                                ATTN_ARITHMETIC_FASTEST);
 }
 static const struct attn_gemm_kernel *kernel(void) {
-    return attn_gemm_find(test_table(), class_of_run());
+    return kernel_of(test_table());
 }
 static const struct attn_gemm_kernel *reference(void) {
-    return attn_gemm_find(&attn_kernels_scalar, class_of_run());
+    return kernel_of(&attn_kernels_scalar);
 }
 
 static void *new_bytes(size_t n) {
@@ -121,6 +123,14 @@ static struct rows quantise(const struct attn_gemm_kernel *by, const void *x, at
 /* The problem's first m rows. */
 static struct rows quantise_problem(const struct attn_gemm_kernel *by, const struct problem *problem, size_t m,
                                     size_t gap) {
+    if (dequantised) { /* they stay floats */
+        struct rows rows = {.stride = (problem->k + gap) * sizeof(float)};
+        size_t bytes = problem->k * sizeof(float);
+        rows.data = guarded_alloc(m ? (m - 1) * rows.stride + bytes : 0, sizeof(float), FLUSH_END);
+        for (size_t i = 0; i < m && bytes > 0; i++)
+            memcpy(rows.data + i * rows.stride, problem->x + i * problem->k, bytes);
+        return rows;
+    }
     return quantise(by, problem->x, ATTN_F32, m, problem->k, problem->scaling.block, problem->k * sizeof(float), gap);
 }
 
@@ -299,6 +309,8 @@ static void check_rows(const struct rows *expected, const struct rows *actual, s
 
 static void quantises_rows(void **state) {
     (void)state;
+    if (dequantised)
+        return;
     struct test_random random = test_random(__func__);
     const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
     for (size_t k = 0; k <= 150; k += k < 40 ? 1 : 11)
@@ -329,6 +341,8 @@ static void quantises_rows(void **state) {
 /* The reference is what quantised.h says. */
 static void quantises_to_the_nearest(void **state) {
     (void)state;
+    if (dequantised)
+        return;
     struct test_random random = test_random(__func__);
     enum { K = 97 };
     for (int round = 0; round < 300; round++) {
@@ -359,6 +373,8 @@ static void quantises_to_the_nearest(void **state) {
 /* An element that is infinite or NaN makes its row NaN; one that is tiny counts as 0. */
 static void quantises_what_is_special(void **state) {
     (void)state;
+    if (dequantised)
+        return;
     enum { K = 21 };
     const float last[] = {INFINITY, -INFINITY, NAN, 0x1p-120f, 0x1p-149f, -0.0f};
     for (size_t i = 0; i < sizeof last / sizeof *last; i++) {
@@ -474,6 +490,8 @@ static void equals_reference_on_long_chains(void **state) {
  * roundings, of the sum one for each block, of the result two. */
 static void is_the_integer_sum(void **state) {
     (void)state;
+    if (dequantised)
+        return;
     struct test_random random = test_random(__func__);
     const size_t ks[] = {1, 4, 100, 1023, ATTN_INT8_PART + 5};
     for (size_t s = 0; s < sizeof ks / sizeof *ks; s++) {
@@ -501,6 +519,34 @@ static void is_the_integer_sum(void **state) {
     }
 }
 
+/* Of floats: y is the naive chain, and near the sum in double. */
+static void is_the_chain_of_floats(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t ks[] = {32, 96, 128, 512, 1056};
+    for (size_t s = 0; dequantised && s < sizeof ks / sizeof *ks; s++) {
+        struct problem problem = new_problem(&random, s % 2 ? KIND_EXTREME : KIND_NORMAL, 5, 7, ks[s]);
+        size_t k = problem.k, block = problem.scaling.block;
+        test_case("k=%zu block=%zu", k, block);
+        for (size_t e = 0; e < problem.m * problem.n; e++) {
+            size_t i = e / problem.n, j = e % problem.n;
+            float chain = problem.bias[j];
+            double sum = (double)chain, magnitude = fabs(sum);
+            for (size_t p = 0; p < k; p++) {
+                float integer = (float)(problem.w[j * k + p] - zero_point(&problem, j, p));
+                float w = integer * problem.scales[j * problem.blocks + p / block];
+                double term = (double)problem.x[i * k + p] * (double)w;
+                chain = attn_fmaf(problem.x[i * k + p], w, chain);
+                sum += term;
+                magnitude += fabs(term);
+            }
+            assert_same_bits(&chain, &problem.biased[e], 1);
+            assert_near(sum, (double)problem.biased[e], 0x1p-24 * (double)(k + 1) * magnitude);
+        }
+        free_problem(&problem);
+    }
+}
+
 /* ---- Public functions ---- */
 
 /* The problem's weights, as they lie in the layout; *w is to be freed. */
@@ -510,7 +556,8 @@ static attn_linear linear_of(const struct problem *problem, enum layout layout, 
                           .scales = scales_of(problem),
                           .scale_type = problem->scaling.type,
                           .block = weight_type == ATTN_INT4 ? problem->scaling.block : 0,
-                          .zero_points = problem->zero_points};
+                          .zero_points = problem->zero_points,
+                          .dequantised = dequantised};
     linear.weight = *w = laid_out(problem, problem->n, layout, &linear.in_stride, &linear.out_stride);
     return linear;
 }
@@ -581,7 +628,7 @@ static void public_functions_equal_reference(void **state) {
         }
 }
 
-/* Rows that are not finite are NaN, and others have the bits that they have alone. */
+/* Rows that are not finite are NaN, dequantised not finite, and others have the bits that they have alone. */
 static void rows_do_not_meet(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -596,7 +643,7 @@ static void rows_do_not_meet(void **state) {
         run_public(object.gemm, &problem, i, 1, 1, one);
         assert_same_bits(one, all + i * problem.n, problem.n);
         for (size_t j = 0; j < problem.n; j++)
-            assert_int_equal(i == 3 || i == 20, isnan(one[j]));
+            assert_int_equal(i == 3 || i == 20, dequantised ? !isfinite(one[j]) : isnan(one[j]));
     }
     guarded_free(all);
     guarded_free(one);
@@ -779,6 +826,11 @@ static void refuses_bad_int8(void **state) {
     BAD(ATTN_BAD_VALUE, "w.scale_type", bad.w.scale_type = ATTN_F16);
     BAD(ATTN_BAD_VALUE, "w.block", bad.w.block = 32);
     BAD(ATTN_BAD_VALUE, "w.zero_points", bad.w.zero_points = zero_points);
+    BAD(ATTN_BAD_VALUE, "w.dequantised", bad.w.dequantised = 1);
+    BAD(ATTN_BAD_VALUE, "w.scales", bad.w.type = ATTN_F16);
+    BAD(ATTN_BAD_VALUE, "w.dequantised", bad.w.type = ATTN_F16; bad.w.scales = NULL; bad.w.dequantised = 1);
+    BAD(ATTN_BAD_VALUE, "w.type", bad.w.type = ATTN_F8_E4M3);
+    BAD(ATTN_BAD_VALUE, "w.type", bad.w.type = ATTN_F8_E5M2);
     BAD(ATTN_BAD_VALUE, "w.type", bad.w.type = ATTN_BOOL);
     BAD(ATTN_BAD_VALUE, "w.type", bad.w.type = (attn_type)100);
     BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
@@ -849,6 +901,7 @@ static void layers_name_their_weights(void **state) {
             for (int j = 0; j < 4; j++)
                 *linears[j] = attn_linear_dense(w, ATTN_F32, WIDTH, NULL);
             *linears[i] = attn_linear_transposed(w, weight_type, WIDTH, NULL);
+            linears[i]->dequantised = dequantised;
             linears[i]->scales = bad == 1 ? NULL : scales;
             linears[i]->block = (weight_type == ATTN_INT4) == (bad != 2) ? 32 : 0;
             test_case("layer, weight %d, fault %d", i, bad);
@@ -873,6 +926,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference_on_many_rows),
         cmocka_unit_test(equals_reference_on_long_chains),
         cmocka_unit_test(is_the_integer_sum),
+        cmocka_unit_test(is_the_chain_of_floats),
         cmocka_unit_test(public_functions_equal_reference),
         cmocka_unit_test(rows_do_not_meet),
         cmocka_unit_test(takes_every_type_of_rows),
@@ -883,9 +937,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(says_how_int4_is_stored),
     };
     int failed = 0;
-    const attn_type types[] = {ATTN_INT8, ATTN_INT4};
-    for (int i = 0; i < 2; i++) {
+    const attn_type types[] = {ATTN_INT8, ATTN_INT4, ATTN_INT4};
+    for (int i = 0; i < 3; i++) {
         weight_type = types[i];
+        dequantised = i == 2;
         failed += test_run(tests);
     }
     return failed;

@@ -238,8 +238,8 @@ typedef struct attn_ints {
 /* ---- Kernel level: GEMM with packed weights -------------------------------------------------- */
 
 /* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
- * multiply-adds over ascending k that starts at the bias (or +0); with BF16 weights over ascending
- * pairs of k, x rounded to BF16; with INT8 and INT4 weights from exact sums of integers, to which x
+ * multiply-adds over ascending k that starts at the bias (or +0), F16 weights widened; with BF16
+ * weights over ascending pairs of k, x rounded to BF16; with INT8 and INT4 weights from exact sums of integers, to which x
  * is rounded row by row. */
 typedef struct attn_gemm attn_gemm;
 
@@ -274,12 +274,13 @@ typedef enum attn_layout {
  * INT8: w[k,n] is that element times scales[n]. INT4: it is (the element - zero point) * scale,
  * both of which `block` elements that follow each other in k share; in_stride is 1, out_stride is
  * even, k is a multiple of block; `layout` says otherwise for other engines' arrays. Rows of x are
- * then rounded to integers of 8 bits too, each with a scale of its own (docs/semantics.md). */
+ * then rounded to integers of 8 bits too, each with a scale of its own (docs/semantics.md), unless
+ * `dequantised` is set. */
 typedef struct attn_linear {
     const void *weight;
     size_t in_stride, out_stride; /* elements */
     const float *bias;            /* [out], or NULL for none */
-    attn_type type;               /* of weight: ATTN_F32, ATTN_BF16, ATTN_INT8 or ATTN_INT4 */
+    attn_type type;               /* of weight: a float type, ATTN_INT8 or ATTN_INT4 */
     const void *scales;   /* of INT8: [out] floats; of INT4: see attn_layout. No NaN, no infinity */
     attn_type scale_type; /* of INT4: ATTN_F32 or ATTN_F16 */
     size_t block;         /* of INT4: 32, 64 or 128 */
@@ -288,6 +289,9 @@ typedef struct attn_linear {
     /* NULL, or GPTQ's g_idx, [in]: the block of each k. BAD_VALUE unless that is k / block: blocks
      * whose elements are not neighbours (desc_act, act-order) are not supported. */
     const int32_t *g_idx;
+    /* Of INT4: not 0: rows of x are not rounded to integers, but multiplied as floats by (element -
+     * zero point) * scale, each rounded to a float: class F32. */
+    int dequantised;
 } attn_linear;
 
 typedef struct attn_gemm_config {
@@ -899,6 +903,7 @@ static inline attn_linear attn_linear_dense(const void *weight, attn_type type, 
     linear.zero_points = NULL;
     linear.layout = ATTN_LAYOUT_PLAIN;
     linear.g_idx = NULL;
+    linear.dequantised = 0;
     return linear;
 }
 

@@ -1,10 +1,11 @@
 /* The AVX2 table. */
 #include "body/objects.h"
 
-static const struct attn_gemm_kernel *const gemm[] = {
-    &ISA_OBJECT(gemm_f32),  &ISA_OBJECT(gemm_bf16), &ISA_OBJECT(gemm_int8),
-    &ISA_OBJECT(gemm_int4), &ISA_OBJECT(gemm_f16),  &ISA_OBJECT(gemm_s8),
-    &ISA_OBJECT(gemm_e4m3), &ISA_OBJECT(gemm_e5m2), NULL};
+static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32),      &ISA_OBJECT(gemm_bf16),
+                                                      &ISA_OBJECT(gemm_int8),     &ISA_OBJECT(gemm_int4),
+                                                      &ISA_OBJECT(gemm_f16),      &ISA_OBJECT(gemm_s8),
+                                                      &ISA_OBJECT(gemm_e4m3),     &ISA_OBJECT(gemm_e5m2),
+                                                      &ISA_OBJECT(gemm_int4_f32), NULL};
 
 const struct attn_kernels attn_kernels_avx2 = {.isa = ATTN_ISA_AVX2,
                                                .lower = &attn_kernels_scalar,

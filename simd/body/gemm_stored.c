@@ -1,4 +1,4 @@
-/* GEMM of class F32 whose packed B is stored in fewer bits: F16, INT8, E4M3 and E5M2. Panels lie as those of floats.
+/* GEMM of class F32 whose packed B is stored in fewer bits: F16, INT8, E4M3 and E5M2, whose panels lie as those of floats; and INT4.
  *
  * One or two rows wait for B: it is widened in registers on its way into the multiply-adds. More rows are the product of floats: a
  * part of a panel is widened into memory that L1 holds, and the kernel for floats goes on from there with the chains of the part
@@ -7,6 +7,7 @@
 
 #include "body/objects.h"
 #include "body/stored.h"
+#include "format.h"
 #include "tile.h"
 
 /* Floats of the part: 8 KiB of the stack. A tile loads and stores C once in so many steps. */
@@ -74,17 +75,22 @@ INLINE const float *stored_scale(const struct attn_gemm_args *args) {
     return args->start == ATTN_START_C ? stored_ones : NULL;
 }
 
+/* All but how B lies. */
+INLINE struct tile few_rows_of(const struct attn_gemm_args *args) {
+    return (struct tile){.k = args->k,
+                         .a = args->a,
+                         .a_stride = args->a_stride / sizeof(float),
+                         .bias = args->start == ATTN_START_BIAS ? args->factors : NULL,
+                         .scale = stored_scale(args),
+                         .c = args->c,
+                         .c_stride = args->c_stride / sizeof(float)};
+}
+
 static void ISA_FN(stored_few_rows)(const struct attn_gemm_args *args, stored_tiles tiles, size_t size) {
     const char *b = stored_at(&args->b, args->row, args->column, size);
     size_t width = STORED_WIDTH;
-    struct tile t = {.k = args->k,
-                     .a = args->a,
-                     .a_stride = args->a_stride / sizeof(float),
-                     .layout = stored_layout(&args->b, size),
-                     .bias = args->start == ATTN_START_BIAS ? args->factors : NULL,
-                     .scale = stored_scale(args),
-                     .c = args->c,
-                     .c_stride = args->c_stride / sizeof(float)};
+    struct tile t = few_rows_of(args);
+    t.layout = stored_layout(&args->b, size);
     for (size_t j = 0, cols; j < args->n; j += cols) {
         size_t vecs = (args->n - j + VEC_LANES - 1) / VEC_LANES;
         while (width > vecs)
@@ -94,6 +100,86 @@ static void ISA_FN(stored_few_rows)(const struct attn_gemm_args *args, stored_ti
         tiles[args->m - 1][__builtin_ctz((unsigned)width)](&t, b + place(t.layout, j / VEC_LANES) * size);
         t.bias = t.bias ? t.bias + cols : NULL;
         t.c += cols;
+    }
+}
+
+/* ---- INT4 ---- */
+
+/* A block of a panel holds bytes with two elements of a column, as they came: row i has elements 2 i and 2 i + 1 of each column side
+ * by side; then the columns' scales, then their zero points, a byte each. */
+struct int4_block {
+    vec scale[VECS];
+    vec_int zero[VECS];
+};
+
+/* Of the block whose scales are at b. */
+INLINE void int4_load_scales(const struct attn_scaling *scaling, const char *b, struct int4_block *block) {
+    const bool half = scaling->type == ATTN_F16;
+    const char *zeros = b + COLS * (half ? sizeof(uint16_t) : sizeof(float));
+    UNROLL for (int v = 0; v < VECS; v++) {
+        const void *scale = b + (size_t)v * VEC_LANES * (half ? sizeof(uint16_t) : sizeof(float));
+        block->scale[v] = half ? vec_from_f16(vec_load_u16(scale)) : vec_load(scale);
+        block->zero[v] = scaling->has_zero_point ? vec_load_s8((const int8_t *)zeros + v * VEC_LANES) : vec_int_set(8);
+    }
+}
+
+/* The two elements of register v, dequantised, of the bytes at b. */
+INLINE void int4_load(const struct int4_block *block, const char *b, const int v, vec x[2]) {
+    vec_int bytes = vec_load_s8((const int8_t *)b + v * VEC_LANES), lower = vec_int_set(15);
+    vec_int first = vec_int_and(bytes, lower), second = vec_int_and(vec_int_shift_right(bytes, 4), lower);
+    x[0] = vec_mul(vec_from_int(vec_int_sub(first, block->zero[v])), block->scale[v]);
+    x[1] = vec_mul(vec_from_int(vec_int_sub(second, block->zero[v])), block->scale[v]);
+}
+
+/* Compile-time rows over a whole panel. */
+INLINE void int4_tile(const struct tile *t, const struct attn_scaling *scaling, const char *b, const int rows) {
+    vec acc[STORED_FEW_ROWS * VECS];
+    const float *a[STORED_FEW_ROWS] = {t->a, rows > 1 ? t->a + t->a_stride : t->a};
+    size_t pairs = scaling->block / 2, between = attn_int4_block_bytes(scaling, COLS) - pairs * COLS, p = 0;
+    tile_begin(t, acc, rows, VECS, 1);
+    for (size_t blocks = t->k / scaling->block; blocks > 0; blocks--, b += between) {
+        struct int4_block block;
+        int4_load_scales(scaling, b + pairs * COLS, &block);
+        for (size_t count = pairs; count > 0; count--, b += COLS, p += 2) {
+            vec_prefetch((const float *)(const void *)b, STORED_AHEAD / sizeof(float));
+            UNROLL for (int v = 0; v < VECS; v++) {
+                vec x[2];
+                int4_load(&block, b, v, x);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    vec *sum = &acc[i * VECS + v];
+                    *sum = vec_fma(vec_set(a[i][p]), x[0], *sum);
+                    *sum = vec_fma(vec_set(a[i][p + 1]), x[1], *sum);
+                }
+            }
+        }
+    }
+    tile_end(t, acc, rows, VECS, 1);
+}
+
+static void ISA_FN(int4_f32_1)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
+    int4_tile(t, scaling, b, 1);
+}
+
+static void ISA_FN(int4_f32_2)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
+    int4_tile(t, scaling, b, 2);
+}
+
+/* k rows of a panel from row p on, both even. */
+static void ISA_FN(int4_part)(const struct attn_scaling *scaling, const char *panel, size_t p, size_t k, float *part) {
+    size_t bytes = attn_int4_block_bytes(scaling, COLS);
+    for (size_t end = p + k, n; p < end; p += n) {
+        const char *b = panel + p / scaling->block * bytes;
+        size_t first = p % scaling->block, left = scaling->block - first;
+        struct int4_block block;
+        n = end - p < left ? end - p : left;
+        int4_load_scales(scaling, b + scaling->block / 2 * COLS, &block);
+        for (size_t i = 0; i < n; i += 2, part += 2 * COLS)
+            UNROLL for (int v = 0; v < VECS; v++) {
+                vec x[2];
+                int4_load(&block, b + (first + i) / 2 * COLS, v, x);
+                vec_store(part + v * VEC_LANES, x[0]);
+                vec_store(part + COLS + v * VEC_LANES, x[1]);
+            }
     }
 }
 
@@ -123,15 +209,51 @@ INLINE void multiply_panel(const attn_type type, const struct attn_gemm_args *ar
     product.factors = args->start == ATTN_START_BIAS    ? args->factors + j
                       : args->start == ATTN_START_SCALE ? args->factors + i
                                                         : NULL;
-    size_t p = 0;
+    size_t p = 0, vecs = (product.n + VEC_LANES - 1) / VEC_LANES;
     do {
         product.k = args->k - p < PART_ROWS ? args->k - p : PART_ROWS;
         product.a = a + p;
-        widen_part(type, b + p * layout.step * size, layout, product.k, (product.n + VEC_LANES - 1) / VEC_LANES, part);
+        if (type == ATTN_INT4)
+            ISA_FN(int4_part)(&args->scaling, b, p, product.k, part);
+        else
+            widen_part(type, b + p * layout.step * size, layout, product.k, vecs, part);
         ISA_OBJECT(gemm_f32).run(&product);
         product.start = ATTN_START_C;
         p += product.k;
     } while (p < args->k);
+}
+
+/* In blocks of rows, a panel after the other. */
+INLINE void multiply_panels(const attn_type type, const struct attn_gemm_args *args) {
+    for (size_t i = 0, m; i < args->m; i += m) {
+        m = args->m - i < STORED_ROW_BLOCK ? args->m - i : STORED_ROW_BLOCK;
+        for (size_t j = 0; j < args->n; j += COLS)
+            multiply_panel(type, args, i, m, j);
+    }
+}
+
+/* The columns from j on. */
+static __attribute__((noinline)) void ISA_FN(int4_rest)(const struct attn_gemm_args *args, size_t j) {
+    struct attn_gemm_args rest = *args;
+    rest.n -= j;
+    rest.column += j;
+    rest.c = (float *)args->c + j;
+    rest.factors = args->start == ATTN_START_BIAS ? args->factors + j : args->factors;
+    multiply_panels(ATTN_INT4, &rest);
+}
+
+static void ISA_FN(int4_f32_run)(const struct attn_gemm_args *args) {
+    size_t j = 0;
+    bool few = args->m > 0 && args->m <= STORED_FEW_ROWS;
+    for (; few && j + COLS <= args->n; j += COLS) {
+        struct tile t = few_rows_of(args);
+        t.bias = t.bias ? t.bias + j : NULL;
+        t.c += j;
+        const char *panel = stored_at(&args->b, 0, args->column + j, 1);
+        (args->m > 1 ? ISA_FN(int4_f32_2) : ISA_FN(int4_f32_1))(&t, &args->scaling, panel);
+    }
+    if (j < args->n)
+        ISA_FN(int4_rest)(args, j);
 }
 
 /* `type` and `tiles` are literals. */
@@ -140,11 +262,7 @@ INLINE void stored_run(const attn_type type, stored_tiles tiles, const struct at
         ISA_FN(stored_few_rows)(args, tiles, stored_bytes(type));
         return;
     }
-    for (size_t i = 0, m; i < args->m; i += m) {
-        m = args->m - i < STORED_ROW_BLOCK ? args->m - i : STORED_ROW_BLOCK;
-        for (size_t j = 0; j < args->n; j += COLS)
-            multiply_panel(type, args, i, m, j);
-    }
+    multiply_panels(type, args);
 }
 
 /* ---- Packing ---- */
@@ -182,6 +300,28 @@ static void ISA_FN(stored_pack_u8)(const struct attn_pack_args *args) {
     stored_pack(args, 1);
 }
 
+/* INT4: panel by panel, all rows. Bytes are packed as elements of 8 bits, half as many of them. */
+static void ISA_FN(int4_f32_pack)(const struct attn_pack_args *args) {
+    const struct attn_scaling *scaling = &args->scaling;
+    size_t element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float), blocks = args->k / scaling->block;
+    size_t rows = scaling->block / 2, bytes = attn_int4_block_bytes(scaling, COLS);
+    for (size_t j = 0; j < args->n; j += COLS)
+        for (size_t b = 0; b < blocks; b++) {
+            size_t cols = args->n - j < COLS ? args->n - j : COLS;
+            const char *from = (const char *)args->b + j * args->n_stride + b * rows;
+            const char *scales = (const char *)args->scales + (j * blocks + b) * element;
+            char *to = (char *)args->packed.data + j / COLS * args->packed.stride + b * bytes;
+            for (size_t p = 0; p < rows; p++)
+                pack_row(from + p, args->n_stride, cols, COLS, to + p * COLS, 1);
+            pack_row(scales, blocks * element, cols, COLS, to += rows * COLS, element);
+            to += COLS * element;
+            for (size_t i = 0; scaling->has_zero_point && i < COLS; i++) {
+                size_t column = j + (i < cols ? i : cols - 1);
+                to[i] = args->zero_points[column * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+            }
+        }
+}
+
 /* Whole panels: what fills up the last one is copies. */
 INLINE int stored_finite(const attn_type type, const struct attn_panels *b, size_t row, size_t k, size_t n) {
     const size_t size = stored_bytes(type);
@@ -217,3 +357,10 @@ STORED(f16, ATTN_F16, ISA_FN(stored_pack_u16))
 STORED(s8, ATTN_INT8, ISA_FN(stored_pack_u8))
 STORED(e4m3, ATTN_F8_E4M3, ISA_FN(stored_pack_u8))
 STORED(e5m2, ATTN_F8_E5M2, ISA_FN(stored_pack_u8))
+
+const struct attn_gemm_kernel ISA_OBJECT(gemm_int4_f32) = {.name = GEMM_NAME "_int4",
+                                                           .arithmetic = ATTN_CLASS_F32,
+                                                           .b = {.type = ATTN_INT4, .cols = COLS, .k_unit = 2},
+                                                           .rows = ROWS,
+                                                           .pack = ISA_FN(int4_f32_pack),
+                                                           .run = ISA_FN(int4_f32_run)};

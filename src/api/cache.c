@@ -42,8 +42,8 @@ static bool shape_store(struct attn_cache *cache, size_t *segments) {
     if (config->kind == ATTN_CACHE_RING && !attn_add(keys, ATTN_MAX_COLS, &keys))
         return false;
     *segments = config->page_size ? config->pages : config->batch;
-    if (!attn_store_init(&cache->store, attn_gemm_for_stored(cache->table, config->type, config->arithmetic), config->kv_heads,
-                         config->head_size, config->value_size, keys, unit))
+    if (!attn_store_init(&cache->store, attn_gemm_for_stored(cache->table, config->type, config->arithmetic),
+                         config->kv_heads, config->head_size, config->value_size, keys, unit))
         return false;
     if (config->kind == ATTN_CACHE_RING)
         cache->store.kind = ATTN_KV_RING;

@@ -128,8 +128,7 @@ static attn_status check_layout(const attn_linear *linear, size_t in, const stru
 
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error) {
-    const unsigned types =
-        ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
+    const unsigned types = ATTN_TYPES_FLOAT | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
     bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
     RETURN_IF_ERROR(attn_check_type(linear->type, types, names->type, error));
     RETURN_IF_ERROR(check_layout(linear, in, names, error));
@@ -137,6 +136,7 @@ attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const s
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
     RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
     RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error));
+    RETURN_IF_ERROR(attn_check_used(linear->dequantised != 0, int4, names->dequantised, error));
     if (!int4)
         return ATTN_OK;
     const unsigned scale_types = ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_F16);

@@ -241,12 +241,13 @@ static inline attn_status attn_check_input(const struct attn_strided *output,
 
 /* What errors call a weight's fields. */
 struct attn_linear_names {
-    const char *weight, *in_stride, *out_stride, *type, *scales, *scale_type, *block, *zero_points, *layout, *g_idx;
+    const char *weight, *in_stride, *out_stride, *type, *scales, *scale_type, *block, *zero_points, *layout, *g_idx,
+        *dequantised;
 };
 #define ATTN_LINEAR_NAMES(w)                                                                                           \
     {                                                                                                                  \
         w ".weight", w ".in_stride", w ".out_stride", w ".type", w ".scales", w ".scale_type", w ".block",             \
-            w ".zero_points", w ".layout", w ".g_idx"                                                                  \
+            w ".zero_points", w ".layout", w ".g_idx", w ".dequantised"                                                \
     }
 
 /* Its type, and that what belongs to other types was not given. Data is not looked at. */

@@ -25,7 +25,7 @@ static attn_status layout_gemm(const attn_gemm_config *config, struct attn_arena
         return attn_fail(status, "isa", error);
     RETURN_IF_ERROR(attn_check_linear_type(&config->w, config->k, &names_w, error));
     *gemm = attn_arena_take(arena, 1, sizeof **gemm);
-    attn_packed_layout(packed, attn_gemm_for(*table, config->w.type, config->arithmetic), config->k, config->n,
+    attn_packed_layout(packed, attn_gemm_for_linear(*table, &config->w, config->arithmetic), config->k, config->n,
                        &config->w, arena);
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "n", error) : ATTN_OK;
 }

@@ -52,7 +52,7 @@ static attn_status check_weight_types(const attn_layer_config *config, size_t me
 }
 
 static const struct attn_gemm_kernel *kernel_of(const struct attn_layer *layer, const attn_linear *w) {
-    return attn_gemm_for(layer->table, w->type, layer->arithmetic);
+    return attn_gemm_for_linear(layer->table, w, layer->arithmetic);
 }
 
 /* Fills *layer but for its weights. *object is where the object itself goes. */

@@ -1,8 +1,10 @@
-/* Reference GEMM of class INT4: one column a panel. Of each block the elements as they came, its scale, its zero point. */
+/* Reference GEMM of class INT4, and of class F32 over INT4 that is dequantised: one column a panel. Of each block the elements as
+ * they came, its scale, its zero point. */
 #include "ref/quantise.h"
 
 #include "format.h"
 #include "ref/convert.h"
+#include "ref/gemm.h"
 
 static size_t block_bytes(const struct attn_scaling *scaling) {
     return attn_int4_block_bytes(scaling, 1);
@@ -40,10 +42,12 @@ static float scale_of(const struct attn_scaling *scaling, const uint8_t *block) 
     return scale;
 }
 
+static int32_t zero_point_of(const struct attn_scaling *scaling, const uint8_t *block) {
+    return scaling->has_zero_point ? block[scaling->block / 2 + attn_type_size(scaling->type)] : 8;
+}
+
 static int32_t dot(const struct attn_scaling *scaling, const int8_t *a, const uint8_t *block) {
-    int32_t sum = 0, zero = 8;
-    if (scaling->has_zero_point)
-        zero = block[scaling->block / 2 + attn_type_size(scaling->type)];
+    int32_t sum = 0, zero = zero_point_of(scaling, block);
     for (size_t p = 0; p < scaling->block; p++)
         sum += a[p] * (half_byte(block, p) - zero);
     return sum;
@@ -73,3 +77,35 @@ const struct attn_gemm_kernel attn_ref_gemm_int4 = {.name = "scalar_int4_1x1",
                                                     .pack = pack,
                                                     .pack_a = attn_ref_quantise,
                                                     .run = run};
+
+/* ---- Dequantised ---- */
+
+/* Element p of a column. */
+static float dequantised(const struct attn_scaling *scaling, const uint8_t *column, size_t p) {
+    const uint8_t *block = column + p / scaling->block * block_bytes(scaling);
+    int32_t integer = half_byte(block, p % scaling->block) - zero_point_of(scaling, block);
+    return (float)integer * scale_of(scaling, block);
+}
+
+static float dequantised_element(const struct attn_gemm_args *args, size_t i, size_t j) {
+    const float *a = (const float *)((const char *)args->a + i * args->a_stride);
+    const float *c = (const float *)((const char *)args->c + i * args->c_stride);
+    const uint8_t *column = (const uint8_t *)args->b.data + (args->column + j) * args->b.stride;
+    float acc = ref_start(args, c, i, j);
+    for (size_t p = 0; p < args->k; p++)
+        acc = attn_fmaf(a[p], dequantised(&args->scaling, column, p), acc);
+    return acc;
+}
+
+static void run_dequantised(const struct attn_gemm_args *args) {
+    for (size_t i = 0; i < args->m; i++)
+        for (size_t j = 0; j < args->n; j++)
+            ((float *)((char *)args->c + i * args->c_stride))[j] = dequantised_element(args, i, j);
+}
+
+const struct attn_gemm_kernel attn_ref_gemm_int4_f32 = {.name = "scalar_int4_f32_1x1",
+                                                        .arithmetic = ATTN_CLASS_F32,
+                                                        .b = {.type = ATTN_INT4, .cols = 1, .k_unit = 2},
+                                                        .rows = 1,
+                                                        .pack = pack,
+                                                        .run = run_dequantised};

@@ -10,8 +10,9 @@
 #include "format.h"
 #include "tile.h"
 
-/* Floats of the part: 8 KiB of the stack. A tile loads and stores C once in so many steps. */
-enum { PART = 2048, PART_ROWS = PART / COLS };
+/* Floats of the part: 4 KiB of the stack, of which attention has taken up to 9 when it calls. A tile loads and stores C once in so
+ * many steps. */
+enum { PART = 1024, PART_ROWS = PART / COLS };
 
 /* Rows that pass over a part: with so many steps of k their A, 128 KiB or less, and their C stay in L2. */
 enum { STORED_ROW_BLOCK = 512 };

@@ -26,12 +26,12 @@ struct types {
     const struct quantised *weights; /* NULL: they have the type of keys and values */
 };
 
-/* What weights of integers have beside their elements. */
+/* Weights of F16, or of integers and what they have beside their elements. */
 struct quantised {
     attn_type type;
-    size_t block; /* of INT4, as the next two */
+    size_t block; /* of INT4, as the next three */
     attn_type scale_type;
-    bool has_zero_points;
+    bool has_zero_points, dequantised;
 };
 
 static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32, NULL};
@@ -754,6 +754,11 @@ static void quantise(attn_linear *w, size_t in, size_t out) {
     bool int4 = kind->type == ATTN_INT4;
     size_t pieces = int4 ? in / kind->block : 1;
     w->type = kind->type;
+    if (kind->type == ATTN_F16) {
+        w->weight = cut(ATTN_F16, numbers(in * out), in * out);
+        return;
+    }
+    w->dequantised = kind->dequantised;
     w->weight = random_bytes(int4 ? in * out / 2 : in * out);
     w->scale_type = kind->scale_type;
     w->scales = kind->scale_type == ATTN_F16 ? halves(out * pieces) : (void *)numbers(out * pieces);
@@ -1106,6 +1111,21 @@ static void int8_cases(void) {
     gemm_case(30, 48, 64, 0, false, NULL);
 }
 
+/* Of F16. */
+static void f16_cases(void) {
+    static const struct quantised f16 = {.type = ATTN_F16};
+    static const struct types f32_f16 = {"f32-f16/", ATTN_F32, ATTN_F32, ATTN_F32, &f16},
+                              f16_f16 = {"f16-f16/", ATTN_F16, ATTN_F16, ATTN_F16, &f16};
+    now.types = &f32_f16;
+    gemm_cases();
+    layer_case(&layer_shapes[1], &all_options[0]);
+    layer_case(&layer_shapes[2], &all_options[0]);
+    layer_cache_case(&layer_shapes[2], PLAIN);
+    now.types = &f16_f16;
+    layer_case(&layer_shapes[1], &all_options[0]);
+    gemm_case(30, 48, 64, 0, false, NULL);
+}
+
 /* Of INT4: sizes that every block divides. */
 static void int4_cases(const struct types *types) {
     static const size_t sizes[][3] = {{1, 100, 256}, {2, 33, 128}, {9, 70, 384}, {30, 48, 128}, {100, 40, 256}};
@@ -1118,17 +1138,22 @@ static void int4_cases(const struct types *types) {
 }
 
 static void quantised_cases(void) {
-    static const struct quantised kinds[] = {{ATTN_INT4, 32, ATTN_F32, false},
-                                             {ATTN_INT4, 32, ATTN_F16, true},
-                                             {ATTN_INT4, 64, ATTN_F16, false},
-                                             {ATTN_INT4, 128, ATTN_F32, true}};
+    static const struct quantised kinds[] = {
+        {ATTN_INT4, 32, ATTN_F32, false, false}, {ATTN_INT4, 32, ATTN_F16, true, false},
+        {ATTN_INT4, 64, ATTN_F16, false, false}, {ATTN_INT4, 128, ATTN_F32, true, false},
+        {ATTN_INT4, 32, ATTN_F16, true, true},   {ATTN_INT4, 64, ATTN_F32, false, true},
+        {ATTN_INT4, 128, ATTN_F16, true, true}};
     const struct types types[] = {{"f32-int4/32/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[0]},
                                   {"f32-int4/32-f16-zero/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[1]},
                                   {"bf16-int4/64-f16/", ATTN_BF16, ATTN_BF16, ATTN_BF16, &kinds[2]},
-                                  {"f16-int4/128-zero/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[3]}};
+                                  {"f16-int4/128-zero/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[3]},
+                                  {"f32-int4/32-f16-zero-dequantised/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[4]},
+                                  {"bf16-int4/64-dequantised/", ATTN_BF16, ATTN_BF16, ATTN_BF16, &kinds[5]},
+                                  {"f16-int4/128-f16-zero-dequantised/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[6]}};
     int8_cases();
     for (size_t i = 0; i < COUNT(types); i++)
         int4_cases(&types[i]);
+    f16_cases();
     now.types = &all_f32;
 }
 

@@ -76,14 +76,26 @@ struct attn_blob attn_blob_of(enum attn_blob_kind kind, attn_arithmetic arithmet
     return blob;
 }
 
+/* The class whose reference the weight's products return; of BF16 the portable one. */
+static enum attn_class class_of(const struct attn_packed *packed) {
+    bool float32 = packed->kernel->arithmetic == ATTN_CLASS_F32;
+    return float32 ? ATTN_CLASS_F32 : attn_class_of(packed->kernel->b.type);
+}
+
+/* Whether rows stay floats though the type alone says that they are quantised. */
+static bool is_dequantised(attn_type type, uint32_t class_of_type) {
+    return type == ATTN_INT4 && class_of_type == ATTN_CLASS_F32;
+}
+
 void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, const struct attn_kernels *table) {
     struct attn_blob_weight *w = &blob->header.w[blob->header.weights++];
     attn_type type = packed->kernel->b.type;
+    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, class_of(packed))};
     const struct attn_gemm_kernel *kernel =
-        table ? attn_gemm_for(table, type, (attn_arithmetic)blob->header.arithmetic) : packed->kernel;
+        table ? attn_gemm_for_linear(table, &linear, (attn_arithmetic)blob->header.arithmetic) : packed->kernel;
     *w = (struct attn_blob_weight){.k = packed->k,
                                    .n = packed->n,
-                                   .class_of_type = attn_class_of(type),
+                                   .class_of_type = class_of(packed),
                                    .type = type,
                                    .cols = (uint32_t)kernel->b.cols,
                                    .k_unit = (uint32_t)kernel->b.k_unit,
@@ -149,8 +161,10 @@ static attn_status check_header(const struct attn_blob_header *header, size_t gi
 static attn_status check_weight(const struct attn_blob_weight *w, attn_error *error) {
     if (w->k > PTRDIFF_MAX || w->n > PTRDIFF_MAX || w->has_bias > 1 || w->has_zero_point > 1)
         return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
-    return w->class_of_type == attn_class_of((attn_type)w->type) ? ATTN_OK
-                                                                 : attn_fail(ATTN_BAD_VALUE, "blob.class", error);
+    attn_type type = (attn_type)w->type;
+    return w->class_of_type == attn_class_of(type) || is_dequantised(type, w->class_of_type)
+               ? ATTN_OK
+               : attn_fail(ATTN_BAD_VALUE, "blob.class", error);
 }
 
 attn_status attn_blob_open(const attn_import_config *config, enum attn_blob_kind kind, struct attn_blob *blob,
@@ -176,7 +190,8 @@ attn_linear attn_blob_linear(const struct attn_blob *blob, const attn_import_con
                          .type = (attn_type)w->type,
                          .scale_type = (attn_type)w->scale_type,
                          .block = int4 ? w->block : 0,
-                         .zero_points = w->has_zero_point ? config->blob : NULL};
+                         .zero_points = w->has_zero_point ? config->blob : NULL,
+                         .dequantised = is_dequantised((attn_type)w->type, w->class_of_type)};
 }
 
 /* The format, and that the header says of the weight what the config says. */

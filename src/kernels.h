@@ -366,6 +366,9 @@ struct attn_attention_kernel {
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
     /* y[r][j] = x[r][j] * factor for r < rows, j < size. y may be x. */
     void (*scale)(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride);
+    /* x[r][c] = x[r][c] * factors[c] for r < rows, c < n: products with keys, and probabilities, by the scales of the keys
+     * and values of a cache. */
+    void (*scale_columns)(size_t rows, size_t n, float *x, size_t x_stride, const float *factors);
     /* 1 where none of x[0..n) is infinite or NaN, else 0. */
     int (*all_finite)(const float *x, size_t n);
 };

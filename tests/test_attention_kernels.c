@@ -308,7 +308,7 @@ static void rotate_turns_pairs(void **state) {
     }
 }
 
-/* ---- sum, normalize, weights, scale, all_finite ---- */
+/* ---- sum, normalize, weights, scale, scale_columns, all_finite ---- */
 
 static void sum_equals_reference(void **state) {
     (void)state;
@@ -483,6 +483,27 @@ static void scale_equals_reference(void **state) {
 }
 
 /* Each of these at each place among finite numbers, the largest among them. */
+static void scale_columns_equals_reference(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t size = 0; size <= 150; size++) {
+        struct rows_case c = rows_case(&random, size);
+        struct test_matrix x = new_rows(&random, &c, TEST_WILD), expected = new_rows(&random, &c, TEST_NORMAL);
+        float *factors = guarded_floats(size, random_below(&random, 2) ? FLUSH_END : FLUSH_START);
+        random_fill(&random, TEST_WILD, factors, size);
+        test_case("scale_columns rows=%zu size=%zu gap=%zu", c.rows, size, c.gap);
+        for (size_t r = 0; r < c.rows; r++)
+            memcpy(expected.data + r * expected.stride, x.data + r * x.stride, size * sizeof(float));
+        assert_same_flags(0, reference()->scale_columns(c.rows, size, expected.data, expected.stride, factors),
+                          kernel()->scale_columns(c.rows, size, x.data, x.stride, factors));
+        assert_same_matrix(&expected, &x);
+        test_matrix_check(&x);
+        guarded_free(factors);
+        test_matrix_free(&x);
+        test_matrix_free(&expected);
+    }
+}
+
 static void all_finite_finds_every_one(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -528,6 +549,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(weights_equal_reference_on_special_rows),
         cmocka_unit_test(weights_equal_reference_on_long_rows),
         cmocka_unit_test(scale_equals_reference),
+        cmocka_unit_test(scale_columns_equals_reference),
         cmocka_unit_test(all_finite_finds_every_one),
     };
     return test_run(tests);

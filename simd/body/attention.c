@@ -164,6 +164,16 @@ static void ISA_FN(weights)(const float *x, size_t lo, size_t hi, size_t cols, f
     clear_columns(y, hi, cols);
 }
 
+static void ISA_FN(scale_columns)(size_t rows, size_t n, float *x, size_t x_stride, const float *factors) {
+    for (size_t r = 0; r < rows; r++, x += x_stride) {
+        size_t c = 0;
+        for (; c + VEC_LANES <= n; c += VEC_LANES)
+            vec_store(x + c, vec_mul(vec_load(x + c), vec_load(factors + c)));
+        if (c < n)
+            vec_store_first(n - c, x + c, vec_mul(vec_load_first(n - c, x + c), vec_load_first(n - c, factors + c)));
+    }
+}
+
 static int ISA_FN(all_finite)(const float *x, size_t n) {
     vec_magnitude m[4];
     UNROLL for (int i = 0; i < 4; i++) m[i] = vec_magnitude_of(vec_zero());
@@ -188,5 +198,6 @@ const struct attn_attention_kernel ISA_OBJECT(attention) = {
     .normalize = ISA_FN(normalize),
     .weights = ISA_FN(weights),
     .scale = ISA_FN(scale),
+    .scale_columns = ISA_FN(scale_columns),
     .all_finite = ISA_FN(all_finite),
 };

@@ -97,6 +97,12 @@ static void scale(size_t rows, size_t size, const float *x, size_t x_stride, flo
             y[r * y_stride + j] = x[r * x_stride + j] * factor;
 }
 
+static void scale_columns(size_t rows, size_t n, float *x, size_t x_stride, const float *factors) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < n; c++)
+            x[r * x_stride + c] = x[r * x_stride + c] * factors[c];
+}
+
 static int all_finite(const float *x, size_t n) {
     for (size_t j = 0; j < n; j++)
         if (!isfinite(x[j]))
@@ -114,4 +120,5 @@ const struct attn_attention_kernel attn_ref_attention = {.name = "scalar",
                                                          .normalize = normalize,
                                                          .weights = weights,
                                                          .scale = scale,
+                                                         .scale_columns = scale_columns,
                                                          .all_finite = all_finite};

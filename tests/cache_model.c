@@ -1,5 +1,6 @@
 #include "cache_model.h"
 
+#include "ops/rotary.h"
 #include "oracle.h"
 #include "pages.h"
 #include "random_options.h"
@@ -7,11 +8,20 @@
 
 /* ---- The model ---- */
 
-struct model model_new(struct test_random *random, size_t batch, size_t most) {
+static bool is_f8(attn_type type) {
+    return type == ATTN_F8_E4M3 || type == ATTN_F8_E5M2;
+}
+
+struct model model_new(struct test_random *random, attn_type type, size_t batch, size_t most) {
     static const size_t sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 20, 33, 64};
-    struct model m = {.batch = batch, .most = most, .kv_heads = random_between(random, 1, 3)};
+    struct model m = {.batch = batch, .most = most, .kv_heads = random_between(random, 1, MODEL_KV_HEADS)};
     m.heads = m.kv_heads * random_between(random, 1, 3);
-    m.type = random_stored_type(random);
+    m.type = type;
+    m.scaled = is_f8(m.type) && random_below(random, 2);
+    for (size_t h = 0; h < MODEL_KV_HEADS; h++) {
+        m.k_scales[h] = ldexpf(1.0f, (int)random_below(random, 9) - 4);
+        m.v_scales[h] = ldexpf(1.0f, (int)random_below(random, 5));
+    }
     m.head_size = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     m.value_size = random_below(random, 2) ? m.head_size : sizes[random_below(random, sizeof sizes / sizeof *sizes)];
     m.k = tensor_new(LAYOUT_BHSD, batch, m.kv_heads, most, m.head_size, FLUSH_END);
@@ -20,7 +30,7 @@ struct model model_new(struct test_random *random, size_t batch, size_t most) {
         m.room[b] = most;
         m.offsets[b] = (int64_t)random_between(random, MODEL_ROWS, MODEL_ROWS + 20);
     }
-    if (random_below(random, 3) == 0)
+    if (m.type != ATTN_INT8 && random_below(random, 3) == 0)
         m.rotary = draw_rotary(random, most + 3 * MODEL_ROWS, m.head_size, &m.rotary_memory);
     return m;
 }
@@ -65,7 +75,9 @@ attn_cache_config model_config(const struct model *model, size_t capacity) {
                                .head_size = model->head_size,
                                .value_size = model->value_size,
                                .capacity = capacity,
-                               .type = model->type};
+                               .type = model->type,
+                               .k_scales = model->scaled ? model->k_scales : NULL,
+                               .v_scales = model->scaled ? model->v_scales : NULL};
 }
 
 size_t model_longest(const struct model *model) {
@@ -133,20 +145,77 @@ static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, siz
     return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
 }
 
+/* A row whose largest magnitude is 127 times a power of two, `least` at least, and whose elements are multiples of that: it is
+ * the row's scale, and what the row becomes are its own numbers. One with a NaN or an infinity becomes NaN. */
+static void fit_int8(float *x, size_t n, float least) {
+    size_t at = 0;
+    int exponent;
+    for (size_t j = 0; j < n; j++) {
+        if (!isfinite(x[j])) {
+            for (size_t i = 0; i < n; i++)
+                x[i] = NAN;
+            return;
+        }
+        at = fabsf(x[j]) > fabsf(x[at]) ? j : at;
+    }
+    frexpf(x[at], &exponent);
+    float scale = ldexpf(1.0f, exponent - 7);
+    scale = scale > least ? scale : least;
+    for (size_t j = 0; j < n; j++) {
+        float q = rintf(x[j] / scale);
+        x[j] = (q > 127 ? 127 : q < -127 ? -127 : q) * scale;
+    }
+    x[at] = x[at] == 0.0f ? 0.0f : copysignf(127 * scale, x[at]);
+}
+
+/* Rows that a cache may be given, of a type that holds them: numbers of the cache's type, or any. */
+static attn_type fit_row(const struct model *m, float *x, size_t n, float least, attn_type drawn) {
+    attn_type given = is_f8(m->type) ? drawn : m->type == ATTN_INT8 ? ATTN_BF16 : m->type;
+    if (m->type == ATTN_INT8)
+        fit_int8(x, n, least);
+    else
+        round_floats(given, x, n);
+    return given;
+}
+
+/* Makes a row what the cache holds of it. */
+static void store_row(const struct model *m, float *x, size_t n, float scale) {
+    for (size_t j = 0; m->scaled && j < n; j++)
+        x[j] /= scale;
+    if (m->type != ATTN_INT8)
+        round_floats(m->type, x, n);
+    for (size_t j = 0; m->scaled && j < n; j++)
+        x[j] *= scale;
+}
+
+/* The same for the last `count` keys and values of sequence b. */
+static void store_rows(struct model *m, size_t b, size_t count) {
+    for (size_t h = 0; h < m->kv_heads; h++)
+        for (size_t i = m->lens[b] - count; i < m->lens[b]; i++) {
+            float *k = tensor_row(&m->k, b, h, i), *v = tensor_row(&m->v, b, h, i);
+            if (m->rotary)
+                attn_rotary_rotate(attn_table_attention(&attn_kernels_scalar), m->rotary,
+                                   (size_t)((int64_t)i + m->offsets[b]), k, m->head_size, k);
+            store_row(m, k, m->head_size, m->k_scales[h]);
+            store_row(m, v, m->value_size, m->v_scales[h]);
+        }
+}
+
 void model_append(struct test_random *random, struct model *model, attn_cache *cache, enum test_values values,
                   const size_t *lens) {
     int64_t each[MODEL_BATCH], cu[MODEL_BATCH + 1];
     attn_cache_append_args args = {.len = maximum(lens, model->batch) + random_below(random, 3)};
     attn_error error = {.field = "none"};
     struct tensor k, v;
+    attn_type given = ATTN_F32, drawn = random_type(random);
     for (size_t b = 0; b < model->batch; b++) {
         each[b] = (int64_t)lens[b];
         for (size_t h = 0; h < model->kv_heads; h++)
             for (size_t i = model->lens[b]; i < model->lens[b] + lens[b]; i++) {
                 random_fill(random, values, tensor_row(&model->k, b, h, i), model->head_size);
                 random_fill(random, values, tensor_row(&model->v, b, h, i), model->value_size);
-                round_floats(model->type, tensor_row(&model->k, b, h, i), model->head_size);
-                round_floats(model->type, tensor_row(&model->v, b, h, i), model->value_size);
+                given = fit_row(model, tensor_row(&model->k, b, h, i), model->head_size, 0x1p-20f, drawn);
+                fit_row(model, tensor_row(&model->v, b, h, i), model->value_size, 1.0f, drawn);
             }
     }
     if (random_below(random, 2)) {
@@ -161,15 +230,18 @@ void model_append(struct test_random *random, struct model *model, attn_cache *c
         k = new_rows(random, model, &model->k, lens);
         v = new_rows(random, model, &model->v, lens);
     }
-    void *memory[2]; /* of k and v in the cache's type, or in floats of the same numbers */
-    args.k = typed_input(&k, random_below(random, 2) ? model->type : ATTN_F32, FLUSH_END, &memory[0]);
-    args.v = typed_input(&v, random_below(random, 2) ? model->type : ATTN_F32, FLUSH_START, &memory[1]);
+    void *memory[2]; /* of k and v in a type that holds them, or in floats of the same numbers */
+    args.k = typed_input(&k, random_below(random, 2) ? given : ATTN_F32, FLUSH_END, &memory[0]);
+    args.v = typed_input(&v, random_below(random, 2) ? given : ATTN_F32, FLUSH_START, &memory[1]);
     args.rotary = model->rotary;
     args.rotary_offsets.i64 = model->rotary ? model->offsets : NULL;
     assert_ok(attn_cache_append(cache, &args, &error));
     assert_string_equal("none", error.field);
-    for (size_t b = 0; b < model->batch; b++)
+    for (size_t b = 0; b < model->batch; b++) {
         model->lens[b] += lens[b];
+        if (is_widened_type(model->type))
+            store_rows(model, b, lens[b]);
+    }
     check_lengths(model, cache);
     guarded_free(memory[0]);
     guarded_free(memory[1]);
@@ -311,6 +383,23 @@ static attn_tensor part_tensor(const struct model *model, const struct tensor *t
     return in;
 }
 
+/* Over a cache of F32 with the sequence's keys, which are rotated already. */
+static struct outputs run_over_floats(const struct model *model, const attn_attention_args *of_part,
+                                      const struct part *part) {
+    attn_attention_args args = *of_part;
+    attn_cache_config config = model_config(model, part->kv_len + 1);
+    void *memory;
+    config.batch = 1;
+    config.type = ATTN_F32;
+    config.k_scales = config.v_scales = NULL;
+    attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
+    cache_append(cache, part->kv_len, args.k, args.v, NULL);
+    args.cache = cache;
+    struct outputs r = run(&args, LAYOUT_BHSD);
+    guarded_free(memory);
+    return r;
+}
+
 static struct outputs run_part(const struct model *model, const attn_attention_args *whole, const struct tensor *q,
                                const struct part *part) {
     attn_attention_args args = part_args(model, whole, q, part);
@@ -319,6 +408,8 @@ static struct outputs run_part(const struct model *model, const attn_attention_a
         start = start > (int64_t)model->gone[part->b] ? start : (int64_t)model->gone[part->b];
         args.options.starts.i64 = &start;
     }
+    if (is_widened_type(model->type))
+        return run_over_floats(model, &args, part);
     void *memory[2];
     args.k = part_tensor(model, &model->k, part->b, &memory[0]);
     args.v = part_tensor(model, &model->v, part->b, &memory[1]);
@@ -491,7 +582,7 @@ struct family family_new(struct test_random *random, size_t most) {
     struct member *root = &family.member[0];
     size_t page = page_size(), bytes = 0;
     attn_error error = {.field = "none"};
-    root->model = model_new(random, random_between(random, 1, 3), most + FAMILY * MORE);
+    root->model = model_new(random, random_cache_type(random), random_between(random, 1, 3), most + FAMILY * MORE);
     attn_cache_config own = model_config(&root->model, most), largest = model_config(&root->model, root->model.most);
     largest.batch = MODEL_BATCH;
     root->model.most = most; /* there are positions for the keys of all forks */

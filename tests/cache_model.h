@@ -1,12 +1,16 @@
 /* A model of a cache: plain tensors with the keys that it should hold. Attention over the cache is compared with
  * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c,
- * random_options.c and typed.c. */
+ * random_options.c and typed.c.
+ *
+ * Caches of F32 and BF16 are compared with tensors of that type. Those of other types are compared with a cache of F32 that
+ * holds the same numbers: what keys, rotated, and values were rounded to. Scales are powers of two, of values at least 1, so
+ * that it does not matter whether a product or one of its factors is multiplied by them; others are in test_cache_types. */
 #ifndef ATTN_TESTS_CACHE_MODEL_H
 #define ATTN_TESTS_CACHE_MODEL_H
 
 #include "problem.h"
 
-enum { MODEL_BATCH = 4, MODEL_ROWS = 40 /* the most query rows that a comparison takes */ };
+enum { MODEL_BATCH = 4, MODEL_KV_HEADS = 3, MODEL_ROWS = 40 /* the most query rows that a comparison takes */ };
 
 struct model {
     size_t batch, heads, kv_heads, head_size, value_size;
@@ -16,6 +20,8 @@ struct model {
      * keys. */
     size_t room[MODEL_BATCH];
     attn_type type;            /* of the cache; k and v hold its numbers, as floats */
+    bool scaled;               /* of F8: heads have scales */
+    float k_scales[MODEL_KV_HEADS], v_scales[MODEL_KV_HEADS];
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
     size_t lens[MODEL_BATCH];  /* as attn_cache_length says */
     size_t gone[MODEL_BATCH];  /* keys below are hidden: a ring has overwritten them */
@@ -24,14 +30,15 @@ struct model {
     void *rotary_memory;
 };
 
-/* Type and sizes at random. Rotary embedding now and then, with offsets that keep every position positive. */
-struct model model_new(struct test_random *random, size_t batch, size_t most);
+/* Sizes at random. Rotary embedding now and then, with offsets that keep every position positive; not of INT8, for
+ * rotated keys do not have such scales. */
+struct model model_new(struct test_random *random, attn_type type, size_t batch, size_t most);
 /* A model with room for `most` keys, whose sequence b begins with the first `len` keys of the parent's sequence
  * sources[b]; NULL stands for b. */
 struct model model_continue(const struct model *parent, size_t batch, const size_t *sources, size_t len, size_t most);
 void model_free(struct model *model);
 
-/* A config of these sizes. */
+/* A config of these sizes, with scales that lie in the model. */
 attn_cache_config model_config(const struct model *model, size_t capacity);
 
 /* Appends lens[b] new rows to each sequence of the cache and of the model: as one length, as `lens`, or packed. The

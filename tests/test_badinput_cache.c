@@ -2,6 +2,9 @@
  * a byte written. */
 #include "faults.h"
 
+#include <float.h>
+#include <math.h>
+
 /* A cache of another ISA, whose panels another kernel reads. */
 static void test_other_isa(void **state) {
     (void)state;
@@ -53,6 +56,33 @@ static void put_pages(attn_cache_config *config, size_t page_size, size_t pages)
     config->pages = pages;
 }
 
+static void put_scales(attn_cache_config *config, attn_type type, const float *k_scales, const float *v_scales) {
+    config->type = type;
+    config->k_scales = k_scales;
+    config->v_scales = v_scales;
+}
+
+static const float good_scales[KV_HEADS] = {0.5f, 3.0f};
+
+static void cache_type_configs(function *call) {
+    BAD(call, ATTN_BAD_VALUE, "type", a.cache_config_value.type = ATTN_BOOL);
+    BAD(call, ATTN_BAD_VALUE, "type", a.cache_config_value.type = ATTN_INT4);
+    BAD(call, ATTN_BAD_VALUE, "type", a.cache_config_value.type = NO_TYPE);
+    BAD(call, ATTN_BAD_VALUE, "type", a.cache_config_value.type = (attn_type)-1);
+    for (int type = ATTN_F32; type <= ATTN_F8_E5M2; type++) {
+        if (type == ATTN_BOOL || type == ATTN_INT4)
+            continue;
+        GOOD(call, a.cache_config_value.type = (attn_type)type);
+        if (type == ATTN_F8_E4M3 || type == ATTN_F8_E5M2) {
+            GOOD(call, put_scales(&a.cache_config_value, (attn_type)type, good_scales, NULL));
+            GOOD(call, put_scales(&a.cache_config_value, (attn_type)type, NULL, good_scales));
+            continue;
+        }
+        BAD(call, ATTN_BAD_VALUE, "k_scales", put_scales(&a.cache_config_value, (attn_type)type, good_scales, NULL));
+        BAD(call, ATTN_BAD_VALUE, "v_scales", put_scales(&a.cache_config_value, (attn_type)type, NULL, good_scales));
+    }
+}
+
 static void cache_configs(function *call) {
     BAD(call, ATTN_NULL_POINTER, "config", a.cache_config = NULL);
     BAD_ISA(call, cache_config_value.isa);
@@ -84,7 +114,7 @@ static void cache_configs(function *call) {
     BAD(call, ATTN_BAD_VALUE, "page_size", a.cache_config_value.page_size = PAGE);
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)3);
     BAD(call, ATTN_BAD_VALUE, "kind", a.cache_config_value.kind = (attn_cache_kind)-1);
-    BAD_STORED_TYPE(call, "type", cache_config_value.type);
+    cache_type_configs(call);
     BAD_ARITHMETIC(call, cache_config_value.arithmetic);
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, POWER(40), INT32_MAX));
     BAD(call, ATTN_OVERFLOW, any_name, put_pages(&a.cache_config_value, PAGE, INT32_MAX);
@@ -101,6 +131,24 @@ static void test_creation(void **state) {
     BAD(cache_size, ATTN_NULL_POINTER, "bytes", a.bytes_out = NULL);
     BAD(cache_create_, ATTN_NULL_POINTER, "cache", a.new_cache = NULL);
     BAD_MEMORY(cache_create_, cache_size, "memory", memory);
+}
+
+/* Of F8: each is read when the cache is created. */
+static void test_scales(void **state) {
+    (void)state;
+    static const float bad[] = {0.0f, -0.0f, -1.0f, NAN, INFINITY, -INFINITY, -FLT_MIN};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        for (size_t head = 0; head < KV_HEADS; head++) {
+            float scales[KV_HEADS];
+            memcpy(scales, good_scales, sizeof scales);
+            scales[head] = bad[i];
+            BAD(cache_create_, ATTN_BAD_VALUE, "k_scales",
+                put_scales(&a.cache_config_value, ATTN_F8_E4M3, scales, good_scales));
+            BAD(cache_create_, ATTN_BAD_VALUE, "v_scales",
+                put_scales(&a.cache_config_value, ATTN_F8_E5M2, NULL, scales));
+        }
+    static const float extreme[KV_HEADS] = {FLT_TRUE_MIN, FLT_MAX};
+    GOOD(cache_create_, put_scales(&a.cache_config_value, ATTN_F8_E4M3, extreme, extreme));
 }
 
 static void fork_configs(function *call) {
@@ -406,6 +454,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(test_other_isa, set_up),
         cmocka_unit_test_setup(test_other_arithmetic, set_up),
         cmocka_unit_test_setup(test_creation, set_up),
+        cmocka_unit_test_setup(test_scales, set_up),
         cmocka_unit_test_setup(test_fork, set_up),
         cmocka_unit_test_setup(test_append, set_up),
         cmocka_unit_test_setup(test_append_to_ring, set_up),

@@ -75,7 +75,7 @@ static void test_ragged(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 12); i++) {
         size_t total = random_total(&random, i);
-        struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
+        struct model m = model_new(&random, random_cache_type(&random), random_between(&random, 1, MODEL_BATCH), total);
         attn_cache_config config = model_config(&m, total);
         void *memory;
         attn_cache *cache = cache_create(&config, &memory, random_flush(&random));
@@ -94,7 +94,7 @@ static void test_truncate_one_sequence(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 12); i++) {
         size_t total = random_total(&random, i);
-        struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
+        struct model m = model_new(&random, random_cache_type(&random), random_between(&random, 1, MODEL_BATCH), total);
         attn_cache_config config = model_config(&m, total);
         void *memory;
         attn_cache *cache = cache_create(&config, &memory, random_flush(&random));
@@ -123,7 +123,7 @@ static void test_ring(void **state) {
     for (size_t i = 0; i < sweep(70, 14); i++) {
         size_t capacity = capacities[i % (sizeof capacities / sizeof *capacities)];
         size_t total = capacity * random_between(&random, 1, 5) + random_below(&random, 40);
-        struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
+        struct model m = model_new(&random, random_cache_type(&random), random_between(&random, 1, MODEL_BATCH), total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
         config.kind = ATTN_CACHE_RING;
@@ -144,7 +144,7 @@ static void test_ring_truncated(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(40, 8); i++) {
         size_t capacity = random_between(&random, 1, 70), total = 4 * capacity;
-        struct model m = model_new(&random, 2, total);
+        struct model m = model_new(&random, random_cache_type(&random), 2, total);
         attn_cache_config config = model_config(&m, capacity);
         void *memory;
         config.kind = ATTN_CACHE_RING;
@@ -220,7 +220,7 @@ static void test_pages(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(60, 15); i++) {
         size_t total = i % 3 ? random_total(&random, i) : random_between(&random, 300, 700);
-        struct model m = model_new(&random, random_between(&random, 1, MODEL_BATCH), total);
+        struct model m = model_new(&random, random_cache_type(&random), random_between(&random, 1, MODEL_BATCH), total);
         struct paged p = paged_new(&random, &m, page_sizes[i % PAGE_SIZES], random_below(&random, 5));
         give_all_pages(&random, &p);
         for (size_t step = 0; step < 5; step++) {
@@ -240,7 +240,7 @@ static void test_pages_on_demand(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(30, 6); i++) {
         size_t page_size = page_sizes[i % 3], total = 6 * page_size;
-        struct model m = model_new(&random, 2, total);
+        struct model m = model_new(&random, random_cache_type(&random), 2, total);
         struct paged p = paged_new(&random, &m, page_size, 0);
         for (size_t page = 0; page < 3; page++) {
             size_t lens[MODEL_BATCH] = {random_between(&random, 1, page_size), page_size};
@@ -284,7 +284,8 @@ static void test_shared_pages(void **state) {
     for (size_t i = 0; i < sweep(40, 10); i++) {
         size_t page_size = page_sizes[i % PAGE_SIZES], shared = random_between(&random, 1, 3);
         size_t cut = i % 4 ? 0 : random_below(&random, page_size);
-        struct model m = model_new(&random, random_between(&random, 2, MODEL_BATCH), 6 * page_size);
+        struct model m =
+            model_new(&random, random_cache_type(&random), random_between(&random, 2, MODEL_BATCH), 6 * page_size);
         struct paged p = paged_new(&random, &m, page_size, 0);
         for (size_t b = 1; b < m.batch; b++) /* sequences that share a prompt share its offset */
             m.offsets[b] = m.offsets[0];
@@ -380,8 +381,9 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
         args.value_size = m->value_size;
         args.q = tensor_in(&q);
         void *memory[2];
-        args.k = typed_input(&m->k, m->type, FLUSH_END, &memory[0]);
-        args.v = typed_input(&m->v, m->type, FLUSH_END, &memory[1]);
+        attn_type type = is_widened_type(m->type) ? ATTN_F32 : m->type;
+        args.k = typed_input(&m->k, type, FLUSH_END, &memory[0]);
+        args.v = typed_input(&m->v, type, FLUSH_END, &memory[1]);
         struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
         guarded_free(memory[0]);
         guarded_free(memory[1]);
@@ -397,7 +399,7 @@ static void check_all_keys(struct test_random *random, const struct fork *fork) 
 /* A chain of forks in one piece of memory, each above its parent or each below. Some share fewer keys than their
  * parent does, some more, and each has keys of its own behind them. A fork's shared keys end where the first of its
  * ancestors has keys of its own, wherever the ancestors lie. */
-static void check_chain(struct test_random *random, int downwards) {
+static void check_chain(struct test_random *random, attn_type type, int downwards) {
     enum { CHAIN = 5, KEYS = 160 };
     static const size_t shared[CHAIN] = {0, 40, 100, 70, 33};
     struct fork chain[CHAIN];
@@ -410,7 +412,7 @@ static void check_chain(struct test_random *random, int downwards) {
         size_t place = downwards ? CHAIN - 1 - i : i, bytes;
         test_case("fork %zu of a chain, %s", i, downwards ? "each below its parent" : "each above its parent");
         if (i == 0) {
-            chain[i].m = model_new(random, 1, KEYS);
+            chain[i].m = model_new(random, type, 1, KEYS);
             chain[i].m.rotary = NULL;
             config = model_config(&chain[i].m, 2 * KEYS); /* what is larger than any fork */
             assert_ok(attn_cache_size(&config, &slot, &error));
@@ -439,7 +441,8 @@ static void test_chain_of_forks(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(8, 2); i++)
-        check_chain(&random, (int)(i % 2));
+        for (size_t type = 0; type < CACHE_TYPES; type++)
+            check_chain(&random, cache_types[type], (int)(i % 2));
 }
 
 /* Two forks of one parent. The first is truncated to any length that it shares, takes as many new keys as it was
@@ -448,16 +451,17 @@ static void test_fork_truncated_to_every_length(void **state) {
     (void)state;
     enum { LEN = 70, CAPACITY = LEN + 45 };
     struct test_random random = test_random(__func__);
-    for (size_t len = 0; len <= LEN; len += test_quick() ? random_between(&random, 1, 9) : 1) {
-        struct fork parent = {.m = model_new(&random, 1, LEN)}, forks[2];
+    for (size_t i = 0, len = 0; len <= LEN;
+         i++, len += test_quick() ? random_between(&random, 1, 5) : i % CACHE_TYPES == 0) {
+        struct fork parent = {.m = model_new(&random, cache_types[i % CACHE_TYPES], 1, LEN)}, forks[2];
         attn_cache_config config = model_config(&parent.m, LEN);
         size_t all[MODEL_BATCH] = {LEN}, more[MODEL_BATCH] = {CAPACITY - LEN};
         attn_cache_fork_config fork = {.batch = 1, .len = LEN, .capacity = CAPACITY};
         fork.parent = parent.cache = cache_create(&config, &parent.memory, FLUSH_END);
         model_append(&random, &parent.m, parent.cache, TEST_NORMAL, all);
-        for (size_t i = 0; i < 2; i++) {
-            forks[i].m = model_continue(&parent.m, 1, NULL, LEN, CAPACITY);
-            forks[i].cache = fork_create(&random, &fork, &forks[i].memory);
+        for (size_t f = 0; f < 2; f++) {
+            forks[f].m = model_continue(&parent.m, 1, NULL, LEN, CAPACITY);
+            forks[f].cache = fork_create(&random, &fork, &forks[f].memory);
         }
         for (size_t turn = 0; turn < 2; turn++) {
             test_case("to %zu, turn %zu", len, turn);
@@ -479,7 +483,7 @@ static void test_full_forks(void **state) {
     (void)state;
     enum { LEN = 100, CAPACITY = 150 };
     struct test_random random = test_random(__func__);
-    struct fork parent = {.m = model_new(&random, 1, LEN)},
+    struct fork parent = {.m = model_new(&random, random_cache_type(&random), 1, LEN)},
                 child = {.m = model_continue(&parent.m, 1, NULL, 0, CAPACITY)};
     attn_cache_config config = model_config(&parent.m, LEN);
     size_t all[MODEL_BATCH] = {LEN};
@@ -625,9 +629,39 @@ static void compare_chunk(const struct model *m, const struct tensor *q, const a
     attention_free(&chunk);
 }
 
+static void append_steps(const struct model *m, attn_cache *cache, const struct tensor *k, const struct tensor *v,
+                         size_t begin, size_t end) {
+    attn_cache_append_args append = {.len = end - begin, .rotary = m->rotary};
+    append.k = tensor_from(k, begin);
+    append.v = tensor_from(v, begin);
+    append.rotary_offsets.i64 = m->rotary && m->offsets[0] ? m->offsets : NULL; /* none are zeros */
+    assert_ok(attn_cache_append(cache, &append, NULL));
+}
+
+/* The pass over everything at once: from tensors of the cache's type, or where there are none from a cache that was given
+ * all keys in one call. */
+static struct attention_result whole_pass(const struct model *m, const struct tensor *q, const struct tensor *k,
+                                          const struct tensor *v) {
+    attn_attention_args args = decoder_args(m, q, 0, q->len);
+    void *memory[2] = {NULL, NULL};
+    if (is_widened_type(m->type)) {
+        attn_cache_config config = model_config(m, q->len);
+        attn_cache *cache = cache_create(&config, &memory[0], FLUSH_END);
+        append_steps(m, cache, k, v, 0, q->len);
+        args.cache = cache;
+    } else {
+        args.k = typed_input(k, m->type, FLUSH_END, &memory[0]);
+        args.v = typed_input(v, m->type, FLUSH_END, &memory[1]);
+    }
+    struct attention_result whole = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    guarded_free(memory[0]);
+    guarded_free(memory[1]);
+    return whole;
+}
+
 /* Prefill in chunks and decode give the bits of the pass over everything at once, from every kind of cache. */
-static void compare_steps(struct test_random *random, enum kind kind, size_t total, size_t page_size) {
-    struct model m = model_new(random, 2, total);
+static void compare_steps(struct test_random *random, enum kind kind, attn_type type, size_t total, size_t page_size) {
+    struct model m = model_new(random, type, 2, total);
     if (random_below(random, 2))
         m.offsets[0] = m.offsets[1] = 0;
     struct tensor q =
@@ -635,26 +669,18 @@ static void compare_steps(struct test_random *random, enum kind kind, size_t tot
     struct tensor k = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 2, m.kv_heads, total, m.head_size, FLUSH_END);
     struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_GAPS, 2, m.kv_heads, total, m.value_size, FLUSH_END);
     struct holder holder = holder_new(random, kind, &m, page_size);
-    attn_attention_args args = decoder_args(&m, &q, 0, total);
-    tensor_round(&k, m.type);
-    tensor_round(&v, m.type);
-    void *memory[2];
-    args.k = typed_input(&k, m.type, FLUSH_END, &memory[0]);
-    args.v = typed_input(&v, m.type, FLUSH_END, &memory[1]);
-    test_case("%s: total=%zu heads=%zu kv_heads=%zu sizes=%zu,%zu page_size=%zu rotary=%d", kind_names[kind], total,
-              m.heads, m.kv_heads, m.head_size, m.value_size, page_size, m.rotary != NULL);
-    struct attention_result whole = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
-    guarded_free(memory[0]);
-    guarded_free(memory[1]);
+    if (!is_widened_type(m.type)) {
+        tensor_round(&k, m.type);
+        tensor_round(&v, m.type);
+    }
+    test_case("%s: type=%d total=%zu heads=%zu kv_heads=%zu sizes=%zu,%zu page_size=%zu rotary=%d", kind_names[kind],
+              (int)m.type, total, m.heads, m.kv_heads, m.head_size, m.value_size, page_size, m.rotary != NULL);
+    struct attention_result whole = whole_pass(&m, &q, &k, &v);
     size_t most = random_below(random, 2) ? CHUNK : 1 + random_below(random, 3);
     for (size_t begin = 0, end; begin < total; begin = end) {
         end = begin + random_between(random, 1, most);
         end = end < total ? end : total;
-        attn_cache_append_args append = {.len = end - begin, .rotary = m.rotary};
-        append.k = tensor_from(&k, begin);
-        append.v = tensor_from(&v, begin);
-        append.rotary_offsets.i64 = m.rotary && m.offsets[0] ? m.offsets : NULL; /* none are zeros */
-        assert_ok(attn_cache_append(holder.cache, &append, NULL));
+        append_steps(&m, holder.cache, &k, &v, begin, end);
         if (kind == FORK && random_below(random, 5) == 0)
             holder_fork(random, &holder, 2, total);
         compare_chunk(&m, &q, holder.cache, &whole, begin, end);
@@ -670,17 +696,19 @@ static void compare_steps(struct test_random *random, enum kind kind, size_t tot
 static void test_steps_as_one_shot(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(15, 2); i++)
+    for (size_t i = 0; i < sweep(6, 1) * CACHE_TYPES; i++)
         for (size_t kind = 0; kind < KINDS; kind++)
-            compare_steps(&random, (enum kind)kind, random_between(&random, 1, test_quick() ? 150 : 400),
-                          page_sizes[i % PAGE_SIZES]);
+            compare_steps(&random, (enum kind)kind, cache_types[i % CACHE_TYPES],
+                          random_between(&random, 1, test_quick() ? 150 : 400),
+                          page_sizes[random_below(&random, PAGE_SIZES)]);
 }
 
 /* The workspace that an empty cache asks for is enough whatever is appended, also to a ring that has been given many
  * times the keys that it holds. */
 static void compare_workspaces(struct test_random *random, enum kind kind, size_t threads) {
+    attn_type type = random_cache_type(random);
     size_t total = 2 * 4096 + 500, most = kind == RING ? RING_CAPACITY : total, needed = 0, bytes = 0;
-    struct model m = model_new(random, 1, total);
+    struct model m = model_new(random, type, 1, total);
     struct holder holder = holder_new(random, kind, &m, PAGE_OF_LONG);
     struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, m.heads, 2, m.head_size, FLUSH_END);
     struct tensor o = tensor_new(LAYOUT_BHSD, 1, m.heads, 2, m.value_size, FLUSH_END);
@@ -721,9 +749,9 @@ static void test_workspace_asked_for_once(void **state) {
 }
 
 /* Several spans of keys. */
-static void compare_long(struct test_random *random, enum kind kind, size_t page_size) {
+static void compare_long(struct test_random *random, enum kind kind, attn_type type, size_t page_size) {
     size_t total = 4096 + random_between(random, 20, 300), most = kind == RING ? RING_CAPACITY : total;
-    struct model m = model_new(random, 2, total);
+    struct model m = model_new(random, type, 2, total);
     struct holder holder = holder_new(random, kind, &m, page_size);
     while (m.lens[0] < 4090) {
         size_t left = 4090 - m.lens[0], lens[MODEL_BATCH] = {left < most ? left : most, 11};
@@ -741,8 +769,8 @@ static void compare_long(struct test_random *random, enum kind kind, size_t page
 }
 
 /* Children that share a prefix of about a span, with a border of 16 in it or not. */
-static void compare_long_forks(struct test_random *random) {
-    struct fork parent = {.m = model_new(random, 1, 4200)};
+static void compare_long_forks(struct test_random *random, attn_type type) {
+    struct fork parent = {.m = model_new(random, type, 1, 4200)};
     attn_cache_config config = model_config(&parent.m, 4200);
     size_t sources[] = {0, 0, 0}, lens[MODEL_BATCH] = {4150};
     parent.cache = cache_create(&config, &parent.memory, FLUSH_END);
@@ -763,10 +791,12 @@ static void compare_long_forks(struct test_random *random) {
 static void test_long(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (size_t i = 0; i < sweep(2, 1); i++) {
+    for (size_t i = 0; i < CACHE_TYPES; i++) {
+        if (!test_quick() || random_below(&random, CACHE_TYPES) == 0)
+            compare_long_forks(&random, cache_types[i]);
         for (size_t kind = PLAIN; kind < FORK; kind++)
-            compare_long(&random, (enum kind)kind, page_sizes[i]);
-        compare_long_forks(&random);
+            if (!test_quick() || random_below(&random, 2))
+                compare_long(&random, (enum kind)kind, cache_types[i], page_sizes[i % PAGE_SIZES]);
     }
 }
 

@@ -1,6 +1,7 @@
 /* The same arguments given in other ways give the same bits: integers of 32 bits, strides of lengths, masks and
  * optional outputs, masks of the other polarity, masks narrower than the keys. And logits of hidden keys. */
 #include "attention_problem.h"
+#include "typed.h"
 
 #include <math.h>
 
@@ -457,8 +458,9 @@ static void run_backwards(void *context, void (*task)(void *arg, size_t index), 
         task(arg, count);
 }
 
-/* Spans that several tasks share out, keys packed for all tasks, and caches. */
-static void check_hidden_of_large(struct test_random *random, size_t heads, size_t q_len, size_t kv_len, int cached) {
+/* Spans that several tasks share out, keys packed for all tasks, and caches; `type` NULL: no cache. */
+static void check_hidden_of_large(struct test_random *random, size_t heads, size_t q_len, size_t kv_len,
+                                  const attn_type *type) {
     const attn_parallel parallel = {.run = run_backwards, .threads = 3};
     enum { SIZE = 48 };
     struct tensor q = tensor_random(random, TEST_NORMAL, LAYOUT_BSHD, 1, heads, q_len, SIZE, FLUSH_END);
@@ -475,12 +477,13 @@ static void check_hidden_of_large(struct test_random *random, size_t heads, size
     args.options.window_left = 5;
     args.options.soft_cap = 2;
     args.options.score_stage = ATTN_SCORE_CAPPED;
-    if (cached) {
+    if (type) {
+        config.type = *type;
         attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
         cache_append(cache, kv_len, args.k, args.v, NULL);
         args.cache = cache;
     }
-    test_case("heads=%zu q_len=%zu kv_len=%zu cached=%d", heads, q_len, kv_len, cached);
+    test_case("heads=%zu q_len=%zu kv_len=%zu cached as type %d", heads, q_len, kv_len, type ? (int)*type : -1);
     check_hidden(&args);
     guarded_free(memory);
     tensor_free(&q);
@@ -490,11 +493,12 @@ static void check_hidden_of_large(struct test_random *random, size_t heads, size
 static void test_hidden_scores_of_large(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (int cached = 0; cached < 2; cached++) {
-        check_hidden_of_large(&random, 1, 3, 9000, cached);
-        check_hidden_of_large(&random, 1, 70, 4500, cached);
-        check_hidden_of_large(&random, 4, 150, 400, cached);
-        check_hidden_of_large(&random, 7, 40, 300, cached);
+    for (size_t i = 0; i <= CACHE_TYPES; i++) {
+        const attn_type *type = i > 0 ? &cache_types[i - 1] : NULL;
+        check_hidden_of_large(&random, 1, 3, 9000, type);
+        check_hidden_of_large(&random, 1, 70, 4500, type);
+        check_hidden_of_large(&random, 4, 150, 400, type);
+        check_hidden_of_large(&random, 7, 40, 300, type);
     }
 }
 

@@ -144,7 +144,7 @@ static void draw_rows(struct test_random *random, struct problem *p) {
     args->k = draw_type(random, p, &p->k);
     args->v = draw_type(random, p, &p->v);
     p->y_type = random_type(random);
-    p->cache_type = random_below(random, 4) ? config->kv_type : random_stored_type(random);
+    p->cache_type = random_below(random, 3) ? config->kv_type : random_cache_type(random);
 }
 
 static void draw_all_options(struct test_random *random, struct problem *p) {

@@ -5,6 +5,7 @@
 #include "ops/problem.h"
 #include "support.h"
 #include "tuning.h"
+#include "typed.h"
 
 #include <stddef.h>
 
@@ -200,13 +201,13 @@ static void test_types(void **state) {
  * asked for, and from the table. */
 static void check_class(const struct attn_kernels *table) {
     static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
-    for (size_t i = 0; i < 54; i++) {
+    for (size_t i = 0; i < (size_t)18 * CACHE_TYPES; i++) {
         struct planned p;
         begin(&p, table, &any_shape);
         p.problem.q.type = types[i % 3];
         p.problem.o.type = types[i / 3 % 3];
-        p.problem.stored = types[i / 9 % 3];
-        p.problem.arithmetic = i < 27 ? ATTN_ARITHMETIC_FASTEST : ATTN_ARITHMETIC_PORTABLE;
+        p.problem.stored = cache_types[i / 9 % CACHE_TYPES];
+        p.problem.arithmetic = i < (size_t)9 * CACHE_TYPES ? ATTN_ARITHMETIC_FASTEST : ATTN_ARITHMETIC_PORTABLE;
         bool tiles = table->isa == ATTN_ISA_AMX && p.problem.arithmetic == ATTN_ARITHMETIC_FASTEST;
         enum attn_class expected = p.problem.stored != ATTN_BF16 ? ATTN_CLASS_F32
                                    : tiles                       ? ATTN_CLASS_BF16_TILE
@@ -215,7 +216,7 @@ static void check_class(const struct attn_kernels *table) {
         test_case("%s: q of type %d, o of type %d, stored as %d, arithmetic %d", attn_isa_name(table->isa),
                   (int)p.problem.q.type, (int)p.problem.o.type, (int)p.problem.stored, (int)p.problem.arithmetic);
         assert_int_equal(expected, p.problem.plan.arithmetic);
-        assert_ptr_equal(attn_gemm_find(table, expected), p.problem.plan.gemm);
+        assert_ptr_equal(attn_gemm_find_type(table, expected, p.problem.stored), p.problem.plan.gemm);
         assert_int_equal(expected, p.problem.plan.gemm->arithmetic);
     }
 }

@@ -638,8 +638,9 @@ static void measure_cached(struct test_random *random, const struct cache_proble
     tensor_free(&q);
 }
 
-static attn_cache_config cache_config(struct test_random *random, enum cache_kind kind) {
+static attn_cache_config cache_config(struct test_random *random, enum cache_kind kind, attn_type type) {
     attn_cache_config config = {.isa = test_isa(), .batch = BATCH, .kv_heads = KV_HEADS, .capacity = CAPACITY};
+    config.type = type;
     config.head_size = random_size(random);
     config.value_size = random_size(random);
     bool paged = kind == PAGES || kind == NARROW_PAGES;
@@ -652,9 +653,10 @@ static attn_cache_config cache_config(struct test_random *random, enum cache_kin
 }
 
 /* Filled, attended to by 1 row and by more; cut. */
-static void measure_cache_kind(struct test_random *random, enum cache_kind kind, size_t q_len) {
-    attn_cache_config config = cache_config(random, kind);
-    test_case("%s, head_size=%zu value_size=%zu", cache_kind_names[kind], config.head_size, config.value_size);
+static void measure_cache_kind(struct test_random *random, enum cache_kind kind, attn_type type, size_t q_len) {
+    attn_cache_config config = cache_config(random, kind, type);
+    test_case("%s of type %d, head_size=%zu value_size=%zu", cache_kind_names[kind], (int)type, config.head_size,
+              config.value_size);
     struct rotary_problem table = measure_rotary(2 * CAPACITY, config.head_size / 2 * 2, ATTN_ROTARY_HALVES, NULL);
     const attn_rotary *rotary = random_below(random, 2) ? table.rotary : NULL;
     struct cache_problem parent = {0}, p = measure_cache(&config);
@@ -689,7 +691,10 @@ static void caches(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < sweep(3 * CACHE_KINDS, CACHE_KINDS); i++)
-        measure_cache_kind(&random, (enum cache_kind)(i % CACHE_KINDS), random_between(&random, 2, 40));
+        measure_cache_kind(&random, (enum cache_kind)(i % CACHE_KINDS), ATTN_F32, random_between(&random, 2, 40));
+    for (size_t i = 1; i < sweep(3, 1) * CACHE_TYPES; i++)
+        measure_cache_kind(&random, (enum cache_kind)random_below(&random, CACHE_KINDS), cache_types[i % CACHE_TYPES],
+                           random_between(&random, 2, 40));
     measure_long_cache(&random);
     for (enum path path = CACHED; path < PATHS; path++)
         if (!path_seen[path] && (path != PACKED_KEYS || attn_tuning_for(test_isa())->in_place_value_size > 0))

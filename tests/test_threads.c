@@ -6,6 +6,7 @@
 
 #include "attention_problem.h"
 #include "random_options.h"
+#include "typed.h"
 
 #include <pthread.h>
 
@@ -478,6 +479,7 @@ static void test_cache(void **state) {
         p.config.head_size = s->head_size;
         p.config.value_size = s->value_size;
         p.config.capacity = s->kv_len;
+        p.config.type = random_cache_type(&random);
         struct tensor q =
             tensor_random(&random, TEST_NORMAL, LAYOUT_BSHD, s->batch, s->heads, s->q_len, s->head_size, FLUSH_END);
         p.k =
@@ -648,7 +650,10 @@ static void test_cache_append(void **state) {
     check(&random, "cache append", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
     void *memory;
     p.rotary = draw_rotary(&random, 60, 33, &memory);
-    check(&random, "cache append, keys rotated", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
+    for (size_t i = 0; i < CACHE_TYPES; i++) {
+        p.config.type = cache_types[i];
+        check(&random, "cache append, keys rotated", &(struct operation){run_append, &p, 4 * 5 * (33 + 60 + 1), 0});
+    }
     guarded_free(memory);
     tensor_free(&p.k);
     tensor_free(&p.v);

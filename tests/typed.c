@@ -20,6 +20,16 @@ attn_type random_stored_type(struct test_random *random) {
     return random_below(random, 2) ? ATTN_BF16 : ATTN_F32;
 }
 
+const attn_type cache_types[CACHE_TYPES] = {ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_INT8, ATTN_F8_E4M3, ATTN_F8_E5M2};
+
+attn_type random_cache_type(struct test_random *random) {
+    return cache_types[random_below(random, CACHE_TYPES)];
+}
+
+bool is_widened_type(attn_type type) {
+    return type != ATTN_F32 && type != ATTN_BF16;
+}
+
 void round_floats(attn_type type, float *x, size_t n) {
     uint16_t halves[MOST];
     for (size_t done = 0, count; type != ATTN_F32 && done < n; done += count) {

@@ -8,6 +8,12 @@
 attn_type random_type(struct test_random *random);
 /* F32 or BF16: what weights, keys and values are stored as. */
 attn_type random_stored_type(struct test_random *random);
+/* Any type of a cache. */
+enum { CACHE_TYPES = 6 };
+extern const attn_type cache_types[CACHE_TYPES];
+attn_type random_cache_type(struct test_random *random);
+/* Whether attention over a cache of that type is class F32 over floats with the same numbers, and no tensor has the type. */
+bool is_widened_type(attn_type type);
 
 /* Rounds floats to numbers of the type, in place. */
 void round_floats(attn_type type, float *x, size_t n);

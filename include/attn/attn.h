@@ -189,10 +189,10 @@ typedef enum attn_type {
     ATTN_BOOL, /* a byte, true where it is not 0 */
     ATTN_BF16, /* the upper 16 bits of an f32 */
     ATTN_F16,  /* IEEE binary16: 5 bits of exponent, 10 of fraction */
-    ATTN_INT8, /* -128 to 127; of weights */
+    ATTN_INT8, /* -128 to 127; of weights and caches */
     ATTN_INT4, /* 0 to 15, two to a byte, the first in its lower half; of weights */
     /* A byte with 4 bits of exponent and 3 of fraction, OCP's E4M3 (e4m3fn): up to 448, no
-     * infinity, NaN is 0x7f and 0xff. */
+     * infinity, NaN is 0x7f and 0xff; of caches, as the next. */
     ATTN_F8_E4M3,
     /* A byte with 5 bits of exponent and 2 of fraction, the upper half of an F16: up to 57344,
      * infinities, NaN. */
@@ -641,16 +641,26 @@ typedef struct attn_cache_config {
     size_t batch, kv_heads, head_size; /* each at least 1 */
     size_t value_size;                 /* 0 stands for head_size */
     size_t capacity; /* keys per sequence, at least 1; with pages a multiple of page_size */
-    attn_type type;  /* what keys and values are rounded to: ATTN_F32 or ATTN_BF16 */
+    /* What keys and values are stored as. BF16 makes attention over the cache class BF16, any other
+     * type class F32, over elements that are widened exactly.
+     *   F32, F16, BF16   rounded to nearest
+     *   INT8             integers of -127 to 127, with a scale for each token and kv head of the key,
+     *                    and one of the value: largest magnitude / 127
+     *   F8_E4M3, F8_E5M2 x / scale, rounded, beyond the largest number to that: see k_scales */
+    attn_type type;
     attn_cache_kind kind;
     size_t page_size; /* of PAGED: keys per page, a multiple of 16, at least 16; else 0 */
     size_t pages;     /* of PAGED: of all sequences together, 1 .. INT32_MAX; else 0 */
+    /* Of the F8 types: [kv_heads], finite and above 0, copied by attn_cache_create; NULL: each is 1.
+     * Keys and values are what is stored times the scale of their head. */
+    const float *k_scales, *v_scales;
 } attn_cache_config;
 
 /* In place of a sequence's index. */
 #define ATTN_ALL_SEQUENCES ((size_t)-1)
 
-/* NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+/* Scales are not read. NULL_POINTER, BAD_SIZE, BAD_VALUE, OVERFLOW, UNKNOWN_ISA,
+ * UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes,
                                      attn_error *error);
 /* As above, and MISALIGNED, TOO_SMALL. The cache starts empty. */
@@ -799,7 +809,8 @@ ATTN_API attn_status attn_layer_workspace(const attn_layer *layer, const attn_la
 ATTN_API attn_status attn_layer_forward(const attn_layer *layer, const attn_layer_args *args,
                                         void *workspace, size_t bytes, attn_error *error);
 
-/* A cache config that fits the layer. NULL_POINTER. */
+/* A cache config that fits the layer, of its kv_type. The layer takes a cache of any other type as
+ * well, whose type then stands in for kv_type. NULL_POINTER. */
 ATTN_API attn_status attn_layer_cache_config(const attn_layer *layer, size_t batch, size_t capacity,
                                              attn_cache_config *config, attn_error *error);
 

@@ -4,6 +4,8 @@
 #include "api/options.h"
 #include "dispatch.h"
 
+#include <float.h>
+
 /* ---- Creation ---- */
 
 static attn_status check_pages(const attn_cache_config *config, attn_error *error) {
@@ -16,6 +18,25 @@ static attn_status check_pages(const attn_cache_config *config, attn_error *erro
     return attn_check_most(config->pages, INT32_MAX, "pages", error);
 }
 
+static bool is_f8(attn_type type) {
+    return type == ATTN_F8_E4M3 || type == ATTN_F8_E5M2;
+}
+
+static attn_status check_cache_type(const attn_cache_config *config, attn_error *error) {
+    bool stored = attn_type_is_float(config->type) || config->type == ATTN_INT8 || is_f8(config->type);
+    if (!stored)
+        return attn_fail(ATTN_BAD_VALUE, "type", error);
+    RETURN_IF_ERROR(attn_check_used(config->k_scales != NULL, is_f8(config->type), "k_scales", error));
+    return attn_check_used(config->v_scales != NULL, is_f8(config->type), "v_scales", error);
+}
+
+static attn_status check_cache_scales(const float *scales, size_t count, const char *name, attn_error *error) {
+    for (size_t i = 0; scales && i < count; i++)
+        if (!(scales[i] > 0.0f && scales[i] <= FLT_MAX))
+            return attn_fail(ATTN_BAD_VALUE, name, error);
+    return ATTN_OK;
+}
+
 static attn_status check_config(const attn_cache_config *config, attn_error *error) {
     RETURN_IF_ERROR(attn_check_pointer(config, "config", error));
     RETURN_IF_ERROR(attn_check_size(config->batch, 1, "batch", error));
@@ -24,7 +45,7 @@ static attn_status check_config(const attn_cache_config *config, attn_error *err
     RETURN_IF_ERROR(attn_check_size(config->value_size, 0, "value_size", error));
     RETURN_IF_ERROR(attn_check_size(config->capacity, 1, "capacity", error));
     RETURN_IF_ERROR(attn_check_arithmetic(config->arithmetic, "arithmetic", error));
-    RETURN_IF_ERROR(attn_check_stored_type(config->type, "type", error));
+    RETURN_IF_ERROR(check_cache_type(config, error));
     RETURN_IF_ERROR(attn_check_enum((int)config->kind, ATTN_CACHE_PAGED, "kind", error));
     bool paged = config->kind == ATTN_CACHE_PAGED;
     RETURN_IF_ERROR(attn_check_used(config->page_size != 0, paged, "page_size", error));
@@ -60,19 +81,27 @@ static bool take_parts(struct attn_cache *cache, size_t segments, struct attn_ar
                        struct attn_cache **object) {
     const attn_cache_config *config = &cache->config;
     struct attn_store *store = &cache->store;
-    size_t heads, row_bytes, table_bytes;
+    size_t heads, table_bytes;
     if (!attn_mul(config->batch, config->kv_heads, &heads) || !attn_mul(segments, config->kv_heads, &segments) ||
-        !attn_mul(attn_max(config->head_size, config->value_size), sizeof(float) * ATTN_STRIP_ROWS, &row_bytes) ||
+        !attn_strip_bytes(config->type, attn_max(config->head_size, config->value_size), &cache->strip_bytes) ||
         !attn_mul(store->pages_per_sequence, sizeof *store->pages, &table_bytes))
         return false;
     *object = attn_arena_take(arena, 1, sizeof **object);
     cache->lengths = attn_arena_take(arena, config->batch, sizeof *cache->lengths);
     cache->oldest = attn_arena_take(arena, config->batch, sizeof *cache->oldest);
-    cache->strips = attn_arena_take(arena, heads, row_bytes);
+    cache->strips = attn_arena_take(arena, heads, cache->strip_bytes);
     if (store->kind == ATTN_KV_PAGED)
         store->pages = attn_arena_take(arena, config->batch, table_bytes);
     attn_store_take(store, segments, arena);
     return !arena->overflow;
+}
+
+/* Of the F8 types. Forks have those of their parent. */
+static void take_cache_scales(const attn_cache_config *config, struct attn_store *store, struct attn_arena *arena) {
+    if (config->k_scales)
+        store->key_scales = attn_arena_take(arena, config->kv_heads, sizeof *store->key_scales);
+    if (config->v_scales)
+        store->value_scales = attn_arena_take(arena, config->kv_heads, sizeof *store->value_scales);
 }
 
 /* Fills *cache, whose store points into the arena. *object is where the object itself goes. */
@@ -86,9 +115,11 @@ static attn_status layout_cache(const attn_cache_config *config, struct attn_are
     attn_status status = attn_table_for(config->isa, &cache->table);
     if (status != ATTN_OK)
         return attn_fail(status, "isa", error);
+    cache->quantise = attn_gemm_find(cache->table, ATTN_CLASS_INT8)->pack_a;
     if (!shape_store(cache, &segments) || !take_parts(cache, segments, arena, object))
         return attn_fail(ATTN_OVERFLOW, "capacity", error);
-    return ATTN_OK;
+    take_cache_scales(config, &cache->store, arena);
+    return arena->overflow ? attn_fail(ATTN_OVERFLOW, "kv_heads", error) : ATTN_OK;
 }
 
 attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, attn_error *error) {
@@ -100,10 +131,22 @@ attn_status attn_cache_size(const attn_cache_config *config, size_t *bytes, attn
     return ATTN_OK;
 }
 
+/* From now on the config has the cache's own. */
+static void fill_cache_scales(const attn_cache_config *config, struct attn_cache *cache) {
+    for (size_t i = 0; config->k_scales && i < config->kv_heads; i++)
+        cache->store.key_scales[i] = config->k_scales[i];
+    for (size_t i = 0; config->v_scales && i < config->kv_heads; i++)
+        cache->store.value_scales[i] = config->v_scales[i];
+    cache->config.k_scales = config->k_scales ? cache->store.key_scales : NULL;
+    cache->config.v_scales = config->v_scales ? cache->store.value_scales : NULL;
+}
+
 attn_status attn_cache_create(const attn_cache_config *config, void *memory, size_t bytes, attn_cache **cache,
                               attn_error *error) {
     size_t needed;
     RETURN_IF_ERROR(attn_cache_size(config, &needed, error));
+    RETURN_IF_ERROR(check_cache_scales(config->k_scales, config->kv_heads, "k_scales", error));
+    RETURN_IF_ERROR(check_cache_scales(config->v_scales, config->kv_heads, "v_scales", error));
     RETURN_IF_ERROR(attn_check_pointer(cache, "cache", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, needed, "memory", error));
     struct attn_arena arena = {.base = memory};
@@ -113,6 +156,7 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
         filled.lengths[b] = filled.oldest[b] = 0;
     for (size_t i = 0; i < config->batch * filled.store.pages_per_sequence; i++)
         filled.store.pages[i] = -1;
+    fill_cache_scales(config, &filled);
     **cache = filled;
     attn_verbose("cache %zu x %zu heads x %zu keys, %s", config->batch, config->kv_heads, config->capacity,
                  filled.store.kernel->name);
@@ -310,7 +354,7 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
                                struct attn_cache **object, attn_error *error) {
     RETURN_IF_ERROR(check_fork(config, error));
     const struct attn_cache *parent = config->parent;
-    *fork = (struct attn_cache){.table = parent->table, .config = parent->config};
+    *fork = (struct attn_cache){.table = parent->table, .config = parent->config, .quantise = parent->quantise};
     fork->config.batch = config->batch;
     fork->config.capacity = config->capacity;
     if (!attn_store_init(&fork->store, parent->store.kernel, parent->config.kv_heads, parent->config.head_size,
@@ -318,6 +362,8 @@ static attn_status layout_fork(const attn_cache_fork_config *config, struct attn
         return attn_fail(ATTN_OVERFLOW, "capacity", error);
     fork->store.kind = ATTN_KV_FORK;
     fork->store.parent = &parent->store;
+    fork->store.key_scales = parent->store.key_scales;
+    fork->store.value_scales = parent->store.value_scales;
     if (!take_parts(fork, config->batch, arena, object))
         return attn_fail(ATTN_OVERFLOW, "capacity", error);
     fork->store.from = attn_arena_take(arena, config->batch, sizeof *fork->store.from);

@@ -66,7 +66,7 @@ static void run_items(const void *arg, struct attn_items *items) {
     struct attn_tile tile = {.problem = problem,
                              .gemm = problem->plan.gemm,
                              .decode =
-                                 problem->plan.arithmetic == ATTN_CLASS_F32 ? attn_table_decode(problem->table) : NULL,
+                                 problem->plan.gemm->b.type == ATTN_F32 ? attn_table_decode(problem->table) : NULL,
                              .convert = attn_table_convert(problem->table),
                              .attention = attn_table_attention(problem->table),
                              .workspace = round->workspace,

@@ -91,7 +91,8 @@ static void append_head(const void *arg, size_t item, size_t task) {
         .rotary = args->rotary,
         .attention = attn_table_attention(cache->table),
         .convert = attn_table_convert(cache->table),
-        .strip = cache->strips + item * ATTN_STRIP_ROWS * attn_max(cache->config.head_size, cache->config.value_size),
+        .quantise = cache->quantise,
+        .strip = cache->strips + item * cache->strip_bytes,
     };
     if (args->rotary) {
         int64_t offset = attn_ints_or_0(&args->rotary_offsets, b);

@@ -9,10 +9,12 @@ struct attn_cache {
     const struct attn_kernels *table;
     attn_cache_config config; /* value_size resolved */
     struct attn_store store;
-    size_t length;   /* of the longest sequence */
-    size_t *lengths; /* [batch] */
-    size_t *oldest;  /* [batch] the oldest key that a ring still has: it wrote over those before; 0 in other caches */
-    float *strips;   /* [batch * kv_heads][ATTN_STRIP_ROWS][head_size or value_size]: see attn_key_rows */
+    void (*quantise)(const struct attn_quantise_args *args); /* see attn_key_rows */
+    size_t length;                                           /* of the longest sequence */
+    size_t *lengths;                                         /* [batch] */
+    size_t *oldest; /* [batch] the oldest key that a ring still has: it wrote over those before; 0 in other caches */
+    char *strips;   /* [batch * kv_heads][strip_bytes]: see attn_key_rows */
+    size_t strip_bytes;
 };
 
 /* How many keys `args` has for sequence `b`. *row is the row of the first one. */

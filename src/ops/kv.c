@@ -24,6 +24,12 @@ bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *ke
 void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena) {
     store->keys = attn_arena_take(arena, segments, store->key_bytes);
     store->values = attn_arena_take(arena, segments, store->value_bytes);
+    if (!attn_store_quantises(store))
+        return;
+    size_t bytes = 0;
+    arena->overflow |= !attn_mul(store->capacity, sizeof *store->key_scales, &bytes);
+    store->key_scales = attn_arena_take(arena, segments, bytes);
+    store->value_scales = attn_arena_take(arena, segments, bytes);
 }
 
 /* ---- Locating ---- */
@@ -45,27 +51,38 @@ static struct attn_segment locate_in_tensors(const struct attn_store *store, siz
         .keys = rows_of(k, batch, head, row), .values = rows_of(v, batch, head, row), .count = SIZE_MAX};
 }
 
+static struct attn_scales scales_of(const struct attn_store *store, float *scales, size_t segment, size_t head,
+                                    size_t slot) {
+    if (!scales)
+        return (struct attn_scales){NULL, 0};
+    if (attn_store_quantises(store))
+        return (struct attn_scales){scales + segment * store->capacity + slot, 1};
+    return (struct attn_scales){scales + head, 0};
+}
+
 /* The keys of a packed segment from the one in place `slot` on. */
-static struct attn_segment within_segment(const struct attn_store *store, size_t segment, size_t slot) {
+static struct attn_segment within_segment(const struct attn_store *store, size_t segment, size_t head, size_t slot) {
     return (struct attn_segment){
         .keys = {store->keys + segment * store->key_bytes, store->key_cols, store->key_panel},
         .values = {store->values + segment * store->value_bytes, store->kernel->b.cols, store->value_panel},
         .first = slot,
-        .count = store->capacity - slot};
+        .count = store->capacity - slot,
+        .key_scales = scales_of(store, store->key_scales, segment, head, slot),
+        .value_scales = scales_of(store, store->value_scales, segment, head, slot)};
 }
 
 static struct attn_segment locate_contiguous(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
-    return within_segment(store, sequence * store->kv_heads + head, key);
+    return within_segment(store, sequence * store->kv_heads + head, head, key);
 }
 
 static struct attn_segment locate_in_ring(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
-    return within_segment(store, sequence * store->kv_heads + head, key % store->capacity);
+    return within_segment(store, sequence * store->kv_heads + head, head, key % store->capacity);
 }
 
 /* All pages of one head lie side by side. */
 static struct attn_segment locate_in_pages(const struct attn_store *store, size_t sequence, size_t head, size_t key) {
     int32_t page = store->pages[sequence * store->pages_per_sequence + key / store->capacity];
-    return within_segment(store, head * store->page_count + (size_t)page, key % store->capacity);
+    return within_segment(store, head * store->page_count + (size_t)page, head, key % store->capacity);
 }
 
 /* The parent may be a fork itself. */

@@ -44,6 +44,9 @@ struct attn_store {
     size_t key_panel, value_panel; /* bytes of a panel */
     size_t key_bytes, value_bytes; /* of one segment of one head */
     char *keys, *values;
+    /* NULL, or what products with keys, and probabilities of values, are multiplied by: of elements of INT8
+     * [segment][capacity], made when keys are packed; of others [kv_heads]. */
+    float *key_scales, *value_scales;
 
     int32_t *pages; /* of PAGED: [sequence][pages_per_sequence], -1 where not set */
     size_t pages_per_sequence, page_count;
@@ -63,12 +66,24 @@ bool attn_store_init(struct attn_store *store, const struct attn_gemm_kernel *ke
 /* Takes the memory of `segments` segments, each of one head. */
 void attn_store_take(struct attn_store *store, size_t segments, struct attn_arena *arena);
 
+/* Whether each key and value is quantised with a scale of its own. */
+static inline bool attn_store_quantises(const struct attn_store *store) {
+    return store->kernel->b.type == ATTN_INT8;
+}
+
+/* The scales of keys that follow each other. */
+struct attn_scales {
+    float *data; /* the first key's; NULL where there are none */
+    size_t step; /* 1, or 0 where all keys of the head share one */
+};
+
 /* Keys that follow each other in one piece. */
 struct attn_segment {
     /* The segment's panels. In tensors: the first key's row and the distance of rows. */
     struct attn_panels keys, values;
     size_t first; /* the first key's column in `keys`, and row in `values`; 0 in tensors */
     size_t count; /* keys from there to the segment's end; SIZE_MAX in tensors, where a sequence is one segment */
+    struct attn_scales key_scales, value_scales; /* from the first key on */
 };
 
 /* The segment from `key` on, a multiple of the store's unit. */
@@ -91,7 +106,7 @@ static inline struct attn_segment attn_kv_locate(const struct attn_kv_view *view
 }
 
 /* The segment from `key` on, as attn_kv_locate finds it, with the keys of further segments up to `end` that one product
- * can take as well: count tells how many there are. */
+ * can take as well: count tells how many there are. Scales are those of the first segment's keys. */
 struct attn_segment attn_kv_locate_joined(const struct attn_kv_view *view, size_t key, size_t end);
 
 static inline bool attn_kv_is_packed(const struct attn_kv_view *view) {

@@ -54,20 +54,31 @@ static void multiply_segment_keys(const struct attn_tile *tile, const struct att
     (attn_kv_is_packed(&tile->k) ? tile->gemm->run : tile->gemm->run_columns)(&args);
 }
 
+/* The products with keys begin .. end - 1 of a cache whose keys have scales, times those. */
+static void scale_products(const struct attn_tile *tile, struct query_rows rows, size_t begin, size_t end) {
+    for (size_t n; begin < end; begin += n, rows.scores += n) {
+        struct attn_segment segment = attn_kv_locate(&tile->k, begin);
+        n = attn_min(segment.count, end - begin);
+        attn_tile_scale_columns(tile, rows.count, n, rows.scores, rows.score_stride, &segment.key_scales);
+    }
+}
+
 /* The products with keys begin .. end - 1. `begin` is a multiple of the store's unit. */
 static void multiply_keys(const struct attn_tile *tile, struct query_rows rows, size_t begin, size_t end) {
     bool in_pages = attn_kv_is_packed(&tile->k) && tile->k.store->capacity <= ATTN_SHORT_SEGMENT;
-    while (begin < end) {
-        struct attn_segment segment = attn_kv_locate_joined(&tile->k, begin, end);
+    struct query_rows part = rows;
+    for (size_t key = begin, n; key < end; key += n, part.scores += n) {
+        struct attn_segment segment = attn_kv_locate_joined(&tile->k, key, end);
+        n = segment.count;
         if (in_pages)
-            fetch_keys_ahead(tile, begin, end, segment.count);
+            fetch_keys_ahead(tile, key, end, n);
         if (attn_tile_decodes(tile))
-            decode_keys(tile, &segment, in_pages, &rows);
+            decode_keys(tile, &segment, in_pages, &part);
         else
-            multiply_segment_keys(tile, &segment, &rows);
-        begin += segment.count;
-        rows.scores += segment.count;
+            multiply_segment_keys(tile, &segment, &part);
     }
+    if (tile->k.store->key_scales)
+        scale_products(tile, rows, begin, end);
 }
 
 /* For each part the columns of the joined blocks that its rows see. */

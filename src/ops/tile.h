@@ -30,7 +30,7 @@ struct attn_finite {
 struct attn_tile {
     const struct attn_problem *problem;
     const struct attn_gemm_kernel *gemm;
-    const struct attn_decode_kernel *decode; /* of class F32, else NULL */
+    const struct attn_decode_kernel *decode; /* of keys and values of floats, else NULL */
     const struct attn_attention_kernel *attention;
     const struct attn_convert_kernel *convert;
     const struct attn_workspace *workspace;
@@ -75,6 +75,15 @@ static inline size_t attn_tile_query_bytes(const struct attn_tile *tile) {
 
 static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {
     return tile->problem->plan.uses & uses;
+}
+
+/* x[r][c] = x[r][c] times the scale of key number c, for r < rows, c < n. */
+static inline void attn_tile_scale_columns(const struct attn_tile *tile, size_t rows, size_t n, float *x, size_t stride,
+                                           const struct attn_scales *scales) {
+    if (scales->step > 0)
+        tile->attention->scale_columns(rows, n, x, stride, scales->data);
+    else
+        tile->attention->scale(rows, n, x, stride, *scales->data, x, stride);
 }
 
 /* Row r of an output [batch, heads, q_len, ...]. */

@@ -92,6 +92,22 @@ static void clear_gathered(const struct attn_tile *tile, size_t key) {
         .k = 1, .n = tile->problem->value_size, .b = &zero, .packed = tile->scratch.group, .row = key % ATTN_TILE_K});
 }
 
+/* ---- Scales ---- */
+
+/* The probabilities that multiply the values of a cache whose values have scales, times those. Of columns that a row does not
+ * see they are +0, and stay so unless a scale is not finite. */
+static void scale_probabilities(const struct attn_tile *tile, const struct attn_block *block) {
+    for (size_t c = block->first, n; c < block->last; c += n) {
+        struct attn_segment segment = attn_kv_locate(&tile->v, block->begin + c);
+        n = attn_min(segment.count, block->last - c);
+        attn_tile_scale_columns(tile, tile->rows, n, block->scores + c, block->score_stride, &segment.value_scales);
+    }
+}
+
+static bool scales_finite(const struct attn_tile *tile, const struct attn_scales *scales, size_t n) {
+    return scales->step == 0 || tile->attention->all_finite(scales->data, n);
+}
+
 /* ---- Accumulating products ---- */
 
 static void multiply_segment_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t keys,
@@ -158,7 +174,8 @@ static bool panels_finite(const struct attn_tile *tile, size_t begin, size_t end
     for (size_t n; begin < end; begin += n) {
         struct attn_segment segment = attn_kv_locate(&tile->v, begin);
         n = attn_min(segment.count, end - begin);
-        if (!tile->gemm->finite(&segment.values, segment.first, n, tile->problem->value_size))
+        if (!scales_finite(tile, &segment.value_scales, n) ||
+            !tile->gemm->finite(&segment.values, segment.first, n, tile->problem->value_size))
             return false;
     }
     return true;
@@ -262,6 +279,8 @@ static void accumulate_together(struct attn_tile *tile, const struct attn_block 
 
 void attn_values_accumulate(struct attn_tile *tile, const struct attn_block *block, size_t joined) {
     size_t at_once = attn_tile_decodes(tile) ? joined : 1;
+    for (size_t i = 0; i < joined && tile->v.store->value_scales; i++)
+        scale_probabilities(tile, &block[i]);
     for (size_t i = 0; i < joined; i += at_once)
         accumulate_together(tile, &block[i], at_once);
 }

@@ -10,7 +10,7 @@ static void lay_out_group(const struct attn_problem *problem, const struct attn_
 
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
-    size_t row = sizeof(float) * plan->tile_rows, size = attn_max(problem->head_size, problem->value_size);
+    size_t strip = 0, row = sizeof(float) * plan->tile_rows, size = attn_max(problem->head_size, problem->value_size);
     scratch->query = attn_arena_take(arena, problem->head_size, row);
     scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);
@@ -24,7 +24,8 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
         scratch->bias = attn_arena_take(arena, ATTN_BLOCK, row);
     if (plan->uses & (ATTN_USE_ROTARY | ATTN_USE_TYPES)) {
         scratch->row = attn_arena_take(arena, size, sizeof *scratch->row);
-        scratch->strip = attn_arena_take(arena, size, sizeof *scratch->strip * ATTN_STRIP_ROWS);
+        arena->overflow |= !attn_strip_bytes(plan->gemm->b.type, size, &strip);
+        scratch->strip = attn_arena_take(arena, 1, strip);
     }
     if (plan->arithmetic == ATTN_CLASS_BF16_TILE)
         lay_out_group(problem, plan, scratch, arena);

@@ -24,6 +24,7 @@ struct types {
     const char *name; /* "" for F32 throughout, else what begins the case's name */
     attn_type q, kv, o;
     const struct quantised *weights; /* NULL: they have the type of keys and values */
+    attn_type cache;                 /* not F32: of caches, whatever kv says */
 };
 
 /* Weights of F16, or of integers and what they have beside their elements. */
@@ -636,6 +637,16 @@ static void set_pages(attn_cache *cache, size_t count) {
         }
 }
 
+/* Of F8 with scales, E4M3 alone. */
+static void choose_type(attn_cache_config *config) {
+    static const float k_scales[CACHE_KV_HEADS] = {0.011f, 0.25f}, v_scales[CACHE_KV_HEADS] = {0.007f, 0.3f};
+    if (now.types->cache == ATTN_F32)
+        return;
+    config->type = now.types->cache;
+    config->k_scales = config->type == ATTN_F8_E4M3 ? k_scales : NULL;
+    config->v_scales = config->type == ATTN_F8_E4M3 ? v_scales : NULL;
+}
+
 static attn_cache *new_cache(enum kind kind, size_t capacity) {
     attn_cache_config config = {.isa = now.isa,
                                 .arithmetic = ATTN_ARITHMETIC_PORTABLE,
@@ -645,6 +656,7 @@ static attn_cache *new_cache(enum kind kind, size_t capacity) {
                                 .value_size = CACHE_VALUE_SIZE,
                                 .capacity = capacity,
                                 .type = stored_type()};
+    choose_type(&config);
     if (kind == RING)
         config.kind = ATTN_CACHE_RING;
     if (kind == PAGES) {
@@ -875,6 +887,7 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
     attn_error error = {0};
     size_t bytes = 0, done = 0;
     ok(attn_layer_cache_config(layer, s->batch, s->kv_len, &config, &error), &error);
+    choose_type(&config);
     config.kind = kind == RING ? ATTN_CACHE_RING : ATTN_CACHE_PLAIN;
     ok(attn_cache_size(&config, &bytes, &error), &error);
     ok(attn_cache_create(&config, take(bytes), bytes, &append_args.cache, &error), &error);
@@ -1157,6 +1170,22 @@ static void quantised_cases(void) {
     now.types = &all_f32;
 }
 
+/* Caches of every kind, and a layer's, in the types that no tensor, or no product with it, has. */
+static void cache_type_cases(void) {
+    static const struct types some[] = {{"f32-cache_f16/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F16},
+                                        {"f32-cache_int8/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_INT8},
+                                        {"f32-cache_f8_e4m3/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F8_E4M3},
+                                        {"f32-cache_f8_e5m2/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F8_E5M2},
+                                        {"f16-cache_int8/", ATTN_F16, ATTN_F16, ATTN_F16, .cache = ATTN_INT8}};
+    for (size_t i = 0; i < COUNT(some); i++) {
+        now.types = &some[i];
+        cache_cases();
+        layer_cache_case(&layer_shapes[1], PLAIN);
+        layer_cache_case(&layer_shapes[1], RING);
+    }
+    now.types = &all_f32;
+}
+
 /* ---- The list ---- */
 
 static void all_cases(void) {
@@ -1178,6 +1207,7 @@ static void all_cases(void) {
     typed_row_cases();
     bias_cases();
     quantised_cases();
+    cache_type_cases();
 }
 
 static void read_options(int argc, char **argv) {

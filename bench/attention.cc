@@ -1,5 +1,6 @@
 /* Attention over dense [batch, heads, len, head_size] tensors and, where few query rows meet many keys, over a cache as
- * well ("attention_cache"): keys and values then were packed when they were appended. */
+ * well ("attention_cache"): keys and values then were packed when they were appended. Types that only a cache has are named
+ * "attention" with the cache's type at the end of `types`. */
 #include "inputs.h"
 #include "subject.h"
 #include <cstdint>
@@ -11,14 +12,19 @@ namespace {
 class attention {
   public:
     attention(attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type)
-        : attention(attention_data(shape), isa, shape, with_cache, type) {}
+        : attention(attention_data(shape), isa, shape, with_cache, type, type) {}
+
+    /* Rows of floats over a cache of that type. */
+    attention(attn_isa isa, const attention_shape &shape, attn_type cache_type)
+        : attention(attention_data(shape), isa, shape, true, ATTN_F32, cache_type) {}
 
     attn_status operator()(attn_error *error) {
         return attn_attention(&args, workspace.data(), workspace_bytes, error);
     }
 
   private:
-    attention(const attention_data &in, attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type)
+    attention(const attention_data &in, attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type,
+              attn_type cache_type)
         : q(in.q, shape.batch * shape.heads * in.q_head, type), k(in.k, shape.batch * shape.heads * in.kv_head, type),
           v(in.v, shape.batch * shape.heads * in.kv_head, type), o(shape.batch * shape.heads * in.q_head, type),
           lens(shape.batch, static_cast<std::int64_t>(shape.visible_keys())) {
@@ -39,7 +45,7 @@ class attention {
             args.options.valid.lens.i64 = lens.data();
         }
         if (with_cache)
-            fill_cache();
+            fill_cache(cache_type);
 
         attn_error error{};
         check(attn_attention_workspace(&args, &workspace_bytes, &error), error);
@@ -52,14 +58,14 @@ class attention {
     buffer<char> cache_memory{0}, workspace{0};
     std::size_t workspace_bytes = 0;
 
-    void fill_cache() {
+    void fill_cache(attn_type type) {
         attn_cache_config config = {};
         config.isa = args.isa;
         config.batch = args.batch;
         config.kv_heads = args.heads;
         config.head_size = args.head_size;
         config.capacity = args.kv_len;
-        config.type = args.k.type;
+        config.type = type;
         attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
         attn_cache_append_args append = {};
         append.len = args.kv_len;
@@ -70,6 +76,30 @@ class attention {
         args.cache = cache;
     }
 };
+
+/* What rows of floats are stored as, by their bytes. */
+constexpr struct {
+    attn_type type;
+    const char *types;
+    double bytes;
+} cache_types[] = {{ATTN_F16, "f32-cache_f16", 2},
+                   {ATTN_INT8, "f32-cache_int8", 1},
+                   {ATTN_F8_E4M3, "f32-cache_f8_e4m3", 1},
+                   {ATTN_F8_E5M2, "f32-cache_f8_e5m2", 1}};
+
+void add_cache_types(catalogue &to, attn_isa isa) {
+    for (const auto &cache : cache_types)
+        for (const attention_shape &shape : attention_shapes) {
+            if (!shape.over_cache || !worth_measuring(isa, shape.attention_flops()))
+                continue;
+            work work = least_work(shape);
+            work.bytes *= cache.bytes / sizeof(float);
+            to.push_back(
+                {"attention", attn_isa_name(isa), shape.name, isa,
+                 [isa, &shape, work, type = cache.type] { return make_subject<attention>(work, isa, shape, type); },
+                 false, cache.types});
+        }
+}
 
 } /* namespace */
 
@@ -86,6 +116,7 @@ void add_attention(catalogue &to, attn_isa isa) {
                               },
                               false, type_suffix(type)});
             }
+    add_cache_types(to, isa);
 }
 
 } /* namespace bench */

@@ -24,7 +24,6 @@ struct types {
     const char *name; /* "" for F32 throughout, else what begins the case's name */
     attn_type q, kv, o;
     const struct quantised *weights; /* NULL: they have the type of keys and values */
-    attn_type cache;                 /* not F32: of caches, whatever kv says */
 };
 
 /* Weights of F16, or of integers and what they have beside their elements. */
@@ -40,7 +39,8 @@ static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32, NULL};
 static struct {
     attn_isa isa;
     const struct types *types;
-    FILE *expected; /* NULL: print */
+    attn_type cache; /* not F32: of caches, whatever the types say */
+    FILE *expected;  /* NULL: print */
     const char *path;
     char name[128];
     uint64_t random, hash;
@@ -640,9 +640,9 @@ static void set_pages(attn_cache *cache, size_t count) {
 /* Of F8 with scales, E4M3 alone. */
 static void choose_type(attn_cache_config *config) {
     static const float k_scales[CACHE_KV_HEADS] = {0.011f, 0.25f}, v_scales[CACHE_KV_HEADS] = {0.007f, 0.3f};
-    if (now.types->cache == ATTN_F32)
+    if (now.cache == ATTN_F32)
         return;
-    config->type = now.types->cache;
+    config->type = now.cache;
     config->k_scales = config->type == ATTN_F8_E4M3 ? k_scales : NULL;
     config->v_scales = config->type == ATTN_F8_E4M3 ? v_scales : NULL;
 }
@@ -1172,18 +1172,23 @@ static void quantised_cases(void) {
 
 /* Caches of every kind, and a layer's, in the types that no tensor, or no product with it, has. */
 static void cache_type_cases(void) {
-    static const struct types some[] = {{"f32-cache_f16/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F16},
-                                        {"f32-cache_int8/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_INT8},
-                                        {"f32-cache_f8_e4m3/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F8_E4M3},
-                                        {"f32-cache_f8_e5m2/", ATTN_F32, ATTN_F32, ATTN_F32, .cache = ATTN_F8_E5M2},
-                                        {"f16-cache_int8/", ATTN_F16, ATTN_F16, ATTN_F16, .cache = ATTN_INT8}};
+    static const struct {
+        struct types types;
+        attn_type cache;
+    } some[] = {{{"f32-cache_f16/", ATTN_F32, ATTN_F32, ATTN_F32, NULL}, ATTN_F16},
+                {{"f32-cache_int8/", ATTN_F32, ATTN_F32, ATTN_F32, NULL}, ATTN_INT8},
+                {{"f32-cache_f8_e4m3/", ATTN_F32, ATTN_F32, ATTN_F32, NULL}, ATTN_F8_E4M3},
+                {{"f32-cache_f8_e5m2/", ATTN_F32, ATTN_F32, ATTN_F32, NULL}, ATTN_F8_E5M2},
+                {{"f16-cache_int8/", ATTN_F16, ATTN_F16, ATTN_F16, NULL}, ATTN_INT8}};
     for (size_t i = 0; i < COUNT(some); i++) {
-        now.types = &some[i];
+        now.types = &some[i].types;
+        now.cache = some[i].cache;
         cache_cases();
         layer_cache_case(&layer_shapes[1], PLAIN);
         layer_cache_case(&layer_shapes[1], RING);
     }
     now.types = &all_f32;
+    now.cache = ATTN_F32;
 }
 
 /* ---- The list ---- */

@@ -23,9 +23,9 @@ static bool is_f8(attn_type type) {
 }
 
 static attn_status check_cache_type(const attn_cache_config *config, attn_error *error) {
-    bool stored = attn_type_is_float(config->type) || config->type == ATTN_INT8 || is_f8(config->type);
-    if (!stored)
-        return attn_fail(ATTN_BAD_VALUE, "type", error);
+    const unsigned types =
+        ATTN_TYPES_FLOAT | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_F8_E4M3) | ATTN_TYPE_BIT(ATTN_F8_E5M2);
+    RETURN_IF_ERROR(attn_check_type(config->type, types, "type", error));
     RETURN_IF_ERROR(attn_check_used(config->k_scales != NULL, is_f8(config->type), "k_scales", error));
     return attn_check_used(config->v_scales != NULL, is_f8(config->type), "v_scales", error);
 }

@@ -2,6 +2,7 @@
 #include "attention_problem.h"
 #include "flags.h"
 #include "random_options.h"
+#include "typed.h"
 
 static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
 enum { MODES = sizeof modes / sizeof *modes };
@@ -158,7 +159,7 @@ static void workspaces_are_not_read(void **state) {
     tensor_free(&o);
 }
 
-/* A layer, its cache, and decoding over it. */
+/* A layer, its cache of any type, and decoding over it. */
 static void layer_of_numbers_is_quiet(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -171,9 +172,10 @@ static void layer_of_numbers_is_quiet(void **state) {
         attn_layer *layer = layer_create(&w.config, &memory, FLUSH_END);
         attn_cache_config cache_config;
         assert_ok(attn_layer_cache_config(layer, 1, len, &cache_config, NULL));
+        cache_config.type = cache_types[i % CACHE_TYPES];
         attn_cache *cache = cache_create(&cache_config, &cache_memory, FLUSH_END);
         struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, len, hidden, FLUSH_END);
-        test_case("layer: heads=%zu hidden=%zu", heads, hidden);
+        test_case("layer: heads=%zu hidden=%zu, cache of type %d", heads, hidden, (int)cache_config.type);
         flags_clear();
         for (size_t at = 0; at < len; at += 9) {
             attn_layer_append_args append = {.len = 9, .k = rows_from(&x, at), .v = rows_from(&x, at), .cache = cache};

@@ -102,6 +102,23 @@ static void room_take(struct room *room) {
     room->data = guarded_alloc(room->bytes, ATTN_ALIGNMENT, FLUSH_END);
 }
 
+/* An object's weights as a blob, and what is made from that. */
+struct blob {
+    struct room exported, memory;
+    attn_import_config config;
+};
+
+static void blob_is_exported(struct blob *blob) {
+    blob->config = (attn_import_config){
+        .isa = test_isa(), .blob = blob->exported.data, .blob_bytes = blob->exported.bytes, .mode = ATTN_IMPORT_COPY};
+    blob->config.verify = 1;
+}
+
+static void blob_free(struct blob *blob) {
+    guarded_free(blob->exported.data);
+    guarded_free(blob->memory.data);
+}
+
 /* ---- GEMM ---- */
 
 struct gemm_problem {
@@ -109,6 +126,7 @@ struct gemm_problem {
     struct room memory;
     attn_gemm *gemm;
     attn_gemm_run_args args;
+    struct blob blob;
 };
 
 static void gemm_size(void *problem) {
@@ -124,6 +142,37 @@ static void gemm_create(void *problem) {
 static void gemm_run(void *problem) {
     struct gemm_problem *p = problem;
     note(attn_gemm_run(p->gemm, &p->args, NULL));
+}
+
+static void gemm_export_size(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_export_size(p->gemm, ATTN_ISA_SCALAR, &p->blob.exported.bytes, NULL));
+}
+
+static void gemm_export(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_export(p->gemm, ATTN_ISA_SCALAR, p->blob.exported.data, p->blob.exported.bytes, NULL));
+}
+
+static void gemm_import_size(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_import_size(&p->blob.config, &p->blob.memory.bytes, NULL));
+}
+
+static void gemm_import(void *problem) {
+    struct gemm_problem *p = problem;
+    note(attn_gemm_import(&p->blob.config, p->blob.memory.data, p->blob.memory.bytes, &p->gemm, NULL));
+}
+
+/* The gemm is the imported one from then on. */
+static void measure_gemm_blob(struct gemm_problem *p) {
+    measure("gemm_export_size", gemm_export_size, p);
+    room_take(&p->blob.exported);
+    measure("gemm_export", gemm_export, p);
+    blob_is_exported(&p->blob);
+    measure("gemm_import_size", gemm_import_size, p);
+    room_take(&p->blob.memory);
+    measure("gemm_import", gemm_import, p);
 }
 
 static void measure_gemm(struct gemm_problem *p, size_t m) {
@@ -151,8 +200,10 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
     measure("gemm_size", gemm_size, &p);
     room_take(&p.memory);
     measure("gemm_create", gemm_create, &p);
+    measure_gemm_blob(&p);
     for (size_t m = 1; m <= most; m += every)
         measure_gemm(&p, m);
+    blob_free(&p.blob);
     guarded_free(p.memory.data);
     guarded_free(w);
     guarded_free(x);
@@ -176,6 +227,7 @@ static void measure_quantised_gemms(struct test_random *random, attn_type type, 
     measure("gemm_size", gemm_size, &p);
     room_take(&p.memory);
     measure("gemm_create", gemm_create, &p);
+    measure_gemm_blob(&p);
     p.args.m = most;
     p.args.parallel = &in_turn;
     assert_ok(attn_gemm_workspace(p.gemm, &p.args, &p.args.workspace_bytes, NULL));
@@ -183,6 +235,7 @@ static void measure_quantised_gemms(struct test_random *random, attn_type type, 
     for (size_t m = 1; m <= most; m++)
         measure_gemm(&p, m);
     guarded_free(p.args.workspace);
+    blob_free(&p.blob);
     guarded_free(p.memory.data);
     guarded_free(w);
     guarded_free(x);
@@ -711,6 +764,7 @@ struct layer_problem {
     attn_cache_config cache_config;
     size_t batch, capacity;
     attn_layer_append_args append;
+    struct blob blob;
 };
 
 static void layer_size(void *problem) {
@@ -721,6 +775,37 @@ static void layer_size(void *problem) {
 static void layer_create_(void *problem) {
     struct layer_problem *p = problem;
     note(attn_layer_create(&p->config, p->memory.data, p->memory.bytes, &p->layer, NULL));
+}
+
+static void layer_export_size(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_export_size(p->layer, ATTN_ISA_SCALAR, &p->blob.exported.bytes, NULL));
+}
+
+static void layer_export(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_export(p->layer, ATTN_ISA_SCALAR, p->blob.exported.data, p->blob.exported.bytes, NULL));
+}
+
+static void layer_import_size(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_import_size(&p->blob.config, &p->blob.memory.bytes, NULL));
+}
+
+static void layer_import(void *problem) {
+    struct layer_problem *p = problem;
+    note(attn_layer_import(&p->blob.config, p->blob.memory.data, p->blob.memory.bytes, &p->layer, NULL));
+}
+
+/* The layer is the imported one from then on. */
+static void measure_layer_blob(struct layer_problem *p) {
+    measure("layer_export_size", layer_export_size, p);
+    room_take(&p->blob.exported);
+    measure("layer_export", layer_export, p);
+    blob_is_exported(&p->blob);
+    measure("layer_import_size", layer_import_size, p);
+    room_take(&p->blob.memory);
+    measure("layer_import", layer_import, p);
 }
 
 static void layer_workspace(void *problem) {
@@ -800,9 +885,11 @@ static void measure_layer(struct test_random *random, struct layer_problem *p, s
     measure("layer_size", layer_size, p);
     room_take(&p->memory);
     measure("layer_create", layer_create_, p);
+    measure_layer_blob(p);
     measure("layer_kernels", layer_kernels, p);
     measure_forwards(p, NULL);
     measure_forwards(p, &in_turn);
+    blob_free(&p->blob);
     guarded_free(p->memory.data);
     tensor_free(&q);
     tensor_free(&k);

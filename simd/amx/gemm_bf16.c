@@ -28,6 +28,7 @@ struct memory {
 
 INLINE void take_columns(const struct product *product, struct part *part) {
     take_packed_columns(product, part);
+    part->width = part->cols;
 }
 
 INLINE char *c_of(const struct product *product, const struct part *part) {

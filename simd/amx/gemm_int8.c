@@ -17,13 +17,17 @@ INLINE uint32_t unit_mask(size_t row, struct rows_there there) {
 
 #include "remainder.h"
 
+/* A part's sums come when its groups are done. */
 struct memory {
-    _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
-    struct spare spare;
+    union {
+        _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
+        struct spare spare;
+    };
 };
 
 INLINE void take_columns(const struct product *product, struct part *part) {
     take_packed_columns(product, part);
+    part->width = whole_panels(part->cols);
 }
 
 INLINE void add_groups(const struct product *product, const struct part *part, const bool tall, const bool wide) {

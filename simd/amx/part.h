@@ -1,5 +1,5 @@
 /* A part of C, which is two tiles of rows by two of columns at most: each tile of A and B that is loaded is used twice.
- * Tiles are configured for the rows and columns that there are: nothing else of C is touched.
+ * Tiles are configured for the rows and columns that there are.
  *
  * Panels of B have as many columns as a tile. TILE_ROWS units of 32 bits of each column, a group of rows of B, are a
  * tile: 1 KiB in one piece.
@@ -56,6 +56,7 @@ struct part {
     size_t i, j, rows, cols, group, end;
     const char *b; /* the first of them */
     size_t next;   /* bytes from panel to panel */
+    size_t width;  /* of the tiles of C: its columns, or whole panels where C is not where tiles are stored */
 };
 
 /* Rows lo .. hi - 1 of a group. */
@@ -162,6 +163,10 @@ INLINE void add_whole_groups(const struct product *product, const struct part *p
         a += depth;
         b += GROUP_BYTES;
     }
+}
+
+INLINE size_t whole_panels(size_t cols) {
+    return (cols + COLS - 1) / COLS * COLS;
 }
 
 /* Columns as they are packed. */

@@ -3,7 +3,7 @@
  * A class says before it includes this:
  *
  *     struct memory                          what it needs beside the tiles, on its own stack
- *     take_columns(product, part)            part->b and part->next
+ *     take_columns(product, part)            part->b, part->next and part->width
  *     begin_part(product, part, tall, wide)  what the tiles of C start from
  *     add_groups(product, part, tall, wide)
  *     end_part(product, part, tall, wide)    what becomes of them */
@@ -43,7 +43,7 @@ static void PRODUCT_FN(block)(struct product *product, const struct part *block)
         part.i = block->i;
         for (size_t rows_left = block->rows; rows_left > 0; part.i += part.rows, rows_left -= part.rows) {
             part.rows = less_of(rows_left, ROWS);
-            PRODUCT_FN(configure)(product, part.rows, part.cols);
+            PRODUCT_FN(configure)(product, part.rows, part.width);
             shapes[part.rows > TILE_ROWS][part.cols > COLS](product, &part);
         }
     }

@@ -21,7 +21,7 @@ INLINE void begin_part(const struct product *product, const struct part *part, c
     zero_all(tall, wide);
 }
 
-/* C is t until the last groups have come. */
+/* C is t until the last groups have come. Columns beyond the last one are copies of it. */
 static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *product, const struct part *part) {
     const struct attn_gemm_args *args = product->args;
     bool first = part->group == 0, last = part->end == product->groups;

@@ -223,7 +223,20 @@ void check_bad(function *call, struct arguments *a, attn_status expected, const 
         BAD(call, ATTN_BAD_STRIDE, name ".col_stride", a.tensor.col_stride = 2);                                       \
     } while (0)
 
-/* What weights, keys and values are not stored as. */
+/* What floats of a weight are not, and what is of INT4 alone. */
+#define BAD_FLOAT_WEIGHT(call, name, linear)                                                                           \
+    do {                                                                                                               \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.linear.type = ATTN_F8_E4M3);                                         \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.linear.type = ATTN_F8_E5M2);                                         \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.linear.type = ATTN_BOOL);                                            \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.linear.type = NO_TYPE);                                              \
+        BAD(call, ATTN_BAD_VALUE, name ".type", a.linear.type = (attn_type)-1);                                        \
+        BAD(call, ATTN_BAD_VALUE, name ".dequantised", a.linear.dequantised = 1);                                      \
+        GOOD(call, a.linear.type = ATTN_BF16);                                                                         \
+        GOOD(call, a.linear.type = ATTN_F16);                                                                          \
+    } while (0)
+
+/* What keys and values are not stored as. */
 #define BAD_STORED_TYPE(call, name, member)                                                                            \
     do {                                                                                                               \
         BAD(call, ATTN_BAD_VALUE, name, a.member = ATTN_F16);                                                          \

@@ -34,7 +34,7 @@ static void gemm_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.n = PTRDIFF_MAX);
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = a.gemm_config_value.n = POWER(32));
     BAD(call, ATTN_OVERFLOW, any_name, a.gemm_config_value.k = POWER(31); a.gemm_config_value.n = POWER(30));
-    BAD_STORED_TYPE(call, "w.type", gemm_config_value.w.type);
+    BAD_FLOAT_WEIGHT(call, "w", gemm_config_value.w);
     BAD_ARITHMETIC(call, gemm_config_value.arithmetic);
 }
 
@@ -677,10 +677,10 @@ static void layer_configs(function *call) {
     BAD(call, ATTN_OVERFLOW, any_name, a.layer_config_value.out_size = PTRDIFF_MAX);
     BAD_STORED_TYPE(call, "kv_type", layer_config_value.kv_type);
     BAD_ARITHMETIC(call, layer_config_value.arithmetic);
-    BAD_STORED_TYPE(call, "w_q.type", layer_config_value.w_q.type);
-    BAD_STORED_TYPE(call, "w_k.type", layer_config_value.w_k.type);
-    BAD_STORED_TYPE(call, "w_v.type", layer_config_value.w_v.type);
-    BAD_STORED_TYPE(call, "w_o.type", layer_config_value.w_o.type);
+    BAD_FLOAT_WEIGHT(call, "w_q", layer_config_value.w_q);
+    BAD_FLOAT_WEIGHT(call, "w_k", layer_config_value.w_k);
+    BAD_FLOAT_WEIGHT(call, "w_v", layer_config_value.w_v);
+    BAD_FLOAT_WEIGHT(call, "w_o", layer_config_value.w_o);
     GOOD(call, a.layer_config_value.head_size = HEAD_SIZE);
     GOOD(call, a.layer_config_value.head_size = HEAD_SIZE; a.layer_config_value.hidden = 0);
     GOOD(call, a.layer_config_value.value_size = HEAD_SIZE; a.layer_config_value.out_size = HIDDEN);

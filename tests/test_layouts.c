@@ -80,6 +80,7 @@ static attn_linear row_linear(const struct weight *weight, const struct file *fi
                          .scales = file->scales,
                          .scale_type = weight->linear.scale_type,
                          .block = weight->linear.block,
+                         .dequantised = weight->linear.dequantised,
                          .zero_points = file->zero_points,
                          .layout = layout,
                          .g_idx = file->g_idx};
@@ -175,7 +176,7 @@ static void q4_0_equals_plain(void **state) {
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < SIZES; i++)
         for (size_t gap = 0; gap < 2; gap++) {
-            struct weight weight = new_weight(&random, (struct weight_kind){ATTN_INT4, 32, ATTN_F16, false},
+            struct weight weight = new_weight(&random, (struct weight_kind){ATTN_INT4, 32, ATTN_F16, false, false},
                                               sizes[i][0], sizes[i][1], i % 2);
             struct file file = write_q4_0(&weight, gap);
             test_case("q4_0 %zu x %zu gap %zu", weight.in, weight.out, gap);
@@ -245,7 +246,7 @@ static void gptq_zero_points_reach_16(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     enum { IN = 64, OUT = 24 };
-    const struct weight_kind kind = {ATTN_INT4, 32, ATTN_F32, true};
+    const struct weight_kind kind = {ATTN_INT4, 32, ATTN_F32, true, false};
     struct weight weight = new_weight(&random, kind, IN, OUT, false);
     for (size_t i = 0; i < (size_t)OUT * weight.blocks; i++) {
         weight.zero_points[i] = (uint8_t)(i % 3 == 0 ? 16 : 1 + random_below(&random, 16));

@@ -46,7 +46,7 @@ static void assert_same_panels(const struct attn_packed *expected, const struct 
 
 /* Through the format of `by` and of the scalar kernel and back: each is what its own kernel packs. */
 static void check_weight(const struct attn_gemm_kernel *by, const struct weight *weight) {
-    const struct attn_gemm_kernel *scalar = attn_gemm_find(&attn_kernels_scalar, by->arithmetic);
+    const struct attn_gemm_kernel *scalar = attn_gemm_find_type(&attn_kernels_scalar, by->arithmetic, by->b.type);
     struct attn_packed here = pack(by, weight), there = pack(scalar, weight);
     struct attn_packed to_scalar = repack(scalar, &here), back = repack(by, &to_scalar);
     assert_true(attn_format_is_known(&by->b, &here.scaling));
@@ -60,7 +60,7 @@ static void check_weight(const struct attn_gemm_kernel *by, const struct weight 
 
 /* Kernels of the table and of those below it that pack weights of this kind. */
 static bool packs(const struct attn_gemm_kernel *kernel, const struct weight_kind *kind) {
-    enum attn_class portable = attn_class_of(kind->type);
+    enum attn_class portable = kind->dequantised ? ATTN_CLASS_F32 : attn_class_of(kind->type);
     return kernel->b.type == kind->type &&
            (kernel->arithmetic == portable ||
             (portable == ATTN_CLASS_BF16 && kernel->arithmetic == ATTN_CLASS_BF16_TILE));

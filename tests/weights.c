@@ -3,16 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels.h"
 #include "types.h"
 
 const struct weight_kind weight_kinds[] = {
     {.type = ATTN_F32},
     {.type = ATTN_BF16},
     {.type = ATTN_INT8},
-    {ATTN_INT4, 32, ATTN_F32, false},
-    {ATTN_INT4, 32, ATTN_F16, true},
-    {ATTN_INT4, 64, ATTN_F16, false},
-    {ATTN_INT4, 128, ATTN_F32, true},
+    {ATTN_INT4, 32, ATTN_F32, false, false},
+    {ATTN_INT4, 32, ATTN_F16, true, false},
+    {ATTN_INT4, 64, ATTN_F16, false, false},
+    {ATTN_INT4, 128, ATTN_F32, true, false},
+    {.type = ATTN_F16},
+    {ATTN_INT4, 32, ATTN_F16, true, true},
+    {ATTN_INT4, 128, ATTN_F32, false, true},
 };
 const size_t weight_kind_count = sizeof weight_kinds / sizeof *weight_kinds;
 
@@ -66,10 +70,12 @@ static void draw_elements(struct test_random *random, attn_type type, struct wei
         uint8_t byte = (uint8_t)random_below(random, 256);
         uint32_t bits;
         memcpy(&bits, &x, sizeof bits);
-        uint16_t upper = (uint16_t)(bits >> 16);
+        uint16_t upper = (uint16_t)(bits >> 16), half;
+        attn_table_convert(&attn_kernels_scalar)->narrow(ATTN_F16, 1, &x, &half);
         memcpy((char *)weight->data + i * size,
                type == ATTN_F32    ? (void *)&x
                : type == ATTN_BF16 ? (void *)&upper
+               : type == ATTN_F16  ? (void *)&half
                                    : &byte,
                size);
     }
@@ -94,6 +100,7 @@ struct weight new_weight(struct test_random *random, struct weight_kind kind, si
     weight.linear.scale_type = kind.scale_type;
     weight.linear.block = kind.block;
     weight.linear.zero_points = weight.packed_zero_points;
+    weight.linear.dequantised = kind.dequantised;
     return weight;
 }
 

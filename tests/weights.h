@@ -9,7 +9,7 @@ struct weight_kind {
     attn_type type;
     size_t block; /* of INT4 */
     attn_type scale_type;
-    bool has_zero_points;
+    bool has_zero_points, dequantised;
 };
 
 /* Every one of them. */

@@ -13,8 +13,7 @@ catalogue all_subjects() {
             const std::size_t before = all.size();
             add(all, isa);
             for (std::size_t i = before; i < all.size(); i++)
-                all[i].inherited =
-                    all[i].types.empty() ? f32_isa(isa) != isa : !has_own_gemm(isa, type_of_weights(all[i].types));
+                all[i].inherited = all[i].types.empty() ? f32_isa(isa) != isa : !has_own_gemm(isa, all[i].types);
         }
     add_libc(all);
 #if defined(HAVE_ONEDNN)

@@ -1,5 +1,6 @@
 /* Y[m,n] = X[m,k] W[k,n], weights packed beforehand. */
 #include "inputs.h"
+#include "isas.h"
 #include "subject.h"
 #include <vector>
 
@@ -44,15 +45,17 @@ class packed_gemm {
     attn_gemm_run_args args{};
 };
 
-/* Rows of floats and weights of integers: their bits do not matter to the time. Blocks of INT4 are 128 long, their scales F16. */
-class quantised_gemm {
+/* Rows of floats and weights of F16 or integers: their bits do not matter to the time. Blocks of INT4 are 128 long, their scales
+ * F16. */
+class narrow_gemm {
   public:
     static constexpr std::size_t block = 128;
 
-    quantised_gemm(attn_isa isa, const gemm_shape &shape, attn_type type) : in(shape) {
-        const bool int4 = type == ATTN_INT4;
+    narrow_gemm(attn_isa isa, const gemm_shape &shape, const narrow_weights &weights) : in(shape) {
+        const bool int4 = weights.type == ATTN_INT4;
         const std::size_t scales = int4 ? shape.n * (shape.k / block) : shape.n;
-        const std::vector<std::int8_t> weight(int4 ? shape.k * shape.n / 2 : shape.k * shape.n, 0x5a);
+        const std::vector<std::int8_t> weight(
+            static_cast<std::size_t>(weights.bytes * static_cast<double>(shape.k * shape.n)), 0x2a);
         const std::vector<float> floats(scales, 0.01f);
         const std::vector<std::uint16_t> halves(scales, 0x2000);
         attn_gemm_config config = {};
@@ -62,8 +65,10 @@ class quantised_gemm {
         config.w.weight = weight.data();
         config.w.in_stride = 1;
         config.w.out_stride = shape.k;
-        config.w.type = type;
-        config.w.scales = int4 ? static_cast<const void *>(halves.data()) : floats.data();
+        config.w.type = weights.type;
+        config.w.dequantised = weights.dequantised;
+        if (weights.type != ATTN_F16)
+            config.w.scales = int4 ? static_cast<const void *>(halves.data()) : floats.data();
         config.w.scale_type = int4 ? ATTN_F16 : ATTN_F32;
         config.w.block = int4 ? block : 0;
         gemm = create(config, attn_gemm_size, attn_gemm_create, memory);
@@ -87,21 +92,21 @@ class quantised_gemm {
     attn_gemm_run_args args{};
 };
 
-/* Elements of weights of a byte, or half of one; the scales are little beside them. */
-work quantised_work(const gemm_shape &shape, attn_type type) {
+/* Scales are little beside the elements. */
+work narrow_work(const gemm_shape &shape, const narrow_weights &weights) {
     work least = least_work(shape);
-    least.bytes -= (type == ATTN_INT8 ? 3 : 3.5) * static_cast<double>(shape.k * shape.n);
+    least.bytes -= (sizeof(float) - weights.bytes) * static_cast<double>(shape.k * shape.n);
     return least;
 }
 
-void add_quantised(catalogue &to, attn_isa isa, attn_type type) {
+void add_narrow(catalogue &to, attn_isa isa, const narrow_weights &weights) {
     for (const gemm_shape &shape : gemm_shapes)
-        if (worth_measuring(isa, shape.flops()) && shape.k % quantised_gemm::block == 0)
+        if (worth_measuring(isa, shape.flops()) && shape.k % narrow_gemm::block == 0)
             to.push_back({"gemm", attn_isa_name(isa), shape.name, isa,
-                          [isa, &shape, type] {
-                              return make_subject<quantised_gemm>(quantised_work(shape, type), isa, shape, type);
+                          [isa, &shape, &weights] {
+                              return make_subject<narrow_gemm>(narrow_work(shape, weights), isa, shape, weights);
                           },
-                          false, type == ATTN_INT8 ? "f32-int8" : "f32-int4"});
+                          false, weights.types});
 }
 
 } /* namespace */
@@ -116,8 +121,8 @@ void add_gemm(catalogue &to, attn_isa isa) {
                                                                    type);
                               },
                               false, type_suffix(type)});
-    add_quantised(to, isa, ATTN_INT8);
-    add_quantised(to, isa, ATTN_INT4);
+    for (const narrow_weights &weights : all_narrow_weights)
+        add_narrow(to, isa, weights);
 }
 
 } /* namespace bench */

@@ -44,17 +44,32 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
-/* Whether an ISA multiplies by weights, or keys and values, of that type with a kernel of its own. */
-inline bool has_own_gemm(attn_isa isa, attn_type type) {
-    const attn_kernels *table = attn_table(isa);
-    return table && table->lower &&
-           attn_gemm_for(table, type, ATTN_ARITHMETIC_FASTEST) !=
-               attn_gemm_for(table->lower, type, ATTN_ARITHMETIC_FASTEST);
-}
+/* Weights that rows of floats are multiplied by, what the last part of a benchmark's name says of them, and the bytes of an
+ * element. */
+struct narrow_weights {
+    const char *types;
+    attn_type type;
+    int dequantised;
+    double bytes;
+};
+constexpr narrow_weights all_narrow_weights[] = {{"f32-f16", ATTN_F16, 0, 2},
+                                                 {"f32-int8", ATTN_INT8, 0, 1},
+                                                 {"f32-int4", ATTN_INT4, 0, 0.5},
+                                                 {"f32-int4_dequantised", ATTN_INT4, 1, 0.5}};
 
-/* Of the last part of a benchmark's name. */
-inline attn_type type_of_weights(const std::string &types) {
-    return types == "f32-int8" ? ATTN_INT8 : types == "f32-int4" ? ATTN_INT4 : ATTN_BF16;
+/* Whether an ISA multiplies by such weights with a kernel of its own; or by BF16, where the name says nothing of these. */
+inline bool has_own_gemm(attn_isa isa, const std::string &types) {
+    const attn_kernels *table = attn_table(isa);
+    attn_linear linear = {};
+    linear.type = ATTN_BF16;
+    for (const narrow_weights &weights : all_narrow_weights)
+        if (types == weights.types) {
+            linear.type = weights.type;
+            linear.dequantised = weights.dequantised;
+        }
+    return table && table->lower &&
+           attn_gemm_for_linear(table, &linear, ATTN_ARITHMETIC_FASTEST) !=
+               attn_gemm_for_linear(table->lower, &linear, ATTN_ARITHMETIC_FASTEST);
 }
 
 } /* namespace bench */

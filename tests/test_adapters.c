@@ -168,10 +168,11 @@ static void test_calling_thread(void **state) {
 static void test_work_deserves_threads(void **state) {
     (void)state;
     const attn_parallel parallel = {noting_run, NULL, 5};
-    assert_int_equal(1, attn_threads_for(&parallel, 0));
-    assert_int_equal(1, attn_threads_for(&parallel, ATTN_WAKE_NS - 1));
-    assert_int_equal(5, attn_threads_for(&parallel, ATTN_WAKE_NS));
-    assert_int_equal(1, attn_threads_for(NULL, 1e30));
+    const struct attn_tuning *tuning = attn_tuning_for(ATTN_ISA_SCALAR);
+    assert_int_equal(1, attn_threads_for(tuning, &parallel, 0));
+    assert_int_equal(1, attn_threads_for(tuning, &parallel, tuning->wake_ns - 1));
+    assert_int_equal(5, attn_threads_for(tuning, &parallel, tuning->wake_ns));
+    assert_int_equal(1, attn_threads_for(tuning, NULL, 1e30));
 }
 
 int main(int argc, char **argv) {

@@ -2,9 +2,6 @@
 
 #include "ops/parallel.h"
 
-/* Nanoseconds for one float of a key or value: it is read, transposed if a key's, and written. */
-#define APPEND_NS 0.25
-
 size_t attn_cache_new_keys(const attn_cache_append_args *args, size_t b, size_t *row) {
     *row = 0;
     if (attn_ints_given(&args->cu.cu)) {
@@ -105,8 +102,9 @@ void attn_op_cache_append(struct attn_cache *cache, const attn_cache_append_args
     const attn_cache_config *config = &cache->config;
     size_t heads = config->batch * config->kv_heads, row;
     double floats = (double)heads * (double)args->len * (double)(config->head_size + config->value_size);
-    attn_for_each(args->parallel, attn_threads_for(args->parallel, floats * APPEND_NS), heads, append_head,
-                  &(struct append){cache, args});
+    const struct attn_tuning *tuning = attn_tuning_for(cache->table->isa);
+    attn_for_each(args->parallel, attn_threads_for(tuning, args->parallel, floats * tuning->float_ns), heads,
+                  append_head, &(struct append){cache, args});
     for (size_t b = 0; b < config->batch; b++)
         put_length(cache, b, cache->lengths[b] + attn_cache_new_keys(args, b, &row));
     find_longest(cache);

@@ -218,8 +218,9 @@ void attn_op_gemm(const struct attn_gemm_call *call) {
         return;
     spare_of(w, call->m, call->x.type, call->y.type, &product.spare, &bytes);
     /* In floating point, because the product of the sizes may not fit in size_t. */
-    size_t threads =
-        attn_threads_for(call->parallel, (double)call->m * (double)w->n * (double)w->k * ATTN_MULTIPLY_ADD_NS);
+    const struct attn_tuning *tuning = attn_tuning_for(call->table->isa);
+    size_t threads = attn_threads_for(tuning, call->parallel,
+                                      (double)call->m * (double)w->n * (double)w->k * tuning->multiply_add_ns);
     if (threads == 1) {
         multiply_bands(&product, &(struct attn_items){.end = 1});
         return;

@@ -7,9 +7,6 @@
 #include "ops/parallel.h"
 #include "ops/tensor.h"
 
-/* Nanoseconds for one float of a part: it is read, and a float of the output is read and written. */
-#define MERGE_NS 0.25
-
 /* Columns of a row that are floats at a time, on the stack, where they have another type. */
 #define MERGE_PIECE 512
 
@@ -82,5 +79,7 @@ void attn_op_merge(const struct attn_kernels *table, const attn_merge_args *args
     struct merge merge = {args, attn_table_attention(table), attn_table_elementary(table), attn_table_convert(table)};
     size_t heads = args->batch * args->heads;
     double floats = (double)heads * (double)args->q_len * (double)args->value_size * (double)args->parts;
-    attn_for_each(args->parallel, attn_threads_for(args->parallel, floats * MERGE_NS), heads, merge_head, &merge);
+    const struct attn_tuning *tuning = attn_tuning_for(table->isa);
+    attn_for_each(args->parallel, attn_threads_for(tuning, args->parallel, floats * tuning->float_ns), heads,
+                  merge_head, &merge);
 }

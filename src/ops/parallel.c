@@ -4,8 +4,8 @@ size_t attn_threads(const attn_parallel *parallel) {
     return parallel && parallel->threads > 1 ? parallel->threads : 1;
 }
 
-size_t attn_threads_for(const attn_parallel *parallel, double nanoseconds) {
-    return nanoseconds < ATTN_WAKE_NS ? 1 : attn_threads(parallel);
+size_t attn_threads_for(const struct attn_tuning *tuning, const attn_parallel *parallel, double nanoseconds) {
+    return nanoseconds < tuning->wake_ns ? 1 : attn_threads(parallel);
 }
 
 void attn_run(const attn_parallel *parallel, size_t tasks, void (*task)(void *arg, size_t index), void *arg) {

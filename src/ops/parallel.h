@@ -7,18 +7,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Work of fewer nanoseconds is done sooner by one thread than after waking others. Operators state their work in
- * nanoseconds of one AVX2 core at 3 GHz. */
-#define ATTN_WAKE_NS (1 << 14)
-
-/* Nanoseconds for one multiply-add of a product: 32 take a nanosecond. */
-#define ATTN_MULTIPLY_ADD_NS (1.0 / 32)
+#include "tuning.h"
 
 /* How many threads the caller offers; at least 1. `parallel` may be NULL. */
 size_t attn_threads(const attn_parallel *parallel);
 
 /* How many of them work of so many nanoseconds is worth: all, or one. */
-size_t attn_threads_for(const attn_parallel *parallel, double nanoseconds);
+size_t attn_threads_for(const struct attn_tuning *tuning, const attn_parallel *parallel, double nanoseconds);
 
 /* Calls task(arg, i) for each i < tasks, in the calling thread where there is one task or no parallel, and returns
  * when all have returned. */

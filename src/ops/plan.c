@@ -72,12 +72,9 @@ static bool supports(enum attn_path path, const struct attn_plan *plan) {
 /* Fewer query rows than this take as long as this many, because they wait for keys and values to arrive. */
 #define LEAST_ROWS 8
 
-/* Several threads pay from this many times ATTN_WAKE_NS on. Attention's shares are less equal than a product's, so that
- * the wait for the last thread is longer: UNEVEN. Where tasks share packed keys and values, these come from the cache
- * of the core that has packed them: UNEVEN_SHARED. Measured with two threads on a Zen 5: 1.57 and 3.15 million
- * multiply-adds. */
-#define UNEVEN        3
-#define UNEVEN_SHARED 6
+static const struct attn_tuning *tuning_of(const struct attn_problem *problem) {
+    return attn_tuning_for(problem->table->isa);
+}
 
 static size_t threads_of(const struct attn_problem *problem) {
     return attn_threads(problem->parallel);
@@ -89,11 +86,12 @@ static double time_of(const struct attn_problem *problem) {
         problem->cache ? attn_min(problem->longest.keys, problem->cache->config.capacity) : problem->longest.keys;
     double rows = (double)problem->longest.rows * (double)problem->group;
     return (double)problem->batch * (double)problem->kv_heads * (rows < LEAST_ROWS ? LEAST_ROWS : rows) * (double)keys *
-           (double)(problem->head_size + problem->value_size) * ATTN_MULTIPLY_ADD_NS;
+           (double)(problem->head_size + problem->value_size) * tuning_of(problem)->multiply_add_ns;
 }
 
 static size_t tasks_for(const struct attn_problem *problem, size_t items) {
-    return attn_min(attn_threads_for(problem->parallel, time_of(problem) / UNEVEN), items);
+    const struct attn_tuning *tuning = tuning_of(problem);
+    return attn_min(attn_threads_for(tuning, problem->parallel, time_of(problem) / tuning->uneven), items);
 }
 
 /* ---- Few keys ---- */
@@ -151,9 +149,8 @@ static bool plan_spans(const struct attn_problem *problem, struct attn_plan *pla
 
 /* A thread that takes whole heads packs what it reads, and no thread waits for another between packing and the tiles.
  * Threads do so if each gets at least HEADS_PER_THREAD heads, or if each gets the same number and the whole call takes
- * less than 2 ms, so that a late thread costs little. */
+ * little (attn_tuning.even_ns). */
 #define HEADS_PER_THREAD 4
-#define MOST_EVEN_NS     (1u << 21)
 
 static bool has_many_heads(const struct attn_problem *problem, size_t heads) {
     return heads / HEADS_PER_THREAD >= threads_of(problem);
@@ -161,14 +158,14 @@ static bool has_many_heads(const struct attn_problem *problem, size_t heads) {
 
 /* Whether tasks share out tiles or spans of a head rather than heads. */
 static bool shares_heads(const struct attn_problem *problem, const struct attn_plan *plan, size_t heads) {
-    bool even = heads % threads_of(problem) == 0 && time_of(problem) <= MOST_EVEN_NS;
+    bool even = heads % threads_of(problem) == 0 && time_of(problem) <= tuning_of(problem)->even_ns;
     return plan->tasks > 1 && (plan->spans > 1 || !(even || has_many_heads(problem, heads)));
 }
 
 /* Keys and values that are packed before the first tile. */
 static void plan_packing(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
     plan->values_in_place = !(plan->uses & ATTN_USE_TYPES) &&
-                            problem->value_size <= attn_tuning_for(problem->table->isa)->in_place_value_size &&
+                            problem->value_size <= tuning_of(problem)->in_place_value_size &&
                             problem->value_size % ATTN_LANES == 0 && problem->v.row_stride == problem->value_size;
     /* One head per task would do where tasks take whole heads. There is room for more because the workspace must also
      * serve a smaller batch, whose tasks may share heads. */
@@ -178,7 +175,7 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
     plan->path = ATTN_PATH_PACK_HEAD;
     if (!shares_heads(problem, plan, heads))
         return;
-    if (time_of(problem) >= UNEVEN_SHARED * ATTN_WAKE_NS)
+    if (time_of(problem) >= tuning_of(problem)->uneven_shared * tuning_of(problem)->wake_ns)
         plan->path = ATTN_PATH_PACK_ALL;
     else
         plan->tasks = plan->spans = 1;
@@ -188,8 +185,7 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
     size_t rows = problem->longest.rows * problem->group, at_once = plan->gemm->rows;
     if (problem->cache)
         plan->path = ATTN_PATH_CACHED;
-    else if (rows <= attn_tuning_for(problem->table->isa)->in_place_tiles * at_once &&
-             supports(ATTN_PATH_IN_PLACE, plan))
+    else if (rows <= tuning_of(problem)->in_place_tiles * at_once && supports(ATTN_PATH_IN_PLACE, plan))
         plan->path = ATTN_PATH_IN_PLACE;
     else if (rows <= at_once && supports(ATTN_PATH_STREAMED, plan))
         plan->path = ATTN_PATH_STREAMED;
@@ -215,7 +211,7 @@ static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *pla
     plan_path(problem, plan, heads);
     /* Scratch memory has room for one packed block. */
     plan->blocks = plan->path == ATTN_PATH_STREAMED ? 1 : ATTN_MOST_BLOCKS;
-    const struct attn_tuning *tuning = attn_tuning_for(problem->table->isa);
+    const struct attn_tuning *tuning = tuning_of(problem);
     double bytes = (double)heads * (double)problem->longest.keys * (double)(problem->head_size + problem->value_size) *
                    (double)attn_type_size(plan->gemm->b.type);
     plan->distant = (bytes >= (double)tuning->partly_distant_bytes) + (bytes >= (double)tuning->distant_bytes);

@@ -6,8 +6,6 @@
 #include "ops/parallel.h"
 #include "ops/visible.h"
 
-/* Nanoseconds for one element. */
-#define SOFTMAX_NS            0.25
 #define SOFTMAX_ROWS_PER_ITEM 16
 
 /* Elements that are floats at a time, on the stack, where a row's own memory has no room for them. */
@@ -145,6 +143,7 @@ void attn_op_masked_softmax(const struct attn_kernels *table, const attn_softmax
                               .rows = args->batch * args->rows};
     size_t items = (softmax.rows + SOFTMAX_ROWS_PER_ITEM - 1) / SOFTMAX_ROWS_PER_ITEM;
     double elements = (double)softmax.rows * (double)args->cols;
-    attn_for_each(args->parallel, attn_threads_for(args->parallel, elements * SOFTMAX_NS), items, softmax_rows,
-                  &softmax);
+    const struct attn_tuning *tuning = attn_tuning_for(table->isa);
+    attn_for_each(args->parallel, attn_threads_for(tuning, args->parallel, elements * tuning->float_ns), items,
+                  softmax_rows, &softmax);
 }

@@ -5,14 +5,10 @@
 #include "ops/gemm.h"
 #include "ops/parallel.h"
 
-/* Nanoseconds for one byte: it is read and written. */
-#define TRANSPOSE_NS 0.03125
 /* Rows of a head that are copied before those of the next head, which lies beside it in the merged side. Fewer rows
- * where the merged side's rows alias, because their lines would leave the cache before the next head needs them; but
- * not with more than ALIASED_WORK bytes, which come from memory, and memory is faster at long runs. */
+ * where the merged side's rows alias, because their lines would leave the cache before the next head needs them. */
 #define TRANSPOSE_ROWS_PER_ITEM         128
 #define TRANSPOSE_ALIASED_ROWS_PER_ITEM 8
-#define ALIASED_WORK                    (3u << 21)
 
 struct transpose {
     const struct attn_copy_kernel *copy;
@@ -53,13 +49,14 @@ void attn_op_transpose(const struct attn_kernels *table, const attn_transpose_ar
                                   .convert = attn_table_convert(table),
                                   .args = args,
                                   .band = TRANSPOSE_ROWS_PER_ITEM};
+    const struct attn_tuning *tuning = attn_tuning_for(table->isa);
     double elements = (double)args->batch * (double)args->len * (double)args->heads * (double)args->head_size;
     size_t x_element = attn_type_size(args->x.type), y_element = attn_type_size(args->y.type);
     size_t merged_bytes = merge ? args->y.row_stride * y_element : args->x.row_stride * x_element;
     double bytes = elements * (double)attn_max(x_element, y_element);
-    if (merged_bytes % ATTN_ALIAS == 0 && bytes <= ALIASED_WORK)
+    if (merged_bytes % ATTN_ALIAS == 0 && bytes <= tuning->aliased_bytes)
         transpose.band = TRANSPOSE_ALIASED_ROWS_PER_ITEM;
     transpose.bands = (args->len + transpose.band - 1) / transpose.band;
-    attn_for_each(args->parallel, attn_threads_for(args->parallel, bytes * TRANSPOSE_NS), args->batch * transpose.bands,
-                  transpose_band, &transpose);
+    attn_for_each(args->parallel, attn_threads_for(tuning, args->parallel, bytes * tuning->byte_ns),
+                  args->batch * transpose.bands, transpose_band, &transpose);
 }

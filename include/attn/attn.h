@@ -239,12 +239,12 @@ typedef struct attn_ints {
 
 /* y[m,n] = bias[n] + sum over k of x[m,k] * w[k,n]. Each element is one chain of fused
  * multiply-adds over ascending k that starts at the bias (or +0), F16 weights widened; with BF16
- * weights over ascending pairs of k, x rounded to BF16; with INT8 and INT4 weights from exact sums of integers, to which x
- * is rounded row by row. */
+ * weights over ascending pairs of k, x rounded to BF16; with INT8 and INT4 weights from exact sums
+ * of integers, to which x is rounded row by row. */
 typedef struct attn_gemm attn_gemm;
 
-/* How the elements, scales and zero points of quantised weights lie. k is `in`, n is `out`. What files of
- * other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
+/* How the elements, scales and zero points of quantised weights lie. k is `in`, n is `out`. What
+ * files of other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
 typedef enum attn_layout {
     /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
      * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits of

@@ -19,8 +19,8 @@ struct model {
     /* For how many keys the sequence is sure to have room in the cache: fewer than `most` after it gave up shared
      * keys. */
     size_t room[MODEL_BATCH];
-    attn_type type;            /* of the cache; k and v hold its numbers, as floats */
-    bool scaled;               /* of F8: heads have scales */
+    attn_type type; /* of the cache; k and v hold its numbers, as floats */
+    bool scaled;    /* of F8: heads have scales */
     float k_scales[MODEL_KV_HEADS], v_scales[MODEL_KV_HEADS];
     struct tensor k, v;        /* rows below lens[b] are the keys of sequence b */
     size_t lens[MODEL_BATCH];  /* as attn_cache_length says */

@@ -247,19 +247,19 @@ typedef struct attn_gemm attn_gemm;
  * files of other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
 typedef enum attn_layout {
     /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
-     * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits of
-     * 4 bits has these arrays. */
+     * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits
+     * of 4 bits has these arrays. */
     ATTN_LAYOUT_PLAIN = 0,
     /* ggml's Q4_0: weight [out][in / 32] of blocks of 18 bytes, an F16 scale and 32 elements.
      * in_stride is 1, out_stride a multiple of 32; scales, scale_type, block and zero_points are 0:
      * the blocks say all. */
     ATTN_LAYOUT_GGML_Q4_0,
-    /* ggml's Q8_0, of type ATTN_F32: blocks of 34 bytes, an F16 scale and 32 bytes. Likewise. Packed
-     * as floats, element * scale, which is exact; class F32. */
+    /* ggml's Q8_0, of type ATTN_F32: blocks of 34 bytes, an F16 scale and 32 bytes. Likewise.
+     * Packed as floats, element * scale, which is exact; class F32. */
     ATTN_LAYOUT_GGML_Q8_0,
     /* GPTQ: qweight, [in / 8][out] words of 32 bits; scales [in / block][out]; qzeros, [in /
-     * block][out / 8] words that hold zero points less 1, or NULL. in_stride is the number of columns
-     * of the three arrays, a multiple of 8 and at least out; out_stride is 1. */
+     * block][out / 8] words that hold zero points less 1, or NULL. in_stride is the number of
+     * columns of the three arrays, a multiple of 8 and at least out; out_stride is 1. */
     ATTN_LAYOUT_GPTQ,
     ATTN_LAYOUT_GPTQ_V2, /* the same with zero points as they are */
     /* AWQ: qweight, [in][out / 8] words; scales and qzeros as GPTQ_V2's, but columns 0, 2, 4, 6, 1,
@@ -349,11 +349,10 @@ typedef struct attn_import_config {
 } attn_import_config;
 
 /* Bytes of memory for the object: a few hundred where the weights stay in the blob. Sizes, types
- * and `arithmetic` are those that were exported.
- * NULL_POINTER, BAD_VALUE (mode; blob.magic, .checksum, .class, .format, .config, .bytes, .data: a
- * blob that was not written so; a scale that is not finite), MISMATCH (blob.version, .byte_order,
- * .kind: the other object's; .format: IN_PLACE is not possible), MISALIGNED, TOO_SMALL (blob_bytes),
- * OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ * and `arithmetic` are those that were exported. NULL_POINTER, BAD_VALUE (mode; blob.magic,
+ * .checksum, .class, .format, .config, .bytes, .data: a blob that was not written so; a scale that
+ * is not finite), MISMATCH (blob.version, .byte_order, .kind: the other object's; .format: IN_PLACE
+ * is not possible), MISALIGNED, TOO_SMALL (blob_bytes), OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_import_size(const attn_import_config *config, size_t *bytes,
                                            attn_error *error);
 /* As above, of `memory` too. */
@@ -644,15 +643,15 @@ typedef struct attn_cache_config {
     /* What keys and values are stored as. BF16 makes attention over the cache class BF16, any other
      * type class F32, over elements that are widened exactly.
      *   F32, F16, BF16   rounded to nearest
-     *   INT8             integers of -127 to 127, with a scale for each token and kv head of the key,
-     *                    and one of the value: largest magnitude / 127
+     *   INT8             integers of -127 to 127, with a scale for each token and kv head of the
+     *                    key, and one of the value: largest magnitude / 127
      *   F8_E4M3, F8_E5M2 x / scale, rounded, beyond the largest number to that: see k_scales */
     attn_type type;
     attn_cache_kind kind;
     size_t page_size; /* of PAGED: keys per page, a multiple of 16, at least 16; else 0 */
     size_t pages;     /* of PAGED: of all sequences together, 1 .. INT32_MAX; else 0 */
-    /* Of the F8 types: [kv_heads], finite and above 0, copied by attn_cache_create; NULL: each is 1.
-     * Keys and values are what is stored times the scale of their head. */
+    /* Of the F8 types: [kv_heads], finite and above 0, copied by attn_cache_create; NULL: each is
+     * 1. Keys and values are what is stored times the scale of their head. */
     const float *k_scales, *v_scales;
 } attn_cache_config;
 

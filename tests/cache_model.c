@@ -146,7 +146,8 @@ static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, siz
 }
 
 /* A row whose largest magnitude is 127 times a power of two, `least` at least, and whose elements are multiples of that: it is
- * the row's scale, and what the row becomes are its own numbers. One with a NaN or an infinity becomes NaN. */
+ * the row's scale, and what the row becomes are its own numbers. At most 2^60: no sum overflows before or without the product
+ * with the scale. One with a NaN or an infinity becomes NaN. */
 static void fit_int8(float *x, size_t n, float least) {
     size_t at = 0;
     int exponent;
@@ -159,7 +160,7 @@ static void fit_int8(float *x, size_t n, float least) {
         at = fabsf(x[j]) > fabsf(x[at]) ? j : at;
     }
     frexpf(x[at], &exponent);
-    float scale = ldexpf(1.0f, exponent - 7);
+    float scale = ldexpf(1.0f, exponent < 67 ? exponent - 7 : 60);
     scale = scale > least ? scale : least;
     for (size_t j = 0; j < n; j++) {
         float q = rintf(x[j] / scale);

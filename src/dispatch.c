@@ -189,3 +189,13 @@ enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type,
             return ATTN_CLASS_BF16_TILE;
     return portable;
 }
+
+const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, attn_type type) {
+    if (type == ATTN_F32)
+        return attn_table_decode(table);
+    for (; table; table = table->lower)
+        for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
+            if ((*kernel)->type == type)
+                return *kernel;
+    return NULL;
+}

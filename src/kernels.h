@@ -241,7 +241,7 @@ struct attn_decode_args {
     size_t size;    /* of a key, or of a value; at least 1 */
     const float *x; /* scores: queries, [rows][size]; values: probabilities, [rows][keys] */
     size_t x_stride;
-    struct attn_panels b; /* as a GEMM kernel of class f32 packs them; in place data and stride alone */
+    struct attn_panels b; /* as a GEMM kernel of class F32 packs elements of the type; in place data and stride alone */
     size_t first;         /* the first key's column, that of a panel, or the first value's row; 0 in place */
     bool fetched;         /* what follows this stretch lies elsewhere: the caller has fetched it */
     int distant; /* prefetch hint: 0 if a cache holds all keys and values, 1 if it holds some, 2 if it holds few */
@@ -257,7 +257,8 @@ struct attn_decode_args {
 /* The same chains as a GEMM kernel's, for few rows: these wait for memory. */
 struct attn_decode_kernel {
     const char *name;
-    size_t rows; /* the most */
+    attn_type type; /* of keys and values; in place F32 alone, else NULL */
+    size_t rows;    /* the most */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);
     void (*values)(const struct attn_decode_args *args);
@@ -467,6 +468,8 @@ struct attn_kernels {
     const struct attn_kernels *lower;           /* NULL for scalar */
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_decode_kernel *decode;
+    /* Of keys and values that are widened, a list that ends with NULL; NULL: the lower ISA's. Of scalar there are none. */
+    const struct attn_decode_kernel *const *stored_decode;
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;
     const struct attn_attention_kernel *attention;

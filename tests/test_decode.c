@@ -1,17 +1,27 @@
-/* The two products of attention for few rows: one ISA's kernel against the reference, over panels and in place. */
+/* The two products of attention for few rows: one ISA's kernels against the reference, over panels of each type of keys and
+ * values, and in place. */
 #include "dispatch.h"
 #include "format.h"
 #include "support.h"
+#include "types.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Of keys and values; main goes through them. */
+static attn_type type;
+
+static const struct attn_convert_kernel *convert(void) {
+    return attn_table_convert(&attn_kernels_scalar);
+}
 
 enum { MOST_ROWS = 2, MOST_KEYS = 5 * ATTN_BLOCK, MOST_SIZE = 300, FURTHER = 31 };
 
 /* Keys or values as rows, and what multiplies them. */
 struct problem {
     size_t rows, keys, size;
-    float *given;   /* [keys][size] */
+    float *given;   /* [keys][size], what elements are once they are widened */
+    void *stored;   /* the same as elements of the type */
     float *query;   /* [rows][size] */
     float *weight;  /* [rows][keys] */
     float *output;  /* [rows][size]: where chains start */
@@ -24,14 +34,29 @@ static float *random_floats(struct test_random *random, enum test_values values,
     return x;
 }
 
+/* Elements of the type, of INT8 any; x becomes what they are. */
+static void *store(struct test_random *random, float *x, size_t n) {
+    size_t size = attn_type_size(type);
+    char *stored = guarded_alloc(n * size, size, FLUSH_END);
+    if (type == ATTN_INT8)
+        for (size_t i = 0; i < n; i++)
+            stored[i] = (char)random_below(random, 256);
+    else
+        convert()->narrow(type, n, x, stored);
+    convert()->widen(type, n, stored, x);
+    return stored;
+}
+
 static struct problem new_problem(struct test_random *random, enum test_values values) {
     size_t rows = random_between(random, 1, MOST_ROWS), most = random_below(random, 3) ? 100 : MOST_KEYS;
     size_t keys = random_between(random, 1, most), size = random_between(random, 1, MOST_SIZE);
     size_t blocks = (keys + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    float *given = random_floats(random, values, keys * size);
     return (struct problem){.rows = rows,
                             .keys = keys,
                             .size = size,
-                            .given = random_floats(random, values, keys * size),
+                            .given = given,
+                            .stored = store(random, given, keys * size),
                             .query = random_floats(random, values, rows * size),
                             .weight = random_floats(random, values, rows * keys),
                             .output = random_floats(random, values, rows * size),
@@ -40,6 +65,7 @@ static struct problem new_problem(struct test_random *random, enum test_values v
 
 static void free_problem(struct problem *problem) {
     guarded_free(problem->given);
+    guarded_free(problem->stored);
     guarded_free(problem->query);
     guarded_free(problem->weight);
     guarded_free(problem->output);
@@ -54,17 +80,16 @@ static const char *const source_names[] = {"panels", "narrow panels", "in place"
 /* The given rows as columns (keys) or rows (values) of panels from number `first` on, in guarded memory. */
 static struct attn_panels pack(const struct attn_gemm_kernel *gemm, const struct problem *problem, bool as_columns,
                                bool narrow, size_t first) {
-    size_t cols = narrow ? attn_min(gemm->b.cols, ATTN_LANES) : gemm->b.cols, panel = 0, element = sizeof(float);
+    size_t cols = narrow ? attn_min(gemm->b.cols, ATTN_LANES) : gemm->b.cols, panel = 0, element = attn_type_size(type);
     size_t k = as_columns ? problem->size : first + problem->keys,
            n = as_columns ? first + problem->keys : problem->size;
     assert_true(attn_panel_bytes(&gemm->b, k, cols, &panel));
-    size_t floats = (n + cols - 1) / cols * panel / element;
-    struct attn_panels panels = {guarded_aligned_floats(floats, FLUSH_END), cols, panel};
-    for (size_t i = 0; i < floats; i++)
-        ((float *)panels.data)[i] = 0.0f;
+    size_t bytes = (n + cols - 1) / cols * panel;
+    struct attn_panels panels = {guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END), cols, panel};
+    memset(panels.data, 0, bytes);
     gemm->pack(&(struct attn_pack_args){.k = as_columns ? k : problem->keys,
                                         .n = as_columns ? problem->keys : n,
-                                        .b = problem->given,
+                                        .b = problem->stored,
                                         .k_stride = as_columns ? element : problem->size * element,
                                         .n_stride = as_columns ? problem->size * element : element,
                                         .packed = panels,
@@ -102,8 +127,8 @@ static float *reference(const struct problem *problem, struct attn_decode_args a
 }
 
 static void check(struct test_random *random, const struct problem *problem, bool of_values, enum source source) {
-    const struct attn_gemm_kernel *gemm = attn_gemm_find(test_table(), ATTN_CLASS_F32);
-    const struct attn_decode_kernel *kernel = attn_table_decode(test_table());
+    const struct attn_gemm_kernel *gemm = attn_gemm_for_stored(test_table(), type, ATTN_ARITHMETIC_FASTEST);
+    const struct attn_decode_kernel *kernel = attn_decode_for(test_table(), type);
     size_t width = of_values ? problem->size : problem->keys, stride = width + FURTHER + random_below(random, 9);
     size_t first = source == IN_PLACE ? 0 : random_below(random, 3) * ATTN_MAX_COLS;
     if (source != IN_PLACE && of_values)
@@ -143,7 +168,7 @@ static void check(struct test_random *random, const struct problem *problem, boo
 static void check_values_of(struct test_random *random, enum test_values values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(random, values);
-        for (enum source source = 0; source < SOURCES; source++) {
+        for (enum source source = 0; source < (type == ATTN_F32 ? SOURCES : IN_PLACE); source++) {
             check(random, &problem, false, source);
             check(random, &problem, true, source);
         }
@@ -167,8 +192,8 @@ static void equals_reference_on_any_values(void **state) {
 
 static void is_for_few_rows(void **state) {
     (void)state;
-    assert_non_null(attn_table_decode(test_table())->name);
-    assert_int_equal(attn_table_decode(test_table())->rows, MOST_ROWS);
+    assert_non_null(attn_decode_for(test_table(), type)->name);
+    assert_int_equal(attn_decode_for(test_table(), type)->rows, MOST_ROWS);
 }
 
 int main(int argc, char **argv) {
@@ -178,5 +203,12 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference),
         cmocka_unit_test(equals_reference_on_any_values),
     };
-    return test_run(tests);
+    static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_INT8, ATTN_F8_E4M3, ATTN_F8_E5M2};
+    int failed = 0;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        type = types[i];
+        if (attn_decode_for(test_table(), type)) /* scalar has none but of floats */
+            failed += test_run(tests);
+    }
+    return failed;
 }

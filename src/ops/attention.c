@@ -1,4 +1,5 @@
 #include "ops/attention.h"
+#include "dispatch.h"
 
 #include "ops/keys.h"
 #include "ops/rows.h"
@@ -65,8 +66,7 @@ static void run_items(const void *arg, struct attn_items *items) {
     const struct attn_problem *problem = round->problem;
     struct attn_tile tile = {.problem = problem,
                              .gemm = problem->plan.gemm,
-                             .decode =
-                                 problem->plan.gemm->b.type == ATTN_F32 ? attn_table_decode(problem->table) : NULL,
+                             .decode = attn_decode_for(problem->table, problem->plan.gemm->b.type),
                              .convert = attn_table_convert(problem->table),
                              .attention = attn_table_attention(problem->table),
                              .workspace = round->workspace,

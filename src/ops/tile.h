@@ -30,7 +30,7 @@ struct attn_finite {
 struct attn_tile {
     const struct attn_problem *problem;
     const struct attn_gemm_kernel *gemm;
-    const struct attn_decode_kernel *decode; /* of keys and values of floats, else NULL */
+    const struct attn_decode_kernel *decode; /* of the type of keys and values; NULL where there is none */
     const struct attn_attention_kernel *attention;
     const struct attn_convert_kernel *convert;
     const struct attn_workspace *workspace;

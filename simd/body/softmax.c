@@ -8,7 +8,7 @@
  * page. */
 enum { AHEAD = 1024, LINE = 16 };
 
-static float ISA_FN(softmax_max)(const float *x, size_t n) {
+INLINE float row_max(const float *x, size_t n) {
     size_t c = 0;
     vec max = vec_set(-INFINITY);
     if (n >= EXP_VECS * VEC_LANES) {
@@ -42,8 +42,12 @@ INLINE float row_exp(const float *x, size_t n, vec shift, float *y) {
     return vec_lane_sum(lanes);
 }
 
+static float ISA_FN(softmax_max)(const float *x, size_t n) {
+    return row_max(x, n);
+}
+
 static void ISA_FN(softmax_row)(const float *x, size_t valid, size_t cols, float *y) {
-    float max = ISA_FN(softmax_max)(x, valid);
+    float max = row_max(x, valid);
     float sum = row_exp(x, valid, vec_set(max == -INFINITY ? 0.0f : max), y);
     scale_row(y, vec_set(sum == 0.0f ? 0.0f : 1.0f / sum), y, valid);
     clear_columns(y, valid, cols);

@@ -1,5 +1,5 @@
-/* Weights that cannot be: layouts and blobs. A status, the name of the field, and not a byte written; of tampered blobs, whose
- * checksum may be right again, never a byte read beyond them. */
+/* Weights that cannot be: layouts and blobs. A status, the name of the field, and not a byte written; of tampered
+ * blobs, whose checksum may be right again, never a byte read beyond them. */
 #include "weights.h"
 
 #include <math.h>
@@ -357,8 +357,8 @@ static void names_what_is_tampered_with(void **state) {
     guarded_free(blob.data);
 }
 
-/* Every byte of the header changed, and the checksum left as it was: refused. And the checksum made right: refused, or what is
- * taken stays within the blob. */
+/* Every byte of the header changed, and the checksum left as it was: refused. And the checksum made right: refused, or
+ * what is taken stays within the blob. */
 static void every_byte_of_a_header_counts(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -1,4 +1,5 @@
-/* docs/semantics.md's table of activations, weights and caches, cell by cell: each runs, or is refused by the name of a field. */
+/* docs/semantics.md's table of activations, weights and caches, cell by cell: each runs, or is refused by the name of a
+ * field. */
 #include "weights.h"
 
 #include <string.h>

@@ -38,8 +38,8 @@ static void free_file(struct file *file) {
     guarded_free(file->g_idx);
 }
 
-/* struct block_q4_0 { ggml_half d; uint8_t qs[16]; }: qs[i] holds element i in its lower half and element 16 + i in its upper one.
- * `gap` blocks lie between the rows. */
+/* struct block_q4_0 { ggml_half d; uint8_t qs[16]; }: qs[i] holds element i in its lower half and element 16 + i in its
+ * upper one. `gap` blocks lie between the rows. */
 static struct file write_q4_0(const struct weight *weight, size_t gap) {
     size_t blocks = weight->in / 32 + gap;
     uint8_t *to = guarded_alloc(((weight->out - 1) * blocks + weight->in / 32) * 18, 2, FLUSH_END);
@@ -92,8 +92,8 @@ static uint32_t *new_words(size_t n) {
     return words;
 }
 
-/* AutoGPTQ: qweight [in / 8][cols], element k in bits 4 (k % 8); qzeros [groups][cols / 8], that of column j in bits 4 (j % 8), less
- * `less`; g_idx[k] = k / group. The arrays have `cols` columns, of which the weight is the first. */
+/* AutoGPTQ: qweight [in / 8][cols], element k in bits 4 (k % 8); qzeros [groups][cols / 8], that of column j in bits 4
+ * (j % 8), less `less`; g_idx[k] = k / group. The arrays have `cols` columns, of which the weight is the first. */
 static struct file write_gptq(const struct weight *weight, size_t cols, bool v2) {
     size_t words = weight->in / 8, zero_words = (weight->out + 7) / 8, less = v2 ? 0 : 1;
     uint32_t *q = new_words((words - 1) * cols + weight->out);
@@ -240,8 +240,8 @@ static void word_layouts_equal_plain(void **state) {
             }
 }
 
-/* GPTQ's zero points go up to 16, which plain arrays cannot hold. With x of ones, which is quantised exactly, scales of powers of
- * two and few elements, the product is the sum of integers. */
+/* GPTQ's zero points go up to 16, which plain arrays cannot hold. With an x whose elements are all 127, which is
+ * quantised exactly, scales of powers of two and few elements, the product is the sum of integers. */
 static void gptq_zero_points_reach_16(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

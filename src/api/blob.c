@@ -227,8 +227,8 @@ attn_status attn_blob_map(const attn_import_config *config, struct attn_blob *bl
     return ATTN_OK;
 }
 
-/* The kernel of a class that reads this format, of the table or one below. Scalar's does not count as one where there are
- * others. */
+/* The kernel of a class that reads this format, of the table or one below. Scalar's does not count as one where there
+ * are others. */
 static const struct attn_gemm_kernel *kernel_that_reads(const struct attn_kernels *table, enum attn_class arithmetic,
                                                         const struct attn_format *format) {
     for (const struct attn_kernels *t = table; t && (t->lower || t == table); t = t->lower)

@@ -1,5 +1,5 @@
-/* Packed weights as one piece of bytes: a header, then panels and biases, each at ATTN_ALIGNMENT, in the format of some kernel. A
- * gemm has one weight, a layer four. */
+/* Packed weights as one piece of bytes: a header, then panels and biases, each at ATTN_ALIGNMENT, in the format of some
+ * kernel. A gemm has one weight, a layer four. */
 #ifndef ATTN_API_BLOB_H
 #define ATTN_API_BLOB_H
 
@@ -68,8 +68,8 @@ attn_status attn_blob_open(const attn_import_config *config, enum attn_blob_kind
 /* Weight i, as a config has it. Its pointers say only what there is. */
 attn_linear attn_blob_linear(const struct attn_blob *blob, const attn_import_config *config, int i);
 
-/* Finds the weights in the blob, and checks them. packed[i], as a config of these weights has been laid out, says what is
- * expected of weight i, and the kernel that the ISA prefers. */
+/* Finds the weights in the blob, and checks them. packed[i], as a config of these weights has been laid out, says what
+ * is expected of weight i, and the kernel that the ISA prefers. */
 attn_status attn_blob_map(const attn_import_config *config, struct attn_blob *blob,
                           const struct attn_packed *const *packed, const struct attn_linear_names *const *names,
                           attn_error *error);

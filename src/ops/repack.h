@@ -1,4 +1,5 @@
-/* Packed weights, element by element, of whatever format: written without the kernel that the format is for, and read back. */
+/* Packed weights, element by element, of whatever format: written without the kernel that the format is for, and read
+ * back. */
 #ifndef ATTN_OPS_REPACK_H
 #define ATTN_OPS_REPACK_H
 
@@ -10,8 +11,8 @@ enum { ATTN_STRETCH = 128 };
 /* Where weights come from. Memory of the caller's holds a stretch, or a scale. */
 struct attn_weight_source {
     const void *context; /* of the functions */
-    /* Elements p .. p + count - 1 of column j, of INT4 a byte each. p is a multiple of the stretch, of INT4 of the block, which
-     * `count` is then. */
+    /* Elements p .. p + count - 1 of column j, of INT4 a byte each. p is a multiple of the stretch, of INT4 of the
+     * block, which `count` is then. */
     void (*elements)(const void *context, size_t j, size_t p, size_t count, void *to);
     /* Of INT8 and INT4: block b's scale, of the scaling's type. */
     void (*scale)(const void *context, size_t j, size_t b, void *to);
@@ -19,8 +20,8 @@ struct attn_weight_source {
     uint8_t (*zero_point)(const void *context, size_t j, size_t b);
 };
 
-/* Packs weights in `format`, which need not be the kernel's of `to`; every byte of its panels is written. They are those that a
- * kernel of this format packs, and 0 where it writes nothing. The bias is left alone. */
+/* Packs weights in `format`, which need not be the kernel's of `to`; every byte of its panels is written. They are
+ * those that a kernel of this format packs, and 0 where it writes nothing. The bias is left alone. */
 void attn_repack(const struct attn_format *format, const struct attn_packed *to,
                  const struct attn_weight_source *source);
 

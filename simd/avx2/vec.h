@@ -113,8 +113,10 @@ INLINE void vec_store_first(size_t n, float *p, vec x) {
         _mm_storeu_si64(p + (n & 4), _mm_castps_si128(rest));
         rest = _mm_movehl_ps(rest, rest);
     }
-    if (n & 1)
-        _mm_store_ss(p + n - 1, rest);
+    if (n & 1) { /* as above */
+        int32_t bits = _mm_cvtsi128_si32(_mm_castps_si128(rest));
+        memcpy(p + n - 1, &bits, sizeof bits);
+    }
 }
 /* Where a row ends in its last register, for loads and stores of the first lanes: their number, VEC_LANES in WHOLE. */
 typedef size_t vec_tail;

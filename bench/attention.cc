@@ -1,6 +1,6 @@
-/* Attention over dense [batch, heads, len, head_size] tensors and, where few query rows meet many keys, over a cache as
- * well ("attention_cache"): keys and values then were packed when they were appended. Types that only a cache has are named
- * "attention" with the cache's type at the end of `types`. */
+/* Attention over dense [batch, heads, len, head_size] tensors and, where few query rows meet many keys, over a cache
+ * as well ("attention_cache"): keys and values then were packed when they were appended. Types that only a cache has
+ * are named "attention" with the cache's type at the end of `types`. */
 #include "inputs.h"
 #include "subject.h"
 #include <cstdint>

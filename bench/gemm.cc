@@ -45,8 +45,8 @@ class packed_gemm {
     attn_gemm_run_args args{};
 };
 
-/* Rows of floats and weights of F16 or integers: their bits do not matter to the time. Blocks of INT4 are 128 long, their scales
- * F16. */
+/* Rows of floats and weights of F16 or integers: their bits do not matter to the time. Blocks of INT4 are 128 long,
+ * their scales F16. */
 class narrow_gemm {
   public:
     static constexpr std::size_t block = 128;

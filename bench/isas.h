@@ -44,8 +44,8 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
-/* Weights that rows of floats are multiplied by, what the last part of a benchmark's name says of them, and the bytes of an
- * element. */
+/* Weights that rows of floats are multiplied by, what the last part of a benchmark's name says of them, and the
+ * bytes of an element. */
 struct narrow_weights {
     const char *types;
     attn_type type;
@@ -57,7 +57,8 @@ constexpr narrow_weights all_narrow_weights[] = {{"f32-f16", ATTN_F16, 0, 2},
                                                  {"f32-int4", ATTN_INT4, 0, 0.5},
                                                  {"f32-int4_dequantised", ATTN_INT4, 1, 0.5}};
 
-/* Whether an ISA multiplies by such weights with a kernel of its own; or by BF16, where the name says nothing of these. */
+/* Whether an ISA multiplies by such weights with a kernel of its own; or by BF16, where the name says nothing of
+ * these. */
 inline bool has_own_gemm(attn_isa isa, const std::string &types) {
     const attn_kernels *table = attn_table(isa);
     attn_linear linear = {};

@@ -1,6 +1,6 @@
-/* A step of decoding in BF16: weights, keys and values take half the memory, and the time that memory takes. Prints the bytes of
- * layer and cache, the largest difference from F32 over the largest output, and whether every instruction set of this
- * machine gives the same bits, as ATTN_ARITHMETIC_PORTABLE promises. */
+/* A step of decoding in BF16: weights, keys and values take half the memory, and the time that memory takes. Prints
+ * the bytes of layer and cache, the largest difference from F32 over the largest output, and whether every
+ * instruction set of this machine gives the same bits, as ATTN_ARITHMETIC_PORTABLE promises. */
 #include "support.h"
 #include <math.h>
 #include <string.h>
@@ -9,7 +9,8 @@ enum { WIDTH = 256, HEADS = 4, KEYS = 300, WEIGHTS = WIDTH * WIDTH };
 
 static attn_error error;
 
-/* The upper half of a float, rounded to nearest even. These numbers are neither NaN nor so large that they round to infinity. */
+/* The upper half of a float, rounded to nearest even. These numbers are neither NaN nor so large that they round to
+ * infinity. */
 static uint16_t *rounded(const float *x, size_t count) {
     uint16_t *y = allocate(count * sizeof *y);
     for (size_t i = 0; i < count; i++) {

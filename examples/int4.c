@@ -1,5 +1,5 @@
-/* A product with weights of 4 bits: blocks of 64 along k share a scale of F32, as in ONNX's MatMulNBits. Prints the bytes of the
- * packed weights and the largest error, over the largest result, beside the same product in F32. */
+/* A product with weights of 4 bits: blocks of 64 along k share a scale of F32, as in ONNX's MatMulNBits. Prints the
+ * bytes of the packed weights and the largest error, over the largest result, beside the same product in F32. */
 #include "support.h"
 #include <math.h>
 #include <string.h>
@@ -8,8 +8,8 @@ enum { ROWS = 3, IN = 512, OUT = 96, BLOCK = 64, BLOCKS = IN / BLOCK };
 
 static attn_error error;
 
-/* Weights [OUT][IN] become integers of 4 bits, two to a byte, the first in the lower half, and a scale for each block: a
- * weight is (integer - 8) * scale. */
+/* Weights [OUT][IN] become integers of 4 bits, two to a byte, the first in the lower half, and a scale for each
+ * block: a weight is (integer - 8) * scale. */
 static void quantise(const float *weights, uint8_t *integers, float *scales) {
     for (size_t b = 0; b < (size_t)OUT * BLOCKS; b++) {
         const float *w = weights + b * BLOCK;

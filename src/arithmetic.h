@@ -58,10 +58,10 @@ static inline bool attn_is_tiny_enlarged(float y) {
     return y > -0x1p-62f && y < 0x1p-62f;
 }
 
-/* attn_fmaf that takes denormal operands for zeros, and returns a zero of the result's sign where the result is tiny after
- * rounding: below 2^-126 in magnitude when it is rounded to 24 bits as if exponents had no end. x86 does so under FTZ and
- * DAZ. Only a result that is 2^-126 as it stands may have come from below: the last bit of a denormal number is coarser. It
- * is computed again, 2^64 times as large. */
+/* attn_fmaf that takes denormal operands for zeros, and returns a zero of the result's sign where the result is tiny
+ * after rounding: below 2^-126 in magnitude when it is rounded to 24 bits as if exponents had no end. x86 does so
+ * under FTZ and DAZ. Only a result that is 2^-126 as it stands may have come from below: the last bit of a denormal
+ * number is coarser. It is computed again, 2^64 times as large. */
 static inline float attn_fmaf_flushed(float a, float b, float c) {
     a = attn_flush(a), b = attn_flush(b), c = attn_flush(c);
     float y = attn_fmaf(a, b, c), scale = 0x1p64f;

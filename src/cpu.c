@@ -135,8 +135,9 @@ static uint64_t read_xcr0(void) {
     return (uint64_t)high << 32 | low;
 }
 
-/* Linux saves TILEDATA, 8 KiB of each thread, only for processes that have asked for it: without permission the first tile
- * instruction is a SIGILL. Old kernels, seccomp and alternate signal stacks too small for the registers refuse. */
+/* Linux saves TILEDATA, 8 KiB of each thread, only for processes that have asked for it: without permission the
+ * first tile instruction is a SIGILL. Old kernels, seccomp and alternate signal stacks too small for the registers
+ * refuse. */
 static int ask_for_amx(void) {
 #if defined(__linux__)
     const int request = 0x1023,

@@ -41,9 +41,9 @@ static const unsigned char architectures[ATTN_ISA_COUNT] = {
 };
 #undef ISA
 
-/* What this process has found out about the machine, 0 until then: bit i is set where ISA number i runs here, and the number
- * of the chosen ISA is in the top byte. Remembered, because CPUID is slow on virtual machines; one word, so that threads
- * see all of it or nothing. */
+/* What this process has found out about the machine, 0 until then: bit i is set where ISA number i runs here, and
+ * the number of the chosen ISA is in the top byte. Remembered, because CPUID is slow on virtual machines; one word,
+ * so that threads see all of it or nothing. */
 static _Atomic(uint32_t) selection;
 #define CHOSEN_SHIFT 24
 _Static_assert((int)ATTN_ISA_COUNT <= CHOSEN_SHIFT, "a bit for each ISA");

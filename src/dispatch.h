@@ -21,8 +21,8 @@ const struct attn_kernels *attn_table(attn_isa isa);
  * is then untouched. */
 attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table);
 
-/* The first GEMM kernel of a class whose packed B has that type, in the table's list and those below it; NULL where there
- * is none. */
+/* The first GEMM kernel of a class whose packed B has that type, in the table's list and those below it; NULL where
+ * there is none. */
 const struct attn_gemm_kernel *attn_gemm_find_type(const struct attn_kernels *table, enum attn_class arithmetic,
                                                    attn_type type);
 

@@ -1,4 +1,5 @@
-/* Where the elements of packed matrices lie, as far as operators need to know: the sizes of panels, and copies of them. */
+/* Where the elements of packed matrices lie, as far as operators need to know: the sizes of panels, and copies of
+ * them. */
 #ifndef ATTN_FORMAT_H
 #define ATTN_FORMAT_H
 
@@ -28,8 +29,8 @@ static inline bool attn_weight_panel_bytes(const struct attn_format *format, con
     return attn_panel_bytes(format, k, cols, bytes);
 }
 
-/* Copies k rows from `row`, a multiple of the format's k_unit, and n columns from `column`, the first of a panel, to the
- * first rows and columns of `to`; and what is left of the last panel. */
+/* Copies k rows from `row`, a multiple of the format's k_unit, and n columns from `column`, the first of a panel, to
+ * the first rows and columns of `to`; and what is left of the last panel. */
 static inline void attn_panels_copy(const struct attn_format *format, const struct attn_panels *from, size_t row,
                                     size_t column, const struct attn_panels *to, size_t k, size_t n) {
     size_t bytes = 0, offset = 0;

@@ -54,8 +54,8 @@
 /* The order of a product's operations. Kernels of one class return the same bits: those of the class' reference, which
  * is a kernel of src/ref. */
 enum attn_class {
-    /* One chain acc = fma(a, b, acc) an element, over ascending k. B may be stored as F16, INT8 or F8, whose elements are
-     * widened, which is exact: a kernel for each, with INT8 without scales. */
+    /* One chain acc = fma(a, b, acc) an element, over ascending k. B may be stored as F16, INT8 or F8, whose
+     * elements are widened, which is exact: a kernel for each, with INT8 without scales. */
     ATTN_CLASS_F32,
     /* A and B are bf16 numbers. One chain over ascending pairs of rows of packed B, 2 i and 2 i + 1:
      *   acc = fma(a[2 i], b[2 i], fma(a[2 i + 1], b[2 i + 1], acc))
@@ -132,8 +132,8 @@ struct attn_format {
     uint8_t flip;  /* of INT8: what each element is combined with by exclusive or; 0x80 adds 128 to it */
 };
 
-/* Products of INT8 that are added up as integers: with bytes of either sign, and with bytes that are made positive, no sum
- * of so many leaves 32 bits. */
+/* Products of INT8 that are added up as integers: with bytes of either sign, and with bytes that are made positive,
+ * no sum of so many leaves 32 bits. */
 #define ATTN_INT8_PART 65536
 
 /* What quantised elements of B are multiplied by. */
@@ -152,10 +152,10 @@ struct attn_panels {
 };
 
 /* Packs b[k][n], element [p][j] at b + p * k_stride + j * n_stride (bytes), as rows from `row` and columns from
- * `column` on; quantised elements all at once, row and column 0. Strides may be anything; those of neighbours in either are
- * the fast case. INT4: column j begins at b + j * n_stride, k_stride is not looked at. Copies of column n - 1 fill up
- * the last of the panels that begin here: a product with them raises no exception of its own. A panel that has columns
- * before these keeps its others. */
+ * `column` on; quantised elements all at once, row and column 0. Strides may be anything; those of neighbours in
+ * either are the fast case. INT4: column j begins at b + j * n_stride, k_stride is not looked at. Copies of column n
+ * - 1 fill up the last of the panels that begin here: a product with them raises no exception of its own. A panel
+ * that has columns before these keeps its others. */
 struct attn_pack_args {
     size_t k, n;
     const void *b;
@@ -215,15 +215,16 @@ struct attn_gemm_kernel {
     void (*pack)(const struct attn_pack_args *args);
     /* Classes INT8 and INT4: quantises rows for `run` (quantised.h). Others: NULL. */
     void (*pack_a)(const struct attn_quantise_args *args);
-    /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. NULL for classes INT8
-     * and INT4. */
+    /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. NULL for
+     * classes INT8 and INT4. */
     int (*finite)(const struct attn_panels *b, size_t row, size_t k, size_t n);
     void (*run)(const struct attn_gemm_args *args);
     /* The same for b as the caller has it: element [p][j] at b + p * stride + j * (its size) (run_rows), or at b + j *
      * stride + p * (its size) (run_columns). Of class F32 over floats; others: NULL. */
     void (*run_rows)(const struct attn_gemm_args *args);
     void (*run_columns)(const struct attn_gemm_args *args);
-    /* NULL, or what a task calls after its last product: `run` may leave a state of the processor to the task's next one. */
+    /* NULL, or what a task calls after its last product: `run` may leave a state of the processor to the task's next
+     * one. */
     void (*end_task)(void);
 };
 
@@ -367,8 +368,8 @@ struct attn_attention_kernel {
     void (*weights)(const float *x, size_t lo, size_t hi, size_t cols, float shift, float inverse, float *y);
     /* y[r][j] = x[r][j] * factor for r < rows, j < size. y may be x. */
     void (*scale)(size_t rows, size_t size, const float *x, size_t x_stride, float factor, float *y, size_t y_stride);
-    /* x[r][c] = x[r][c] * factors[c] for r < rows, c < n: products with keys, and probabilities, by the scales of the keys
-     * and values of a cache. */
+    /* x[r][c] = x[r][c] * factors[c] for r < rows, c < n: products with keys, and probabilities, by the scales of
+     * the keys and values of a cache. */
     void (*scale_columns)(size_t rows, size_t n, float *x, size_t x_stride, const float *factors);
     /* 1 where none of x[0..n) is infinite or NaN, else 0. */
     int (*all_finite)(const float *x, size_t n);
@@ -443,18 +444,18 @@ struct attn_copy_kernel {
 
 /* ---- Element types ---- */
 
-/* Rows from one type to another: ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2. Elements of 16 bits have an
- * alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN and keeps
- * its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet, except where
- * BF16 is widened. */
+/* Rows from one type to another: ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2. Elements of 16 bits have
+ * an alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN
+ * and keeps its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet,
+ * except where BF16 is widened. */
 struct attn_convert_kernel {
     const char *name;
     /* y[j] = x[j] for j < n, x of `type`, which may be ATTN_INT8 too. Exact. */
     void (*widen)(attn_type type, size_t n, const void *x, float *y);
     /* y[j] = x[j] for j < n, y of `type`, rounded to nearest, of two to the even one, beyond the largest number to
-     * infinity. To BF16 a denormal x becomes the zero of its sign, as in processors' own instructions for BF16; to F16
-     * and F8 denormal results are kept. To either F8 what is beyond the largest number, 448 or 57344, becomes that number
-     * with its sign, infinity too: no number becomes NaN or infinite. To F32 every bit is copied. */
+     * infinity. To BF16 a denormal x becomes the zero of its sign, as in processors' own instructions for BF16; to
+     * F16 and F8 denormal results are kept. To either F8 what is beyond the largest number, 448 or 57344, becomes
+     * that number with its sign, infinity too: no number becomes NaN or infinite. To F32 every bit is copied. */
     void (*narrow)(attn_type type, size_t n, const float *x, void *y);
     /* y[j] = x[j] narrowed to BF16 and widened again. y may be x. */
     void (*round_bf16)(size_t n, const float *x, float *y);
@@ -468,7 +469,8 @@ struct attn_kernels {
     const struct attn_kernels *lower;           /* NULL for scalar */
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_decode_kernel *decode;
-    /* Of keys and values that are widened, a list that ends with NULL; NULL: the lower ISA's. Of scalar there are none. */
+    /* Of keys and values that are widened, a list that ends with NULL; NULL: the lower ISA's. Of scalar there are
+     * none. */
     const struct attn_decode_kernel *const *stored_decode;
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;

@@ -145,9 +145,9 @@ static attn_cu_lens cumulate(struct test_random *random, const size_t *lens, siz
     return (attn_cu_lens){.cu.i64 = cu, .total = (size_t)cu[batch] + random_below(random, 2) * random_below(random, 4)};
 }
 
-/* A row whose largest magnitude is 127 times a power of two, `least` at least, and whose elements are multiples of that: it is
- * the row's scale, and what the row becomes are its own numbers. At most 2^60: no sum overflows before or without the product
- * with the scale. One with a NaN or an infinity becomes NaN. */
+/* A row whose largest magnitude is 127 times a power of two, `least` at least, and whose elements are multiples of
+ * that: it is the row's scale, and what the row becomes are its own numbers. At most 2^60: no sum overflows before
+ * or without the product with the scale. One with a NaN or an infinity becomes NaN. */
 static void fit_int8(float *x, size_t n, float least) {
     size_t at = 0;
     int exponent;

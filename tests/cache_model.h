@@ -1,10 +1,11 @@
 /* A model of a cache: plain tensors with the keys that it should hold. Attention over the cache is compared with
- * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c,
- * random_options.c and typed.c.
+ * attention over these, bit by bit, every sequence alone with its own length. Link with cache_model.c, random_options.c
+ * and typed.c.
  *
- * Caches of F32 and BF16 are compared with tensors of that type. Those of other types are compared with a cache of F32 that
- * holds the same numbers: what keys, rotated, and values were rounded to. Scales are powers of two, of values at least 1, so
- * that it does not matter whether a product or one of its factors is multiplied by them; others are in test_cache_types. */
+ * Caches of F32 and BF16 are compared with tensors of that type. Those of other types are compared with a cache of
+ * F32 that holds the same numbers: what keys, rotated, and values were rounded to. Scales are powers of two, of
+ * values at least 1, so that it does not matter whether a product or one of its factors is multiplied by them;
+ * others are in test_cache_types. */
 #ifndef ATTN_TESTS_CACHE_MODEL_H
 #define ATTN_TESTS_CACHE_MODEL_H
 

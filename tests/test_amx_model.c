@@ -1,4 +1,5 @@
-/* The model of tile instructions refuses what a processor traps at, and tasks over it leave tiles as they found them. */
+/* The model of tile instructions refuses what a processor traps at, and tasks over it leave tiles as they found
+ * them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,7 +178,8 @@ static void multiplies_quads_as_published(void **state) {
 static const enum attn_class classes[] = {ATTN_CLASS_BF16_TILE, ATTN_CLASS_INT8, ATTN_CLASS_INT4};
 enum { CLASSES = sizeof classes / sizeof *classes };
 
-/* A product of m rows, all zeros. Returns how often tiles were configured. Of class INT4 k is the next multiple of 32. */
+/* A product of m rows, all zeros. Returns how often tiles were configured. Of class INT4 k is the next multiple of
+ * 32. */
 static size_t run_kernel(enum attn_class arithmetic, size_t m, size_t n, size_t k) {
     const struct attn_gemm_kernel *kernel = attn_gemm_find(test_table(), arithmetic);
     struct attn_scaling scaling = {.block = arithmetic == ATTN_CLASS_INT4 ? 32 : ATTN_INT8_PART};
@@ -227,8 +229,8 @@ static void kernels_configure_when_shapes_change(void **state) {
     }
 }
 
-/* The next product of a task finds what this one has left, be it of another class, and does not take it where it is made for
- * another depth. */
+/* The next product of a task finds what this one has left, be it of another class, and does not take it where it is
+ * made for another depth. */
 static void kernels_keep_a_configuration(void **state) {
     (void)state;
     assert_int_equal(2, run_kernel(ATTN_CLASS_BF16_TILE, 7, 40, 64));

@@ -638,8 +638,8 @@ static void append_steps(const struct model *m, attn_cache *cache, const struct 
     assert_ok(attn_cache_append(cache, &append, NULL));
 }
 
-/* The pass over everything at once: from tensors of the cache's type, or where there are none from a cache that was given
- * all keys in one call. */
+/* The pass over everything at once: from tensors of the cache's type, or where there are none from a cache that was
+ * given all keys in one call. */
 static struct attention_result whole_pass(const struct model *m, const struct tensor *q, const struct tensor *k,
                                           const struct tensor *v) {
     attn_attention_args args = decoder_args(m, q, 0, q->len);

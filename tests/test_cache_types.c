@@ -1,5 +1,5 @@
-/* Caches of F16, INT8 and F8: what they hold of the rows that they are given, attention over that by the letter, near double
- * arithmetic, and beside keys and values that are not finite. */
+/* Caches of F16, INT8 and F8: what they hold of the rows that they are given, attention over that by the letter,
+ * near double arithmetic, and beside keys and values that are not finite. */
 #include <float.h>
 #include <math.h>
 
@@ -290,8 +290,8 @@ static void is_the_class_by_the_letter(void **state) {
     }
 }
 
-/* Numbers of any size, denormals, infinities and NaN: the logits of a query that is 1 in one element and 0 elsewhere are the
- * elements as they are held, times the scale. */
+/* Numbers of any size, denormals, infinities and NaN: the logits of a query that is 1 in one element and 0 elsewhere
+ * are the elements as they are held, times the scale. */
 static void holds_any_number(void **state) {
     (void)state;
     enum { SIZE = 5, KEYS = 200 };
@@ -357,8 +357,8 @@ static void check_rows(const struct held *c, const struct attention_result *expe
             }
 }
 
-/* A key or value with a NaN makes rows that see it NaN, a value of INT8 in all columns. It changes no other row, nor another
- * key's scale. */
+/* A key or value with a NaN makes rows that see it NaN, a value of INT8 in all columns. It changes no other row, nor
+ * another key's scale. */
 static void not_finite_keys_harm_no_other(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -1,4 +1,5 @@
-/* Rows of floats from and to BF16, F16 and F8, and from INT8: the bits of the reference, and the reference beside double arithmetic.
+/* Rows of floats from and to BF16, F16 and F8, and from INT8: the bits of the reference, and the reference beside
+ * double arithmetic.
  *
  * The sweep narrows every N-th float: all 2^32 with ATTN_TEST_LONG=1, or what --step N says. */
 #include "flags.h"
@@ -230,8 +231,8 @@ static void widens_every_integer(void **state) {
     check_floats("int8", expected, actual, 256);
 }
 
-/* What was widened comes back when it is narrowed, except numbers that are flushed, infinities that saturate, and NaN that become
- * quiet. */
+/* What was widened comes back when it is narrowed, except numbers that are flushed, infinities that saturate, and
+ * NaN that become quiet. */
 static void widened_numbers_come_back(void **state) {
     (void)state;
     static uint16_t x[ALL], back[ALL];

@@ -1,5 +1,5 @@
-/* The two products of attention for few rows: one ISA's kernels against the reference, over panels of each type of keys and
- * values, and in place. */
+/* The two products of attention for few rows: one ISA's kernels against the reference, over panels of each type of
+ * keys and values, and in place. */
 #include "dispatch.h"
 #include "format.h"
 #include "support.h"

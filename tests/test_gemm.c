@@ -1,5 +1,5 @@
-/* GEMM of class F32: packer and kernels of one ISA, for B of floats and of each type that is widened, against the reference; and
- * the public functions around them. */
+/* GEMM of class F32: packer and kernels of one ISA, for B of floats and of each type that is widened, against the
+ * reference; and the public functions around them. */
 #include "flags.h"
 
 #include <math.h>

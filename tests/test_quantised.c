@@ -460,8 +460,8 @@ static void equals_reference_on_many_rows(void **state) {
     free_problem(&problem);
 }
 
-/* Beyond ATTN_INT8_PART: the largest sums that there are, in the first two rows and columns, and in others such as tell by their
- * rounding where a part ends. */
+/* Beyond ATTN_INT8_PART: the largest sums that there are, in the first two rows and columns, and in others such as
+ * tell by their rounding where a part ends. */
 static void equals_reference_on_long_chains(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

@@ -12,7 +12,8 @@ attn_type random_stored_type(struct test_random *random);
 enum { CACHE_TYPES = 6 };
 extern const attn_type cache_types[CACHE_TYPES];
 attn_type random_cache_type(struct test_random *random);
-/* Whether attention over a cache of that type is class F32 over floats with the same numbers, and no tensor has the type. */
+/* Whether attention over a cache of that type is class F32 over floats with the same numbers, and no tensor has the
+ * type. */
 bool is_widened_type(attn_type type);
 
 /* Rounds floats to numbers of the type, in place. */

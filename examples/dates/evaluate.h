@@ -1,4 +1,5 @@
-/* How well and how fast the model works: the example's --check, --refuse, --expected and --bench. Each returns an exit status. */
+/* How well and how fast the model works: the example's --check, --refuse, --expected and --bench. Each returns an
+ * exit status. */
 #ifndef DATES_EVALUATE_H
 #define DATES_EVALUATE_H
 

@@ -86,14 +86,14 @@ bool model_create(struct model *model, struct safetensors *file, attn_isa isa, s
 bool model_load(struct model *model, const char *path, attn_isa isa, struct error *error);
 void model_free(struct model *model);
 
-/* Rewrites one date, `length` source tokens (1 up to model->positions), by greedy decoding: at each step the likeliest
- * token, until <eos>, or <none>, which is the model's answer to what is no date. `answer` holds model->positions tokens.
- * Allocates nothing. */
+/* Rewrites one date, `length` source tokens (1 up to model->positions), by greedy decoding: at each step the
+ * likeliest token, until <eos>, or <none>, which is the model's answer to what is no date. `answer` holds
+ * model->positions tokens. Allocates nothing. */
 bool model_rewrite(struct model *model, const int32_t *source, size_t length, int32_t *answer, size_t *answer_length,
                    struct error *error);
 
-/* The same from text to text; `answer` holds MODEL_MAX_TEXT bytes. It is an error where the model answers <none>, or with
- * what is no day of the calendar: a date that cannot be, as 30/2/2023, is answered as it is written. */
+/* The same from text to text; `answer` holds MODEL_MAX_TEXT bytes. It is an error where the model answers <none>, or
+ * with what is no day of the calendar: a date that cannot be, as 30/2/2023, is answered as it is written. */
 bool model_rewrite_text(struct model *model, const char *text, size_t length, char *answer, struct error *error);
 
 /* One pass over a whole batch, without caches. Allocates where the batch is the largest so far. */

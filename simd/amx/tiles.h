@@ -1,5 +1,5 @@
-/* The tile instructions that the kernels use, and no others: tests put a model of them in their place. Tiles are numbers that
- * the compiler sees. */
+/* The tile instructions that the kernels use, and no others: tests put a model of them in their place. Tiles are
+ * numbers that the compiler sees. */
 #ifndef ATTN_AMX_TILES_H
 #define ATTN_AMX_TILES_H
 

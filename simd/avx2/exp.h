@@ -1,6 +1,6 @@
-/* exp with the bits of Sleef_finz_expf8_u10avx2 on every input, inlined: a call would spill the accumulators around it.
- * SLEEF multiplies by 2^q in two steps, the first of them exact, so that a denormal result is rounded once. Any split of q
- * with an exact first step gives the same bits. */
+/* exp with the bits of Sleef_finz_expf8_u10avx2 on every input, inlined: a call would spill the accumulators around
+ * it. SLEEF multiplies by 2^q in two steps, the first of them exact, so that a denormal result is rounded once. Any
+ * split of q with an exact first step gives the same bits. */
 #ifndef ATTN_AVX2_EXP_H
 #define ATTN_AVX2_EXP_H
 
@@ -9,9 +9,9 @@
 /* Registers that are worked on in step. */
 enum { VEC_EXP_MOST = 4 };
 
-/* exp(x[i]) = (t[i] + 1) 2^q of n registers, each step for all of them: one alone waits for each of its steps.
- * -105 <= x[i] <= 101, or NaN. bits[i] are those of 1.5 2^23 + VEC_EXP_OFFSET + q: a float that is rounded to an integer, which its
- * low bits are, and that way not even NaN raises an exception, as it does in a conversion. */
+/* exp(x[i]) = (t[i] + 1) 2^q of n registers, each step for all of them: one alone waits for each of its steps. -105
+ * <= x[i] <= 101, or NaN. bits[i] are those of 1.5 2^23 + VEC_EXP_OFFSET + q: a float that is rounded to an integer,
+ * which its low bits are, and that way not even NaN raises an exception, as it does in a conversion. */
 enum { VEC_EXP_OFFSET = 1024 };
 INLINE void vec_exp_steps(const vec *x, vec *t, __m256i *bits, const int n) {
     const vec integers = vec_set(0x1.8p+23f + VEC_EXP_OFFSET);
@@ -29,9 +29,10 @@ INLINE void vec_exp_steps(const vec *x, vec *t, __m256i *bits, const int n) {
     UNROLL for (int i = 0; i < n; i++) t[i] = vec_fma(vec_mul(s[i], s[i]), t[i], s[i]);
 }
 
-/* n registers of -105 <= x <= 70, or NaN. The first step, 2^-24, is part of the addition. That leaves 2^(q + 24), which for -105 (q
- * is -151, or -152 where numbers are rounded down) is +0, by a subtraction that does not go below 0: hidden logits give +0 times a
- * number and not an underflow, for which many processors need 150 cycles, and which might be rounded up. */
+/* n registers of -105 <= x <= 70, or NaN. The first step, 2^-24, is part of the addition. That leaves 2^(q + 24),
+ * which for -105 (q is -151, or -152 where numbers are rounded down) is +0, by a subtraction that does not go below
+ * 0: hidden logits give +0 times a number and not an underflow, for which many processors need 150 cycles, and which
+ * might be rounded up. */
 INLINE void vec_exp_clamped_each(vec *x, const int n) {
     const __m256i least = _mm256_set1_epi32(VEC_EXP_OFFSET - 127 - 24);
     __m256i bits[VEC_EXP_MOST];
@@ -45,8 +46,8 @@ INLINE void vec_exp_clamped_each(vec *x, const int n) {
 /* Everything below -104 gives +0. */
 #define VEC_EXP_LEAST vec_set(-105.0f)
 
-/* The same of any x <= 70, or NaN, which vmaxps returns, as the second operand, but not without an exception: the search for the
- * maximum has raised it already. */
+/* The same of any x <= 70, or NaN, which vmaxps returns, as the second operand, but not without an exception: the
+ * search for the maximum has raised it already. */
 INLINE void vec_exp_low_each(vec *x, const int n) {
     UNROLL for (int i = 0; i < n; i++) x[i] = _mm256_max_ps(VEC_EXP_LEAST, x[i]);
     vec_exp_clamped_each(x, n);

@@ -8,12 +8,12 @@
 
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
-/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take at a time.
- * Two key registers over four strips make eight chains. */
+/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
+ * at a time. Two key registers over four strips make eight chains. */
 enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 2, MANY_STRIPS = 3, VALUE_VECS = 3, PAIR_VECS = 1 };
 
-/* Keys are read again for each of their four elements, and what ends in part of a register is copied once: there are too few
- * registers to keep the one, and the other takes several loads. */
+/* Keys are read again for each of their four elements, and what ends in part of a register is copied once: there are
+ * too few registers to keep the one, and the other takes several loads. */
 enum { KEYS_STAY = 0, TAILS_ARE_COPIED = 1 };
 
 /* Four floats in each quad. */

@@ -32,8 +32,8 @@ INLINE quad_right quad_b(const void *p) {
     return (quad_right){_mm256_abs_epi8(b), b};
 }
 
-/* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16 bits, because A
- * has no -128. */
+/* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16
+ * bits, because A has no -128. */
 INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     __m256i twos = _mm256_maddubs_epi16(b.magnitude, _mm256_sign_epi8(a, b.b));
     return quad_settle(_mm256_add_epi32(acc, _mm256_madd_epi16(twos, _mm256_set1_epi16(1))));

@@ -1,10 +1,11 @@
 /* GEMM for AVX2.
  *
- * Tile 6 x 16: 12 accumulators, two registers of B, one broadcast of A, 15 of 16 registers. Per step of k two loads of B and
- * 6 broadcasts feed 12 multiply-adds: 8 loads in the 6 cycles that two multiply-add pipes need, 12 for both load ports. Each
- * accumulator is used again after 6 cycles, above the latency of 4 or 5. The loop over k is unrolled by four: with its own
- * counting each step would take every slot of a processor that issues four operations a cycle. Fewer rows take more registers
- * of B at once, across panels, so that eight chains or more are in flight: 1 x 64, 2 x 32, 3 x 32. */
+ * Tile 6 x 16: 12 accumulators, two registers of B, one broadcast of A, 15 of 16 registers. Per step of k two loads
+ * of B and 6 broadcasts feed 12 multiply-adds: 8 loads in the 6 cycles that two multiply-add pipes need, 12 for both
+ * load ports. Each accumulator is used again after 6 cycles, above the latency of 4 or 5. The loop over k is
+ * unrolled by four: with its own counting each step would take every slot of a processor that issues four operations
+ * a cycle. Fewer rows take more registers of B at once, across panels, so that eight chains or more are in flight: 1
+ * x 64, 2 x 32, 3 x 32. */
 #ifndef ATTN_AVX2_TILE_H
 #define ATTN_AVX2_TILE_H
 
@@ -16,16 +17,18 @@
 
 enum { ROWS = 6, COLS = 16, WIDEST = 8, POINTERS = 2 };
 
-/* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in L2. Longer
- * blocks are level where L2 is large. */
+/* B's panel block of 256 x 16 floats is 16 KiB: it stays in L1 while the rows pass; rows x 256 floats of A stay in
+ * L2. Longer blocks are level where L2 is large. */
 enum { K_BLOCK = 256, K_STEP = 1, ROW_BLOCK = 144 };
 
-/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow where they lie far
- * apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same rows, while L1 holds them. */
+/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow
+ * where they lie far apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same
+ * rows, while L1 holds them. */
 enum { PREFETCH = 32, TURN = 16 };
 
-/* SHORT: the largest k of a panel that needs a prefetch; the processor's own prefetcher is as good for longer ones. FETCH_ROWS: the
- * prefetch distance in rows of a panel. MANY: with more rows of A, tiles bring the next panel to L2 instead. */
+/* SHORT: the largest k of a panel that needs a prefetch; the processor's own prefetcher is as good for longer ones.
+ * FETCH_ROWS: the prefetch distance in rows of a panel. MANY: with more rows of A, tiles bring the next panel to L2
+ * instead. */
 enum { SHORT = 256, FETCH_ROWS = 64, MANY = 32 };
 
 /* Elements of columns in place that are transposed at a time. */
@@ -50,8 +53,8 @@ INLINE vec load_b(const float *const b[POINTERS], size_t b_stride, const int j, 
     return vec_load(b[j / VECS / 4] + (size_t)(j / VECS % 4) * b_stride + j % VECS * VEC_LANES);
 }
 
-/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
- * place. The smaller side of the outer product stays in registers while the larger passes by. */
+/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of
+ * B in place. The smaller side of the outer product stays in registers while the larger passes by. */
 INLINE void tile_loop(const struct tile *t, vec *acc, const int rows, const int width, const enum source source) {
     const int in_place = source == IN_PLACE;
     const int full = rows > 1 && rows * width + (rows < width ? rows : width) + 1 == 16; /* no register is left */
@@ -99,9 +102,10 @@ INLINE void tile_loop(const struct tile *t, vec *acc, const int rows, const int 
     }
 }
 
-/* Two loops over panels, because a step of 6 x 16 has no slot to spare. With a prefetch in every step, products that need none take
- * 1.03 to 1.05 times as long. Without any prefetch, 2 to 64 query rows over a cache take 1.2 to 1.6 times as long. One row waits for
- * memory alone, and a fetch in each step delays it; narrow tiles are only a product's last columns. */
+/* Two loops over panels, because a step of 6 x 16 has no slot to spare. With a prefetch in every step, products that
+ * need none take 1.03 to 1.05 times as long. Without any prefetch, 2 to 64 query rows over a cache take 1.2 to 1.6
+ * times as long. One row waits for memory alone, and a fetch in each step delays it; narrow tiles are only a
+ * product's last columns. */
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
     vec acc[14];
     tile_begin(t, acc, rows, width, in_place);
@@ -114,11 +118,11 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
     tile_end(t, acc, rows, width, in_place);
 }
 
-/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
- * while the rows of A pass by. That takes 8 loads and 8 shuffles a register next to 4 multiply-adds a row; loads are what it waits
- * for, so that of one row what is read of A is kept. Meanwhile a line of some columns further on is fetched, so that in 16
- * elements it is the turn of each; where columns follow each other (`dense`), those that the next tile reads, in the order in
- * which they lie. */
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in
+ * registers while the rows of A pass by. That takes 8 loads and 8 shuffles a register next to 4 multiply-adds a row;
+ * loads are what it waits for, so that of one row what is read of A is kept. Meanwhile a line of some columns
+ * further on is fetched, so that in 16 elements it is the turn of each; where columns follow each other (`dense`),
+ * those that the next tile reads, in the order in which they lie. */
 INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[6];
     tile_begin(t, acc, rows, width, 1);
@@ -150,8 +154,9 @@ INLINE void tile_columns_run(const struct tile *t, const int rows, const int wid
 #define EACH_ROW_COUNT(X)         X(1, 8, 2) X(2, 4, 2) X(3, 4, 2) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1)
 #define COLUMNS_TILE(rows, width) ISA_FN(tile_columns_##rows##_##width##_4)
 
-/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as many panels
- * later as are read at once; of values rows further on. The processor's own prefetching is level or better for longer panels. */
+/* Floats from a row of a panel to what is fetched meanwhile: of keys, panels that follow each other, the same row as
+ * many panels later as are read at once; of values rows further on. The processor's own prefetching is level or
+ * better for longer panels. */
 static size_t fetch_distance(const struct tile *t, size_t panels) {
     if (t->k > SHORT)
         return 0;

@@ -1,5 +1,6 @@
-/* AVX2 and FMA: 8 floats a register, 16 registers. Tails go in pieces of four, two and one float: masked stores take tens of
- * operations on AMD's Zen 1 to 3, and masked loads read, and fault on, the absent lanes under emulation (QEMU 7.2). */
+/* AVX2 and FMA: 8 floats a register, 16 registers. Tails go in pieces of four, two and one float: masked stores take
+ * tens of operations on AMD's Zen 1 to 3, and masked loads read, and fault on, the absent lanes under emulation
+ * (QEMU 7.2). */
 #ifndef ATTN_AVX2_VEC_H
 #define ATTN_AVX2_VEC_H
 
@@ -12,7 +13,8 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx2_f, ISA_OBJECT(f) attn_avx2_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels
+ * apart: ISA_FN(f) is avx2_f, ISA_OBJECT(f) attn_avx2_f. */
 #ifndef ISA_NAME
 #define ISA_NAME         "avx2"
 #define ISA_FN(name)     avx2_##name
@@ -26,7 +28,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Of a loop that leaves no register unused: x is computed before what follows is begun, or clang 19 keeps some on the stack. */
+/* Of a loop that leaves no register unused: x is computed before what follows is begun, or clang 19 keeps some on
+ * the stack. */
 #ifdef __clang__
 #define vec_settle(x) __asm__ volatile("" : "+x"(x) : : "memory")
 #else
@@ -221,8 +224,8 @@ INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) 
     return _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)b), _mm256_loadu_si256((const __m256i *)a));
 }
 
-/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
- * here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it.
+ * No operation here raises an exception. */
 typedef __m256i vec_magnitude;
 
 INLINE vec_magnitude vec_magnitude_of(vec x) {

@@ -2,7 +2,8 @@
 #ifndef ATTN_AVX512_DECODE_H
 #define ATTN_AVX512_DECODE_H
 
-/* Two chains of a panel of 32 keys take 64 bytes in two cycles: more than comes from L2. A single stream comes soonest. */
+/* Two chains of a panel of 32 keys take 64 bytes in two cycles: more than comes from L2. A single stream comes
+ * soonest. */
 enum { KEY_PANELS_1 = 1, KEY_PANELS_2 = 1 };
 
 /* Floats fetched ahead: 1 KiB, or 4 KiB of what no cache holds. Rows in place: as many as memory takes to answer. */

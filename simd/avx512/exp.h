@@ -1,14 +1,15 @@
-/* exp with the bits of Sleef_finz_expf16_u10avx512f on every input, inlined: a call would spill the accumulators around it.
- * vscalefps replaces SLEEF's two multiplications by powers of two: each way a denormal result is rounded once. */
+/* exp with the bits of Sleef_finz_expf16_u10avx512f on every input, inlined: a call would spill the accumulators
+ * around it. vscalefps replaces SLEEF's two multiplications by powers of two: each way a denormal result is rounded
+ * once. */
 #ifndef ATTN_AVX512_EXP_H
 #define ATTN_AVX512_EXP_H
 
 #include "vec.h"
 
-/* n vectors of x <= 101, or NaN, each step for all of them: one alone takes 60 cycles, of which the processor sees some ten
- * vectors ahead. Below -104 the result is +0, by a mask: scaling those lanes into denormals would cost a microcode assist each
- * time that -inf goes by. There q and s are 0 under the same mask, for infinity less infinity, and powers of what is far below,
- * would raise exceptions. */
+/* n vectors of x <= 101, or NaN, each step for all of them: one alone takes 60 cycles, of which the processor sees
+ * some ten vectors ahead. Below -104 the result is +0, by a mask: scaling those lanes into denormals would cost a
+ * microcode assist each time that -inf goes by. There q and s are 0 under the same mask, for infinity less infinity,
+ * and powers of what is far below, would raise exceptions. */
 INLINE void vec_exp_low_each(vec *x, const int n) {
     enum { MOST = 4 };
     vec q[MOST], s[MOST], u[MOST];
@@ -38,7 +39,8 @@ INLINE vec vec_exp_low_quiet(vec x) {
     return vec_exp_low(x);
 }
 
-/* What stands for x where x may be above 100, which gives infinity. NaN, which stays, raises no exception as it would in vminps. */
+/* What stands for x where x may be above 100, which gives infinity. NaN, which stays, raises no exception as it
+ * would in vminps. */
 INLINE vec vec_exp_clamp(vec x) {
     return vec_select(_mm512_cmp_ps_mask(x, vec_set(101.0f), _CMP_GT_OQ), vec_set(101.0f), x);
 }

@@ -1,4 +1,5 @@
-/* What pairs of bf16 have in common with and without VDPBF16PS. A unit that builds on this includes its own vec.h first. */
+/* What pairs of bf16 have in common with and without VDPBF16PS. A unit that builds on this includes its own vec.h
+ * first. */
 #ifndef ATTN_AVX512_PAIR_REGISTERS_H
 #define ATTN_AVX512_PAIR_REGISTERS_H
 

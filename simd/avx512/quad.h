@@ -8,8 +8,8 @@
 
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
-/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take at a time.
- * Four key registers over up to four strips make up to sixteen chains. */
+/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
+ * at a time. Four key registers over up to four strips make up to sixteen chains. */
 enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 4, MANY_STRIPS = 5, VALUE_VECS = 4, PAIR_VECS = 2 };
 
 /* Keys stay in registers while their four elements are used; part of a register is loaded under a mask. */

@@ -35,8 +35,8 @@ INLINE quad_right quad_b(const void *p) {
     return (quad_right){_mm512_abs_epi8(b), _mm512_movepi8_mask(b)};
 }
 
-/* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16 bits, because A
- * has no -128. */
+/* A's elements take the signs of B's. The sum of two products is at most 2 * 127 * 128 = 32,512: it fits into 16
+ * bits, because A has no -128. */
 INLINE vec_int quad_multiply_add(quad_left a, quad_right b, vec_int acc) {
     __m512i with_sign = _mm512_mask_sub_epi8(a, b.negative, _mm512_setzero_si512(), a);
     __m512i twos = _mm512_maddubs_epi16(b.magnitude, with_sign);

@@ -1,10 +1,10 @@
 /* GEMM for AVX-512.
  *
- * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads of B and
- * 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each accumulator is used
- * again after 14 cycles, far above the latency of 4. Up to three rows take more registers of B at once, across panels, so that
- * there are eight chains or more. A panel is as wide as the tile: few rows wait for memory, which answers soonest where
- * what is read follows each other. */
+ * Tile 14 x 32: 28 accumulators, two registers of B, one broadcast of A, 31 of 32 registers. Per step of k two loads
+ * of B and 14 broadcasts feed 28 multiply-adds: 16 loads in the 14 cycles that two multiply-add pipes need. Each
+ * accumulator is used again after 14 cycles, far above the latency of 4. Up to three rows take more registers of B
+ * at once, across panels, so that there are eight chains or more. A panel is as wide as the tile: few rows wait for
+ * memory, which answers soonest where what is read follows each other. */
 #ifndef ATTN_AVX512_TILE_H
 #define ATTN_AVX512_TILE_H
 
@@ -16,29 +16,30 @@
 
 enum { ROWS = 14, COLS = 32, WIDEST = 8, POINTERS = 4 };
 
-/* Rows that pass over a panel of B, and how much of k they take at once: 512 KiB of A, a panel of 128 KiB and the next one that is
- * fetched meanwhile stay in an L2 of 1 MiB. On an Emerald Rapids blocks of 4096 take 1.17 times as long in 512 x 4096 x 4096,
- * because A then comes from L3 for every panel. */
+/* Rows that pass over a panel of B, and how much of k they take at once: 512 KiB of A, a panel of 128 KiB and the
+ * next one that is fetched meanwhile stay in an L2 of 1 MiB. On an Emerald Rapids blocks of 4096 take 1.17 times as
+ * long in 512 x 4096 x 4096, because A then comes from L3 for every panel. */
 enum { K_BLOCK = 1024, K_STEP = 1, ROW_BLOCK = 128 };
 
-/* The rows of a tile where the rows of A lie a multiple of 4 KiB apart. Such rows share one set of L1, which has 12 lines, and B
- * needs some of these. */
+/* The rows of a tile where the rows of A lie a multiple of 4 KiB apart. Such rows share one set of L1, which has 12
+ * lines, and B needs some of these. */
 enum { ALIASED_ROWS = 10 };
 
 /* The least k for which tiles fetch the next panel. A shorter panel ends before the prefetch pays. */
 enum { FAR = 384 };
 
-/* 48 KiB, which L1 holds, in floats. Of a B of at most this size the first line of each page is prefetched before the product: the
- * processor's own prefetcher stops at the end of a page. These are 12 lines of one cache set, all that it has. */
+/* 48 KiB, which L1 holds, in floats. Of a B of at most this size the first line of each page is prefetched before
+ * the product: the processor's own prefetcher stops at the end of a page. These are 12 lines of one cache set, all
+ * that it has. */
 enum { HOME_PAGES = 12 * 1024 };
 
-/* Prefetch distances: AHEAD in floats of panels, for one and two rows; PREFETCH in rows or columns of B in place, which the
- * processor's own prefetcher does not follow where they lie far apart. */
+/* Prefetch distances: AHEAD in floats of panels, for one and two rows; PREFETCH in rows or columns of B in place,
+ * which the processor's own prefetcher does not follow where they lie far apart. */
 enum { AHEAD = 256, PREFETCH = 32 };
 
-/* Prefetch distances of three rows of A and more, in rows of a panel: FETCH_ROWS for up to two tiles of rows, FETCH_TALL for more,
- * FETCH_LONG where k is above SHORT. L1 holds a B of at most HOME floats, which needs no prefetch; L2 holds a B of long panels below
- * LARGE floats. */
+/* Prefetch distances of three rows of A and more, in rows of a panel: FETCH_ROWS for up to two tiles of rows,
+ * FETCH_TALL for more, FETCH_LONG where k is above SHORT. L1 holds a B of at most HOME floats, which needs no
+ * prefetch; L2 holds a B of long panels below LARGE floats. */
 enum { FETCH_ROWS = 64, FETCH_TALL = 16, FETCH_LONG = 32, HOME = 8192, LARGE = 1 << 18 };
 
 /* Elements of columns in place that are transposed at a time. */
@@ -47,8 +48,9 @@ enum { DEPTH = 8 };
 /* Rows fetched ahead of what is packed. */
 enum { PACK_PREFETCH = 8 };
 
-/* A product of at most FEW_ROWS rows takes as long as B takes to arrive, where L1 does not hold B. It then takes FEW_WIDTH registers
- * of B at a time: more streams arrive later. SHORT: the largest k of a short panel, which a key is. */
+/* A product of at most FEW_ROWS rows takes as long as B takes to arrive, where L1 does not hold B. It then takes
+ * FEW_WIDTH registers of B at a time: more streams arrive later. SHORT: the largest k of a short panel, which a key
+ * is. */
 enum { FEW_ROWS = 2, FEW_WIDTH = 4, SHORT = 256 };
 
 /* A row's last register may have a tail in place, so that a row is read in one go. */
@@ -67,16 +69,16 @@ INLINE struct walk walk_begin(const struct tile *t, const int rows) {
     return w;
 }
 
-/* Register j of B. Only one that is alone may have a tail: a load under a mask takes a slot of the multiply-adds, of which a tile of
- * one register a row leaves half. */
+/* Register j of B. Only one that is alone may have a tail: a load under a mask takes a slot of the multiply-adds, of
+ * which a tile of one register a row leaves half. */
 INLINE vec load_b(const struct tile *t, struct layout layout, const struct walk *w, const int j, const int width) {
     return vec_load_tail(width == 1 ? t->b_tail : VEC_WHOLE, w->b + place(layout, (size_t)j));
 }
 
-/* One step of k: compile-time rows and registers of B, which may come from several panels or follow each other in a row of B in
- * place. The smaller side of the outer product stays in registers while the larger passes by. A prefetch in every step costs
- * nothing here (1.000 over 26 shapes), so that one loop serves. To L1: 1.02 times as fast as to L2 over 28 shapes on Zen 5, 1.1 where
- * 4 or 8 query rows read a cache. */
+/* One step of k: compile-time rows and registers of B, which may come from several panels or follow each other in a
+ * row of B in place. The smaller side of the outer product stays in registers while the larger passes by. A prefetch
+ * in every step costs nothing here (1.000 over 26 shapes), so that one loop serves. To L1: 1.02 times as fast as to
+ * L2 over 28 shapes on Zen 5, 1.1 where 4 or 8 query rows read a cache. */
 INLINE void tile_step(const struct tile *t, struct layout layout, struct walk *w, vec *acc, const int rows,
                       const int width) {
     size_t stride = t->a_stride;
@@ -112,11 +114,12 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     tile_end(t, acc, rows, width, 0);
 }
 
-/* A tile over columns of B in place; rows and registers are compile-time constants. DEPTH elements of each column are transposed
- * into registers, and all rows of A use them. That takes 24 shuffles beside 8 multiply-adds a row. The multiply-adds of a register
- * are one chain, so two registers are twice as fast as one where there are few rows. Each pass prefetches a share of the columns
- * PREFETCH further on; over 16 elements, a cache line, every one of these has had its turn. Where columns lie one behind the other
- * (`dense`) it prefetches the next tile's in the order of memory. */
+/* A tile over columns of B in place; rows and registers are compile-time constants. DEPTH elements of each column
+ * are transposed into registers, and all rows of A use them. That takes 24 shuffles beside 8 multiply-adds a row.
+ * The multiply-adds of a register are one chain, so two registers are twice as fast as one where there are few rows.
+ * Each pass prefetches a share of the columns PREFETCH further on; over 16 elements, a cache line, every one of
+ * these has had its turn. Where columns lie one behind the other (`dense`) it prefetches the next tile's in the
+ * order of memory. */
 INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[2 * ROWS];
     tile_begin(t, acc, rows, width, 0);
@@ -151,10 +154,10 @@ INLINE bool waits(size_t rows, size_t n, size_t k) {
     return rows <= FEW_ROWS && n * k > HOME_PAGES;
 }
 
-/* The prefetch distance, in floats, of products that do not wait for B. 0: no prefetch, for one and two rows and for a B that a cache
- * holds. Short panels without a gap between them (keys): the same row of the panels that are read next. Panels with a gap (values)
- * and long ones that L2 does not hold (weights): rows further on. For other long panels the processor's own prefetcher is as good or
- * better. */
+/* The prefetch distance, in floats, of products that do not wait for B. 0: no prefetch, for one and two rows and for
+ * a B that a cache holds. Short panels without a gap between them (keys): the same row of the panels that are read
+ * next. Panels with a gap (values) and long ones that L2 does not hold (weights): rows further on. For other long
+ * panels the processor's own prefetcher is as good or better. */
 INLINE size_t fetch_distance(const struct tile *t, size_t rows, size_t n, size_t vecs) {
     if (rows <= FEW_ROWS)
         return 0;
@@ -173,8 +176,8 @@ INLINE size_t fetch_in_place(const struct tile *t) {
     return PREFETCH * t->layout.step;
 }
 
-/* The registers of panels that a tile of few rows takes at most: from four rows on one panel has chains enough, and two at a time
- * arrive later (0.87 where 4 rows read a cache). In place a row is read in one go (1.2 for 4 rows). */
+/* The registers of panels that a tile of few rows takes at most: from four rows on one panel has chains enough, and
+ * two at a time arrive later (0.87 where 4 rows read a cache). In place a row is read in one go (1.2 for 4 rows). */
 INLINE size_t widest_of(size_t widest, size_t rows, size_t k, size_t n) {
     return rows > 3 ? VECS : waits(rows, n, k) ? FEW_WIDTH : widest;
 }

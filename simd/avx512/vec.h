@@ -11,7 +11,8 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is avx512_f, ISA_OBJECT(f) attn_avx512_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels
+ * apart: ISA_FN(f) is avx512_f, ISA_OBJECT(f) attn_avx512_f. */
 #ifndef ISA_NAME
 #define ISA_NAME         "avx512"
 #define ISA_FN(name)     avx512_##name
@@ -99,7 +100,8 @@ INLINE vec vec_load_first(size_t n, const float *p) {
 INLINE void vec_store_first(size_t n, float *p, vec x) {
     vec_store_mask(below(0, n), p, x);
 }
-/* Where a row ends in its last register, for loads and stores of the first lanes: their mask, which a loop keeps for itself. */
+/* Where a row ends in its last register, for loads and stores of the first lanes: their mask, which a loop keeps for
+ * itself. */
 typedef vec_mask vec_tail;
 #define VEC_WHOLE ((vec_mask)-1)
 
@@ -160,7 +162,8 @@ INLINE float vec_lane_max(vec x) {
     return _mm512_reduce_max_ps(x);
 }
 
-/* The same of 16 registers: that of register i in lane i. Each step halves the registers, twice as many of which share one. */
+/* The same of 16 registers: that of register i in lane i. Each step halves the registers, twice as many of which
+ * share one. */
 INLINE vec vec_lane_max_each(const vec x[VEC_LANES]) {
     vec t[8];
     UNROLL for (int i = 0; i < 8; i++) t[i] =
@@ -194,8 +197,8 @@ INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) 
     return _mm512_mask_cmplt_epu32_mask(mask, _mm512_maskz_loadu_epi32(mask, a), _mm512_maskz_loadu_epi32(mask, b));
 }
 
-/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
- * here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it.
+ * No operation here raises an exception. */
 typedef __m512i vec_magnitude;
 
 INLINE vec_magnitude vec_magnitude_of(vec x) {

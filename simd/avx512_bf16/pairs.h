@@ -1,5 +1,5 @@
-/* Pairs of bf16 for VDPBF16PS, which multiplies and adds 16 of them. It takes denormal numbers for 0 whatever the thread's control
- * bits say; these are for the products of starts. */
+/* Pairs of bf16 for VDPBF16PS, which multiplies and adds 16 of them. It takes denormal numbers for 0 whatever the
+ * thread's control bits say; these are for the products of starts. */
 #ifndef ATTN_AVX512_BF16_PAIRS_H
 #define ATTN_AVX512_BF16_PAIRS_H
 

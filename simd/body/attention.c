@@ -121,7 +121,8 @@ static void ISA_FN(merge)(size_t rows, size_t size, float *max0, float *sum0, fl
         float max = max1[r] > max0[r] ? max1[r] : max0[r], shift = max == -INFINITY ? 0.0f : max;
         vec f0 = vec_exp_low(vec_set(max0[r] - shift)), f1 = vec_exp_low(vec_set(max1[r] - shift));
         max0[r] = max + 0.0f;
-        /* In whole registers: where its operand lies in memory, fmaf reads more than that under emulation (QEMU 7.2). */
+        /* In whole registers: where its operand lies in memory, fmaf reads more than that under emulation (QEMU
+         * 7.2). */
         vec_store_first(1, sum0 + r, vec_fma(vec_set(sum1[r]), f1, vec_mul(vec_set(sum0[r]), f0)));
         for (size_t j = 0; j < size; j += VEC_LANES) {
             size_t left = size - j;

@@ -4,9 +4,9 @@
 
 #include "vec.h"
 
-/* x rounded to BF16, in the upper 16 bits of each lane; the lower ones are open. Half a unit less one is added, and one more
- * where the result would be odd, so that of two neighbours as near the even one is reached; a carry goes on into the exponent,
- * from the largest number to infinity's. Denormal x and NaN are not for that sum. */
+/* x rounded to BF16, in the upper 16 bits of each lane; the lower ones are open. Half a unit less one is added, and
+ * one more where the result would be odd, so that of two neighbours as near the even one is reached; a carry goes on
+ * into the exponent, from the largest number to infinity's. Denormal x and NaN are not for that sum. */
 INLINE vec_int bf16_bits(vec x) {
     vec_int bits = vec_bits(x), magnitude = vec_int_and(bits, vec_int_set(INT32_MAX));
     vec_int odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));

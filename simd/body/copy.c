@@ -1,5 +1,5 @@
-/* Copies of rows at any stride, in whole registers, the end of each row in part of one. Elements have 16 bits or more: a
- * register of floats holds what there is, and nothing looks at it. */
+/* Copies of rows at any stride, in whole registers, the end of each row in part of one. Elements have 16 bits or
+ * more: a register of floats holds what there is, and nothing looks at it. */
 #include "body/objects.h"
 
 enum { HALVES = 2 * VEC_LANES }; /* elements of 16 bits in a register */

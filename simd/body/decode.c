@@ -148,8 +148,9 @@ static void ISA_FN(decode_rest)(const struct attn_decode_args *args, size_t key,
                                                               .c_stride = args->y_stride * sizeof(float)});
 }
 
-/* Keys that fill registers, and of those the elements that fill transpositions. Where keys follow each other (`dense`) they are
- * fetched in the order in which they lie; from memory as many streams as there are keys come sooner. */
+/* Keys that fill registers, and of those the elements that fill transpositions. Where keys follow each other
+ * (`dense`) they are fetched in the order in which they lie; from memory as many streams as there are keys come
+ * sooner. */
 static void ISA_FN(decode_scores_in_place)(const struct attn_decode_args *args) {
     const bool pair = args->rows > 1;
     const size_t at_once = (size_t)(pair ? COLUMNS_2 : COLUMNS_1) * VEC_LANES;

@@ -1,8 +1,8 @@
-/* log, tanh, sin and cos of a register, for every ISA: the operations of ref/elementary.h in their order. With ATTN_SLEEF sin
- * and cos are calls of SLEEF's functions, which have the same bits. log and tanh are not: a call costs an inner loop more than it
- * computes, and SLEEF raises exceptions that the reference does not. Where the reference branches, lanes whose answer is a
- * constant compute with a harmless number and take the answer at the end. These lanes are told by their bits as integers, because
- * comparing NaN as a float raises an exception on NEON. */
+/* log, tanh, sin and cos of a register, for every ISA: the operations of ref/elementary.h in their order. With
+ * ATTN_SLEEF sin and cos are calls of SLEEF's functions, which have the same bits. log and tanh are not: a call
+ * costs an inner loop more than it computes, and SLEEF raises exceptions that the reference does not. Where the
+ * reference branches, lanes whose answer is a constant compute with a harmless number and take the answer at the
+ * end. These lanes are told by their bits as integers, because comparing NaN as a float raises an exception on NEON. */
 #ifndef ATTN_BODY_ELEMENTARY_H
 #define ATTN_BODY_ELEMENTARY_H
 

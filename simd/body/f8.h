@@ -9,8 +9,8 @@ INLINE vec vec_from_e5m2(const int8_t *p) {
     return vec_from_f16(vec_u16_shift_left(vec_load_s8_u16(p), 8));
 }
 
-/* All bits but the sign moved to those of an F16 are the number divided by 2^8, denormal ones too, which a processor converts from
- * F16 as fast as others. What would be 480 is NaN. */
+/* All bits but the sign moved to those of an F16 are the number divided by 2^8, denormal ones too, which a processor
+ * converts from F16 as fast as others. What would be 480 is NaN. */
 INLINE vec vec_from_e4m3(const int8_t *p) {
     const int32_t largest = 0x43e00000, infinity = 0x7f800000; /* 448 */
     vec x = vec_mul(vec_from_f16(vec_u16_and(vec_u16_shift_left(vec_load_s8_u16(p), 7), 0xbf80)), vec_set(256.0f));
@@ -24,9 +24,9 @@ INLINE vec_int vec_int_select(vec_mask mask, vec_int x, vec_int other) {
     return vec_bits(vec_select(mask, vec_from_bits(x), vec_from_bits(other)));
 }
 
-/* NAME(x): a register of floats as bytes, in the lowest bits of each lane. `fraction` bits of fraction, exponents 127 - bias less,
- * `largest` the largest number's bits as a float, `nan` those of a NaN to which its fraction comes. Numbers are rounded as
- * integers, and denormal results by a sum with 2^23 of their units. Shifts must be constants. */
+/* NAME(x): a register of floats as bytes, in the lowest bits of each lane. `fraction` bits of fraction, exponents
+ * 127 - bias less, `largest` the largest number's bits as a float, `nan` those of a NaN to which its fraction comes.
+ * Numbers are rounded as integers, and denormal results by a sum with 2^23 of their units. Shifts must be constants. */
 #define VEC_TO_F8(NAME, fraction, bias, largest, nan)                                                                  \
     INLINE vec_int NAME(vec x) {                                                                                       \
         enum { SHIFT = 23 - fraction, REBIAS = (127 - bias) << 23, LOWEST = (128 - bias) << 23 };                      \

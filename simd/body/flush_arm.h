@@ -1,6 +1,6 @@
-/* Denormal numbers as 0 on Arm. FPCR.FZ looks at results before they are rounded, the class after: only a result just below
- * 2^-126, which rounding would bring there, comes out differently. Each zero that FZ makes of a result sets FPSR.UFC, so what
- * leaves it clear is right, and what sets it is computed again without FZ (pairs_lanes.h). */
+/* Denormal numbers as 0 on Arm. FPCR.FZ looks at results before they are rounded, the class after: only a result
+ * just below 2^-126, which rounding would bring there, comes out differently. Each zero that FZ makes of a result
+ * sets FPSR.UFC, so what leaves it clear is right, and what sets it is computed again without FZ (pairs_lanes.h). */
 #ifndef ATTN_BODY_FLUSH_ARM_H
 #define ATTN_BODY_FLUSH_ARM_H
 
@@ -45,7 +45,8 @@ INLINE void flush_end(flush_state state) {
     flush_set_flags(state.flags);
 }
 
-/* Whether a result has become zero since the flags were cleared. The caller's asm statements have its results as operands. */
+/* Whether a result has become zero since the flags were cleared. The caller's asm statements have its results as
+ * operands. */
 INLINE bool flush_failed(void) {
     return flush_flags() & FLUSH_UFC;
 }

@@ -26,8 +26,8 @@ enum { ALIAS = 4096 / sizeof(float) };
 
 enum { POWERS = 5 };
 
-/* A tile for each number of rows and each power of two up to the widest. One that finds rows in place through other addresses than
- * panels has a twin for them (TWINS_IN_PLACE). One for columns in place. */
+/* A tile for each number of rows and each power of two up to the widest. One that finds rows in place through other
+ * addresses than panels has a twin for them (TWINS_IN_PLACE). One for columns in place. */
 #ifdef TWINS_IN_PLACE
 #define TILE(rows, width)                                                                                              \
     static void ISA_FN(tile_##rows##_##width)(const struct tile *t) {                                                  \
@@ -97,8 +97,8 @@ INLINE void fetch_at(struct tile *t, size_t distance) {
     t->ahead_step = t->layout.step;
 }
 
-/* One row tile over n of a product's `all` columns: in the widest tiles, then in narrower ones. Where a tile begins within a panel
- * it ends there. */
+/* One row tile over n of a product's `all` columns: in the widest tiles, then in narrower ones. Where a tile begins
+ * within a panel it ends there. */
 INLINE void row_tile(struct tile *t, size_t rows, size_t n, size_t all, const int in_place) {
     tile_function *const *run = tiles[rows - 1].run[in_place];
     const float *b = t->b, *bias = t->bias;
@@ -132,8 +132,8 @@ INLINE struct tiling tiling_of(size_t m, size_t a_stride) {
     return (struct tiling){count, m / count, m % count};
 }
 
-/* A panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the next tile starts
- * from. */
+/* A panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the
+ * next tile starts from. */
 static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size_t m, size_t n) {
     size_t count = tiling->count, far_step = is_far(t, m) ? (COLS + count - 1) / count : 0;
     const float *far = t->b + t->layout.panel;
@@ -260,8 +260,8 @@ static void ISA_FN(gemm_pack_last)(const struct packing *args, struct layout lay
         vec_store(packed + p * layout.step, vec_set(load_unit(b + p * args->k_stride)));
 }
 
-/* A register's columns that lie contiguous, DEPTH elements of each at a time, and of those that come 16 columns later a line each
- * in 16 elements. Returns how many elements are done. */
+/* A register's columns that lie contiguous, DEPTH elements of each at a time, and of those that come 16 columns
+ * later a line each in 16 elements. Returns how many elements are done. */
 static size_t ISA_FN(gemm_pack_whole_columns)(const struct packing *args, const float *b, float *packed, size_t step) {
     const size_t turns = VEC_LANES * DEPTH / LINE;
     size_t p = 0;
@@ -323,7 +323,8 @@ static ONE_COPY void ISA_FN(gemm_pack_panels)(const struct packing *args) {
 
 /* ---- In place ---- */
 
-/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill registers. */
+/* n columns from j on, at most a panel's, their elements from p on, which lie k_stride apart: what does not fill
+ * registers. */
 static __attribute__((noinline)) void ISA_FN(gemm_multiply_through_panel)(const struct product *args, size_t j,
                                                                           size_t n, size_t p, size_t k_stride,
                                                                           size_t n_stride) {
@@ -352,7 +353,8 @@ static __attribute__((noinline)) void ISA_FN(gemm_multiply_through_panel)(const 
     } while (p < args->k);
 }
 
-/* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next tile. */
+/* Where one tile is not as wide as a row, TURN rows at a time: what was fetched with them waits in L1 for the next
+ * tile. */
 static void ISA_FN(gemm_multiply_rows)(const struct product *args) {
     size_t n = TAILS_IN_PLACE ? args->n : args->n / VEC_LANES * VEC_LANES, p = 0;
     bool turns = TURN > 0 && n > tiles[args->m - 1].widest * VEC_LANES;

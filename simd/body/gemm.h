@@ -34,8 +34,8 @@ struct packing {
     int narrow;
 };
 
-/* How the columns of B lie, a register each: floats from one step of k to the next, from a register to the next one of the same
- * panel, and from a panel to the next. */
+/* How the columns of B lie, a register each: floats from one step of k to the next, from a register to the next one
+ * of the same panel, and from a panel to the next. */
 struct layout {
     size_t step, next, panel;
 };
@@ -69,8 +69,8 @@ struct tile {
     size_t c_stride;
     vec_tail tail;   /* of c and bias */
     vec_tail b_tail; /* of rows in place; panels are full */
-    /* What is fetched meanwhile: the first floats, and how many floats further on each step of k. b and the layout's step where
-     * nothing is to be fetched: what is read anyway. */
+    /* What is fetched meanwhile: the first floats, and how many floats further on each step of k. b and the layout's
+     * step where nothing is to be fetched: what is read anyway. */
     const float *ahead;
     size_t ahead_step;
 };
@@ -121,8 +121,9 @@ INLINE void fetch_pages(const float *b, size_t n) {
     __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
-/* What DEPTH elements of columns in place fetch for later ones: a line of some columns further on, so that in 16 elements it is the
- * turn of each; where columns follow each other (`dense`), the lines that the next tile reads, in the order in which they lie. */
+/* What DEPTH elements of columns in place fetch for later ones: a line of some columns further on, so that in 16
+ * elements it is the turn of each; where columns follow each other (`dense`), the lines that the next tile reads, in
+ * the order in which they lie. */
 INLINE void fetch_columns(const float *b, size_t b_stride, const float *next, size_t p, const int width,
                           const int dense) {
     const size_t turns = (size_t)width * VEC_LANES * DEPTH / LINE;

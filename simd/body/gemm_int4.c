@@ -143,7 +143,8 @@ static void ISA_FN(int4_run)(const struct attn_gemm_args *args) {
 
 /* ---- Packing ---- */
 
-/* Eight elements, the first in the lowest bits: the first four to the lower halves of bytes, the next to the upper ones. */
+/* Eight elements, the first in the lowest bits: the first four to the lower halves of bytes, the next to the upper
+ * ones. */
 INLINE uint32_t unit_of(uint32_t eight) {
     uint32_t unit = 0;
     for (unsigned i = 0; i < UNIT / 2; i++)

@@ -18,8 +18,8 @@ INLINE const float *b_at(const float *const b[4], const int lane, const int j, c
         UNROLL for (int i = 0; i < rows; i++) vec_fma_lane(acc[i * width + j], bv, av[i], lane);                       \
     }
 
-/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of B in
- * place. A stays in registers for four steps while B passes by. */
+/* Compile-time rows and registers of B per step, which may come from several panels or follow each other in a row of
+ * B in place. A stays in registers for four steps while B passes by. */
 INLINE void tile_run(const struct tile *t, const int rows, const int width, const int in_place) {
     vec acc[28];
     tile_begin(t, acc, rows, width, in_place);
@@ -49,8 +49,8 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width, cons
 #define COLUMNS_STEP(lane)                                                                                             \
     UNROLL for (int i = 0; i < rows; i++) vec_fma_lane(acc[i * width + j], bv[lane], av[i], lane);
 
-/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in registers
- * while the rows of A pass by. That takes 8 shuffles a register next to 4 multiply-adds a row. */
+/* Compile-time rows and registers of columns in place, DEPTH elements of each at a time: transposed they stay in
+ * registers while the rows of A pass by. That takes 8 shuffles a register next to 4 multiply-adds a row. */
 INLINE void tile_columns_run(const struct tile *t, const int rows, const int width, const int dense) {
     vec acc[16];
     tile_begin(t, acc, rows, width, 1);

@@ -33,8 +33,8 @@ enum { PAIR_BLOCK = 1024 };
 /* Prefetch distances in panels, in units of 32 bits: few rows, which wait for B; and where B is not in L1. */
 enum { AHEAD = 256, AHEAD_ROWS = 16 };
 
-/* How panels lie, in units of 32 bits: from pair to pair, and from panel to panel. A panel of ATTN_LANES columns, which is
- * narrower than the kernel's, counts as half of one: `next` is the distance of the halves. */
+/* How panels lie, in units of 32 bits: from pair to pair, and from panel to panel. A panel of ATTN_LANES columns,
+ * which is narrower than the kernel's, counts as half of one: `next` is the distance of the halves. */
 struct layout {
     size_t step, next, panel;
 };
@@ -292,7 +292,8 @@ static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0,
                    (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof(uint16_t));
 }
 
-/* Copies of the last column fill up its panel, if that begins here: what was there, infinities perhaps, is multiplied too. */
+/* Copies of the last column fill up its panel, if that begins here: what was there, infinities perhaps, is
+ * multiplied too. */
 static void ISA_FN(pairs_pack_beyond)(const struct attn_pack_args *args) {
     size_t end = args->column + args->n, within = end % args->packed.cols;
     if (args->n == 0 || within == 0 || end - within < args->column)

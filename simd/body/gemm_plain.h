@@ -1,5 +1,5 @@
-/* Answers for a tile.h that has none of its own: few rows take panels as more do; and, where there are no far panels, nothing of a
- * panel is fetched ahead. */
+/* Answers for a tile.h that has none of its own: few rows take panels as more do; and, where there are no far
+ * panels, nothing of a panel is fetched ahead. */
 #ifndef ATTN_BODY_GEMM_PLAIN_H
 #define ATTN_BODY_GEMM_PLAIN_H
 

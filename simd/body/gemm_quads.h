@@ -1,5 +1,5 @@
-/* Tiles and products of quads: what the classes INT8 and INT4 share beside gemm_tiles.h and gemm_loops.h. The kernels' own
- * texts say what lies in a panel. */
+/* Tiles and products of quads: what the classes INT8 and INT4 share beside gemm_tiles.h and gemm_loops.h. The
+ * kernels' own texts say what lies in a panel. */
 #ifndef ATTN_BODY_GEMM_QUADS_H
 #define ATTN_BODY_GEMM_QUADS_H
 

@@ -1,8 +1,9 @@
-/* GEMM of class F32 whose packed B is stored in fewer bits: F16, INT8, E4M3 and E5M2, whose panels lie as those of floats; and INT4.
+/* GEMM of class F32 whose packed B is stored in fewer bits: F16, INT8, E4M3 and E5M2, whose panels lie as those of
+ * floats; and INT4.
  *
- * One or two rows wait for B: it is widened in registers on its way into the multiply-adds. More rows are the product of floats: a
- * part of a panel is widened into memory that L1 holds, and the kernel for floats goes on from there with the chains of the part
- * before it. */
+ * One or two rows wait for B: it is widened in registers on its way into the multiply-adds. More rows are the
+ * product of floats: a part of a panel is widened into memory that L1 holds, and the kernel for floats goes on from
+ * there with the chains of the part before it. */
 #include <string.h>
 
 #include "body/objects.h"
@@ -10,8 +11,8 @@
 #include "format.h"
 #include "tile.h"
 
-/* Floats of the part: 4 KiB of the stack, of which attention has taken up to 9 when it calls. A tile loads and stores C once in so
- * many steps. */
+/* Floats of the part: 4 KiB of the stack, of which attention has taken up to 9 when it calls. A tile loads and
+ * stores C once in so many steps. */
 enum { PART = 1024, PART_ROWS = PART / COLS };
 
 /* Rows that pass over a part: with so many steps of k their A, 128 KiB or less, and their C stay in L2. */
@@ -106,8 +107,8 @@ static void ISA_FN(stored_few_rows)(const struct attn_gemm_args *args, stored_ti
 
 /* ---- INT4 ---- */
 
-/* A block of a panel holds bytes with two elements of a column, as they came: row i has elements 2 i and 2 i + 1 of each column side
- * by side; then the columns' scales, then their zero points, a byte each. */
+/* A block of a panel holds bytes with two elements of a column, as they came: row i has elements 2 i and 2 i + 1 of
+ * each column side by side; then the columns' scales, then their zero points, a byte each. */
 struct int4_block {
     vec scale[VECS];
     vec_int zero[VECS];

@@ -41,8 +41,8 @@ INLINE void store_lanes(const vec lanes[SUM_VECS], float *p) {
     UNROLL for (int i = 0; i < SUM_VECS; i++) vec_store(p + i * VEC_LANES, lanes[i]);
 }
 
-/* Up to a register's worth of rows, whose logits are multiplied by `scale`, which is above 0. All maxima come first, a lane for
- * each row: one reduction and one exp serve all rows. */
+/* Up to a register's worth of rows, whose logits are multiplied by `scale`, which is above 0. All maxima come first,
+ * a lane for each row: one reduction and one exp serve all rows. */
 INLINE void take_maxima(const struct attn_online_softmax_args *args, size_t first, size_t count, vec scale,
                         float *shift, float *rescale) {
     const uint32_t *lo = args->lo + first, *hi = args->hi + first;

@@ -1,4 +1,5 @@
-/* What an ISA's table refers to. The texts that define these objects include this too, so that the compiler compares the types. */
+/* What an ISA's table refers to. The texts that define these objects include this too, so that the compiler compares
+ * the types. */
 #ifndef ATTN_BODY_OBJECTS_H
 #define ATTN_BODY_OBJECTS_H
 

@@ -92,8 +92,8 @@ INLINE void exact_row(const struct tile *t, size_t i, size_t panel, bool is_alon
         vec_store_tail(is_alone ? t->tail[j] : VEC_WHOLE, c + i * t->c_stride + panel * COLS + j * VEC_LANES, acc[j]);
 }
 
-/* The whole tile, whose results are not stored yet. A bias is an operand only where there are pairs; but where there are none
- * nothing is tiny. */
+/* The whole tile, whose results are not stored yet. A bias is an operand only where there are pairs; but where there
+ * are none nothing is tiny. */
 static __attribute__((noinline)) void ISA_FN(pairs_exact)(const struct tile *t, size_t rows, size_t width) {
     uint64_t control = flush_pause();
     for (size_t i = 0; i < rows; i++)
@@ -109,8 +109,9 @@ INLINE const float *pair_at(const float *const b[4], const int n, const int j) {
     return b[j / VECS] + n * COLS + j % VECS * VEC_LANES;
 }
 
-/* Pair number n of those in av, whose elements there are `first` and `second`. As many registers of B at a time as are left;
- * where none is, each is read again for its other half: the barrier keeps the compiler from putting it on the stack instead. */
+/* Pair number n of those in av, whose elements there are `first` and `second`. As many registers of B at a time as
+ * are left; where none is, each is read again for its other half: the barrier keeps the compiler from putting it on
+ * the stack instead. */
 #define PAIR(n, first, second)                                                                                         \
     UNROLL for (int g = 0; g < width; g += group) {                                                                    \
         vec unit[WIDE];                                                                                                \

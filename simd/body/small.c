@@ -1,12 +1,12 @@
 /* Attention over few keys.
  *
- * Query rows are taken in strips of four. A register of the score tile holds quads, one for each of KEYS keys, with a lane for
- * each row: maximum, exp and sum work on all rows at once, with a shuffle or two where quads meet. Per element d of the head a
- * strip's four queries are broadcast to every quad, and multiplied by what the keys have at d, a lane of each quad of a register
- * that holds four elements of each key.
+ * Query rows are taken in strips of four. A register of the score tile holds quads, one for each of KEYS keys, with a
+ * lane for each row: maximum, exp and sum work on all rows at once, with a shuffle or two where quads meet. Per element
+ * d of the head a strip's four queries are broadcast to every quad, and multiplied by what the keys have at d, a lane
+ * of each quad of a register that holds four elements of each key.
  *
- * Strips of any heads are collected into a batch before their softmax, so that its dependent steps overlap, and the values of one
- * head are read by two strips at a time where there are few columns. */
+ * Strips of any heads are collected into a batch before their softmax, so that its dependent steps overlap, and the
+ * values of one head are read by two strips at a time where there are few columns. */
 #include <math.h>
 
 #include "body/objects.h"
@@ -118,8 +118,8 @@ struct strip {
     float *o;
 };
 
-/* Strips of any heads, so that their steps overlap, and the packed keys of one kv head. In the caller's scratch: twice what a
- * call should take of the stack. */
+/* Strips of any heads, so that their steps overlap, and the packed keys of one kv head. In the caller's scratch:
+ * twice what a call should take of the stack. */
 struct batch {
     const struct attn_small_args *args;
     size_t count;
@@ -132,8 +132,8 @@ struct batch {
     float tail[TAILS_ARE_COPIED ? ATTN_SMALL_KEYS * VEC_LANES : VEC_LANES];
 };
 
-/* The rows' maxima. Logits that a row does not see are made -inf: their probability is the +0 asked for. Absent keys are the
- * last once more, which changes no maximum. */
+/* The rows' maxima. Logits that a row does not see are made -inf: their probability is the +0 asked for. Absent keys
+ * are the last once more, which changes no maximum. */
 INLINE vec hide(float *p, size_t keys, const uint32_t *hi, size_t rows) {
     size_t vecs = (keys + KEYS - 1) / KEYS;
     if (hi) {
@@ -215,8 +215,8 @@ INLINE vec value_at(const float *v, struct column last, size_t tail, int w, cons
         }                                                                                                              \
     }
 
-/* Strips s .. s + strips - 1, of one head, times registers of value columns from j on, `last` the last of them, of which
- * `tail` lanes are stored; strips and registers known to the compiler. */
+/* Strips s .. s + strips - 1, of one head, times registers of value columns from j on, `last` the last of them, of
+ * which `tail` lanes are stored; strips and registers known to the compiler. */
 INLINE void add_values(const struct batch *batch, size_t s, size_t j, struct column last, size_t tail, const int strips,
                        const int width) {
     const struct attn_small_args *args = batch->args;

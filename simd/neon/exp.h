@@ -1,6 +1,6 @@
-/* exp with the bits of Sleef_finz_expf4_u10advsimd on every input, inlined: a call would spill the accumulators around it.
- * SLEEF multiplies by 2^q in two steps, the first of them exact, so that a denormal result is rounded once. Any split of q
- * with an exact first step gives the same bits. */
+/* exp with the bits of Sleef_finz_expf4_u10advsimd on every input, inlined: a call would spill the accumulators
+ * around it. SLEEF multiplies by 2^q in two steps, the first of them exact, so that a denormal result is rounded
+ * once. Any split of q with an exact first step gives the same bits. */
 #ifndef ATTN_NEON_EXP_H
 #define ATTN_NEON_EXP_H
 
@@ -23,9 +23,9 @@ INLINE vec vec_exp_exponent(vec x) {
     return vrndnq_f32(vec_mul(x, vec_set(0x1.715476p+0f)));
 }
 
-/* x <= 70, or NaN, whose conversion raises an exception: the search for the maximum has done so already. Everything below -104
- * gives +0; fmax keeps NaN. The first step is 2^-24. That leaves 2^(q + 24), which for -105 (q is -151) is +0, however numbers are
- * rounded: an underflow might be rounded up. */
+/* x <= 70, or NaN, whose conversion raises an exception: the search for the maximum has done so already. Everything
+ * below -104 gives +0; fmax keeps NaN. The first step is 2^-24. That leaves 2^(q + 24), which for -105 (q is -151)
+ * is +0, however numbers are rounded: an underflow might be rounded up. */
 INLINE vec vec_exp_low(vec x) {
     x = vmaxq_f32(x, vec_set(-105.0f));
     vec q = vec_exp_exponent(x), t = vec_exp_steps(x, q);

@@ -7,7 +7,8 @@
 
 #define PAIRS_NAME "neon_bf16_by_fma_6x16"
 
-/* As in tile.h: 24 accumulators and six registers of A. That leaves one for B and one for the mask of its upper halves. */
+/* As in tile.h: 24 accumulators and six registers of A. That leaves one for B and one for the mask of its upper
+ * halves. */
 enum { ROWS = 6, COLS = 16, PAIR_TEMPORARIES = 2 };
 
 #define PAIRS_RESERVE     ((void)0)

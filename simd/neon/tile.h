@@ -1,10 +1,10 @@
 /* GEMM for NEON.
  *
- * Tile 6 x 16: 24 accumulators, six registers of A, each four steps of k, one of B, 31 of 32 registers. Per four steps 6 loads
- * of A and 16 of B feed 96 multiply-adds by lane: 22 loads in the 48 cycles that two multiply-add pipes need, or the 24 of
- * four. (A broadcast by ld1r would take a vector pipe as well.) Each accumulator is used again after 12 or 6 cycles, above
- * the latency of 4. Fewer rows take more registers of B at once, across panels, so that 16 chains or more are in
- * flight: 1 x 64, 2 x 32, 3 x 32. */
+ * Tile 6 x 16: 24 accumulators, six registers of A, each four steps of k, one of B, 31 of 32 registers. Per four
+ * steps 6 loads of A and 16 of B feed 96 multiply-adds by lane: 22 loads in the 48 cycles that two multiply-add
+ * pipes need, or the 24 of four. (A broadcast by ld1r would take a vector pipe as well.) Each accumulator is used
+ * again after 12 or 6 cycles, above the latency of 4. Fewer rows take more registers of B at once, across panels, so
+ * that 16 chains or more are in flight: 1 x 64, 2 x 32, 3 x 32. */
 #ifndef ATTN_NEON_TILE_H
 #define ATTN_NEON_TILE_H
 
@@ -14,13 +14,13 @@
 
 enum { ROWS = 6, COLS = 16, WIDEST = 16 };
 
-/* B's panel block of 256 x 16 floats is 16 KiB: it stays in the smallest L1 while the rows pass; rows x 256 floats of A stay
- * in L2. Blocks are whole steps of four. */
+/* B's panel block of 256 x 16 floats is 16 KiB: it stays in the smallest L1 while the rows pass; rows x 256 floats
+ * of A stay in L2. Blocks are whole steps of four. */
 enum { K_BLOCK = 256, K_STEP = 4, ROW_BLOCK = 240 };
 
-/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow where they lie far
- * apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same rows, while L1 holds them. Packing
- * prefetches nothing. */
+/* PREFETCH: the distance in rows or columns of B in place, which the processor's own prefetcher does not follow
+ * where they lie far apart. TURN: rows of B in place that one tile takes before the tile beside it takes the same
+ * rows, while L1 holds them. Packing prefetches nothing. */
 enum { PREFETCH = 16, TURN = 16, PACK_PREFETCH = 0 };
 
 /* Elements of columns in place that are transposed at a time. */

@@ -11,8 +11,8 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels apart:
- * ISA_FN(f) is neon_f, ISA_OBJECT(f) attn_neon_f. */
+/* Names carry the ISA, unless one that builds on this has its own, so that profilers and debuggers tell the kernels
+ * apart: ISA_FN(f) is neon_f, ISA_OBJECT(f) attn_neon_f. */
 #ifndef ISA_NAME
 #define ISA_NAME         "neon"
 #define ISA_FN(name)     neon_##name
@@ -62,8 +62,8 @@ INLINE void vec_prefetch_l2(const float *p) {
 INLINE vec vec_fma(vec a, vec b, vec c) {
     return vfmaq_f32(c, a, b);
 }
-/* acc += x * y[lane], lane a literal. As an intrinsic gcc 12 reorders a tile's loads and spills accumulators (48 times in the
- * 6 x 16 loop); volatile keeps the order that is written. */
+/* acc += x * y[lane], lane a literal. As an intrinsic gcc 12 reorders a tile's loads and spills accumulators (48
+ * times in the 6 x 16 loop); volatile keeps the order that is written. */
 #define vec_fma_lane(acc, x, y, lane)                                                                                  \
     __asm__ volatile("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(acc) : "w"(x), "w"(y))
 INLINE vec vec_mul(vec a, vec b) {
@@ -82,8 +82,8 @@ INLINE vec vec_sub_mask(vec_mask mask, vec a, vec b) {
     return vec_sub(vreinterpretq_f32_u32(left), vreinterpretq_f32_u32(right));
 }
 
-/* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row that holds
- * one is NaN whatever its maximum. */
+/* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row
+ * that holds one is NaN whatever its maximum. */
 INLINE vec vec_max(vec m, vec x) {
     return vmaxnmq_f32(m, x);
 }
@@ -205,8 +205,8 @@ INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) 
     return vcltq_u32(vld1q_u32(a), vld1q_u32(b));
 }
 
-/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
- * here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it.
+ * No operation here raises an exception. */
 typedef uint32x4_t vec_magnitude;
 
 INLINE vec_magnitude vec_magnitude_of(vec x) {

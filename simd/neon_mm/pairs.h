@@ -1,5 +1,6 @@
-/* Pairs of bf16 for BFMLALT and BFMLALB: multiply-adds of the second and of the first elements of pairs, each rounded once as
- * FPCR says, which is what the class asks for. BFDOT and BFMMLA round sums of two products to odd, and are not used. */
+/* Pairs of bf16 for BFMLALT and BFMLALB: multiply-adds of the second and of the first elements of pairs, each
+ * rounded once as FPCR says, which is what the class asks for. BFDOT and BFMMLA round sums of two products to odd,
+ * and are not used. */
 #ifndef ATTN_NEON_MM_PAIRS_H
 #define ATTN_NEON_MM_PAIRS_H
 

@@ -1,5 +1,5 @@
-/* Decode for SVE with registers of 256 bits: what simd/body/decode.c takes at once. As AVX2, with twice the registers; nobody has
- * measured others. */
+/* Decode for SVE with registers of 256 bits: what simd/body/decode.c takes at once. As AVX2, with twice the
+ * registers; nobody has measured others. */
 #ifndef ATTN_SVE256_DECODE_H
 #define ATTN_SVE256_DECODE_H
 

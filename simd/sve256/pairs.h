@@ -8,8 +8,8 @@
 
 #define PAIRS_NAME "sve256_bf16_by_fma_6x16"
 
-/* As in tile.h: 12 accumulators and six registers of A, which a multiply-add by lane takes from the first eight only. gcc gives these to
- * accumulators, and copies A before each use, unless something clobbers them once. */
+/* As in tile.h: 12 accumulators and six registers of A, which a multiply-add by lane takes from the first eight
+ * only. gcc gives these to accumulators, and copies A before each use, unless something clobbers them once. */
 enum { ROWS = 6, COLS = 16, PAIR_TEMPORARIES = 1 };
 
 #define PAIRS_RESERVE     __asm__ volatile("" : : : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7")

@@ -8,11 +8,12 @@
 
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
-/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take at a time.
- * As AVX2; nobody has measured others. */
+/* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
+ * at a time. As AVX2; nobody has measured others. */
 enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 2, MANY_STRIPS = 3, VALUE_VECS = 3, PAIR_VECS = 1 };
 
-/* Keys stay in registers while their four elements are used; what ends in part of a register is loaded by a predicate. */
+/* Keys stay in registers while their four elements are used; what ends in part of a register is loaded by a
+ * predicate. */
 enum { KEYS_STAY = 1, TAILS_ARE_COPIED = 0 };
 
 /* Four floats in each quad. */

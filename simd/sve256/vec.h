@@ -1,4 +1,5 @@
-/* AArch64 SVE with registers of 256 bits, no more and no less: 8 floats a register, 32 registers, predicates for tails. */
+/* AArch64 SVE with registers of 256 bits, no more and no less: 8 floats a register, 32 registers, predicates for
+ * tails. */
 #ifndef ATTN_SVE256_VEC_H
 #define ATTN_SVE256_VEC_H
 
@@ -10,7 +11,8 @@
 #define SUM_VECS  (16 / VEC_LANES) /* registers that hold the 16 lanes of a sum */
 #define INLINE    static inline __attribute__((always_inline))
 
-/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is sve256_f, ISA_OBJECT(f) attn_sve256_f. */
+/* Names carry the ISA, so that profilers and debuggers tell the kernels apart: ISA_FN(f) is sve256_f, ISA_OBJECT(f)
+ * attn_sve256_f. */
 #define ISA_NAME         "sve256"
 #define ISA_FN(name)     sve256_##name
 #define ISA_OBJECT(name) attn_sve256_##name
@@ -80,8 +82,8 @@ INLINE vec vec_sub_mask(vec_mask mask, vec a, vec b) {
     return svsub_f32_z(mask, a, b);
 }
 
-/* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row that holds
- * one is NaN whatever its maximum. */
+/* x > m ? x : m, so that NaN in x is passed over. A signalling NaN is not; but no arithmetic makes one, and a row
+ * that holds one is NaN whatever its maximum. */
 INLINE vec vec_max(vec m, vec x) {
     return svmaxnm_f32_x(ALL, m, x);
 }
@@ -168,8 +170,8 @@ INLINE vec_mask vec_less_counts(size_t n, const uint32_t *a, const uint32_t *b) 
     return svcmplt_u32(mask, svld1_u32(mask, a), svld1_u32(mask, b));
 }
 
-/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it. No operation
- * here raises an exception. */
+/* Magnitudes as the integers that their bits are: infinity's, 0x7f800000, is above those of numbers, NaN's above it.
+ * No operation here raises an exception. */
 typedef svuint32_t vec_magnitude SVE256;
 
 INLINE vec_magnitude vec_magnitude_of(vec x) {

@@ -254,8 +254,8 @@ struct attn_linear_names {
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error);
 
-/* A weight of [in, out] whose type has been checked: pointers, strides and scales. Strides of 0 where a size is above 1 are
- * ATTN_BAD_STRIDE. */
+/* A weight of [in, out] whose type has been checked: pointers, strides and scales. Strides of 0 where a size is
+ * above 1 are ATTN_BAD_STRIDE. */
 attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                               attn_error *error);
 

@@ -60,7 +60,8 @@ void *attn_take_rows(struct attn_arena *arena, size_t rows, size_t width, attn_t
 
 /* ---- Conversion ---- */
 
-/* Rows that are converted before a product, or after it, at a time: as many as pass over a panel of weights together. */
+/* Rows that are converted before a product, or after it, at a time: as many as pass over a panel of weights
+ * together. */
 enum { CONVERTED_ROWS = 128 };
 
 static bool takes(const struct attn_packed *w, attn_type x) {
@@ -71,8 +72,8 @@ static bool gives(const struct attn_packed *w, attn_type y) {
     return y == ATTN_F32 || (y == w->kernel->c && w->k <= w->kernel->c_most);
 }
 
-/* Rounds the bytes of a converted row up to the distance of the next one: whole cache lines, and one more where rows would
- * alias. */
+/* Rounds the bytes of a converted row up to the distance of the next one: whole cache lines, and one more where rows
+ * would alias. */
 static bool spread_rows(size_t *bytes) {
     if (!attn_round_up(*bytes, ATTN_LINE, bytes))
         return false;

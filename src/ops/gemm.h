@@ -18,15 +18,16 @@ struct attn_packed {
 void attn_packed_take(struct attn_packed *packed, const struct attn_format *format, bool has_bias,
                       struct attn_arena *arena);
 
-/* Takes the memory for the panels of w, and for its bias if it has one. Touches none of it, and looks at no data of w's. */
+/* Takes the memory for the panels of w, and for its bias if it has one. Touches none of it, and looks at no data of
+ * w's. */
 void attn_packed_layout(struct attn_packed *packed, const struct attn_gemm_kernel *kernel, size_t k, size_t n,
                         const attn_linear *w, struct attn_arena *arena);
 
 /* Packs w, which is as attn_packed_layout has seen it. */
 void attn_packed_fill(struct attn_packed *packed, const attn_linear *w);
 
-/* Rows whose distance is a multiple of ATTN_ALIAS bytes lie in the same sets of L1. A GEMM tile reads more rows at once than a
- * set has lines, so that they would evict each other. */
+/* Rows whose distance is a multiple of ATTN_ALIAS bytes lie in the same sets of L1. A GEMM tile reads more rows at
+ * once than a set has lines, so that they would evict each other. */
 enum { ATTN_ALIAS = 4096, ATTN_LINE = 64 };
 
 /* Elements from one row to the next in the library's own memory: a cache line more where rows would alias. */
@@ -50,9 +51,9 @@ static inline struct attn_matrix attn_matrix_of(const void *data, attn_type type
     return (struct attn_matrix){(void *)(uintptr_t)data, type, row_stride * attn_type_size(type)};
 }
 
-/* Bytes of memory that each task needs for a product of at most m rows of these types: rows that the kernel does not take as
- * they are, or returns as they are asked for, are converted some at a time. 0 where there is nothing to convert. False where
- * that does not fit. */
+/* Bytes of memory that each task needs for a product of at most m rows of these types: rows that the kernel does not
+ * take as they are, or returns as they are asked for, are converted some at a time. 0 where there is nothing to
+ * convert. False where that does not fit. */
 bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes);
 
 /* y[m, n] = x[m, k] w + bias. */

@@ -27,7 +27,8 @@ static void update_one_row(struct attn_tile *tile, const struct attn_block *bloc
                                                   .rescale = block->rescale});
 }
 
-/* Probabilities that are not floats are widened for it. Out of line, or every call would have that block on its stack. */
+/* Probabilities that are not floats are widened for it. Out of line, or every call would have that block on its
+ * stack. */
 static __attribute__((noinline)) void drop_from_row(const struct attn_tile *tile, const struct attn_block *block,
                                                     size_t r) {
     const attn_options *options = tile->problem->options;

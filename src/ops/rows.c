@@ -102,8 +102,8 @@ static const void *query_at(const struct attn_tile *tile, size_t head, size_t ro
     return attn_typed_row_at(&tile->problem->q, batch, head, tile->sequence.q_row + row);
 }
 
-/* Prefetches the queries of the head's next tile: the processor would wait for them line by line. Zen 5, AVX2: 1000 rows that see
- * 10 or 20 keys take 1.17 and 1.14 times as long without; over 72 other shapes 1.005. */
+/* Prefetches the queries of the head's next tile: the processor would wait for them line by line. Zen 5, AVX2: 1000
+ * rows that see 10 or 20 keys take 1.17 and 1.14 times as long without; over 72 other shapes 1.005. */
 static void fetch_next_queries(const struct attn_tile *tile) {
     enum { LINE = 64 };
     const struct attn_problem *problem = tile->problem;
@@ -133,8 +133,8 @@ static bool is_rotated(const struct attn_tile *tile, const struct attn_tile_row 
            (attn_tile_uses(tile, ATTN_USE_SCORES_HIDDEN) || (!row->takes_mean && row->keys.begin < row->keys.end));
 }
 
-/* Row r's query as floats, rotated: where the caller has it, or in memory for one row. The table need not have the position
- * of a row that sees no key: such a row is not rotated. */
+/* Row r's query as floats, rotated: where the caller has it, or in memory for one row. The table need not have the
+ * position of a row that sees no key: such a row is not rotated. */
 static const float *query_of_row(const struct attn_tile *tile, const struct attn_tile_row *row) {
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;

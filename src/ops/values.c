@@ -55,11 +55,13 @@ static void decode_values(const struct attn_tile *tile, const struct attn_segmen
 
 /* ---- Groups of keys ---- */
 
-/* Class BF16_TILE adds up ATTN_TILE_K keys, counted from key 0, before it adds them to the output. The kernel counts from the
- * first row of a panel. So a product takes a group from where it lies only if it is there as a whole, or as far as the rows
- * see it, at the same distance from a multiple of ATTN_TILE_K. In pages of an odd multiple of 16 keys it may not be. */
+/* Class BF16_TILE adds up ATTN_TILE_K keys, counted from key 0, before it adds them to the output. The kernel counts
+ * from the first row of a panel. So a product takes a group from where it lies only if it is there as a whole, or as
+ * far as the rows see it, at the same distance from a multiple of ATTN_TILE_K. In pages of an odd multiple of 16
+ * keys it may not be. */
 
-/* How many keys from `key` on, at most `left`, a product can take from their segment; 0: they are to be gathered first. */
+/* How many keys from `key` on, at most `left`, a product can take from their segment; 0: they are to be gathered
+ * first. */
 static size_t keys_in_place(const struct attn_tile *tile, const struct attn_segment *segment, size_t key, size_t left) {
     size_t n = attn_min(segment->count, left), end = (key + n) / ATTN_TILE_K * ATTN_TILE_K;
     if (tile->gemm->arithmetic != ATTN_CLASS_BF16_TILE)
@@ -69,7 +71,8 @@ static size_t keys_in_place(const struct attn_tile *tile, const struct attn_segm
     return n == left ? n : end > key ? end - key : 0;
 }
 
-/* Copies the values of keys key .. key + n - 1 of one group to scratch memory, to rows that they have in their group. */
+/* Copies the values of keys key .. key + n - 1 of one group to scratch memory, to rows that they have in their
+ * group. */
 static struct attn_segment gather_values(const struct attn_tile *tile, size_t key, size_t n) {
     const struct attn_format *format = &tile->gemm->b;
     size_t end = key + n, from = key - key % format->k_unit;
@@ -94,8 +97,8 @@ static void clear_gathered(const struct attn_tile *tile, size_t key) {
 
 /* ---- Scales ---- */
 
-/* The probabilities that multiply the values of a cache whose values have scales, times those. Of columns that a row does not
- * see they are +0, and stay so unless a scale is not finite. */
+/* The probabilities that multiply the values of a cache whose values have scales, times those. Of columns that a row
+ * does not see they are +0, and stay so unless a scale is not finite. */
 static void scale_probabilities(const struct attn_tile *tile, const struct attn_block *block) {
     for (size_t c = block->first, n; c < block->last; c += n) {
         struct attn_segment segment = attn_kv_locate(&tile->v, block->begin + c);

@@ -1,5 +1,5 @@
-/* Elements of 16 and of 8 bits from and to floats, in integers. Floats are given as their bits: where they are passed in registers of the
- * x87, a signalling NaN would not arrive as such. */
+/* Elements of 16 and of 8 bits from and to floats, in integers. Floats are given as their bits: where they are
+ * passed in registers of the x87, a signalling NaN would not arrive as such. */
 #ifndef ATTN_REF_CONVERT_H
 #define ATTN_REF_CONVERT_H
 
@@ -85,8 +85,8 @@ static inline uint32_t ref_widen_e4m3(uint8_t x) {
     return sign | exponent << 23 | (fraction & 7) << 20;
 }
 
-/* A float to a byte that has so many bits of fraction; `largest` is the largest number as a float, `nan` the byte of a NaN,
- * to which the upper bits of the fraction come. Exponents are 127 - bias less. */
+/* A float to a byte that has so many bits of fraction; `largest` is the largest number as a float, `nan` the byte of
+ * a NaN, to which the upper bits of the fraction come. Exponents are 127 - bias less. */
 static inline uint8_t ref_narrow_f8(uint32_t x, unsigned fraction_bits, unsigned bias, uint32_t largest, uint8_t nan) {
     uint32_t magnitude = x & ~REF_SIGN, exponent = magnitude >> 23, sign = (x & REF_SIGN) >> 24, y;
     unsigned shift = 23 - fraction_bits, lowest = 128 - bias; /* lowest: of normal numbers, as a float has it */

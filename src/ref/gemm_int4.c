@@ -1,5 +1,5 @@
-/* Reference GEMM of class INT4, and of class F32 over INT4 that is dequantised: one column a panel. Of each block the elements as
- * they came, its scale, its zero point. */
+/* Reference GEMM of class INT4, and of class F32 over INT4 that is dequantised: one column a panel. Of each block
+ * the elements as they came, its scale, its zero point. */
 #include "ref/quantise.h"
 
 #include "format.h"

@@ -1,5 +1,5 @@
-/* Reference GEMM of class F32 over elements of B that are stored in fewer bits, and widened: one column a panel, one chain an
- * element. */
+/* Reference GEMM of class F32 over elements of B that are stored in fewer bits, and widened: one column a panel, one
+ * chain an element. */
 #include <math.h>
 #include <string.h>
 

@@ -472,6 +472,61 @@ static void refuses_scales_that_are_not_finite(void **state) {
     }
 }
 
+/* Nor is a zero point that no weight has: a byte of the data, changed, is refused as one or changes nothing that is checked. */
+static void refuses_zero_points_above_16(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t kind = 0; kind < weight_kind_count; kind++) {
+        const struct weight_kind *k = &weight_kinds[kind];
+        if (!k->has_zero_points)
+            continue;
+        struct blob blob = new_blob(&random, *k, false);
+        size_t found = 0;
+        for (size_t i = sizeof(struct attn_blob_header); i < blob.bytes; i++) {
+            attn_import_config config = config_of(&blob);
+            attn_error error = {0};
+            unsigned char kept = (unsigned char)blob.data[i];
+            ((unsigned char *)blob.data)[i] = 200;
+            size_t bytes = 0;
+            attn_status status = attn_gemm_import_size(&config, &bytes, &error);
+            found += status == ATTN_BAD_VALUE && strcmp(error.field, "blob.w.zero_points") == 0;
+            ((unsigned char *)blob.data)[i] = kept;
+        }
+        test_case("kind %zu", kind);
+        assert_true(found >= OUT * (IN / k->block));
+        guarded_free(blob.data);
+    }
+}
+
+/* An object whose weights lie in a blob is not written over that. */
+static void keeps_a_blob_that_is_in_use(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (int is_layer = 0; is_layer < 2; is_layer++) {
+        struct blob blob = new_blob(&random, weight_kinds[0], is_layer);
+        attn_import_config config = config_of(&blob);
+        attn_error error = {0};
+        attn_gemm *gemm = NULL;
+        attn_layer *layer = NULL;
+        size_t bytes = 0;
+        char *copy = guarded_alloc(blob.bytes, 1, FLUSH_END);
+        memcpy(copy, blob.data, blob.bytes);
+        assert_ok(is_layer ? attn_layer_import_size(&config, &bytes, &error)
+                           : attn_gemm_import_size(&config, &bytes, &error));
+        void *object = poisoned_alloc(bytes, FLUSH_END);
+        assert_ok(is_layer ? attn_layer_import(&config, object, bytes, &layer, &error)
+                           : attn_gemm_import(&config, object, bytes, &gemm, &error));
+        attn_status status = is_layer ? attn_layer_export(layer, ATTN_ISA_BEST, blob.data, blob.bytes, &error)
+                                      : attn_gemm_export(gemm, ATTN_ISA_BEST, blob.data, blob.bytes, &error);
+        assert_status(ATTN_OVERLAP, status);
+        assert_string_equal("blob", error.field);
+        assert_memory_equal(copy, blob.data, blob.bytes);
+        guarded_free(copy);
+        guarded_free(object);
+        guarded_free(blob.data);
+    }
+}
+
 static int set_up(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -493,6 +548,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(every_byte_of_a_header_counts, set_up),
         cmocka_unit_test_setup(refuses_what_is_cut_short, set_up),
         cmocka_unit_test_setup(refuses_noise, set_up),
+        cmocka_unit_test_setup(refuses_zero_points_above_16, set_up),
+        cmocka_unit_test_setup(keeps_a_blob_that_is_in_use, set_up),
         cmocka_unit_test_setup(refuses_scales_that_are_not_finite, set_up),
     };
     return test_run(tests);

@@ -244,7 +244,8 @@ typedef struct attn_ints {
 typedef struct attn_gemm attn_gemm;
 
 /* How the elements, scales and zero points of quantised weights lie. k is `in`, n is `out`. What
- * files of other engines hold is packed as it is, without a copy; that takes longer than PLAIN. */
+ * files of other engines hold is packed straight from where it lies; that takes longer than
+ * PLAIN. */
 typedef enum attn_layout {
     /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
      * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits
@@ -257,13 +258,15 @@ typedef enum attn_layout {
     /* ggml's Q8_0, of type ATTN_F32: blocks of 34 bytes, an F16 scale and 32 bytes. Likewise.
      * Packed as floats, element * scale, which is exact; class F32. */
     ATTN_LAYOUT_GGML_Q8_0,
-    /* GPTQ: qweight, [in / 8][out] words of 32 bits; scales [in / block][out]; qzeros, [in /
-     * block][out / 8] words that hold zero points less 1, or NULL. in_stride is the number of
-     * columns of the three arrays, a multiple of 8 and at least out; out_stride is 1. */
+    /* GPTQ: qweight, [in / 8][out] words of 32 bits, the first element in the lowest bits; scales
+     * [in / block][out]; qzeros, [in / block][out / 8] words that hold zero points less 1, or NULL.
+     * in_stride is the number of columns of the three arrays, a multiple of 8 and at least out;
+     * out_stride is 1. */
     ATTN_LAYOUT_GPTQ,
     ATTN_LAYOUT_GPTQ_V2, /* the same with zero points as they are */
-    /* AWQ: qweight, [in][out / 8] words; scales and qzeros as GPTQ_V2's, but columns 0, 2, 4, 6, 1,
-     * 3, 5, 7 of eight from a word's lowest bits on. Strides as of GPTQ. */
+    /* AWQ, version gemm: qweight, [in][out / 8] words; scales as GPTQ's; qzeros as GPTQ_V2's. The
+     * words of qweight and qzeros hold columns 0, 2, 4, 6, 1, 3, 5, 7 of eight, from the lowest
+     * bits on. Strides as of GPTQ. */
     ATTN_LAYOUT_AWQ
 } attn_layout;
 
@@ -316,21 +319,22 @@ ATTN_API attn_status attn_gemm_create(const attn_gemm_config *config, void *memo
 /* Packed weights can be written out as one piece of bytes, a blob, and used where a later process
  * finds it, mapped from a file, say: packing is not done again, and processes share one copy. A
  * blob has a header (class, types, sizes, format, versions, byte order, a checksum) and what the
- * object had packed. Objects of one type and kernel give the same bytes. */
+ * object had packed. The same weights, packed for the same kernel, give the same bytes. */
 
 /* Bytes of a blob of the object's weights, in the format that kernels of `isa` read: any ISA that
  * the library was built with, also where this machine cannot run it; ATTN_ISA_BEST: as they are.
  * NULL_POINTER, OVERFLOW, UNKNOWN_ISA. */
 ATTN_API attn_status attn_gemm_export_size(const attn_gemm *gemm, attn_isa isa, size_t *bytes,
                                            attn_error *error);
-/* Writes it, to memory at ATTN_ALIGNMENT. As above, and MISALIGNED, TOO_SMALL. */
+/* Writes it, to memory at ATTN_ALIGNMENT. As above, and MISALIGNED, TOO_SMALL, OVERLAP (the blob
+ * that the object's weights lie in). */
 ATTN_API attn_status attn_gemm_export(const attn_gemm *gemm, attn_isa isa, void *blob, size_t bytes,
                                       attn_error *error);
 
 /* Where an imported object's weights are. */
 typedef enum attn_import_mode {
-    /* In the blob, where a kernel of the ISA, or of one below it, reads its format; else packed
-     * anew. Another kernel than the ISA's own may be slower. */
+    /* In the blob, where a kernel of the ISA, or of one below it but scalar, reads its format; else
+     * packed anew. Another kernel than the ISA's own may be slower. */
     ATTN_IMPORT_FITTING = 0,
     ATTN_IMPORT_IN_PLACE, /* in the blob, or MISMATCH */
     ATTN_IMPORT_COPY /* packed anew for the ISA's own kernel: the blob is not needed afterwards */
@@ -338,21 +342,23 @@ typedef enum attn_import_mode {
 
 typedef struct attn_import_config {
     attn_isa isa;
-    /* At ATTN_ALIGNMENT, as mapped memory is; never written to. Unless all is packed anew it must
-     * stay as it is while the object is in use. */
+    /* At ATTN_ALIGNMENT, as mapped memory is; never written to. It must stay as it is during the
+     * call and, but for COPY, while the object is in use. */
     const void *blob;
     size_t blob_bytes; /* may be more than the blob has */
     attn_import_mode mode;
     /* Not 0: the packed bytes are compared with their checksum, which reads all of them. Else only
-     * the header is, and scales are looked at. */
+     * the header is compared with its own. Scales and zero points are looked at in any case: those
+     * of INT4 lie among the elements, so that nearly every page is read. */
     int verify;
 } attn_import_config;
 
 /* Bytes of memory for the object: a few hundred where the weights stay in the blob. Sizes, types
- * and `arithmetic` are those that were exported. NULL_POINTER, BAD_VALUE (mode; blob.magic,
- * .checksum, .class, .format, .config, .bytes, .data: a blob that was not written so; a scale that
- * is not finite), MISMATCH (blob.version, .byte_order, .kind: the other object's; .format: IN_PLACE
- * is not possible), MISALIGNED, TOO_SMALL (blob_bytes), OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
+ * and `arithmetic` are those that were exported. NULL_POINTER, BAD_SIZE (blob.config), BAD_VALUE
+ * (mode; blob.magic, .checksum, .class, .format, .config, .bytes, .data: a blob that was not
+ * written so; a scale that is not finite, a zero point above 16), MISMATCH (blob.version,
+ * .byte_order, .kind: the other object's; .format: IN_PLACE is not possible), MISALIGNED, TOO_SMALL
+ * (blob_bytes), OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_import_size(const attn_import_config *config, size_t *bytes,
                                            attn_error *error);
 /* As above, of `memory` too. */

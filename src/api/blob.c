@@ -109,6 +109,15 @@ void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, con
     memcpy(w->kernel, kernel->name, attn_min(length, sizeof w->kernel - 1));
 }
 
+attn_status attn_blob_check_apart(const struct attn_packed *packed, const void *memory, size_t bytes,
+                                  attn_error *error) {
+    const struct attn_panels *panels = &packed->panels;
+    size_t count = packed->n / panels->cols + (packed->n % panels->cols != 0);
+    RETURN_IF_ERROR(attn_check_disjoint(memory, bytes, panels->data, count * panels->stride, "blob", error));
+    size_t biases = packed->bias ? packed->n * sizeof *packed->bias : 0;
+    return attn_check_disjoint(memory, bytes, packed->bias, biases, "blob", error);
+}
+
 void attn_blob_write(struct attn_blob *blob, const struct attn_packed *const *packed, void *memory) {
     struct attn_arena arena = {.base = memory};
     struct attn_blob_header *header = &blob->header;
@@ -152,12 +161,15 @@ static attn_status check_header(const struct attn_blob_header *header, size_t gi
         return attn_fail(ATTN_BAD_VALUE, "blob.checksum", error);
     if (header->kind != (uint32_t)kind || header->weights != (kind == ATTN_BLOB_GEMM ? 1 : ATTN_BLOB_WEIGHTS))
         return attn_fail(ATTN_MISMATCH, "blob.kind", error);
+    if (header->heads > PTRDIFF_MAX || header->kv_heads > PTRDIFF_MAX || header->head_size > PTRDIFF_MAX ||
+        header->value_size > PTRDIFF_MAX)
+        return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
     if (header->bytes > given)
         return attn_fail_size(ATTN_TOO_SMALL, "blob_bytes", (size_t)header->bytes, given, error);
     return ATTN_OK;
 }
 
-/* What attn_linear cannot say wrong. */
+/* What the checks of an attn_linear do not cover. */
 static attn_status check_weight(const struct attn_blob_weight *w, attn_error *error) {
     if (w->k > PTRDIFF_MAX || w->n > PTRDIFF_MAX || w->has_bias > 1 || w->has_zero_point > 1)
         return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
@@ -197,11 +209,23 @@ attn_linear attn_blob_linear(const struct attn_blob *blob, const attn_import_con
 /* The format, and that the header says of the weight what the config says. */
 static attn_status check_format(const struct attn_blob_weight *w, const struct attn_packed *packed, attn_error *error) {
     struct attn_format format = format_of(w);
-    if (w->k != packed->k || w->n != packed->n || w->block != packed->scaling.block || w->beside > sizeof(float))
+    if (w->k != packed->k || w->n != packed->n || w->block != packed->scaling.block)
         return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
     return w->flip <= UINT8_MAX && attn_format_is_known(&format, &packed->scaling)
                ? ATTN_OK
                : attn_fail(ATTN_BAD_VALUE, "blob.format", error);
+}
+
+/* A byte holds a zero point, of which only 0 to 16 can have been written: some kernels take it with a sign. */
+static attn_status check_zero_points(const struct attn_weight_source *source, const struct attn_packed *packed,
+                                     const char *name, attn_error *error) {
+    const size_t most = 16;
+    size_t blocks = packed->scaling.has_zero_point ? packed->k / packed->scaling.block : 0;
+    for (size_t j = 0; j < packed->n; j++)
+        for (size_t b = 0; b < blocks; b++)
+            if (source->zero_point(source->context, j, b) > most)
+                return attn_fail(ATTN_BAD_VALUE, name, error);
+    return ATTN_OK;
 }
 
 attn_status attn_blob_map(const attn_import_config *config, struct attn_blob *blob,
@@ -223,6 +247,7 @@ attn_status attn_blob_map(const attn_import_config *config, struct attn_blob *bl
         struct attn_weight_source source = attn_packed_source(reader);
         RETURN_IF_ERROR(attn_check_scales(&source, reader->packed.scaling.type, reader->packed.n,
                                           scale_blocks(&reader->packed, reader->format.type), names[i]->scales, error));
+        RETURN_IF_ERROR(check_zero_points(&source, &reader->packed, names[i]->zero_points, error));
     }
     return ATTN_OK;
 }

@@ -13,7 +13,7 @@ enum { ATTN_BLOB_WEIGHTS = 4 };
 /* In the byte order of the machine. Sizes of a layer are 0 in a gemm's. */
 struct attn_blob_weight {
     uint64_t k, n;
-    uint32_t class_of_type; /* of every ISA: BF16 where the ISA's is BF16_TILE */
+    uint32_t class_of_type; /* the portable one: BF16, also where the exporter's ISA has BF16_TILE */
     uint32_t type, cols, k_unit, beside, flip;
     uint32_t block, scale_type, has_zero_point, has_bias;
     char kernel[32]; /* whose format it is: for those who look into a file */
@@ -55,6 +55,10 @@ void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, con
 
 /* Takes the memory of the header and of all weights. */
 void attn_blob_layout(struct attn_blob *blob, struct attn_arena *arena);
+
+/* That none of a weight's panels lie in what is going to be written: an imported weight's are those of a blob. */
+attn_status attn_blob_check_apart(const struct attn_packed *packed, const void *memory, size_t bytes,
+                                  attn_error *error);
 
 /* Writes a blob of weights that have been added in this order to memory that can hold it. */
 void attn_blob_write(struct attn_blob *blob, const struct attn_packed *const *packed, void *memory);

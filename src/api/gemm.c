@@ -86,13 +86,15 @@ attn_status attn_gemm_export(const attn_gemm *gemm, attn_isa isa, void *blob, si
     struct attn_blob made;
     RETURN_IF_ERROR(layout_export(gemm, isa, &made, &arena, error));
     RETURN_IF_ERROR(attn_check_memory(blob, bytes, arena.used, "blob", error));
+    RETURN_IF_ERROR(attn_blob_check_apart(&gemm->packed, blob, arena.used, error));
     attn_blob_write(&made, (const struct attn_packed *[]){&gemm->packed}, blob);
     return ATTN_OK;
 }
 
-/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. */
-static attn_status layout_import(const attn_import_config *config, struct attn_blob *blob, struct attn_arena *arena,
-                                 struct attn_gemm *filled, struct attn_gemm **object, attn_error *error) {
+/* Reads and checks the blob, once: what is checked must be what is used, if the blob changes meanwhile too. */
+static attn_status open_import(const attn_import_config *config, struct attn_blob *blob, struct attn_gemm *filled,
+                               attn_error *error) {
+    struct attn_gemm *object;
     struct attn_arena measure = {0};
     RETURN_IF_ERROR(attn_blob_open(config, ATTN_BLOB_GEMM, blob, error));
     attn_gemm_config stored = {.isa = config->isa,
@@ -101,11 +103,17 @@ static attn_status layout_import(const attn_import_config *config, struct attn_b
                                .w = attn_blob_linear(blob, config, 0),
                                .arithmetic = (attn_arithmetic)blob->header.arithmetic};
     filled->arithmetic = stored.arithmetic;
-    attn_status status = layout_gemm(&stored, &measure, object, &filled->packed, &filled->table, NULL);
+    attn_status status = layout_gemm(&stored, &measure, &object, &filled->packed, &filled->table, NULL);
     if (status != ATTN_OK)
         return attn_fail(status, "blob.config", error);
-    RETURN_IF_ERROR(attn_blob_map(config, blob, (const struct attn_packed *[]){&filled->packed},
-                                  (const struct attn_linear_names *[]){&names_blob}, error));
+    return attn_blob_map(config, blob, (const struct attn_packed *[]){&filled->packed},
+                         (const struct attn_linear_names *[]){&names_blob}, error);
+}
+
+/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. May be called twice. */
+static attn_status layout_import(const attn_import_config *config, const struct attn_blob *blob,
+                                 struct attn_arena *arena, struct attn_gemm *filled, struct attn_gemm **object,
+                                 attn_error *error) {
     *object = attn_arena_take(arena, 1, sizeof **object);
     RETURN_IF_ERROR(attn_blob_use(config, blob, 0, filled->table, &filled->packed, arena, error));
     return arena->overflow ? attn_fail(ATTN_OVERFLOW, "blob.config", error) : ATTN_OK;
@@ -115,6 +123,7 @@ attn_status attn_gemm_import_size(const attn_import_config *config, size_t *byte
     struct attn_arena arena = {0};
     struct attn_blob blob;
     attn_gemm filled, *object;
+    RETURN_IF_ERROR(open_import(config, &blob, &filled, error));
     RETURN_IF_ERROR(layout_import(config, &blob, &arena, &filled, &object, error));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     *bytes = arena.used;
@@ -126,6 +135,7 @@ attn_status attn_gemm_import(const attn_import_config *config, void *memory, siz
     struct attn_arena measure = {0}, arena = {.base = memory};
     struct attn_blob blob;
     attn_gemm filled, *object;
+    RETURN_IF_ERROR(open_import(config, &blob, &filled, error));
     RETURN_IF_ERROR(layout_import(config, &blob, &measure, &filled, &object, error));
     RETURN_IF_ERROR(attn_check_pointer(gemm, "gemm", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));

@@ -162,7 +162,10 @@ attn_status attn_layer_export(const attn_layer *layer, attn_isa isa, void *blob,
     struct attn_blob made;
     RETURN_IF_ERROR(layout_layer_export(layer, isa, &made, &arena, error));
     RETURN_IF_ERROR(attn_check_memory(blob, bytes, arena.used, "blob", error));
-    attn_blob_write(&made, (const struct attn_packed *[]){&layer->w_q, &layer->w_k, &layer->w_v, &layer->w_o}, blob);
+    const struct attn_packed *const w[] = {&layer->w_q, &layer->w_k, &layer->w_v, &layer->w_o};
+    for (int i = 0; i < ATTN_BLOB_WEIGHTS; i++)
+        RETURN_IF_ERROR(attn_blob_check_apart(w[i], blob, arena.used, error));
+    attn_blob_write(&made, w, blob);
     return ATTN_OK;
 }
 
@@ -186,19 +189,26 @@ static attn_layer_config config_of_blob(const attn_import_config *config, const 
                                .w_o = attn_blob_linear(blob, config, 3)};
 }
 
-/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. */
-static attn_status layout_layer_import(const attn_import_config *config, struct attn_blob *blob,
-                                       struct attn_arena *arena, struct attn_layer *filled, struct attn_layer **object,
-                                       attn_error *error) {
+/* Reads and checks the blob, once: what is checked must be what is used, if the blob changes meanwhile too. */
+static attn_status open_layer_import(const attn_import_config *config, struct attn_blob *blob,
+                                     struct attn_layer *filled, attn_error *error) {
     struct attn_arena measure = {0};
+    struct attn_layer *object;
     struct attn_packed *const w[] = {&filled->w_q, &filled->w_k, &filled->w_v, &filled->w_o};
     RETURN_IF_ERROR(attn_blob_open(config, ATTN_BLOB_LAYER, blob, error));
     attn_layer_config stored = config_of_blob(config, blob);
-    attn_status status = layout_layer(&stored, &measure, filled, object, NULL);
+    attn_status status = layout_layer(&stored, &measure, filled, &object, NULL);
     if (status != ATTN_OK)
         return attn_fail(status, "blob.config", error);
-    RETURN_IF_ERROR(attn_blob_map(config, blob, (const struct attn_packed *const *)w,
-                                  (const struct attn_linear_names *[]){&blob_q, &blob_k, &blob_v, &blob_o}, error));
+    return attn_blob_map(config, blob, (const struct attn_packed *const *)w,
+                         (const struct attn_linear_names *[]){&blob_q, &blob_k, &blob_v, &blob_o}, error);
+}
+
+/* Fills *filled, whose panels lie in the blob or, with an arena that has memory, there. May be called twice. */
+static attn_status layout_layer_import(const attn_import_config *config, const struct attn_blob *blob,
+                                       struct attn_arena *arena, struct attn_layer *filled, struct attn_layer **object,
+                                       attn_error *error) {
+    struct attn_packed *const w[] = {&filled->w_q, &filled->w_k, &filled->w_v, &filled->w_o};
     *object = attn_arena_take(arena, 1, sizeof **object);
     for (int i = 0; i < ATTN_BLOB_WEIGHTS; i++)
         RETURN_IF_ERROR(attn_blob_use(config, blob, i, filled->table, w[i], arena, error));
@@ -209,6 +219,7 @@ attn_status attn_layer_import_size(const attn_import_config *config, size_t *byt
     struct attn_arena arena = {0};
     struct attn_blob blob;
     attn_layer filled, *object;
+    RETURN_IF_ERROR(open_layer_import(config, &blob, &filled, error));
     RETURN_IF_ERROR(layout_layer_import(config, &blob, &arena, &filled, &object, error));
     RETURN_IF_ERROR(attn_check_pointer(bytes, "bytes", error));
     *bytes = arena.used;
@@ -220,6 +231,7 @@ attn_status attn_layer_import(const attn_import_config *config, void *memory, si
     struct attn_arena measure = {0}, arena = {.base = memory};
     struct attn_blob blob;
     attn_layer filled, *object;
+    RETURN_IF_ERROR(open_layer_import(config, &blob, &filled, error));
     RETURN_IF_ERROR(layout_layer_import(config, &blob, &measure, &filled, &object, error));
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));

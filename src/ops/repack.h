@@ -12,7 +12,7 @@ enum { ATTN_STRETCH = 128 };
 struct attn_weight_source {
     const void *context; /* of the functions */
     /* Elements p .. p + count - 1 of column j, of INT4 a byte each. p is a multiple of the stretch, of INT4 of the
-     * block, which `count` is then. */
+     * block, and count is the block. */
     void (*elements)(const void *context, size_t j, size_t p, size_t count, void *to);
     /* Of INT8 and INT4: block b's scale, of the scaling's type. */
     void (*scale)(const void *context, size_t j, size_t b, void *to);

@@ -1002,7 +1002,7 @@ static void test_error_texts(void **state) {
     SAYS(attention, "q.type: F32, BF16 or F16 expected, BOOL given", 1 << ATTN_F32 | 1 << ATTN_BF16 | 1 << ATTN_F16,
          ATTN_BOOL, a.attention.q.type = ATTN_BOOL);
     SAYS(attention, "v.type: F32 expected, BF16 given", 1 << ATTN_F32, ATTN_BF16, a.attention.v.type = ATTN_BF16);
-    SAYS(attention, "q.type: F32, BF16 or F16 expected, what is no type given",
+    SAYS(attention, "q.type: F32, BF16 or F16 expected, a value that is no type given",
          1 << ATTN_F32 | 1 << ATTN_BF16 | 1 << ATTN_F16, NO_TYPE, a.attention.q.type = NO_TYPE);
     SAYS(attention, "args: a required pointer is NULL", 0, 0, a.attention_args = NULL);
     attn_error_text(&(attn_error){0}, text, sizeof text);

@@ -649,8 +649,8 @@ typedef struct attn_cache_config {
     /* What keys and values are stored as. BF16 makes attention over the cache class BF16, any other
      * type class F32, over elements that are widened exactly.
      *   F32, F16, BF16   rounded to nearest
-     *   INT8             integers of -127 to 127, with a scale for each token and kv head of the
-     *                    key, and one of the value: largest magnitude / 127
+     *   INT8             integers of -127 to 127; each key and each value of each kv head has a
+     *                    scale, its largest magnitude / 127
      *   F8_E4M3, F8_E5M2 x / scale, rounded, beyond the largest number to that: see k_scales */
     attn_type type;
     attn_cache_kind kind;

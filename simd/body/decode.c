@@ -63,7 +63,7 @@ INLINE struct stretch stretch_of(const attn_type type, const struct attn_decode_
 INLINE vec from_panels(const attn_type type, const struct stretch *s, const char *b, const int v, const int registers) {
     const size_t size = decode_bytes(type);
     const char *from = b + ((size_t)(v / registers) * s->panel + (size_t)(v % registers * VEC_LANES)) * size;
-    if (FETCH_LINES && (size_t)(v * VEC_LANES) * size % (LINE * sizeof(float)) == 0)
+    if (FETCH_LINES && (size_t)(v % registers * VEC_LANES) * size % (LINE * sizeof(float)) == 0)
         vec_prefetch((const float *)(const void *)(from + s->fetch), 0);
     return decode_load(type, from);
 }

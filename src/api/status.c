@@ -101,7 +101,7 @@ static void list_types(unsigned types, char list[LONGEST_LIST]) {
 static int text_of_type(const attn_error *error, const char *field, char *buffer, size_t size) {
     char list[LONGEST_LIST];
     list_types((unsigned)error->needed, list);
-    const char *given = error->given < TYPES ? type_names[error->given] : "what is no type";
+    const char *given = error->given < TYPES ? type_names[error->given] : "a value that is no type";
     return snprintf(buffer, size, "%s: %s expected, %s given", field, list, given);
 }
 

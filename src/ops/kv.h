@@ -86,7 +86,7 @@ struct attn_segment {
     struct attn_scales key_scales, value_scales; /* from the first key on */
 };
 
-/* The segment from `key` on, a multiple of the store's unit. */
+/* The segment from `key` on. Products with keys begin at a multiple of the store's unit. */
 struct attn_segment attn_store_locate(const struct attn_store *store, size_t sequence, size_t head, size_t key);
 
 /* The first key of a sequence that lies in the store's own memory; those before it lie in a fork's parent. */

@@ -172,7 +172,7 @@ void attn_store_fill_unit(const struct attn_store *store, size_t sequence, size_
     const char *key = rows->k;
     if (keys_are_converted(store, rows) && offset > 0) {
         const struct conversion keys = conversion_of_keys(store, rows);
-        convert_to_strip(&keys, 0, 1, (struct attn_scales){NULL, 0});
+        convert_to_strip(&keys, 0, 1, segment.key_scales);
         key = rows->strip;
     }
     put_keys(store, &segment, offset, key, 0);

@@ -32,6 +32,7 @@ have() {
     doxygen) command -v doxygen ;;
     dpkg-dev) command -v dpkg-source ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
+    g++-aarch64-linux-gnu) command -v aarch64-linux-gnu-g++ ;;
     gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc ;;
     gcc-i686-linux-gnu) command -v i686-linux-gnu-gcc ;;
     gcc-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-gcc-posix ;;
@@ -61,6 +62,7 @@ have() {
     libcjson-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/libcjson.pc ;;
     libcmocka-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/cmocka.pc ;;
     libgomp1:arm64) test -e /usr/lib/aarch64-linux-gnu/libgomp.so.1 ;;
+    libstdc++6:arm64) test -e /usr/lib/aarch64-linux-gnu/libstdc++.so.6 ;;
     libsleef-dev:arm64) test -e /usr/lib/aarch64-linux-gnu/pkgconfig/sleef.pc ;;
     meson) command -v meson ;;
     ninja-build) command -v ninja ;;

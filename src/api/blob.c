@@ -70,7 +70,7 @@ struct attn_blob attn_blob_of(enum attn_blob_kind kind, attn_arithmetic arithmet
     struct attn_blob blob = {.header = {.byte_order = BLOB_BYTE_ORDER,
                                         .version = BLOB_VERSION,
                                         .library = ATTN_VERSION,
-                                        .kind = kind,
+                                        .kind = (uint32_t)kind,
                                         .arithmetic = (uint32_t)arithmetic}};
     memcpy(blob.header.magic, blob_magic, sizeof blob_magic);
     return blob;
@@ -90,19 +90,19 @@ static bool is_dequantised(attn_type type, uint32_t class_of_type) {
 void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, const struct attn_kernels *table) {
     struct attn_blob_weight *w = &blob->header.w[blob->header.weights++];
     attn_type type = packed->kernel->b.type;
-    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, class_of(packed))};
+    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, (uint32_t)class_of(packed))};
     const struct attn_gemm_kernel *kernel =
         table ? attn_gemm_for_linear(table, &linear, (attn_arithmetic)blob->header.arithmetic) : packed->kernel;
     *w = (struct attn_blob_weight){.k = packed->k,
                                    .n = packed->n,
-                                   .class_of_type = class_of(packed),
-                                   .type = type,
+                                   .class_of_type = (uint32_t)class_of(packed),
+                                   .type = (uint32_t)type,
                                    .cols = (uint32_t)kernel->b.cols,
                                    .k_unit = (uint32_t)kernel->b.k_unit,
                                    .beside = (uint32_t)kernel->b.beside,
                                    .flip = kernel->b.flip,
                                    .block = (uint32_t)packed->scaling.block,
-                                   .scale_type = packed->scaling.type,
+                                   .scale_type = (uint32_t)packed->scaling.type,
                                    .has_zero_point = packed->scaling.has_zero_point,
                                    .has_bias = packed->bias != NULL};
     size_t length = strlen(kernel->name);
@@ -174,7 +174,7 @@ static attn_status check_weight(const struct attn_blob_weight *w, attn_error *er
     if (w->k > PTRDIFF_MAX || w->n > PTRDIFF_MAX || w->has_bias > 1 || w->has_zero_point > 1)
         return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
     attn_type type = (attn_type)w->type;
-    return w->class_of_type == attn_class_of(type) || is_dequantised(type, w->class_of_type)
+    return w->class_of_type == (uint32_t)attn_class_of(type) || is_dequantised(type, w->class_of_type)
                ? ATTN_OK
                : attn_fail(ATTN_BAD_VALUE, "blob.class", error);
 }

@@ -139,7 +139,7 @@ static attn_status layout_layer_export(const attn_layer *layer, attn_isa isa, st
     blob->header.head_size = layer->head_size;
     blob->header.value_size = layer->value_size;
     blob->header.scale = layer->scale;
-    blob->header.kv_type = layer->kv_type;
+    blob->header.kv_type = (uint32_t)layer->kv_type;
     attn_blob_add(blob, &layer->w_q, table);
     attn_blob_add(blob, &layer->w_k, table);
     attn_blob_add(blob, &layer->w_v, table);

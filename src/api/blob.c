@@ -90,12 +90,13 @@ static bool is_dequantised(attn_type type, uint32_t class_of_type) {
 void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, const struct attn_kernels *table) {
     struct attn_blob_weight *w = &blob->header.w[blob->header.weights++];
     attn_type type = packed->kernel->b.type;
-    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, (uint32_t)class_of(packed))};
+    uint32_t class_of_type = (uint32_t)class_of(packed);
+    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, class_of_type)};
     const struct attn_gemm_kernel *kernel =
         table ? attn_gemm_for_linear(table, &linear, (attn_arithmetic)blob->header.arithmetic) : packed->kernel;
     *w = (struct attn_blob_weight){.k = packed->k,
                                    .n = packed->n,
-                                   .class_of_type = (uint32_t)class_of(packed),
+                                   .class_of_type = class_of_type,
                                    .type = (uint32_t)type,
                                    .cols = (uint32_t)kernel->b.cols,
                                    .k_unit = (uint32_t)kernel->b.k_unit,

@@ -236,10 +236,9 @@ attn_status attn_layer_import(const attn_import_config *config, void *memory, si
     RETURN_IF_ERROR(attn_check_pointer(layer, "layer", error));
     RETURN_IF_ERROR(attn_check_memory(memory, bytes, measure.used, "memory", error));
     RETURN_IF_ERROR(layout_layer_import(config, &blob, &arena, &filled, &object, error));
-    attn_blob_fill(&blob, 0, &filled.w_q);
-    attn_blob_fill(&blob, 1, &filled.w_k);
-    attn_blob_fill(&blob, 2, &filled.w_v);
-    attn_blob_fill(&blob, 3, &filled.w_o);
+    struct attn_packed *const w[] = {&filled.w_q, &filled.w_k, &filled.w_v, &filled.w_o};
+    for (int i = 0; i < ATTN_BLOB_WEIGHTS; i++)
+        attn_blob_fill(&blob, i, w[i]);
     *object = filled;
     *layer = object;
     attn_verbose("layer hidden %zu, %zu heads, %s, imported", filled.w_q.n, filled.heads, filled.w_q.kernel->name);

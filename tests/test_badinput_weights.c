@@ -143,8 +143,8 @@ static attn_layer *new_layer(const struct weight *w) {
     return layer;
 }
 
-static struct blob new_blob(struct test_random *random, struct weight_kind kind, bool is_layer) {
-    struct weight w[] = {new_weight(random, kind, IN, IN, true), new_weight(random, kind, IN, OUT, true)};
+static struct blob new_blob_with(struct test_random *random, struct weight_kind kind, bool is_layer, bool biases) {
+    struct weight w[] = {new_weight(random, kind, IN, IN, biases), new_weight(random, kind, IN, OUT, biases)};
     struct blob blob = {.is_layer = is_layer};
     attn_error error = {0};
     attn_gemm *gemm = new_gemm(&w[1], ATTN_ARITHMETIC_FASTEST);
@@ -159,6 +159,10 @@ static struct blob new_blob(struct test_random *random, struct weight_kind kind,
     free_weight(&w[0]);
     free_weight(&w[1]);
     return blob;
+}
+
+static struct blob new_blob(struct test_random *random, struct weight_kind kind, bool is_layer) {
+    return new_blob_with(random, kind, is_layer, true);
 }
 
 static attn_import_config config_of(const struct blob *blob) {
@@ -499,12 +503,13 @@ static void refuses_zero_points_above_16(void **state) {
     }
 }
 
-/* An object whose weights lie in a blob is not written over that. */
+/* An object whose weights lie in a blob is not written over that, be it for the panels or for the biases. */
 static void keeps_a_blob_that_is_in_use(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    for (int is_layer = 0; is_layer < 2; is_layer++) {
-        struct blob blob = new_blob(&random, weight_kinds[0], is_layer);
+    for (int i = 0; i < 4; i++) {
+        bool is_layer = i / 2;
+        struct blob blob = new_blob_with(&random, weight_kinds[0], is_layer, i % 2);
         attn_import_config config = config_of(&blob);
         attn_error error = {0};
         attn_gemm *gemm = NULL;

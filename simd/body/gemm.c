@@ -127,9 +127,26 @@ struct tiling {
     size_t count, height, taller;
 };
 
+/* At most ROW_BLOCK rows. Divisors are constants and numbers short: a division of others takes 20 cycles. */
 INLINE struct tiling tiling_of(size_t m, size_t a_stride) {
-    size_t most = a_stride % ALIAS ? ROWS : ALIASED_ROWS, count = (m + most - 1) / most;
-    return (struct tiling){count, m / count, m % count};
+    unsigned rows = (unsigned)m;
+    unsigned count = a_stride % ALIAS ? (rows + ROWS - 1) / ROWS : (rows + ALIASED_ROWS - 1) / ALIASED_ROWS;
+    return (struct tiling){count, rows / count, rows % count};
+}
+
+/* On to the tile below. */
+INLINE void go_down(struct tile *t, size_t rows) {
+    t->a += rows * t->a_stride;
+    t->c += rows * t->c_stride;
+    t->scale = next_scale(t->scale, rows);
+}
+
+/* Back to the first of the m rows. A copy of the tile's place instead waits for the stores of what it copies: 30 cycles
+ * for each panel. */
+INLINE void go_up(struct tile *t, size_t m) {
+    t->a -= m * t->a_stride;
+    t->c -= m * t->c_stride;
+    t->scale = t->scale && t->scale != ones ? t->scale - m : t->scale;
 }
 
 /* A panel's columns over all m rows. Where the next panel is far each tile fetches its share of it, and what the
@@ -148,10 +165,9 @@ static void ISA_FN(gemm_panel)(struct tile *t, const struct tiling *tiling, size
         for (size_t r = rows; far_step > 0 && t->scale && r < 2 * rows; r++)
             UNROLL for (size_t v = 0; v < COLS; v += LINE) vec_prefetch_l2(t->c + r * t->c_stride + v);
         tiles[rows - 1].run[0][__builtin_ctz(VECS)](t);
-        t->a += rows * t->a_stride;
-        t->c += rows * t->c_stride;
-        t->scale = next_scale(t->scale, rows);
+        go_down(t, rows);
     }
+    go_up(t, m);
 }
 
 /* The last `cols` columns, fewer than a panel has. */
@@ -160,9 +176,7 @@ static void ISA_FN(gemm_last_columns)(struct tile t, const struct tiling *tiling
         size_t rows = tiling->height + (i < tiling->taller);
         struct tile tile = t;
         row_tile(&tile, rows, cols, n, 0);
-        t.a += rows * t.a_stride;
-        t.c += rows * t.c_stride;
-        t.scale = next_scale(t.scale, rows);
+        go_down(&t, rows);
     }
 }
 
@@ -184,11 +198,10 @@ static void ISA_FN(gemm_block)(const struct product *args, size_t i, size_t m, s
     }
     struct tiling tiling = tiling_of(m, t.a_stride);
     for (size_t j = 0; j < args->n; j += COLS) {
-        struct tile panel = t;
         if (args->n - j < COLS)
             ISA_FN(gemm_last_columns)(t, &tiling, args->n - j, args->n);
         else
-            ISA_FN(gemm_panel)(&panel, &tiling, m, args->n);
+            ISA_FN(gemm_panel)(&t, &tiling, m, args->n);
         t.b += t.layout.panel;
         t.bias = t.bias ? t.bias + COLS : NULL;
         t.c += COLS;
@@ -411,9 +424,11 @@ INLINE struct product product_of(const struct attn_gemm_args *args) {
                             .c_stride = args->c_stride / sizeof(float)};
 }
 
-/* Where row `row` and column `column`, the first of a panel, lie. */
+/* Where row `row` and column `column`, the first of a panel, lie. A panel's columns are a kernel's or a narrow one's, so
+ * that nothing is divided by a variable. */
 INLINE float *panel_at(const struct attn_panels *panels, size_t row, size_t column) {
-    return (float *)panels->data + column / panels->cols * (panels->stride / sizeof(float)) + row * panels->cols;
+    size_t panel = panels->cols == COLS ? column / COLS : column / ATTN_LANES;
+    return (float *)panels->data + panel * (panels->stride / sizeof(float)) + row * panels->cols;
 }
 
 static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {

@@ -94,12 +94,12 @@ struct tiling {
     size_t count, height, taller;
 };
 
-/* A panel's `cols` columns in all tiles. */
-static void TILES_FN(panel)(struct tile t, const struct tiling *tiling, size_t cols) {
+/* A panel's `cols` columns in all tiles, from t down. */
+static void TILES_FN(panel)(struct tile *t, const struct tiling *tiling, size_t cols) {
     for (size_t i = 0; i < tiling->count; i++) {
         size_t rows = tiling->height + (i < tiling->taller);
-        run_panel(&t, rows, cols);
-        tile_go_down(&t, rows);
+        run_panel(t, rows, cols);
+        tile_go_down(t, rows);
     }
 }
 
@@ -111,8 +111,10 @@ static void TILES_FN(block)(const struct product *product, size_t i, size_t m) {
         TILES_FN(rows)(product, i, m);
         return;
     }
-    for (size_t j = 0; j < n; j += COLS)
-        TILES_FN(panel)(tile_of(product, i, j), &tiling, n - j);
+    for (size_t j = 0; j < n; j += COLS) {
+        struct tile t = tile_of(product, i, j);
+        TILES_FN(panel)(&t, &tiling, n - j);
+    }
 }
 
 static void TILES_FN(multiply)(struct product *product) {

@@ -45,9 +45,11 @@ INLINE struct layout layout_of(const struct attn_panels *b) {
                           : (struct layout){COLS, ATTN_LANES < COLS ? ATTN_LANES : 0, stride};
 }
 
-/* The unit of row `row` and column `column`. */
+/* The unit of row `row` and column `column`. A panel has a kernel's columns or a narrow one's, so that nothing is divided
+ * by a variable. */
 INLINE float *unit_at(const struct attn_panels *b, size_t row, size_t column) {
-    return (float *)((char *)b->data + column / b->cols * b->stride) + row / 2 * b->cols + column % b->cols;
+    size_t panel = b->cols == COLS ? column / COLS : column / ATTN_LANES;
+    return (float *)((char *)b->data + panel * b->stride) + row / 2 * b->cols + (column - panel * b->cols);
 }
 
 /* Compile-time rows and registers, every column there. */
@@ -285,24 +287,27 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
 
 /* One element after the other: a half of a unit. */
 static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
-    for (size_t p = p0; p < p1; p++)
-        for (size_t j = j0; j < j1; j++)
-            memcpy((char *)unit_at(&args->packed, args->row + p, args->column + j) +
-                       (args->row + p) % 2 * sizeof(uint16_t),
-                   (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof(uint16_t));
+    for (size_t j = j0; j < j1; j++) {
+        uint16_t *column = (uint16_t *)unit_at(&args->packed, 0, args->column + j);
+        for (size_t p = p0; p < p1; p++) {
+            size_t row = args->row + p;
+            memcpy(column + row / 2 * 2 * args->packed.cols + row % 2,
+                   (const char *)args->b + p * args->k_stride + j * args->n_stride, sizeof *column);
+        }
+    }
 }
 
-/* Copies of the last column fill up its panel, if that begins here: what was there, infinities perhaps, is
- * multiplied too. */
+/* Copies of the last column, which is packed, fill up its panel, if that begins here: what was there, infinities
+ * perhaps, is multiplied too. */
 static void ISA_FN(pairs_pack_beyond)(const struct attn_pack_args *args) {
-    size_t end = args->column + args->n, within = end % args->packed.cols;
-    if (args->n == 0 || within == 0 || end - within < args->column)
+    size_t cols = args->packed.cols, end = args->column + args->n, within = end % cols;
+    if (args->n == 0 || args->k == 0 || within == 0 || end - within < args->column)
         return;
-    struct attn_pack_args last = *args;
-    last.b = (const char *)args->b + (args->n - 1) * args->n_stride;
-    last.n_stride = 0;
-    last.column = end;
-    ISA_FN(pairs_pack_any)(&last, 0, args->k, 0, args->packed.cols - within);
+    const size_t pairs = (args->row % 2 + args->k + 1) / 2;
+    float *unit = unit_at(&args->packed, args->row, end - 1);
+    for (size_t p = 0; p < pairs; p++, unit += cols)
+        for (size_t i = 1; i <= cols - within; i++)
+            memcpy(unit + i, unit, sizeof *unit);
 }
 
 /* Columns whose elements follow each other: pairs that are already there, as floats of a transposition are. The first

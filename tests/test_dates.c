@@ -1,5 +1,5 @@
 /* The example's files and model: every way in which a file can lie is refused with a sentence that names the culprit,
- * the real file rewrites dates, with the same bits on every ISA that this machine has. */
+ * the real file rewrites dates, with the same bits on every ISA that this machine has, in every type. */
 #define _GNU_SOURCE 1 /* mkdtemp, P_tmpdir */
 #include "support.h"
 
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "calendar.h"
+#include "evaluate.h"
 #include "heatmap.h"
 #include "model.h"
 
@@ -23,6 +24,8 @@ struct bytes {
 };
 
 static char directory[512]; /* of the example */
+
+static const struct model_config best = {.isa = ATTN_ISA_BEST};
 
 static struct bytes read_whole(const char *name) {
     char path[600];
@@ -97,15 +100,16 @@ static void assert_parse_refuses(const struct bytes *bytes, const char *culprit)
     assert_names(&error, culprit);
 }
 
-static bool create(struct model *model, const struct bytes *bytes, attn_isa isa, struct error *error) {
+static bool create(struct model *model, const struct bytes *bytes, const struct model_config *config,
+                   struct error *error) {
     struct safetensors file;
-    return safetensors_parse(&file, bytes->data, bytes->size, error) && model_create(model, &file, isa, error);
+    return safetensors_parse(&file, bytes->data, bytes->size, error) && model_create(model, &file, config, error);
 }
 
 static void assert_model_refuses(const struct bytes *bytes, const char *culprit) {
     struct model model;
     struct error error = {""};
-    if (create(&model, bytes, ATTN_ISA_BEST, &error))
+    if (create(&model, bytes, &best, &error))
         test_fail("accepted, though \"%s\" is wrong", culprit);
     assert_names(&error, culprit);
 }
@@ -377,7 +381,7 @@ static void hostile_metadata_is_refused(void **state) {
 static void assert_load_refuses(const char *path, const char *culprit) {
     struct model model;
     struct error error = {""};
-    if (model_load(&model, path, ATTN_ISA_BEST, &error))
+    if (model_load(&model, path, &best, &error))
         test_fail("%s is accepted", path);
     assert_names(&error, path);
     assert_names(&error, culprit);
@@ -466,7 +470,7 @@ static void mutants_load_or_are_refused(void **state) {
         char answer[MODEL_MAX_TEXT];
         const struct bytes mutant = mutate(&real, &random);
         test_case("mutant %zu", run);
-        if (create(&model, &mutant, ATTN_ISA_BEST, &error)) {
+        if (create(&model, &mutant, &best, &error)) {
             loaded++;
             if (!model_rewrite_text(&model, "1 Jan 2000", 10, answer, &error))
                 assert_string_not_equal(error.text, "");
@@ -537,7 +541,7 @@ static void bad_dates_are_explained(void **state) {
     struct model model;
     struct error error = {""};
     char answer[MODEL_MAX_TEXT];
-    assert_true(create(&model, &real, ATTN_ISA_BEST, &error));
+    assert_true(create(&model, &real, &best, &error));
     for (size_t i = 0; i < COUNT(dates); i++) {
         assert_false(model_rewrite_text(&model, dates[i].text, strlen(dates[i].text), answer, &error));
         assert_names(&error, dates[i].culprit);
@@ -579,21 +583,27 @@ static void days_of_the_calendar_are_known(void **state) {
 
 /* ---- The real model ---- */
 
-/* Calls `check` with the real model on each ISA of this machine. */
-static void on_each_isa(void (*check)(struct model *model)) {
+/* Calls `check` with the real model in these types on each ISA of this machine. */
+static void on_each_isa_in(attn_type weights, attn_type cache, void (*check)(struct model *model)) {
     const struct bytes real = read_whole("dates.safetensors");
     for (int isa = ATTN_ISA_BEST + 1; isa < ATTN_ISA_COUNT; isa++) {
+        const struct model_config config = {(attn_isa)isa, weights, cache};
         struct model model;
         struct error error = {""};
-        if (!attn_isa_supported((attn_isa)isa))
+        if (!attn_isa_supported(config.isa))
             continue;
-        test_case("on %s", attn_isa_name((attn_isa)isa));
-        if (!create(&model, &real, (attn_isa)isa, &error))
+        test_case("on %s, weights %s, caches %s", attn_isa_name(config.isa), model_type_name(weights),
+                  model_type_name(cache));
+        if (!create(&model, &real, &config, &error))
             test_fail("%s", error.text);
         check(&model);
         model_free(&model);
     }
     guarded_free(real.data);
+}
+
+static void on_each_isa(void (*check)(struct model *model)) {
+    on_each_isa_in(ATTN_F32, ATTN_F32, check);
 }
 
 static void check_dates(struct model *model) {
@@ -707,12 +717,30 @@ static void check_batch(struct model *model) {
     }
 }
 
+/* What comes out in each type: how many of the 1,000 dates are right, and the largest differences of the encoder's
+ * output and of the logits that come through the caches, over the 16 sequences that PyTorch computed in F32. They are
+ * the same on every machine, as the bits are; docs/accuracy.md has them too. */
+static const struct {
+    attn_type weights, cache;
+    size_t right;
+    double encoder, logits;
+} in_types[] = {
+    {ATTN_F32, ATTN_F32, 1000, 2.03e-6, 2.67e-5},  {ATTN_BF16, ATTN_BF16, 1000, 0.0199, 0.0844},
+    {ATTN_F16, ATTN_F16, 1000, 0.00102, 0.00816},  {ATTN_INT8, ATTN_F32, 1000, 0.0532, 0.363},
+    {ATTN_INT8, ATTN_BF16, 1000, 0.0556, 0.353},   {ATTN_INT4, ATTN_F32, 999, 0.464, 2.64},
+    {ATTN_F32, ATTN_BF16, 1000, 0.0138, 0.0537},   {ATTN_F32, ATTN_F16, 1000, 2.03e-6, 0.00347},
+    {ATTN_F32, ATTN_INT8, 1000, 2.03e-6, 0.0806},  {ATTN_F32, ATTN_F8_E4M3, 1000, 2.03e-6, 0.642},
+    {ATTN_F32, ATTN_F8_E5M2, 1000, 2.03e-6, 1.07},
+};
+
 /* On each ISA, and for a sequence alone as in a padded batch. */
 static void logits_have_the_same_bits(void **state) {
     (void)state;
-    earlier = false;
-    on_each_isa(check_batch);
-    assert_true(earlier);
+    for (size_t i = 0; i < COUNT(in_types); i++) {
+        earlier = false;
+        on_each_isa_in(in_types[i].weights, in_types[i].cache, check_batch);
+        assert_true(earlier);
+    }
 }
 
 /* The last step's logits, from the caches, are those of the decoder that sees the whole answer at once. */
@@ -735,9 +763,90 @@ static void check_steps(struct model *model) {
     assert_same_bits(batch.logits + 10 * LOGITS, logits, LOGITS);
 }
 
+static bool is_kv_type(attn_type type) {
+    return type == ATTN_F32 || type == ATTN_BF16;
+}
+
+/* In types that keys and values may have without a cache too. */
 static void steps_and_whole_answers_agree(void **state) {
     (void)state;
-    on_each_isa(check_steps);
+    for (size_t i = 0; i < COUNT(in_types); i++)
+        if (is_kv_type(in_types[i].cache))
+            on_each_isa_in(in_types[i].weights, in_types[i].cache, check_steps);
+}
+
+/* ---- Types ---- */
+
+/* Every `step`th line of the 1,000 dates. */
+static size_t count_right(struct model *model, size_t step, size_t *asked) {
+    char path[600], line[2 * MODEL_MAX_TEXT], answer[MODEL_MAX_TEXT];
+    size_t right = 0;
+    snprintf(path, sizeof path, "%s/dates_test.tsv", directory);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    *asked = 0;
+    for (size_t number = 0; fgets(line, sizeof line, file); number++) {
+        struct error error;
+        char *date = strchr(line, '\t');
+        assert_non_null(date);
+        *date++ = 0;
+        date[strcspn(date, "\t\r\n")] = 0;
+        if (number % step)
+            continue;
+        ++*asked;
+        right += model_rewrite_text(model, line, strlen(line), answer, &error) && strcmp(answer, date) == 0;
+    }
+    fclose(file);
+    return right;
+}
+
+static size_t wanted; /* of all dates */
+
+/* All on the best ISA, some on the others: logits are the same there. The reference is slow. */
+static void check_right(struct model *model) {
+    const attn_isa isa = model->config.isa;
+    const bool all = test_exhaustive() || (isa == attn_isa_chosen() && !test_quick());
+    size_t asked, right = count_right(model, all ? 1 : isa == ATTN_ISA_SCALAR ? 200 : 20, &asked);
+    if (right + (1000 - wanted) < asked || (all && right != wanted))
+        test_fail("%zu of %zu dates are right, %zu of 1000 expected", right, asked, wanted);
+    if (all)
+        print_message("  weights %s, caches %s: %zu of %zu\n", model_type_name(model->config.weights),
+                      model_type_name(model->config.cache), right, asked);
+}
+
+static void dates_are_right_in_every_type(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(in_types); i++) {
+        wanted = in_types[i].right;
+        on_each_isa_in(in_types[i].weights, in_types[i].cache, check_right);
+    }
+}
+
+/* Within what three digits say. */
+static void assert_recorded(double recorded, double seen) {
+    assert_near(recorded, seen, 0.006 * recorded);
+}
+
+static void differences_are_known_in_every_type(void **state) {
+    (void)state;
+    const struct bytes real = read_whole("dates.safetensors");
+    char path[600];
+    snprintf(path, sizeof path, "%s/dates_expected.safetensors", directory);
+    for (size_t i = 0; i < COUNT(in_types); i++) {
+        const struct model_config config = {ATTN_ISA_BEST, in_types[i].weights, in_types[i].cache};
+        struct difference differences[DIFFERENCES];
+        struct model model;
+        struct error error = {""};
+        test_case("weights %s, caches %s", model_type_name(config.weights), model_type_name(config.cache));
+        if (!create(&model, &real, &config, &error) || !evaluate_differences(&model, path, differences, &error))
+            test_fail("%s", error.text);
+        assert_recorded(in_types[i].encoder, differences[DIFFERENCE_ENCODER].largest);
+        assert_recorded(in_types[i].logits, differences[DIFFERENCE_STEPS].largest);
+        if (is_kv_type(config.cache))
+            assert_near(differences[DIFFERENCE_LOGITS].largest, differences[DIFFERENCE_STEPS].largest, 0);
+        model_free(&model);
+    }
+    guarded_free(real.data);
 }
 
 /* ---- Heatmap ---- */
@@ -819,6 +928,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_length_fits),
         cmocka_unit_test(logits_have_the_same_bits),
         cmocka_unit_test(steps_and_whole_answers_agree),
+        cmocka_unit_test(dates_are_right_in_every_type),
+        cmocka_unit_test(differences_are_known_in_every_type),
         cmocka_unit_test(heatmap_is_well_formed),
         cmocka_unit_test(unwritable_heatmap_is_named),
         cmocka_unit_test(days_of_the_calendar_are_known),

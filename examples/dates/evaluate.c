@@ -53,17 +53,27 @@ static bool count_good(struct model *model, const char *path,
     return !failed && *lines > 0;
 }
 
+/* The ISA, and the types where not all is F32. */
+static void print_config(const struct model_config *config) {
+    printf(" on %s", attn_isa_name(config->isa));
+    if (config->weights != ATTN_F32 || config->cache != ATTN_F32)
+        printf(", weights %s, caches %s", model_type_name(config->weights), model_type_name(config->cache));
+    printf("\n");
+}
+
 int evaluate_check(struct model *model, const char *path) {
     size_t exact, lines;
     const bool ok = count_good(model, path, check_line, &exact, &lines);
-    printf("%zu of %zu exact on %s\n", exact, lines, attn_isa_name(model->isa));
+    printf("%zu of %zu exact", exact, lines);
+    print_config(&model->config);
     return !ok || exact != lines;
 }
 
 int evaluate_refuse(struct model *model, const char *path) {
     size_t refused, lines;
     const bool ok = count_good(model, path, refuse_line, &refused, &lines);
-    printf("%zu of %zu refused on %s\n", refused, lines, attn_isa_name(model->isa));
+    printf("%zu of %zu refused", refused, lines);
+    print_config(&model->config);
     return !ok || (lines - refused) * 100 > lines;
 }
 
@@ -77,6 +87,7 @@ struct expectation {
     struct forced_batch batch;
     int64_t lengths[MAX_BATCH];
     float *weights[DECODER_LAYERS];
+    float *step_logits; /* as batch.logits */
 };
 
 static bool tokens_are_known(const int32_t *tokens, size_t count, size_t vocabulary, const char *name,
@@ -126,7 +137,8 @@ static bool read_batch(const struct model *model, struct expectation *expected, 
         if (!expected->weights[i])
             return refuse(error, "no memory for the attention weights");
     }
-    return true;
+    expected->step_logits = malloc(n * target * model->vocabulary.size * sizeof(float));
+    return expected->step_logits || refuse(error, "no memory for the logits");
 }
 
 /* The largest difference in `rows` rows of `cols`; row i belongs to a sequence with lengths[i / rows_each]. What is
@@ -134,7 +146,7 @@ static bool read_batch(const struct model *model, struct expectation *expected, 
 struct comparison {
     const char *name;
     const float *have, *want;
-    size_t rows_each, cols; /* per sequence of the batch */
+    size_t rows_each, cols, have_stride; /* rows_each: of each sequence of the batch */
     enum { PAD_NONE, PAD_ROWS, PAD_COLUMNS } padding;
 };
 
@@ -145,8 +157,9 @@ static double largest_difference(const struct comparison *compare, size_t batch,
         if (compare->padding == PAD_ROWS && row % compare->rows_each >= length)
             continue;
         const size_t cols = compare->padding == PAD_COLUMNS ? length : compare->cols;
-        for (size_t i = row * compare->cols; i < row * compare->cols + cols; i++) {
-            const double difference = fabs((double)compare->have[i] - (double)compare->want[i]);
+        const float *have = compare->have + row * compare->have_stride, *want = compare->want + row * compare->cols;
+        for (size_t i = 0; i < cols; i++) {
+            const double difference = fabs((double)have[i] - (double)want[i]);
             if (!(difference <= largest)) /* also where it is NaN, which then stays */
                 largest = isnan(largest) ? largest : difference;
         }
@@ -154,46 +167,65 @@ static double largest_difference(const struct comparison *compare, size_t batch,
     return largest;
 }
 
-static bool compare_all(struct model *model, struct expectation *expected, bool *close, struct error *error) {
+static bool compare_all(struct model *model, struct expectation *expected, struct difference *differences,
+                        struct error *error) {
     struct forced_batch *batch = &expected->batch;
     const size_t n = batch->batch, source = batch->source_length, target = batch->target_length;
     const size_t hidden = model->hidden, heads = model->heads, vocabulary = model->vocabulary.size;
-    if (!model_force(model, batch, error))
+    if (!model_force_steps(model, batch, expected->step_logits, error) || !model_force(model, batch, error))
         return false;
-    struct comparison compare[] = {
-        {"encoder_output", batch->encoder_output, NULL, source, hidden, PAD_ROWS},
-        {"logits", batch->logits, NULL, target, vocabulary, PAD_NONE},
-        {"cross_attention_0", expected->weights[0], NULL, heads * target, source, PAD_COLUMNS},
-        {"cross_attention_1", expected->weights[1], NULL, heads * target, source, PAD_COLUMNS},
+    struct comparison compare[DIFFERENCES] = {
+        {"encoder_output", batch->encoder_output, NULL, source, hidden, model->width, PAD_ROWS},
+        {"logits", batch->logits, NULL, target, vocabulary, vocabulary, PAD_NONE},
+        {"cross_attention_0", expected->weights[0], NULL, heads * target, source, source, PAD_COLUMNS},
+        {"cross_attention_1", expected->weights[1], NULL, heads * target, source, source, PAD_COLUMNS},
+        {"logits", expected->step_logits, NULL, target, vocabulary, vocabulary, PAD_NONE},
     };
-    const size_t shapes[][4] = {
-        {n, source, hidden}, {n, target, vocabulary}, {n, heads, target, source}, {n, heads, target, source}};
-    *close = true;
-    for (size_t i = 0; i < sizeof compare / sizeof *compare; i++) {
-        compare[i].want = safetensors_get(&expected->file, compare[i].name, DTYPE_F32, i < 2 ? 3 : 4, shapes[i], error);
+    const size_t sizes[DIFFERENCES][4] = {{n, source, hidden},
+                                          {n, target, vocabulary},
+                                          {n, heads, target, source},
+                                          {n, heads, target, source},
+                                          {n, target, vocabulary}};
+    for (size_t i = 0; i < DIFFERENCES; i++) {
+        const size_t rank = sizes[i][3] ? 4 : 3;
+        compare[i].want = safetensors_get(&expected->file, compare[i].name, DTYPE_F32, rank, sizes[i], error);
         if (!compare[i].want)
             return false;
-        const double difference = largest_difference(&compare[i], n, expected->lengths);
-        printf("%-18s largest difference %.3g on %s\n", compare[i].name, difference, attn_isa_name(model->isa));
-        *close = *close && difference <= TOLERANCE;
+        differences[i].name = i == DIFFERENCE_STEPS ? "logits, by steps" : compare[i].name;
+        differences[i].largest = largest_difference(&compare[i], n, expected->lengths);
     }
     return true;
 }
 
-int evaluate_expected(struct model *model, const char *path) {
-    struct expectation expected = {0};
-    struct error error;
-    bool close = false;
-    bool ok = safetensors_read(&expected.file, path, &error);
-    if (!ok)
-        fprintf(stderr, "%s\n", error.text);
-    else if (!read_batch(model, &expected, &error) || !compare_all(model, &expected, &close, &error))
-        fprintf(stderr, "%s: %s\n", path, error.text);
-    else if (!close)
-        fprintf(stderr, "%s: a difference above %g\n", path, TOLERANCE);
+bool evaluate_differences(struct model *model, const char *path, struct difference *differences, struct error *error) {
+    struct expectation expected = {.step_logits = NULL};
+    struct error cause;
+    bool ok = safetensors_read(&expected.file, path, error);
+    if (ok && (!read_batch(model, &expected, &cause) || !compare_all(model, &expected, differences, &cause)))
+        ok = refuse(error, "%s: %s", path, cause.text);
     for (size_t i = 0; i < DECODER_LAYERS; i++)
         free(expected.weights[i]);
+    free(expected.step_logits);
     safetensors_free(&expected.file);
+    return ok;
+}
+
+int evaluate_expected(struct model *model, const char *path) {
+    struct difference differences[DIFFERENCES];
+    const bool is_f32 = model->config.weights == ATTN_F32 && model->config.cache == ATTN_F32;
+    struct error error;
+    bool close = true;
+    if (!evaluate_differences(model, path, differences, &error)) {
+        fprintf(stderr, "%s\n", error.text);
+        return 1;
+    }
+    for (size_t i = 0; i < DIFFERENCES; i++) {
+        printf("%-18s largest difference %.3g", differences[i].name, differences[i].largest);
+        print_config(&model->config);
+        close = close && differences[i].largest <= (is_f32 ? TOLERANCE : INFINITY);
+    }
+    if (!close)
+        fprintf(stderr, "%s: a difference above %g\n", path, TOLERANCE);
     return !close;
 }
 
@@ -255,22 +287,23 @@ static bool bench_model(struct model *model, size_t count, char *const *dates, d
     return true;
 }
 
-static bool bench_isa(const char *model_path, attn_isa isa, size_t count, char *const *dates, struct error *error) {
+static bool bench_isa(const char *model_path, const struct model_config *config, size_t count, char *const *dates,
+                      struct error *error) {
     static double seconds[MOST_RUNS];
     struct model model;
     struct bench_work work;
-    if (!model_load(&model, model_path, isa, error))
+    if (!model_load(&model, model_path, config, error))
         return false;
     const bool ok = bench_model(&model, count, dates, seconds, &work, error);
     model_free(&model);
     if (ok)
-        printf("%-12s %6zu %9.1f %9.1f %12.1f %8.1f\n", attn_isa_name(isa), work.runs, 1e6 * seconds[work.runs / 2],
-               1e6 * seconds[work.runs * 99 / 100], (double)work.characters / (double)work.runs,
-               (double)work.steps / (double)work.runs);
+        printf("%-12s %6zu %9.1f %9.1f %12.1f %8.1f\n", attn_isa_name(config->isa), work.runs,
+               1e6 * seconds[work.runs / 2], 1e6 * seconds[work.runs * 99 / 100],
+               (double)work.characters / (double)work.runs, (double)work.steps / (double)work.runs);
     return ok;
 }
 
-int evaluate_bench(const char *model_path, attn_isa isa, size_t count, char *const *dates) {
+int evaluate_bench(const char *model_path, const struct model_config *config, size_t count, char *const *dates) {
     struct error error;
     if (count == 0) {
         count = sizeof bench_dates / sizeof *bench_dates;
@@ -278,9 +311,11 @@ int evaluate_bench(const char *model_path, attn_isa isa, size_t count, char *con
     }
     printf("%-12s %6s %9s %9s %12s %8s\n", "isa", "dates", "p50 us", "p99 us", "characters", "steps");
     for (int i = ATTN_ISA_BEST + 1; i < ATTN_ISA_COUNT; i++) {
-        if (!attn_isa_supported((attn_isa)i) || (isa != ATTN_ISA_BEST && isa != (attn_isa)i))
+        struct model_config one = *config;
+        one.isa = (attn_isa)i;
+        if (!attn_isa_supported(one.isa) || (config->isa != ATTN_ISA_BEST && config->isa != one.isa))
             continue;
-        if (!bench_isa(model_path, (attn_isa)i, count, dates, &error)) {
+        if (!bench_isa(model_path, &one, count, dates, &error)) {
             fprintf(stderr, "%s: %s\n", attn_isa_name((attn_isa)i), error.text);
             return 1;
         }

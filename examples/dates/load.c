@@ -1,7 +1,15 @@
 #include "model.h"
+#include "weights.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+const char *model_type_name(attn_type type) {
+    static const char *const names[] = {
+        [ATTN_F32] = "f32",   [ATTN_BF16] = "bf16",       [ATTN_F16] = "f16",        [ATTN_INT8] = "int8",
+        [ATTN_INT4] = "int4", [ATTN_F8_E4M3] = "f8_e4m3", [ATTN_F8_E5M2] = "f8_e5m2"};
+    return (size_t)type < sizeof names / sizeof *names ? names[type] : NULL;
+}
 
 /* ---- Memory ---- */
 
@@ -59,47 +67,89 @@ static bool get_norm(const struct model *model, const char *prefix, const char *
     return norm->bias != NULL;
 }
 
-/* PyTorch stores a weight [out, in]: neighbours along `in` are 1 apart, along `out` as many as there are inputs. */
-static bool create_gemm(struct model *model, const char *prefix, const char *suffix, size_t in, size_t out,
-                        attn_gemm **gemm, struct error *error) {
-    char name[64];
+/* `size` rows or columns and the zeros up to `width`. */
+static struct side padded(size_t size, size_t width) {
+    return (struct side){1, size, width};
+}
+
+static bool pack_gemm(struct model *model, const char *name, const struct weights *weights, size_t in, size_t out,
+                      attn_gemm **gemm, struct error *error) {
+    const attn_gemm_config config = {
+        .isa = model->config.isa, .k = in, .n = out, .w = weights->linear, .arithmetic = ATTN_ARITHMETIC_PORTABLE};
     attn_error fault = {0};
     size_t bytes = 0;
-    snprintf(name, sizeof name, "%s%s", prefix, suffix);
-    attn_gemm_config config = {.isa = model->isa, .k = in, .n = out, .w = {.in_stride = 1, .out_stride = in}};
-    config.w.weight = get(model, name, "weight", out, in, error);
-    config.w.bias = config.w.weight ? get(model, name, "bias", out, 0, error) : NULL;
-    if (!config.w.bias || !succeeded(attn_gemm_size(&config, &bytes, &fault), name, &fault, error))
+    if (!succeeded(attn_gemm_size(&config, &bytes, &fault), name, &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
     return memory && succeeded(attn_gemm_create(&config, memory, bytes, gemm, &fault), name, &fault, error);
 }
 
-static bool create_attention(struct model *model, const char *prefix, const char *suffix, attn_layer **layer,
-                             struct error *error) {
-    const size_t hidden = model->hidden;
-    const char *const weights[] = {"W_q.weight", "W_k.weight", "W_v.weight", "W_o.weight"};
-    attn_layer_config config = {.isa = model->isa,
-                                .query_width = hidden,
-                                .key_width = hidden,
-                                .value_width = hidden,
-                                .hidden = hidden,
-                                .heads = model->heads};
-    attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};
+static bool create_gemm(struct model *model, const char *prefix, const char *suffix, struct side in, struct side out,
+                        attn_gemm **gemm, struct error *error) {
     char name[64];
+    snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    const float *weight = get(model, name, "weight", out.size, in.size, error);
+    const float *bias = weight ? get(model, name, "bias", out.size, 0, error) : NULL;
+    if (!bias)
+        return false;
+    struct weights weights;
+    const bool ok = weights_make(&weights, model->config.weights, weight, bias, out, in, error) &&
+                    pack_gemm(model, name, &weights, in.room, out.room, gemm, error);
+    weights_free(&weights);
+    return ok;
+}
+
+enum { PROJECTIONS = 4 };
+
+/* The weights of W_q, W_k, W_v and W_o. The values of each head are padded as rows are. */
+static bool make_projections(const struct model *model, const char *name, struct weights *weights,
+                             struct error *error) {
+    static const char *const names[PROJECTIONS] = {"W_q.weight", "W_k.weight", "W_v.weight", "W_o.weight"};
+    const size_t hidden = model->hidden;
+    const struct side rows = padded(hidden, model->width), heads = padded(hidden, hidden);
+    const struct side values = {model->heads, hidden / model->heads, model->value_size};
+    const struct side in[PROJECTIONS] = {rows, rows, rows, values}, out[PROJECTIONS] = {heads, heads, values, rows};
+    for (size_t i = 0; i < PROJECTIONS; i++) {
+        const float *weight = get(model, name, names[i], hidden, hidden, error);
+        if (!weight || !weights_make(&weights[i], model->config.weights, weight, NULL, out[i], in[i], error))
+            return false;
+    }
+    return true;
+}
+
+static bool pack_attention(struct model *model, const char *name, const struct weights *weights, attn_layer **layer,
+                           struct error *error) {
+    const attn_layer_config config = {.isa = model->config.isa,
+                                      .arithmetic = ATTN_ARITHMETIC_PORTABLE,
+                                      .query_width = model->width,
+                                      .key_width = model->width,
+                                      .value_width = model->width,
+                                      .hidden = model->hidden,
+                                      .heads = model->heads,
+                                      .value_size = model->value_size,
+                                      .out_size = model->width,
+                                      .kv_type = model->config.cache == ATTN_BF16 ? ATTN_BF16 : ATTN_F32,
+                                      .w_q = weights[0].linear,
+                                      .w_k = weights[1].linear,
+                                      .w_v = weights[2].linear,
+                                      .w_o = weights[3].linear};
     attn_error fault = {0};
     size_t bytes = 0;
-    snprintf(name, sizeof name, "%s%s", prefix, suffix);
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
-        const float *weight = get(model, name, weights[i], hidden, hidden, error);
-        if (!weight)
-            return false;
-        *linears[i] = attn_linear_transposed(weight, ATTN_F32, hidden, NULL);
-    }
     if (!succeeded(attn_layer_size(&config, &bytes, &fault), name, &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
     return memory && succeeded(attn_layer_create(&config, memory, bytes, layer, &fault), name, &fault, error);
+}
+
+static bool create_attention(struct model *model, const char *prefix, const char *suffix, attn_layer **layer,
+                             struct error *error) {
+    struct weights weights[PROJECTIONS] = {{.floats = NULL}};
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    const bool ok = make_projections(model, name, weights, error) && pack_attention(model, name, weights, layer, error);
+    for (size_t i = 0; i < PROJECTIONS; i++)
+        weights_free(&weights[i]);
+    return ok;
 }
 
 /* A cache for one date. */
@@ -107,8 +157,10 @@ static bool create_cache(struct model *model, const attn_layer *layer, attn_cach
     attn_cache_config config;
     attn_error fault = {0};
     size_t bytes = 0;
-    if (!succeeded(attn_layer_cache_config(layer, 1, model->positions, &config, &fault), "cache", &fault, error) ||
-        !succeeded(attn_cache_size(&config, &bytes, &fault), "cache", &fault, error))
+    if (!succeeded(attn_layer_cache_config(layer, 1, model->positions, &config, &fault), "cache", &fault, error))
+        return false;
+    config.type = model->config.cache;
+    if (!succeeded(attn_cache_size(&config, &bytes, &fault), "cache", &fault, error))
         return false;
     void *memory = object_memory(model, bytes, error);
     return memory && succeeded(attn_cache_create(&config, memory, bytes, cache, &fault), "cache", &fault, error);
@@ -118,8 +170,9 @@ static bool create_cache(struct model *model, const attn_layer *layer, attn_cach
 
 static bool create_feed_forward(struct model *model, const char *prefix, struct feed_forward *ffn,
                                 struct error *error) {
-    return create_gemm(model, prefix, ".ffn_in", model->hidden, model->inner, &ffn->in, error) &&
-           create_gemm(model, prefix, ".ffn_out", model->inner, model->hidden, &ffn->out, error) &&
+    const struct side rows = padded(model->hidden, model->width), middle = padded(model->inner, model->inner_width);
+    return create_gemm(model, prefix, ".ffn_in", rows, middle, &ffn->in, error) &&
+           create_gemm(model, prefix, ".ffn_out", middle, rows, &ffn->out, error) &&
            get_norm(model, prefix, "norm3", &ffn->norm, error);
 }
 
@@ -170,6 +223,18 @@ static bool first_size(const struct safetensors *file, const char *name, size_t 
     return *size > 0 || refuse(error, "tensor \"%s\" is empty", name);
 }
 
+/* What a product of the model's weights takes of k: blocks of INT4 are whole. */
+static size_t width_of(const struct model *model, size_t size) {
+    const size_t block = model->config.weights == ATTN_INT4 ? WEIGHTS_BLOCK : 1;
+    return (size + block - 1) / block * block;
+}
+
+static void set_widths(struct model *model) {
+    model->width = width_of(model, model->hidden);
+    model->inner_width = width_of(model, model->inner);
+    model->value_size = width_of(model, model->hidden / model->heads);
+}
+
 static bool read_sizes(struct model *model, struct error *error) {
     const struct safetensors *file = &model->file;
     const char *vocab = safetensors_metadata(file, "vocab", error);
@@ -201,18 +266,24 @@ static bool create_parts(struct model *model, struct error *error) {
                                         (const size_t[]){model->positions, model->hidden}, error);
     if (!model->positional)
         return false;
+    set_widths(model);
     for (size_t i = 0; i < ENCODER_LAYERS; i++)
         if (!create_encoder_layer(model, i, error))
             return false;
     for (size_t i = 0; i < DECODER_LAYERS; i++)
         if (!create_decoder_layer(model, i, error))
             return false;
-    return create_gemm(model, "output", "", model->hidden, model->vocabulary.size, &model->output, error) &&
+    const size_t tokens = model->vocabulary.size;
+    return create_gemm(model, "output", "", padded(model->hidden, model->width), padded(tokens, tokens), &model->output,
+                       error) &&
            model_plan(model, error);
 }
 
-bool model_create(struct model *model, struct safetensors *file, attn_isa isa, struct error *error) {
-    *model = (struct model){.file = *file, .isa = isa == ATTN_ISA_BEST ? attn_isa_chosen() : isa};
+bool model_create(struct model *model, struct safetensors *file, const struct model_config *config,
+                  struct error *error) {
+    *model = (struct model){.file = *file, .config = *config};
+    if (config->isa == ATTN_ISA_BEST)
+        model->config.isa = attn_isa_chosen();
     *file = (struct safetensors){0};
     if (create_parts(model, error))
         return true;
@@ -220,13 +291,13 @@ bool model_create(struct model *model, struct safetensors *file, attn_isa isa, s
     return false;
 }
 
-bool model_load(struct model *model, const char *path, attn_isa isa, struct error *error) {
+bool model_load(struct model *model, const char *path, const struct model_config *config, struct error *error) {
     struct safetensors file;
     struct error cause;
     *model = (struct model){0};
     if (!safetensors_read(&file, path, error))
         return false;
-    return model_create(model, &file, isa, &cause) || refuse(error, "%s: %s", path, cause.text);
+    return model_create(model, &file, config, &cause) || refuse(error, "%s: %s", path, cause.text);
 }
 
 void model_free(struct model *model) {

@@ -33,6 +33,8 @@ static const char help[] =
     "\n"
     "  --isa NAME           compute with best (default), scalar, avx2, avx512, neon, ...; status 77 where "
     "this machine cannot\n"
+    "  --weights TYPE       f32 (default), bf16, f16, int8 or int4: what the weights become when they are loaded\n"
+    "  --cache TYPE         f32 (default), bf16, f16, int8, f8_e4m3 or f8_e5m2: of the decoder's keys and values\n"
     "  --model FILE         weights (default: " DATES_MODEL_DEFAULT ")\n"
     "  --heatmap FILE.svg   draw the cross-attention of the one date given\n"
     "  --check FILE         rewrite the first column of a tab-separated file, compare with the second\n"
@@ -42,7 +44,7 @@ static const char help[] =
     "  --help               this text\n";
 
 struct options {
-    attn_isa isa;
+    struct model_config config;
     const char *model, *heatmap, *check, *refuse, *expected;
     bool bench;
     size_t count;
@@ -162,9 +164,25 @@ static int choose_isa(const char *name, attn_isa *isa) {
     return STATUS_SKIP;
 }
 
+#define TYPE(type) (1u << (type))
+#define WEIGHTS    (TYPE(ATTN_F32) | TYPE(ATTN_BF16) | TYPE(ATTN_F16) | TYPE(ATTN_INT8) | TYPE(ATTN_INT4))
+#define CACHES                                                                                                         \
+    (TYPE(ATTN_F32) | TYPE(ATTN_BF16) | TYPE(ATTN_F16) | TYPE(ATTN_INT8) | TYPE(ATTN_F8_E4M3) | TYPE(ATTN_F8_E5M2))
+
+static int choose_type(const char *name, unsigned among, attn_type *type) {
+    for (attn_type each = ATTN_F32; each <= ATTN_F8_E5M2; each++)
+        if ((among & TYPE(each)) && strcmp(name, model_type_name(each)) == 0) {
+            *type = each;
+            return 0;
+        }
+    return usage("not one of the option's types: ", name);
+}
+
 /* 0 to go on; else the exit status, where -1 stands for success. */
 static int parse_options(int argc, char **argv, struct options *options) {
     static const struct option names[] = {{"isa", required_argument, NULL, 'i'},
+                                          {"weights", required_argument, NULL, 'w'},
+                                          {"cache", required_argument, NULL, 'k'},
                                           {"model", required_argument, NULL, 'm'},
                                           {"heatmap", required_argument, NULL, 'p'},
                                           {"check", required_argument, NULL, 'c'},
@@ -177,7 +195,13 @@ static int parse_options(int argc, char **argv, struct options *options) {
     for (int c; status == 0 && (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (c) {
         case 'i':
-            status = choose_isa(optarg, &options->isa);
+            status = choose_isa(optarg, &options->config.isa);
+            break;
+        case 'w':
+            status = choose_type(optarg, WEIGHTS, &options->config.weights);
+            break;
+        case 'k':
+            status = choose_type(optarg, CACHES, &options->config.cache);
             break;
         case 'm':
             options->model = optarg;
@@ -237,8 +261,8 @@ int main(int argc, char **argv) {
     if (status != 0)
         return status < 0 ? 0 : status;
     if (options.bench)
-        return evaluate_bench(options.model, options.isa, options.count, options.dates);
-    if (!model_load(&model, options.model, options.isa, &error)) {
+        return evaluate_bench(options.model, &options.config, options.count, options.dates);
+    if (!model_load(&model, options.model, &options.config, &error)) {
         fprintf(stderr, "dates: %s\n", error.text);
         return 1;
     }

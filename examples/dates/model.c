@@ -13,11 +13,13 @@ static void embed(const struct model *model, size_t batch, size_t length, size_t
     const size_t hidden = model->hidden;
     const float factor = sqrtf((float)hidden);
     float *x = model->x.data;
-    for (size_t row = 0; row < batch * length; row++) {
+    for (size_t row = 0; row < batch * length; row++, x += model->width) {
         const float *embedding = model->embedding + (size_t)tokens[row] * hidden;
         const float *positional = model->positional + (first + row % length) * hidden;
         for (size_t j = 0; j < hidden; j++)
-            x[row * hidden + j] = embedding[j] * factor + positional[j];
+            x[j] = embedding[j] * factor + positional[j];
+        for (size_t j = hidden; j < model->width; j++)
+            x[j] = 0;
     }
 }
 
@@ -41,7 +43,7 @@ static void add_and_normalise(const struct model *model, const struct norm *norm
     const size_t hidden = model->hidden;
     float *x = model->x.data;
     const float *y = model->y.data;
-    for (size_t row = 0; row < rows; row++, x += hidden, y += hidden) {
+    for (size_t row = 0; row < rows; row++, x += model->width, y += model->width) {
         for (size_t j = 0; j < hidden; j++)
             x[j] += y[j];
         const float mean = lane_sum(x, hidden, false) / (float)hidden;
@@ -69,14 +71,14 @@ static int32_t likeliest(const float *logits, size_t n) {
 /* ---- Arguments of the attention layers: queries in x, results in y ---- */
 
 static attn_tensor rows_of(const struct model *model, const float *data, size_t length) {
-    return (attn_tensor){.data = data, .batch_stride = length * model->hidden, .row_stride = model->hidden};
+    return (attn_tensor){.data = data, .batch_stride = length * model->width, .row_stride = model->width};
 }
 
 static attn_layer_args query_args(const struct model *model, size_t batch, size_t length) {
     return (attn_layer_args){.batch = batch,
                              .q_len = length,
                              .q = rows_of(model, model->x.data, length),
-                             .y = {model->y.data, .batch_stride = length * model->hidden, .row_stride = model->hidden}};
+                             .y = {model->y.data, .batch_stride = length * model->width, .row_stride = model->width}};
 }
 
 /* Keys and values are projected from rows: those of x (self-attention) or of memory (cross-attention). */
@@ -126,28 +128,42 @@ static bool append(struct model *model, const attn_layer *layer, size_t length, 
     return succeeded(status, "append", &fault, error);
 }
 
-static bool multiply(const attn_gemm *gemm, size_t rows, const float *x, size_t in, float *y, size_t out,
-                     struct error *error) {
+/* Rows of `in` floats, `out` from row to row of y. */
+static attn_gemm_run_args product_args(size_t rows, const float *x, size_t in, float *y, size_t out) {
+    return (attn_gemm_run_args){.m = rows, .x = {.data = x, .row_stride = in}, .y = {.data = y, .row_stride = out}};
+}
+
+static bool multiply(struct model *model, const attn_gemm *gemm, attn_gemm_run_args args, struct error *error) {
     attn_error fault = {0};
-    const attn_gemm_run_args args = {
-        .m = rows, .x = {.data = x, .row_stride = in}, .y = {.data = y, .row_stride = out}};
+    args.workspace = model->workspace.data;
+    args.workspace_bytes = model->workspace.bytes;
     return succeeded(attn_gemm_run(gemm, &args, &fault), "gemm", &fault, error);
 }
 
+static attn_gemm_run_args in_args(const struct model *model, size_t rows) {
+    return product_args(rows, model->x.data, model->width, model->middle.data, model->inner_width);
+}
+
+static attn_gemm_run_args out_args(const struct model *model, size_t rows) {
+    return product_args(rows, model->middle.data, model->inner_width, model->y.data, model->width);
+}
+
+static attn_gemm_run_args logits_args(const struct model *model, size_t rows) {
+    return product_args(rows, model->x.data, model->width, model->logits.data, model->vocabulary.size);
+}
+
 static bool feed_forward(struct model *model, const struct feed_forward *ffn, size_t rows, struct error *error) {
-    float *middle = model->middle.data;
-    if (!multiply(ffn->in, rows, model->x.data, model->hidden, middle, model->inner, error))
+    if (!multiply(model, ffn->in, in_args(model, rows), error))
         return false;
-    relu(middle, rows * model->inner);
-    if (!multiply(ffn->out, rows, middle, model->inner, model->y.data, model->hidden, error))
+    relu(model->middle.data, rows * model->inner_width);
+    if (!multiply(model, ffn->out, out_args(model, rows), error))
         return false;
     add_and_normalise(model, &ffn->norm, rows);
     return true;
 }
 
 static bool project_logits(struct model *model, size_t rows, struct error *error) {
-    return multiply(model->output, rows, model->x.data, model->hidden, model->logits.data, model->vocabulary.size,
-                    error);
+    return multiply(model, model->output, logits_args(model, rows), error);
 }
 
 /* ---- Encoder and decoder ---- */
@@ -236,10 +252,25 @@ bool model_rewrite_text(struct model *model, const char *text, size_t length, ch
 
 /* Room for `rows` rows of activations. */
 static bool reserve_rows(struct model *model, size_t rows, struct error *error) {
-    return buffer_grow(&model->x, rows * model->hidden * sizeof(float), error) &&
-           buffer_grow(&model->y, rows * model->hidden * sizeof(float), error) &&
-           buffer_grow(&model->middle, rows * model->inner * sizeof(float), error) &&
+    return buffer_grow(&model->x, rows * model->width * sizeof(float), error) &&
+           buffer_grow(&model->y, rows * model->width * sizeof(float), error) &&
+           buffer_grow(&model->middle, rows * model->inner_width * sizeof(float), error) &&
            buffer_grow(&model->logits, rows * model->vocabulary.size * sizeof(float), error);
+}
+
+static bool reserve_product(struct model *model, const attn_gemm *gemm, attn_gemm_run_args args, struct error *error) {
+    attn_error fault = {0};
+    size_t bytes = 0;
+    return succeeded(attn_gemm_workspace(gemm, &args, &bytes, &fault), "workspace", &fault, error) &&
+           buffer_grow(&model->workspace, bytes, error);
+}
+
+/* Workspace of the products of `rows` rows, for which there is room. */
+static bool reserve_products(struct model *model, size_t rows, struct error *error) {
+    const struct feed_forward *ffn = &model->encoder[0].ffn;
+    return reserve_product(model, ffn->in, in_args(model, rows), error) &&
+           reserve_product(model, ffn->out, out_args(model, rows), error) &&
+           reserve_product(model, model->output, logits_args(model, rows), error);
 }
 
 static bool reserve_attend(struct model *model, const attn_layer *layer, const attn_layer_args *args,
@@ -268,7 +299,7 @@ bool model_plan(struct model *model, struct error *error) {
     const attn_layer_args cross = cache_args(model, decoder->cross_cache);
     attn_layer_args self = cache_args(model, decoder->self_cache);
     self.options.causal = 1;
-    return reserve_rows(model, model->positions, error) &&
+    return reserve_rows(model, model->positions, error) && reserve_products(model, model->positions, error) &&
            reserve_attend(model, model->encoder[0].self_attention, &encoder_self, error) &&
            reserve_append(model, decoder->cross_attention, model->positions, decoder->cross_cache, error) &&
            reserve_append(model, decoder->self_attention, 1, decoder->self_cache, error) &&
@@ -293,8 +324,9 @@ static attn_layer_args forced_cross_args(const struct model *model, const struct
 
 static bool reserve_batch(struct model *model, const struct forced_batch *batch, struct error *error) {
     const size_t length = batch->source_length > batch->target_length ? batch->source_length : batch->target_length;
-    const size_t memory = batch->batch * batch->source_length * model->hidden * sizeof(float);
-    if (!reserve_rows(model, batch->batch * length, error) || !buffer_grow(&model->memory, memory, error))
+    const size_t memory = batch->batch * batch->source_length * model->width * sizeof(float);
+    if (!reserve_rows(model, batch->batch * length, error) || !reserve_products(model, batch->batch * length, error) ||
+        !buffer_grow(&model->memory, memory, error))
         return false;
     const attn_layer_args encoder = self_args(model, batch->batch, batch->source_length, batch->source_lengths);
     const attn_layer_args self = forced_self_args(model, batch);
@@ -324,15 +356,36 @@ static bool decode_batch(struct model *model, const struct forced_batch *batch, 
     return project_logits(model, rows, error);
 }
 
+static bool lengths_fit(const struct model *model, const struct forced_batch *batch, struct error *error) {
+    return (batch->source_length <= model->positions && batch->target_length <= model->positions) ||
+           refuse(error, "lengths %zu and %zu, not at most %zu", batch->source_length, batch->target_length,
+                  model->positions);
+}
+
 bool model_force(struct model *model, struct forced_batch *batch, struct error *error) {
-    if (batch->source_length > model->positions || batch->target_length > model->positions)
-        return refuse(error, "lengths %zu and %zu, not at most %zu", batch->source_length, batch->target_length,
-                      model->positions);
-    if (!reserve_batch(model, batch, error) ||
+    if (!lengths_fit(model, batch, error) || !reserve_batch(model, batch, error) ||
         !encode(model, batch->batch, batch->source_length, batch->source, batch->source_lengths, error))
         return false;
-    memcpy(model->memory.data, model->x.data, batch->batch * batch->source_length * model->hidden * sizeof(float));
+    memcpy(model->memory.data, model->x.data, batch->batch * batch->source_length * model->width * sizeof(float));
     batch->encoder_output = model->memory.data;
     batch->logits = model->logits.data;
     return decode_batch(model, batch, error);
+}
+
+bool model_force_steps(struct model *model, const struct forced_batch *batch, float *logits, struct error *error) {
+    const size_t size = model->vocabulary.size;
+    if (!lengths_fit(model, batch, error))
+        return false;
+    for (size_t b = 0; b < batch->batch; b++) {
+        const size_t length = (size_t)batch->source_lengths[b];
+        if (!encode(model, 1, length, batch->source + b * batch->source_length, &batch->source_lengths[b], error) ||
+            !begin_decoding(model, length, error))
+            return false;
+        for (size_t i = 0; i < batch->target_length; i++, logits += size) {
+            if (!decode_step(model, batch->target[b * batch->target_length + i], i, error))
+                return false;
+            memcpy(logits, model->logits.data, size * sizeof(float));
+        }
+    }
+    return true;
 }

@@ -42,11 +42,22 @@ struct buffer {
     size_t bytes;
 };
 
+/* What a model computes with. Zero: the best ISA, all in F32. */
+struct model_config {
+    attn_isa isa;
+    attn_type weights; /* of all products: F32, BF16, F16, INT8 or INT4 */
+    /* Of the decoder's caches. With BF16 projected keys and values of the encoder have that type too; with the others,
+     * which only caches have, F32. */
+    attn_type cache;
+};
+
 struct model {
     struct safetensors file; /* holds the weights that are not packed */
     struct vocabulary vocabulary;
-    attn_isa isa;
+    struct model_config config;
     size_t heads, hidden, inner; /* inner: width of the feed-forward's middle */
+    size_t width, inner_width;   /* floats from row to row: hidden and inner, and zeros up to whole blocks of INT4 */
+    size_t value_size;           /* of a head, likewise */
     size_t positions;            /* longest source or answer */
     const float *embedding;      /* [vocabulary.size, hidden] */
     const float *positional;     /* [positions, hidden] */
@@ -54,9 +65,9 @@ struct model {
     struct decoder_layer decoder[DECODER_LAYERS];
     attn_gemm *output;
 
-    struct buffer x, y;      /* rows of `hidden`: activations, and what is added to them */
-    struct buffer middle;    /* rows of `inner` */
-    struct buffer memory;    /* rows of `hidden`: the encoder's output */
+    struct buffer x, y;      /* rows of `width`: activations, and what is added to them */
+    struct buffer middle;    /* rows of `inner_width` */
+    struct buffer memory;    /* rows of `width`: the encoder's output */
     struct buffer logits;    /* rows of vocabulary.size */
     struct buffer workspace; /* the library's */
     void *objects[MODEL_MAX_OBJECTS];
@@ -70,9 +81,12 @@ struct forced_batch {
     const int64_t *source_lengths;              /* [batch] how many of them are not padding */
     const int32_t *target;                      /* [batch, target_length] <bos> and the answer's tokens */
     float *cross_weights[DECODER_LAYERS];       /* each NULL, or [batch, heads, target_length, source_length] out */
-    const float *encoder_output;                /* out: [batch, source_length, hidden], until the next call */
+    const float *encoder_output;                /* out: [batch, source_length, width], until the next call */
     const float *logits;                        /* out: [batch, target_length, vocabulary], likewise */
 };
+
+/* "int8", "f8_e4m3"; NULL for a type that neither weights nor caches have. */
+const char *model_type_name(attn_type type);
 
 /* The library's failure as an error: `what` was being done. */
 bool succeeded(attn_status status, const char *what, const attn_error *fault, struct error *error);
@@ -82,8 +96,9 @@ bool buffer_grow(struct buffer *buffer, size_t bytes, struct error *error);
 bool model_plan(struct model *model, struct error *error);
 
 /* On success *model owns the file; on failure it is released too. model_free releases both. */
-bool model_create(struct model *model, struct safetensors *file, attn_isa isa, struct error *error);
-bool model_load(struct model *model, const char *path, attn_isa isa, struct error *error);
+bool model_create(struct model *model, struct safetensors *file, const struct model_config *config,
+                  struct error *error);
+bool model_load(struct model *model, const char *path, const struct model_config *config, struct error *error);
 void model_free(struct model *model);
 
 /* Rewrites one date, `length` source tokens (1 up to model->positions), by greedy decoding: at each step the
@@ -98,5 +113,9 @@ bool model_rewrite_text(struct model *model, const char *text, size_t length, ch
 
 /* One pass over a whole batch, without caches. Allocates where the batch is the largest so far. */
 bool model_force(struct model *model, struct forced_batch *batch, struct error *error);
+
+/* The same one sequence and one token after the other, through the caches as model_rewrite goes. Writes logits,
+ * [batch, target_length, vocabulary], and nothing of `batch`. */
+bool model_force_steps(struct model *model, const struct forced_batch *batch, float *logits, struct error *error);
 
 #endif

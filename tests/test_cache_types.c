@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "attention_problem.h"
+#include "bounds.h"
 #include "ops/rotary.h"
 #include "oracle.h"
 #include "random_options.h"
@@ -411,19 +412,16 @@ static struct oracle oracle_over(const struct held *c, const struct tensor *q, c
     return oracle;
 }
 
-/* The largest error of an output, in proportion to the sum of |weight * value|. Each is within its bound: class F32's, and
- * beside it
- *   - half a unit of a key's elements, which the oracle is given rounded, and half of the product with its scale: a logit is off
- *     by a unit of its magnitude more, which counts in a weight and in the sum of all;
- *   - the same of values and probabilities. */
+/* The largest error of an output, as a part of its bound, which is class F32's. */
 static double bounded_error(const struct held *c, const struct attention_result *r, const struct oracle *oracle) {
     double worst = 0;
     for (size_t at = 0; at < r->rows * c->v.size; at++) {
         size_t row = at / c->v.size;
-        double score = oracle->score_magnitude[row], units = output_units(c->keys, score) + 2 * score + 1;
+        struct bound_row seen = {c->k.size, c->keys, oracle->score_magnitude[row]};
+        double bound = bound_attention(0, &seen, 0) * oracle->magnitude[at] + (double)FLT_MIN;
         double o = (double)tensor_row(&r->o, 0, 0, row)[at % c->v.size];
-        assert_near(oracle->output[at], o, units * (double)FLT_EPSILON * oracle->magnitude[at] + (double)FLT_MIN);
-        worst = fmax(worst, fabs(o - oracle->output[at]) / oracle->magnitude[at]);
+        assert_near(oracle->output[at], o, bound);
+        worst = fmax(worst, fabs(o - oracle->output[at]) / bound);
     }
     return worst;
 }
@@ -438,11 +436,38 @@ static double squares(const struct held *c, const struct attention_result *r, co
     return sum;
 }
 
-/* Normal keys and values, scales that use the type's range: an F8's largest number stands for 4. */
+static double largest_of(const struct tensor *t) {
+    double largest = 0;
+    for (size_t at = 0; at < t->len * t->size; at++)
+        largest = fmax(largest, fabs((double)tensor_row(t, 0, 0, at / t->size)[at % t->size]));
+    return largest;
+}
+
+/* Outputs are within their bounds of what the numbers that the cache was given would make: those of storing them, and
+ * of the class over what is stored. */
+static void check_given(const struct held *c, const struct tensor *q, const struct attention_result *r,
+                        const struct oracle *held, const struct oracle *given) {
+    struct bound_stored k = bound_stored(c->type, (double)c->k_scales[0], largest_of(&c->k));
+    struct bound_stored v = bound_stored(c->type, (double)c->v_scales[0], largest_of(&c->v));
+    for (size_t at = 0; at < r->rows * c->v.size; at++) {
+        size_t row = at / c->v.size;
+        struct bound_row seen = {c->k.size, c->keys, held->score_magnitude[row]};
+        double query = 0;
+        for (size_t d = 0; d < q->size; d++)
+            query += fabs((double)tensor_row(q, 0, 0, row)[d]) / sqrt((double)q->size);
+        double bound = bound_of_storing(k, v, given->score_magnitude[row], query, given->magnitude[at]);
+        bound += bound_attention(0, &seen, 0) * held->magnitude[at] + (double)FLT_MIN;
+        assert_near(given->output[at], (double)tensor_row(&r->o, 0, 0, row)[at % c->v.size], bound);
+    }
+}
+
+/* Scales that use the type's range: an F8's largest number stands for the largest of the keys, or of the values. */
 static void give_range(struct held *c) {
     float largest = c->type == ATTN_F8_E4M3 ? 448.0f : 57344.0f;
-    for (size_t h = 0; h < MOST_HEADS; h++)
-        c->k_scales[h] = c->v_scales[h] = 4.0f / largest;
+    for (size_t h = 0; h < MOST_HEADS; h++) {
+        c->k_scales[h] = (float)largest_of(&c->k) / largest;
+        c->v_scales[h] = (float)largest_of(&c->v) / largest;
+    }
     hold(c);
     guarded_free(c->memory);
     fill(c, true);
@@ -471,6 +496,7 @@ static void is_near_double(void **state) {
         test_case("type %d beside double: %zu rows, %zu keys of size %zu", (int)c.type, q_len, keys, size);
         worst[which] = fmax(worst[which], bounded_error(&c, &r, &held));
         if (!is_f8(c.type) || in_range) {
+            check_given(&c, &q, &r, &held, &given);
             sum[which] += squares(&c, &r, &given);
             count[which] += (double)(r.rows * c.v.size);
         }
@@ -485,8 +511,8 @@ static void is_near_double(void **state) {
     for (size_t which = 0; which < CACHE_TYPES; which++)
         if (count[which] > 0)
             print_message(
-                "  cache of type %d: at most %.2g of sum |weight * value| off what it holds; root mean square of the "
-                "distance to what it was given, of deviation 1: %.2g\n",
+                "  cache of type %d: at most %.2g of the bound off what it holds; root mean square of the distance to "
+                "what it was given, of deviation 1: %.2g\n",
                 (int)cache_types[which], worst[which], sqrt(sum[which] / count[which]));
 }
 

@@ -3,10 +3,12 @@
 #include "flags.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bf16_model.h"
+#include "bounds.h"
 #include "dispatch.h"
 #include "format.h"
 
@@ -390,6 +392,42 @@ static void is_the_chain_in_doubles(void **state) {
     }
 }
 
+/* The mathematical element, and the sum of the magnitudes. */
+static double exact(const struct problem *p, size_t i, size_t j, double start, double *magnitude) {
+    double sum = start;
+    *magnitude = fabs(start);
+    for (size_t q = 0; q < p->k; q++) {
+        double term = (double)model_widened(p->a[i * p->k + q]) * (double)model_widened(p->b[(p->row + q) * p->n + j]);
+        sum += term;
+        *magnitude += fabs(term);
+    }
+    return sum;
+}
+
+/* Ordinary numbers, and such as make results that are flushed: each step then loses less than FLT_MIN. */
+static void is_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    double worst = 0;
+    for (size_t i = 0; i < (test_quick() ? 50 : 400); i++) {
+        bool tiny = i % 4 == 3;
+        struct problem p = new_problem(&random, tiny ? VALUES_TINY : VALUES_NORMAL, random_between(&random, 1, 5),
+                                       random_between(&random, 1, 40), random_below(&random, 700), 0, 0);
+        float *y = expected(&p, ATTN_START_BIAS);
+        test_case("m=%zu n=%zu k=%zu, %s numbers", p.m, p.n, p.k, tiny ? "tiny" : "normal");
+        for (size_t e = 0; e < p.m * p.n; e++) {
+            double magnitude, sum = exact(&p, e / p.n, e % p.n, (double)p.bias[e % p.n], &magnitude);
+            double bound = bound_product(kernel->arithmetic, p.k, 0, magnitude);
+            bound += tiny ? ((double)p.k + 1) * (double)FLT_MIN : 0;
+            assert_near(sum, (double)y[e], bound);
+            worst = fmax(worst, bound > 0 ? fabs(sum - (double)y[e]) / bound : 0);
+        }
+        free(y);
+        free_problem(&p);
+    }
+    print_message("  %s: largest error %.2g of the bound\n", kernel->name, worst);
+}
+
 static void equals_reference_on_every_tail(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -715,6 +753,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(describes_itself),
         cmocka_unit_test(is_the_chain_in_doubles),
+        cmocka_unit_test(is_near_double),
         cmocka_unit_test(equals_reference_on_every_tail),
         cmocka_unit_test(equals_reference_on_every_k),
         cmocka_unit_test(equals_reference_on_large_sizes),

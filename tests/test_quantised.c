@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bounds.h"
 #include "dispatch.h"
 #include "format.h"
 #include "quantised.h"
@@ -486,8 +487,8 @@ static void equals_reference_on_long_chains(void **state) {
 
 /* ---- Against integers and doubles ---- */
 
-/* y is the sum over blocks of (integers * scale) * scale of the row + bias. Of a block there are at most three
- * roundings, of the sum one for each block, of the result two. */
+/* y is the sum over blocks of (integers * scale) * scale of the row + bias, but for the roundings that bounds.h
+ * counts. */
 static void is_the_integer_sum(void **state) {
     (void)state;
     if (dequantised)
@@ -510,9 +511,10 @@ static void is_the_integer_sum(void **state) {
                     sum += term;
                     magnitude += fabs(term);
                 }
-                double bias = (double)problem.bias[j], roundings = 6 + (double)problem.blocks;
+                double bias = (double)problem.bias[j];
                 assert_near(sum * row + bias, (double)problem.biased[i * problem.n + j],
-                            0x1p-24 * (roundings * magnitude * row + fabs(bias)));
+                            bound_product(attn_class_of(weight_type), k, block, magnitude * row) +
+                                bound_of(1) * fabs(bias));
             }
         guarded_free(a.data);
         free_problem(&problem);
@@ -541,8 +543,71 @@ static void is_the_chain_of_floats(void **state) {
                 magnitude += fabs(term);
             }
             assert_same_bits(&chain, &problem.biased[e], 1);
-            assert_near(sum, (double)problem.biased[e], 0x1p-24 * (double)(k + 1) * magnitude);
+            assert_near(sum, (double)problem.biased[e], bound_product(ATTN_CLASS_F32, k, block, magnitude));
         }
+        free_problem(&problem);
+    }
+}
+
+/* Random floats [n][k] become the problem's weights, each the nearest integer that there is. *units is what each is off
+ * by, in scales. */
+static float *quantised_floats(struct test_random *random, struct problem *problem, double *units) {
+    size_t k = problem->k, block = weight_type == ATTN_INT4 ? problem->scaling.block : k;
+    int lowest = weight_type == ATTN_INT4 ? 0 : -127, highest = weight_type == ATTN_INT4 ? 15 : 127;
+    float *w = new_bytes(problem->n * k * sizeof *w);
+    *units = 0;
+    for (size_t i = 0; i < problem->n * k; i++)
+        w[i] = random_normal(random);
+    for (size_t j = 0; j < problem->n; j++)
+        for (size_t p = 0; p < k; p++) {
+            float scale = problem->scales[j * problem->blocks + p / block] = weight_type == ATTN_INT4 ? 0.5f : 0.04f;
+            float x = rintf(w[j * k + p] / scale) + (float)zero_point(problem, j, p);
+            x = fminf(fmaxf(x, (float)lowest), (float)highest);
+            problem->w[j * k + p] = (int8_t)x;
+            double stored = ((double)x - zero_point(problem, j, p)) * (double)scale;
+            *units = fmax(*units, fabs(stored - (double)w[j * k + p]) / (double)scale);
+        }
+    if (problem->halves)
+        fill_halves(problem->scales, problem->n * problem->blocks, ATTN_F16, problem->halves);
+    return w;
+}
+
+/* Of the product of the floats themselves: each element of x is off by what bounds.h says, unless rows stay floats,
+ * each weight by so many scales. */
+static void check_floats(const struct problem *problem, const float *w, double units, size_t i, size_t j) {
+    double sum = (double)problem->bias[j], magnitude = 0, largest = 0, weights = 0, rows = 0;
+    for (size_t p = 0; p < problem->k; p++)
+        largest = fmax(largest, fabs((double)problem->x[i * problem->k + p]));
+    struct bound_stored stored = bound_stored(dequantised ? ATTN_F32 : ATTN_INT8, 1, largest);
+    for (size_t p = 0; p < problem->k; p++) {
+        double x = (double)problem->x[i * problem->k + p], y = (double)w[j * problem->k + p];
+        double off = units * (double)problem->scales[j * problem->blocks], x_off = stored.part * fabs(x) + stored.most;
+        sum += x * y;
+        weights += fabs(x) * off;
+        rows += x_off * (fabs(y) + off);
+        magnitude += (fabs(x) + x_off) * (fabs(y) + off);
+    }
+    /* A dequantised weight is rounded once more. */
+    enum attn_class arithmetic = dequantised ? ATTN_CLASS_F32 : attn_class_of(weight_type);
+    double bound = bound_product(arithmetic, problem->k, problem->scaling.block, magnitude) + bound_of(1) * magnitude;
+    assert_near(sum, (double)problem->biased[i * problem->n + j],
+                weights + rows + bound + bound_of((double)problem->k) * fabs((double)problem->bias[j]));
+}
+
+static void is_near_the_product_of_the_floats(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    const size_t ks[] = {1, 32, 100, 512, 1023};
+    for (size_t s = 0; s < sizeof ks / sizeof *ks; s++) {
+        struct problem problem = new_problem(&random, KIND_NORMAL, 5, 7, ks[s]);
+        double units;
+        float *w = quantised_floats(&random, &problem, &units);
+        answer(&problem);
+        test_case("k=%zu block=%zu, weights off by %g scales", problem.k, problem.scaling.block, units);
+        assert_true(weight_type == ATTN_INT4 || units < 0.51);
+        for (size_t e = 0; e < problem.m * problem.n; e++)
+            check_floats(&problem, w, units, e / problem.n, e % problem.n);
+        free(w);
         free_problem(&problem);
     }
 }
@@ -927,6 +992,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference_on_long_chains),
         cmocka_unit_test(is_the_integer_sum),
         cmocka_unit_test(is_the_chain_of_floats),
+        cmocka_unit_test(is_near_the_product_of_the_floats),
         cmocka_unit_test(public_functions_equal_reference),
         cmocka_unit_test(rows_do_not_meet),
         cmocka_unit_test(takes_every_type_of_rows),

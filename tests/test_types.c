@@ -5,6 +5,7 @@
 
 #include "attention_problem.h"
 #include "bf16_model.h"
+#include "bounds.h"
 #include "dispatch.h"
 #include "oracle.h"
 #include "typed.h"
@@ -536,37 +537,21 @@ static void is_the_class_by_the_letter(void **state) {
 /* ---- Beside double arithmetic ---- */
 
 /* How far o may be from the oracle's, which sees the same numbers, for one element: `size` is the sum of |weight *
- * value|.
- *
- * In class F32 what attention_problem.c derives.
- *
- * In class BF16 products are exact and their sums those of f32 chains, so that the same units bound what these round.
- * More comes from three steps, each relative to `size`:
- *   - a probability is rounded to BF16, 8 bits: 2^-8 at most;
- *   - 2^f is a polynomial: 2^-13.2, in a probability and in the sum of all, which divides;
- *   - (x - max) log2(e) is rounded twice, and log2(e) has 24 bits: 3 half units of a number no larger than twice the
- *     score's magnitude times log2(e), which are less than 5 units of the magnitude.
- * Rotated queries and keys are rounded to BF16 once more, each by 2^-8: a score is off by up to 2^-7 of its magnitude
- * m, and a weight by a factor of up to exp(2^-7 m) above and below the sum.
- *
- * What is rounded to the type of o is off by half a unit more: 2^-8 or 2^-11. */
+ * value|. In class F32 what attention_problem.c says, in class BF16 what bounds.h does. What is rounded to the type of
+ * o is off by half a unit more. */
 static double bound(const struct typed *t, const struct oracle *oracle, size_t row, double size, double o) {
-    double score = oracle->score_magnitude[row], units = output_units(t->args.kv_len, score), low = 0;
-    if (t->kv == ATTN_BF16) {
-        units += 5 * score;
-        low = 0x1p-8 + 2 * exp2(-13.2);
-        if (t->args.options.rotary)
-            low += 2 * expm1(0x1p-7 * score);
-    }
-    double rounding = t->o == ATTN_BF16 ? 0x1p-8 : t->o == ATTN_F16 ? 0x1p-11 : 0;
-    double error = (units * (double)FLT_EPSILON + low) * size;
-    return error + rounding * (fabs(o) + error) + (t->o == ATTN_F16 ? 0x1p-24 : (double)FLT_MIN);
+    const struct bound_row seen = {t->args.head_size, t->args.kv_len, oracle->score_magnitude[row]};
+    double units = output_units(t->args.kv_len, seen.score);
+    double error = size * (t->kv == ATTN_BF16 ? bound_attention(1, &seen, t->args.options.rotary != NULL)
+                                              : units * (double)FLT_EPSILON);
+    double rounding = t->o == ATTN_BF16 ? BOUND_BF16 : t->o == ATTN_F16 ? BOUND_F16 : 0;
+    return error + (rounding > 0 ? rounding * (fabs(o) + error) : 0) + (t->o == ATTN_F16 ? 0x1p-24 : (double)FLT_MIN);
 }
 
 static void is_near_double(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
-    double worst = 0, worst_of_class = 0;
+    double worst = 0, worst_of_class = 0, worst_of_bound = 0;
     for (size_t i = 0; i < sweep(150, 40); i++) {
         attn_attention_args args = masked_args(&random, i);
         unsigned kinds = random_kinds(&random, (1u << KINDS) - 1);
@@ -589,8 +574,10 @@ static void is_near_double(void **state) {
             double most = bound(&t, &oracle, row, oracle.magnitude[at], oracle.output[at]);
             assert_near(oracle.output[at], o, most);
             worst = fmax(worst, fabs(o - oracle.output[at]) / most);
-            if (t.kv == ATTN_BF16 && t.o == ATTN_F32 && !t.args.options.rotary && oracle.magnitude[at] > 0)
+            if (t.kv == ATTN_BF16 && t.o == ATTN_F32 && !t.args.options.rotary && oracle.magnitude[at] > 0) {
                 worst_of_class = fmax(worst_of_class, fabs(o - oracle.output[at]) / oracle.magnitude[at]);
+                worst_of_bound = fmax(worst_of_bound, fabs(o - oracle.output[at]) / most);
+            }
         }
         for (size_t row = 0; row < r.rows; row++) {
             double score = oracle.score_magnitude[row], expected = oracle.log_sum_exp[row];
@@ -603,8 +590,8 @@ static void is_near_double(void **state) {
         attention_free(&r);
         typed_free(&t);
     }
-    print_message("largest error: %.2f of the bound; class BF16: 2^%.2f of sum |weight * value|\n", worst,
-                  log2(worst_of_class));
+    print_message("largest error: %.2f of the bound; class BF16: 2^%.2f of sum |weight * value|, %.2f of the bound\n",
+                  worst, log2(worst_of_class), worst_of_bound);
 }
 
 /* ---- Products with weights ---- */
@@ -705,6 +692,40 @@ static void products_convert_on_both_sides(void **state) {
     }
 }
 
+/* How far an element is from the product of x and the weights' numbers. Rows of other types that meet weights of BF16
+ * are rounded to BF16 first. */
+static void check_product(const struct weights *w, const struct tensor *x, size_t i, size_t j, float y) {
+    double sum = w->bias ? (double)w->bias[j] : 0, magnitude = fabs(sum), rounded = 0;
+    for (size_t p = 0; p < x->size; p++) {
+        double term = (double)tensor_row(x, 0, 0, i)[p] * (double)tensor_row(&w->w, 0, 0, p)[j];
+        sum += term;
+        magnitude += fabs(term);
+        rounded += w->type == ATTN_BF16 ? BOUND_BF16 * fabs(term) : 0;
+    }
+    enum attn_class arithmetic = attn_class_of(w->type);
+    if (arithmetic == ATTN_CLASS_BF16 && test_isa() == ATTN_ISA_AMX)
+        arithmetic = ATTN_CLASS_BF16_TILE;
+    assert_near(sum, (double)y, rounded + bound_product(arithmetic, x->size, 0, magnitude + rounded));
+}
+
+static void products_are_near_double(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < sweep(60, 20); i++) {
+        size_t m = random_between(&random, 1, 9), n = random_between(&random, 1, 50);
+        struct weights w = new_weights(&random, random_between(&random, 1, 600), n, random_stored_type(&random));
+        struct tensor x = tensor_random(&random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, m, w.w.len, FLUSH_END);
+        struct tensor y = tensor_new(LAYOUT_BHSD, 1, 1, m, n, FLUSH_END);
+        run_product(w.gemm, &x, ATTN_F32, &y, ATTN_F32, NULL);
+        test_case("m=%zu n=%zu k=%zu, weights of type %d", m, n, x.size, (int)w.type);
+        for (size_t e = 0; e < m * n; e++)
+            check_product(&w, &x, e / n, e % n, tensor_row(&y, 0, 0, e / n)[e % n]);
+        tensor_free(&x);
+        tensor_free(&y);
+        weights_free(&w);
+    }
+}
+
 /* A product of floats needs no workspace, nor does one whose kernel takes and writes the types as they are. */
 static void asks_for_workspace_where_it_converts(void **state) {
     (void)state;
@@ -742,7 +763,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(packed_sequences_are_as_alone),  cmocka_unit_test(caches_round_what_they_are_given),
         cmocka_unit_test(is_the_class_by_the_letter),     cmocka_unit_test(is_near_double),
         cmocka_unit_test(products_convert_on_both_sides), cmocka_unit_test(asks_for_workspace_where_it_converts),
-        cmocka_unit_test(hidden_values_change_nothing),
+        cmocka_unit_test(hidden_values_change_nothing),   cmocka_unit_test(products_are_near_double),
     };
     return test_run(tests);
 }

@@ -4,6 +4,7 @@
 #define ATTN_BENCH_SUBJECT_H
 
 #include "buffers.h"
+#include "shapes.h"
 #include <attn/attn.h>
 #include <cstddef>
 #include <functional>
@@ -71,6 +72,19 @@ void add_libc(catalogue &to);
 #if defined(HAVE_ONEDNN)
 void add_onednn(catalogue &to);
 std::string onednn_version();
+
+/* Dense operands: [m][k], [k][n], [m][n]; [batch * heads][len][head_size], scores [batch * heads][q_len][kv_len]. */
+struct onednn_gemm {
+    const void *x, *weight;
+    void *y;
+};
+struct onednn_attention {
+    const void *q, *k, *v;
+    void *scores, *o;
+};
+/* Once, of these numbers: of F32 or BF16, results and scores too. */
+void run_onednn(const gemm_shape &shape, attn_type type, const onednn_gemm &of);
+void run_onednn(const attention_shape &shape, attn_type type, const onednn_attention &of);
 #endif
 #if defined(HAVE_OPENBLAS)
 void add_openblas(catalogue &to);

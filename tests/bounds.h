@@ -50,7 +50,7 @@ struct bound_stored {
 
 /* `scale` is that of an F8's head. `largest` is the largest magnitude of an INT8's row; also of a row of x that meets
  * quantised weights. Numbers are neither too large for the type nor, of INT8, below ATTN_QUANTISE_LEAST. */
-static inline struct bound_stored bound_stored(attn_type type, double scale, double largest) {
+static inline struct bound_stored bound_of_stored(attn_type type, double scale, double largest) {
     const double scaling = 3 * BOUND_F32; /* the division by a scale, the product with it, the scale itself */
     switch (type) {
     case ATTN_BF16:

@@ -447,8 +447,8 @@ static double largest_of(const struct tensor *t) {
  * of the class over what is stored. */
 static void check_given(const struct held *c, const struct tensor *q, const struct attention_result *r,
                         const struct oracle *held, const struct oracle *given) {
-    struct bound_stored k = bound_stored(c->type, (double)c->k_scales[0], largest_of(&c->k));
-    struct bound_stored v = bound_stored(c->type, (double)c->v_scales[0], largest_of(&c->v));
+    struct bound_stored k = bound_of_stored(c->type, (double)c->k_scales[0], largest_of(&c->k));
+    struct bound_stored v = bound_of_stored(c->type, (double)c->v_scales[0], largest_of(&c->v));
     for (size_t at = 0; at < r->rows * c->v.size; at++) {
         size_t row = at / c->v.size;
         struct bound_row seen = {c->k.size, c->keys, held->score_magnitude[row]};

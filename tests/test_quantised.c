@@ -578,7 +578,7 @@ static void check_floats(const struct problem *problem, const float *w, double u
     double sum = (double)problem->bias[j], magnitude = 0, largest = 0, weights = 0, rows = 0;
     for (size_t p = 0; p < problem->k; p++)
         largest = fmax(largest, fabs((double)problem->x[i * problem->k + p]));
-    struct bound_stored stored = bound_stored(dequantised ? ATTN_F32 : ATTN_INT8, 1, largest);
+    struct bound_stored stored = bound_of_stored(dequantised ? ATTN_F32 : ATTN_INT8, 1, largest);
     for (size_t p = 0; p < problem->k; p++) {
         double x = (double)problem->x[i * problem->k + p], y = (double)w[j * problem->k + p];
         double off = units * (double)problem->scales[j * problem->blocks], x_off = stored.part * fabs(x) + stored.most;

@@ -166,14 +166,32 @@ step softmax(const memory &x, const memory &y) {
     return {dnnl::softmax_forward(desc), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}}};
 }
 
+/* y = x w, with w in oneDNN's own layout. */
+std::vector<step> steps_of(const gemm_shape &shape, attn_type type, const onednn_gemm &of) {
+    const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
+    return {product(at(dense({m, k}, type), of.x), at(dense({k, n}, type), of.weight), at(dense({m, n}, type), of.y), 1,
+                    true)};
+}
+
+/* In BF16 the scores are BF16 too. */
+std::vector<step> steps_of(const attention_shape &shape, bool ahead, attn_type type, const onednn_attention &of) {
+    const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
+    const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
+    const memory::desc keys({heads, size, kv_len}, data_type_of(type), {kv_len * size, 1, size});
+    const memory q = at(dense({heads, q_len, size}, type), of.q);
+    const memory k = at(keys, of.k);
+    const memory v = at(dense({heads, kv_len, size}, type), of.v);
+    const memory s = at(dense({heads, q_len, kv_len}, type), of.scores);
+    const memory o = at(dense({heads, q_len, size}, type), of.o);
+    const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_size)));
+    return {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
+}
+
 class gemm {
   public:
     gemm(const gemm_shape &shape, attn_type type)
         : in(shape), x(in.x, shape.m * shape.k, type), weight(in.weight, shape.k * shape.n, type),
-          y(shape.m * shape.n, type) {
-        const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
-        steps.push_back(product(at(dense({m, k}, type), x.data()), at(dense({k, n}, type), weight.data()),
-                                at(dense({m, n}, type), y.data()), 1, true));
+          y(shape.m * shape.n, type), steps(steps_of(shape, type, {x.data(), weight.data(), y.data()})) {
         in = gemm_data(gemm_shape{});
     }
 
@@ -185,7 +203,6 @@ class gemm {
     std::vector<step> steps;
 };
 
-/* In BF16 the scores are BF16 too. */
 class attention {
   public:
     attention(const attention_shape &shape, bool ahead, attn_type type)
@@ -199,18 +216,8 @@ class attention {
           key(in.k, shape.batch * shape.heads * in.kv_head, type),
           value(in.v, shape.batch * shape.heads * in.kv_head, type),
           output(shape.batch * shape.heads * in.q_head, type),
-          scores(shape.batch * shape.heads * shape.q_len * shape.kv_len, type) {
-        const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
-        const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
-        const memory::desc keys({heads, size, kv_len}, data_type_of(type), {kv_len * size, 1, size});
-        const memory q = at(dense({heads, q_len, size}, type), query.data());
-        const memory k = at(keys, key.data());
-        const memory v = at(dense({heads, kv_len, size}, type), value.data());
-        const memory s = at(dense({heads, q_len, kv_len}, type), scores.data());
-        const memory o = at(dense({heads, q_len, size}, type), output.data());
-        const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_size)));
-        steps = {product(q, k, s, scale, ahead), softmax(s, s), product(s, v, o, 1, ahead)};
-    }
+          scores(shape.batch * shape.heads * shape.q_len * shape.kv_len, type),
+          steps(steps_of(shape, ahead, type, {query.data(), key.data(), value.data(), scores.data(), output.data()})) {}
 
     typed_buffer query, key, value, output, scores;
     std::vector<step> steps;
@@ -254,6 +261,14 @@ void add_onednn(catalogue &to) {
     for (const softmax_shape &shape : softmax_shapes)
         to.push_back({"softmax", "onednn", shape.name, isa,
                       [&shape] { return make_subject<whole_softmax>(least_work(shape), shape); }});
+}
+
+void run_onednn(const gemm_shape &shape, attn_type type, const onednn_gemm &of) {
+    execute(steps_of(shape, type, of));
+}
+
+void run_onednn(const attention_shape &shape, attn_type type, const onednn_attention &of) {
+    execute(steps_of(shape, false, type, of));
 }
 
 std::string onednn_version() {

@@ -20,7 +20,7 @@ LIMIT = 0.98
 
 def parse(words):
     parser = argparse.ArgumentParser(prog="tools/bench --against COMMIT", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--isa", default="", help="avx512, avx2 or both with a comma; default: all of this machine")
+    parser.add_argument("--isa", default="", help="names with commas, avx512,avx512_vnni; default: all of this machine")
     parser.add_argument("--only", default="", type=re.compile, help="cases whose operation/shape matches this pattern")
     parser.add_argument("--pairs", type=int, default=15, help="of slices per case and run; default 15")
     parser.add_argument("--seconds", type=float, default=0.01, help="per slice; default 0.01")
@@ -81,7 +81,7 @@ def main():
     isas = [isa for isa in options.isa.split(",") if isa]
     names = available.ask("list")["names"]
     available.close()
-    isas = isas or [isa for isa in run.WIDEST_FIRST if any(name.split("/")[1] == isa for name in names)]
+    isas = isas or [isa for isa in run.ISAS if any(name.split("/")[1] == isa for name in names)]
     ratios, slower = [], []
     for isa in isas:
         found = compare(isa, options)

@@ -3,7 +3,8 @@
  * whatever the optimiser unrolls.
  *
  * A core that starts two multiply-adds per cycle, each with a latency of four or five, needs eight to ten chains; one
- * that starts four of them needs sixteen. AVX2 has 16 registers, two of which hold the factors: twelve chains there. */
+ * that starts four of them needs sixteen. AVX2 has 16 registers, two of which hold the factors: twelve chains there,
+ * and eleven where a product needs a register beside its chain. */
 #include "ceiling.h"
 #include "buffers.h"
 #include "isas.h"
@@ -21,6 +22,9 @@ namespace {
 #define EIGHT(step, ...)                                                                                               \
     FOUR(step, __VA_ARGS__)                                                                                            \
     step(4, __VA_ARGS__) step(5, __VA_ARGS__) step(6, __VA_ARGS__) step(7, __VA_ARGS__)
+#define ELEVEN(step, ...)                                                                                              \
+    EIGHT(step, __VA_ARGS__)                                                                                           \
+    step(8, __VA_ARGS__) step(9, __VA_ARGS__) step(10, __VA_ARGS__)
 #define TWELVE(step, ...)                                                                                              \
     EIGHT(step, __VA_ARGS__)                                                                                           \
     step(8, __VA_ARGS__) step(9, __VA_ARGS__) step(10, __VA_ARGS__) step(11, __VA_ARGS__)
@@ -30,18 +34,24 @@ namespace {
 
 #define CHAIN(i, type)           type chain##i = b;
 #define FMA(i, instruction, reg) asm volatile(instruction : "+" reg(chain##i) : reg(a), reg(b));
-#define LOAD(i, reg)             asm volatile("" : : reg(vectors[i]));
+/* With a register beside the chain. */
+#define DOT(i, instructions, reg) asm volatile(instructions : "+" reg(chain##i), "=&" reg(beside) : reg(a), reg(b));
+#define LOAD(i, reg)              asm volatile("" : : reg(vectors[i]));
 
-/* fma_<name>: `rounds` multiply-adds in each of the chains.
+/* <kind>_<name>: `rounds` multiply-adds in each of the chains, whose time does not depend on what the bits are: to the
+ * compiler all of them are floats.
  * read_<name>: the first `bytes` of `data`, a multiple of eight vectors. */
+#define CHAIN_KERNEL(kind, name, target, chains, STEP, reg, instruction)                                               \
+    target void kind##_##name(std::size_t rounds) {                                                                    \
+        const name##_vector a = name##_vector{} + 0.999f, b = name##_vector{} + 1.001f;                                \
+        [[maybe_unused]] name##_vector beside;                                                                         \
+        chains(CHAIN, name##_vector) for (std::size_t round = 0; round < rounds; round++) {                            \
+            chains(STEP, instruction, reg)                                                                             \
+        }                                                                                                              \
+    }
 #define VECTOR_KERNELS(name, target, size, chains, reg, instruction)                                                   \
     typedef float name##_vector __attribute__((vector_size(size), may_alias));                                         \
-    target void fma_##name(std::size_t rounds) {                                                                       \
-        const name##_vector a = name##_vector{} + 0.999f, b = name##_vector{} + 1.001f;                                \
-        chains(CHAIN, name##_vector) for (std::size_t round = 0; round < rounds; round++) {                            \
-            chains(FMA, instruction, reg)                                                                              \
-        }                                                                                                              \
-    }                                                                                                                  \
+    CHAIN_KERNEL(fma, name, target, chains, FMA, reg, instruction)                                                     \
     target void read_##name(const char *data, std::size_t bytes) {                                                     \
         for (std::size_t offset = 0; offset < bytes; offset += 8 * size) {                                             \
             const name##_vector *vectors = reinterpret_cast<const name##_vector *>(data + offset);                     \
@@ -52,6 +62,15 @@ namespace {
 #if defined(__x86_64__)
 VECTOR_KERNELS(avx2, __attribute__((target("avx2,fma"))), 32, TWELVE, "x", "vfmadd231ps %2, %1, %0")
 VECTOR_KERNELS(avx512, __attribute__((target("avx512f"))), 64, SIXTEEN, "v", "vfmadd231ps %2, %1, %0")
+
+/* What takes the place of a dot product where there is no instruction for it. */
+CHAIN_KERNEL(without_dot, avx2, __attribute__((target("avx2,fma"))), ELEVEN, DOT, "x",
+             "vpmaddubsw %3, %2, %1; vpmaddwd %3, %1, %1; vpaddd %1, %0, %0")
+CHAIN_KERNEL(without_dot, avx512, __attribute__((target("avx512f"))), SIXTEEN, DOT, "v",
+             "vpmaddubsw %3, %2, %1; vpmaddwd %3, %1, %1; vpaddd %1, %0, %0")
+CHAIN_KERNEL(dot, avx2, __attribute__((target("avx2,fma"))), TWELVE, FMA, "x", "%{vex%} vpdpbusd %2, %1, %0")
+CHAIN_KERNEL(dot, avx512, __attribute__((target("avx512f"))), SIXTEEN, FMA, "v", "vpdpbusd %2, %1, %0")
+CHAIN_KERNEL(bf16, avx512, __attribute__((target("avx512f"))), SIXTEEN, FMA, "v", "vdpbf16ps %2, %1, %0")
 #define SCALAR_REGISTER "x"
 #elif defined(__aarch64__)
 VECTOR_KERNELS(neon, , 16, SIXTEEN, "w", "fmla %0.4s, %1.4s, %2.4s")
@@ -108,10 +127,12 @@ void read_scalar(const char *data, std::size_t bytes) {
     }
 }
 
+using chains = void (*)(std::size_t rounds);
+
 struct probe {
     attn_isa isa;
     std::size_t per_round; /* multiply-adds per round, all chains together */
-    void (*fma)(std::size_t rounds);
+    chains fma;
     void (*read)(const char *data, std::size_t bytes);
 };
 
@@ -126,6 +147,30 @@ constexpr probe probes[] = {
     {ATTN_ISA_SVE256, 16 * 8, fma_sve256, read_sve256},
 #endif
 };
+
+/* What multiplies other types than F32. */
+struct unit_probe {
+    attn_isa isa;
+    bench::unit unit;
+    std::size_t per_round;
+    chains run;
+};
+constexpr unit_probe unit_probes[] = {
+#if defined(__x86_64__)
+    {ATTN_ISA_AVX2, unit::int8, 11 * 32, without_dot_avx2},  {ATTN_ISA_AVX512, unit::int8, 16 * 64, without_dot_avx512},
+    {ATTN_ISA_AVX2_VNNI, unit::int8, 12 * 32, dot_avx2},     {ATTN_ISA_AVX512_VNNI, unit::int8, 16 * 64, dot_avx512},
+    {ATTN_ISA_AVX512_BF16, unit::int8, 16 * 64, dot_avx512}, {ATTN_ISA_AVX512_BF16, unit::bf16, 16 * 32, bf16_avx512},
+#else
+    {ATTN_ISA_COUNT, unit::int8, 0, nullptr}, /* C++ has no empty arrays */
+#endif
+};
+
+/* ISAs whose tiles or dot products nothing here measures. */
+bool is_unknown(attn_isa isa, unit unit) {
+    return unit != unit::f32 && (isa == ATTN_ISA_AMX || isa == ATTN_ISA_NEON_MM ||
+                                 (unit == unit::int8 && (isa == ATTN_ISA_NEON || isa == ATTN_ISA_NEON_DOT ||
+                                                         isa == ATTN_ISA_SVE256 || isa == ATTN_ISA_SCALAR)));
+}
 
 /* Of this thread, as Google Benchmark counts for its rates: other processes on the core do not lower a ceiling. */
 double cpu_seconds() {
@@ -156,10 +201,10 @@ template <class Run> double best_rate(double shortest, Run run) {
 
 constexpr double thorough = 0.01, quick = 0.002; /* seconds per trial */
 
-double measure_fma(const probe &probe, double shortest) {
+double measure_chains(chains run, std::size_t per_round, double shortest) {
     constexpr std::size_t rounds = 1000;
-    const double flops = static_cast<double>(2 * rounds * probe.per_round);
-    return best_rate(shortest, [&] { probe.fma(rounds); }) * flops * 1e-9;
+    const double flops = static_cast<double>(2 * rounds * per_round);
+    return best_rate(shortest, [&] { run(rounds); }) * flops * 1e-9;
 }
 
 double measure_read(const probe &probe, std::size_t bytes, double shortest) {
@@ -176,23 +221,50 @@ const probe *probe_of(attn_isa isa) {
     return nullptr;
 }
 
+double measure_unit(attn_isa isa, unit unit, double shortest) {
+    const probe *f32 = probe_of(isa);
+    if (!f32 || is_unknown(isa, unit))
+        return 0;
+    for (const unit_probe &probe : unit_probes)
+        if (probe.isa == isa && probe.unit == unit)
+            return measure_chains(probe.run, probe.per_round, shortest);
+    return measure_chains(f32->fma, f32->per_round, shortest);
+}
+
+/* `rate` says what a unit reaches. */
+template <class Rate> double combined(const work &work, Rate rate) {
+    const double flops[] = {work.flops - work.bf16_flops - work.integer_flops, work.bf16_flops, work.integer_flops};
+    double time = 0;
+    for (const unit unit : all_units) {
+        const double part = flops[static_cast<int>(unit)];
+        if (part <= 0)
+            continue;
+        const double reached = rate(unit);
+        if (reached <= 0)
+            return 0;
+        time += part / reached;
+    }
+    return time > 0 ? work.flops / time : rate(unit::f32);
+}
+
 std::size_t cache_bytes(int name, std::size_t otherwise) {
     const long bytes = sysconf(name);
     return bytes > 0 ? static_cast<std::size_t>(bytes) : otherwise;
 }
 
 struct ceilings {
-    std::array<double, ATTN_ISA_COUNT> fma{};
+    std::array<std::array<double, 3>, ATTN_ISA_COUNT> rates{};
     std::vector<read_ceiling> read;
 
     ceilings() {
         const probe *widest = nullptr;
         for (const probe &probe : probes) {
-            if (!attn_isa_supported(probe.isa))
-                continue;
-            fma[probe.isa] = measure_fma(probe, thorough);
-            widest = &probe;
+            if (attn_isa_supported(probe.isa))
+                widest = &probe;
         }
+        for (const attn_isa isa : isas_of_architecture())
+            for (const unit unit : all_units)
+                rates[isa][static_cast<std::size_t>(unit)] = measure_unit(isa, unit, thorough);
         if (!widest)
             return;
 
@@ -221,17 +293,24 @@ const ceilings &measured() {
 
 } /* namespace */
 
-double fma_ceiling(attn_isa isa) {
-    return measured().fma[f32_isa(isa)];
+const char *unit_name(unit unit) {
+    return unit == unit::f32 ? "f32" : unit == unit::bf16 ? "bf16" : "int8";
+}
+
+double unit_ceiling(attn_isa isa, unit unit) {
+    return measured().rates[isa][static_cast<std::size_t>(unit)];
+}
+
+double flop_ceiling(attn_isa isa, const work &work) {
+    return combined(work, [isa](unit unit) { return unit_ceiling(isa, unit); });
 }
 
 const std::vector<read_ceiling> &read_ceilings() {
     return measured().read;
 }
 
-double fma_ceiling_now(attn_isa isa) {
-    const probe *probe = probe_of(isa);
-    return probe ? measure_fma(*probe, quick) : 0;
+double flop_ceiling_now(attn_isa isa, const work &work) {
+    return combined(work, [isa](unit unit) { return measure_unit(isa, unit, quick); });
 }
 
 double read_ceiling_now(attn_isa isa, std::size_t bytes) {

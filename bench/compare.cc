@@ -4,9 +4,11 @@
  * Each line of standard input is a request, each line of standard output its answer, a JSON object:
  *
  *   list                        {"names": [...]}
- *   shapes                      {NAME: {"batch": .., "q_len": .., ...}, ...}: of attention and layers, for other programs
+ *   shapes                      {NAME: {"batch": .., "q_len": .., ...}, ...}: of attention, layers and products, for
+ *                               other programs
  *   about                       versions, compiler, ISA, cache sizes
- *   ceiling ISA BYTES           {"gflops": FMA rate, "gbytes_per_s": of reading a buffer of that size}
+ *   ceiling NAME BYTES          {"gflops": what the units that the subject needs reach, where that is known,
+ *                               "gbytes_per_s": of reading a buffer of that size}
  *   time NAME SECONDS           {"samples_us": [...], "first_us": .., "share": .., "flops": .., "bytes": ..}
  *   cold NAME SECONDS MEBIBYTES likewise; every call finds its data in no cache, since others with data of their own, so
  *                               many MiB together, have been called in between
@@ -113,7 +115,7 @@ class server {
             return "{}";
         }
         if (verb == "ceiling" && request >> name >> mebibytes)
-            return ceiling(name, mebibytes);
+            return ceiling(find(name), mebibytes);
         if (verb == "time" && request >> name >> seconds)
             return answer_time(find(name), seconds);
         if (verb == "cold" && request >> name >> seconds >> mebibytes)
@@ -150,12 +152,17 @@ class server {
         return {subject, time_calls(subject, 1), bytes};
     }
 
-    std::string answer_time(const entry &entry, double seconds) {
+    const made &made_for(const entry &entry) {
         const std::string name = entry.name();
         auto found = warm.find(name);
         if (found == warm.end())
             found = warm.emplace(name, make(entry)).first;
-        return timed(found->second, time_warm(found->second.subject, seconds));
+        return found->second;
+    }
+
+    std::string answer_time(const entry &entry, double seconds) {
+        const made &subject = made_for(entry);
+        return timed(subject, time_warm(subject.subject, seconds));
     }
 
     std::string answer_cold(const entry &entry, double seconds, double total) {
@@ -185,13 +192,13 @@ class server {
         return text.str();
     }
 
-    static std::string ceiling(const std::string &name, double bytes) {
-        attn_isa isa;
-        if (attn_isa_from_name(name.c_str(), &isa) != ATTN_OK)
-            throw failure("there is no ISA " + name);
+    std::string ceiling(const entry &entry, double bytes) {
+        const double gflops = flop_ceiling_now(entry.isa, made_for(entry).subject.work);
         std::ostringstream text;
-        text << "{\"gflops\": " << fma_ceiling_now(isa)
-             << ", \"gbytes_per_s\": " << read_ceiling_now(isa, static_cast<std::size_t>(bytes)) << "}";
+        text << "{";
+        if (gflops > 0)
+            text << "\"gflops\": " << gflops << ", ";
+        text << "\"gbytes_per_s\": " << read_ceiling_now(entry.isa, static_cast<std::size_t>(bytes)) << "}";
         return text.str();
     }
 
@@ -213,6 +220,9 @@ class server {
                  << ", \"hidden\": " << shape.hidden << ", \"valid\": " << shape.visible_keys() << "}";
             separator = ", ";
         }
+        for (const gemm_shape &shape : gemm_shapes)
+            text << separator << "\"" << shape.name << "\": {\"m\": " << shape.m << ", \"n\": " << shape.n
+                 << ", \"k\": " << shape.k << "}";
         return text.str() + "}";
     }
 

@@ -26,6 +26,7 @@ enum class feature {
 struct feature_shape {
     attention_shape shape; /* its heads are kv heads where grouped */
     feature what;
+    attn_type bias = ATTN_F32; /* elements of an additive mask */
 };
 
 constexpr feature_shape features[] = {
@@ -33,6 +34,8 @@ constexpr feature_shape features[] = {
     {{"bool_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::bool_mask},
     {{"additive_mask_256", 1, 256, 256, 12, 64, false, 0, false, 0}, feature::additive_mask},
     {{"additive_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::additive_mask},
+    {{"additive_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::additive_mask, ATTN_BF16},
+    {{"additive_mask_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::additive_mask, ATTN_F16},
     {{"gqa_8_dec_4k", 1, 1, 4096, 4, 128, false, 0, true, 0}, feature::grouped},
     {{"gqa_8_dec_32k", 1, 1, 32768, 4, 128, false, 0, true, 0}, feature::grouped},
     {{"causal_512", 1, 512, 512, 12, 64, false, 0, false, 0}, feature::causal},
@@ -55,8 +58,9 @@ constexpr std::size_t hidden_of = 8;
 class featured_attention {
   public:
     featured_attention(attn_isa isa, const feature_shape &feature, bool with)
-        : shape(resolve(feature, with)), in(shape), what(feature.what), heads(query_heads(feature, with)),
-          q(random_normal(heads * in.q_head, 1)), o(heads * in.q_head), per_head(heads, 0.125f) {
+        : shape(resolve(feature, with)), in(shape), what(feature.what), bias(0, feature.bias),
+          heads(query_heads(feature, with)), q(random_normal(heads * in.q_head, 1)), o(heads * in.q_head),
+          per_head(heads, 0.125f) {
         args.isa = isa;
         args.batch = 1;
         args.heads = heads;
@@ -86,11 +90,12 @@ class featured_attention {
     attention_shape shape;
     attention_data in;
     feature what;
+    typed_buffer bias;
     std::size_t heads;
     buffer<float> q, o;
     std::vector<float> per_head;
     std::vector<std::uint8_t> mask;
-    buffer<float> bias{0}, log_sum_exp{0};
+    buffer<float> log_sum_exp{0};
     attn_attention_args args = {};
     buffer<char> cache_memory{0}, workspace{0};
     std::size_t workspace_bytes = 0;
@@ -115,9 +120,10 @@ class featured_attention {
         mask.resize(count);
         for (std::uint8_t &seen : mask)
             seen = bits.next() % hidden_of != 0;
-        bias = buffer<float>(count);
+        buffer<float> numbers(count);
         for (std::size_t i = 0; i < count; i++)
-            bias.data()[i] = mask[i] ? 0.5f : -INFINITY;
+            numbers.data()[i] = mask[i] ? 0.5f : -INFINITY;
+        bias = typed_buffer(numbers, count, bias.type);
     }
 
     void switch_on() {
@@ -129,7 +135,7 @@ class featured_attention {
             break;
         case feature::additive_mask:
             hide_some();
-            options.bias = {bias.data(), ATTN_F32, 0, 0, shape.kv_len, 1};
+            options.bias = {bias.data(), bias.type, 0, 0, shape.kv_len, 1};
             break;
         case feature::causal:
             options.causal = 1;
@@ -239,12 +245,12 @@ class rotary_layer {
 /* Subject `name` with and without its feature, each with its work. */
 template <class T, class Shape>
 void add_pair(catalogue &to, attn_isa isa, const char *name, const work &work_with, const work &work_without,
-              const Shape &shape) {
+              const Shape &shape, const std::string &types = {}) {
     const std::string isa_name = attn_isa_name(isa);
     for (const bool with : {true, false}) {
         const work work = with ? work_with : work_without;
         to.push_back({"feature", with ? isa_name : "without_" + isa_name, name, isa,
-                      [isa, work, &shape, with] { return make_subject<T>(work, isa, shape, with); }});
+                      [isa, work, &shape, with] { return make_subject<T>(work, isa, shape, with); }, false, types});
     }
 }
 
@@ -260,8 +266,9 @@ work least_work_with(const feature_shape &feature) {
 void add_features(catalogue &to, attn_isa isa) {
     for (const feature_shape &feature : features)
         if (worth_measuring(isa, feature.shape.attention_flops()))
-            add_pair<featured_attention>(to, isa, feature.shape.name, least_work_with(feature),
-                                         least_work(feature.shape), feature);
+            add_pair<featured_attention>(
+                to, isa, feature.shape.name, least_work_with(feature), least_work(feature.shape), feature,
+                feature.bias == ATTN_F32 ? "" : std::string("f32-bias_") + type_suffix(feature.bias));
     for (const attention_shape &shape : rotary_layers) {
         const work work = {shape.layer_flops(), 0, 0};
         if (worth_measuring(isa, shape.layer_flops()))

@@ -44,33 +44,44 @@ inline attn_isa f32_isa(attn_isa isa) {
     return table ? table->isa : isa;
 }
 
-/* Weights that rows of floats are multiplied by, what the last part of a benchmark's name says of them, and the
- * bytes of an element. */
-struct narrow_weights {
-    const char *types;
-    attn_type type;
-    int dequantised;
-    double bytes;
-};
-constexpr narrow_weights all_narrow_weights[] = {{"f32-f16", ATTN_F16, 0, 2},
-                                                 {"f32-int8", ATTN_INT8, 0, 1},
-                                                 {"f32-int4", ATTN_INT4, 0, 0.5},
-                                                 {"f32-int4_dequantised", ATTN_INT4, 1, 0.5}};
+/* What rows and weights of a product or layer are, and what the last part of a benchmark's name says of it. */
+struct product_types {
+    const char *name;
+    attn_type rows, weights;
+    bool dequantised;
 
-/* Whether an ISA multiplies by such weights with a kernel of its own; or by BF16, where the name says nothing of
- * these. */
-inline bool has_own_gemm(attn_isa isa, const std::string &types) {
+    bool of_integers() const { return !dequantised && (weights == ATTN_INT8 || weights == ATTN_INT4); }
+    double weight_bytes() const {
+        return weights == ATTN_F32 ? 4 : weights == ATTN_INT8 ? 1 : weights == ATTN_INT4 ? 0.5 : 2;
+    }
+};
+constexpr product_types all_product_types[] = {{"", ATTN_F32, ATTN_F32, false},
+                                               {"bf16", ATTN_BF16, ATTN_BF16, false},
+                                               {"f32-f16", ATTN_F32, ATTN_F16, false},
+                                               {"f32-int8", ATTN_F32, ATTN_INT8, false},
+                                               {"bf16-int8", ATTN_BF16, ATTN_INT8, false},
+                                               {"f32-int4", ATTN_F32, ATTN_INT4, false},
+                                               {"f32-int4_dequantised", ATTN_F32, ATTN_INT4, true}};
+
+/* Whether an ISA multiplies by such weights with a kernel of its own. */
+inline bool has_own_gemm(attn_isa isa, attn_type weights, bool dequantised) {
     const attn_kernels *table = attn_table(isa);
     attn_linear linear = {};
-    linear.type = ATTN_BF16;
-    for (const narrow_weights &weights : all_narrow_weights)
-        if (types == weights.types) {
-            linear.type = weights.type;
-            linear.dequantised = weights.dequantised;
-        }
+    linear.type = weights;
+    linear.dequantised = dequantised;
     return table && table->lower &&
            attn_gemm_for_linear(table, &linear, ATTN_ARITHMETIC_FASTEST) !=
                attn_gemm_for_linear(table->lower, &linear, ATTN_ARITHMETIC_FASTEST);
+}
+
+/* Whether anything that computes products of these types is the ISA's own. A layer whose rows are BF16 has keys and
+ * values of BF16. Names that are no types of products, those of caches say, are of class F32. */
+inline bool has_own_kernels(attn_isa isa, const std::string &types) {
+    for (const product_types &each : all_product_types)
+        if (!types.empty() && types == each.name)
+            return has_own_gemm(isa, each.weights, each.dequantised) ||
+                   (each.rows == ATTN_BF16 && has_own_gemm(isa, ATTN_BF16, false));
+    return f32_isa(isa) == isa;
 }
 
 } /* namespace bench */

@@ -22,11 +22,12 @@ bool self(const attention_shape &shape) {
 
 class whole_layer {
   public:
-    whole_layer(attn_isa isa, const attention_shape &shape, attn_type type)
-        : x(random_rows(shape, shape.q_len, 1, type)),
-          other(random_rows(shape, self(shape) ? 0 : shape.kv_len, 2, type)),
-          y(shape.batch * shape.q_len * shape.hidden, type), layer(create_layer(isa, shape, type)) {
+    whole_layer(attn_isa isa, const attention_shape &shape, const product_types &types)
+        : x(random_rows(shape, shape.q_len, 1, types.rows)),
+          other(random_rows(shape, self(shape) ? 0 : shape.kv_len, 2, types.rows)),
+          y(shape.batch * shape.q_len * shape.hidden, types.rows), layer(create_layer(isa, shape, types)) {
         const std::size_t hidden = shape.hidden;
+        const attn_type type = types.rows;
         args.batch = shape.batch;
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
@@ -57,46 +58,47 @@ class whole_layer {
         return typed_buffer(random_normal(count, seed), count, type);
     }
 
-    const attn_layer *create_layer(attn_isa isa, const attention_shape &shape, attn_type type) {
+    const attn_layer *create_layer(attn_isa isa, const attention_shape &shape, const product_types &types) {
         const std::size_t hidden = shape.hidden;
         attn_layer_config config = {};
         config.isa = isa;
         config.query_width = config.key_width = config.value_width = config.hidden = hidden;
         config.heads = shape.heads;
-
-        const double deviation = 1 / std::sqrt(static_cast<double>(hidden));
-        config.kv_type = type;
+        config.kv_type = types.rows;
         attn_linear *const linears[] = {&config.w_q, &config.w_k, &config.w_v, &config.w_o};
-        std::vector<typed_buffer> weights;
+        std::vector<typed_weights> weights;
+        weights.reserve(4);
         for (std::size_t i = 0; i < 4; i++) {
-            weights.emplace_back(random_normal(hidden * hidden, 3 + i, deviation), hidden * hidden, type);
-            linears[i]->weight = weights[i].data();
-            linears[i]->in_stride = hidden;
-            linears[i]->out_stride = 1;
-            linears[i]->type = type;
+            weights.emplace_back(types, hidden, hidden, 3 + i);
+            *linears[i] = weights[i].linear();
         }
         return create(config, attn_layer_size, attn_layer_create, memory);
     }
 };
 
-work layer_work(const attention_shape &shape) {
+/* Attention is of the rows' type, the projections are of the weights'. */
+work layer_work(const attention_shape &shape, const product_types &types) {
     const std::size_t rows = shape.batch * (2 * shape.q_len + (self(shape) ? 0 : shape.kv_len));
-    return {shape.layer_flops(),
-            sizeof(float) * static_cast<double>(4 * shape.hidden * shape.hidden + rows * shape.hidden), 0};
+    work work = {shape.layer_flops(), bytes_of(types, rows * shape.hidden, 4 * shape.hidden * shape.hidden), 0};
+    const double projections = shape.layer_flops() - shape.attention_flops();
+    work.integer_flops = types.of_integers() ? projections : 0;
+    work.bf16_flops =
+        (types.rows == ATTN_BF16 ? shape.attention_flops() : 0) + (types.weights == ATTN_BF16 ? projections : 0);
+    return work;
 }
 
 } /* namespace */
 
 void add_layer(catalogue &to, attn_isa isa) {
-    for (const attn_type type : {ATTN_F32, ATTN_BF16})
+    for (const product_types &types : all_product_types)
         for (const attention_shape &shape : attention_shapes)
-            if (shape.hidden != 0 && worth_measuring(isa, shape.layer_flops()))
+            if (shape.hidden != 0 && worth_measuring(isa, shape.layer_flops()) &&
+                typed_weights::fits(types, shape.hidden))
                 to.push_back({"layer", attn_isa_name(isa), shape.name, isa,
-                              [isa, &shape, type] {
-                                  return make_subject<whole_layer>(with_type(layer_work(shape), type), isa, shape,
-                                                                   type);
+                              [isa, &shape, &types] {
+                                  return make_subject<whole_layer>(layer_work(shape, types), isa, shape, types);
                               },
-                              false, type_suffix(type)});
+                              false, types.name});
 }
 
 } /* namespace bench */

@@ -29,7 +29,7 @@ void report(benchmark::State &state, attn_isa isa, const work &work) {
         state.counters["ns/element"] =
             Counter(work.elements * 1e-9, static_cast<Counter::Flags>(rate | Counter::kInvert));
     if (work.flops > 0) {
-        const double gflop = work.flops * 1e-9, ceiling = fma_ceiling(isa);
+        const double gflop = work.flops * 1e-9, ceiling = flop_ceiling(isa, work);
         state.counters["GFLOP/s"] = Counter(gflop, rate);
         if (ceiling > 0)
             state.counters["peak%"] = Counter(100 * gflop / ceiling, rate);
@@ -115,21 +115,22 @@ std::string number(double value) {
 
 /* To stderr in one line, and into the context that JSON carries. */
 void report_ceilings() {
-    std::string fma, read;
-    for (const attn_isa isa : isas_of_architecture()) {
-        const double gflops = fma_ceiling(isa);
-        if (gflops <= 0)
-            continue;
-        const std::string name = attn_isa_name(isa);
-        fma += " " + name + " " + number(gflops);
-        benchmark::AddCustomContext("ceiling." + name + ".gflops", number(gflops));
-    }
+    std::string rates, read;
+    for (const attn_isa isa : isas_of_architecture())
+        for (const unit unit : all_units) {
+            const double gflops = unit_ceiling(isa, unit);
+            if (gflops <= 0)
+                continue;
+            const std::string name = std::string(attn_isa_name(isa)) + "." + unit_name(unit);
+            rates += " " + name + " " + number(gflops);
+            benchmark::AddCustomContext("ceiling." + name + ".gflops", number(gflops));
+        }
     for (const read_ceiling &ceiling : read_ceilings()) {
         const std::string level = ceiling.level;
         read += " " + level + " " + number(ceiling.gbytes_per_sec);
         benchmark::AddCustomContext("ceiling.read." + level + ".gbytes_per_second", number(ceiling.gbytes_per_sec));
     }
-    std::fprintf(stderr, "ceilings of one core: FMA GFLOP/s%s; read GB/s%s\n", fma.c_str(), read.c_str());
+    std::fprintf(stderr, "ceilings of one core: GFLOP/s%s; read GB/s%s\n", rates.c_str(), read.c_str());
 }
 
 void describe_build() {

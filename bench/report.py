@@ -16,18 +16,32 @@ LABELS = {
     "openblas": "OpenBLAS",
     "unfused_openblas": "OpenBLAS, unfused",
     "torch": "PyTorch",
+    "torch_sdpa": "PyTorch SDPA",
     "d2l_torch": "d2l module, PyTorch",
     "onnxruntime": "ONNX Runtime",
     "libm": "libm",
     "memcpy": "memcpy",
 }
-ISA_LABELS = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "NEON", "sve256": "SVE256"}
+# Those that compute in F32 first.
+ISA_LABELS = {
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "neon": "NEON",
+    "sve256": "SVE256",
+    "amx": "AMX",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx2_vnni": "AVX-VNNI",
+    "neon_mm": "NEON with BF16 and I8MM",
+    "neon_dot": "NEON with dot products",
+}
 COLOURS = {
     "ours": "#d1495b",
     "onednn": "#2e6f95",
     "openblas": "#8aa29e",
     "unfused_openblas": "#8aa29e",
     "torch": "#edae49",
+    "torch_sdpa": "#c1772f",
     "d2l_torch": "#8d6a9f",
     "onnxruntime": "#66a182",
 }
@@ -47,6 +61,8 @@ END = "<!-- to here -->"
 def label(variant):
     if variant.startswith("without_"):
         return "without the feature"
+    if variant.startswith("packing_"):
+        return "packing anew"
     return "SLEEF" if variant.startswith("sleef_") else LABELS.get(variant, variant)
 
 
@@ -59,8 +75,8 @@ def figure(value):
     return "{:.3g}".format(value) if value < 10 else "{:.1f}".format(value)
 
 
-def ratio(case):
-    return "-" if case["ratio"] is None else "%.2f" % case["ratio"]
+def ratio(case, of="ratio"):
+    return "%.2f" % case[of] if case.get(of) else "-"
 
 
 def percent(case):
@@ -72,8 +88,9 @@ def name(case):
 
 
 def progress(case):
-    return "%-45s %10s µs, %5s x the best peer, %3s %% of the ceiling%s" % (
-        name(case), figure(case["ours"]["p50_us"]), ratio(case), percent(case), ", noisy" if case["noisy"] else ""
+    return "%-45s %10s µs, %5s x the best peer, %5s x f32, %3s %% of the ceiling%s" % (
+        name(case), figure(case["ours"]["p50_us"]), ratio(case), ratio(case, "f32_ratio"), percent(case),
+        ", noisy" if case["noisy"] else "",
     )  # fmt: skip
 
 
@@ -89,14 +106,18 @@ def table(cases):
     variants = []
     for case in cases:
         variants += [variant for variant in case["peers"] if variant not in variants]
-    rows = [["shape", "floor", "libattn p50", "p99", "first", *map(label, variants), "best peer /", "% of ceiling", ""]]
+    rows = [["shape", "floor", "libattn p50", "p99", "first", *map(label, variants), "best peer /", "f32 /",
+             "% of ceiling", ""]]  # fmt: skip
     for case in cases:
         peers = [case["peers"].get(variant, {}).get("p50_us") for variant in variants]
         ours = case["ours"]
         rows.append([
             case["shape"], figure(case["floor_us"]), figure(ours["p50_us"]), figure(ours["p99_us"]),
-            figure(ours["first_us"]), *map(figure, peers), ratio(case), percent(case), "noisy" if case["noisy"] else "",
+            figure(ours["first_us"]), *map(figure, peers), ratio(case), ratio(case, "f32_ratio"), percent(case),
+            "noisy" if case["noisy"] else "",
         ])  # fmt: skip
+    if not any(case.get("f32_ratio") for case in cases):
+        rows = [row[:-3] + row[-2:] for row in rows]
     if not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -161,7 +182,9 @@ def quote(text):
 
 
 def warm(results, isa, *operations):
-    return [c for c in results["cases"] if c["isa"] == isa and not c["cold"] and c["operation"] in operations]
+    """Of floats: pictures show no other types."""
+    cases = [c for c in results["cases"] if c["isa"] == isa and not c["cold"] and c["operation"] in operations]
+    return [c for c in cases if "/" not in c["shape"]]
 
 
 def variants_of(cases):
@@ -307,18 +330,22 @@ def origin(results):
         "%s %s" % (label(peer), about[isa][peer])
         for peer in ("onednn", "openblas", "torch", "onnxruntime") if peer in about[isa]
     ]  # fmt: skip
-    return "%s, one core, one thread; %s; commit %s, %s. Peers: %s. Command: `%s`." % (
-        about["machine"], about[isa]["compiler"], about["commit"], about["date"], ", ".join(versions), about["command"]
+    return "%s, one core, one thread; %s; %s; commit %s, %s. Peers: %s. Command: `%s`." % (
+        about["machine"], about.get("system", "system unknown"), about[isa]["compiler"], about["commit"],
+        about["date"], ", ".join(versions), about["command"],
     )  # fmt: skip
 
 
 HOW_TO_READ = """\
 Microseconds.
 
-- *floor*: the multiply-adds at this core's measured rate, or inputs and outputs at its measured bandwidth for a buffer of that
-  size, or for softmax the exp at our kernel's rate, whichever is longest; *% of ceiling*: floor over p50.
+- *floor*: the multiply-adds at the measured rates of this core's units for their types, or inputs and outputs at its measured
+  bandwidth for a buffer of that size, or for softmax the exp at our kernel's rate, whichever is longest; *% of ceiling*: floor
+  over p50.
 - A sample is one call, or the mean of as many as take 5 µs. *first*: the first call after creation.
-- *best peer /*: the quickest peer's p50 over ours.
+- *best peer /*: the quickest peer's p50 over ours. *f32 /*: that of our own call with every type F32 over ours.
+- A shape's second part is types: activations[-weights][-cache]. oneDNN's f32-int8 quantises rows by one scale known ahead,
+  ours finds one for each row; PyTorch's is a dynamically quantised Linear.
 - *noisy*: a ceiling moved by more than 3 % while the case ran, or another process had more than 3 % of the core.
 - *attention_cache*, and `dec` in the pictures: keys and values come from a cache, packed ahead where a library can.
 - *cold*: called in turn with others on data of their own, together twice the last-level cache or 1 GiB.

@@ -22,30 +22,44 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 MIB = 1 << 20
 NOISE = 0.03
-WIDEST_FIRST = ["avx512", "avx2", "sve256", "neon"]
+
+# Those that compute in F32, then those that add products of other types and inherit all else.
+ISAS = ["avx512", "avx2", "sve256", "neon", "amx", "avx512_bf16", "avx512_vnni", "avx2_vnni", "neon_mm", "neon_dot"]
 
 # Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-ISA_ENVIRONMENT = {
-    "avx512": {"ATTN_MAX_ISA": "avx512"},
-    "avx2": {
-        "ATTN_MAX_ISA": "avx2",
-        "DNNL_MAX_CPU_ISA": "AVX2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "OPENBLAS_CORETYPE": "Haswell",
-        "ATEN_CPU_CAPABILITY": "avx2",
-    },
-    "neon": {"ATTN_MAX_ISA": "neon"},
-    "sve256": {"ATTN_MAX_ISA": "sve256"},
+ONEDNN_ISAS = {
+    "avx2": "AVX2",
+    "avx2_vnni": "AVX2_VNNI",
+    "avx512": "AVX512_CORE",
+    "avx512_vnni": "AVX512_CORE_VNNI",
+    "avx512_bf16": "AVX512_CORE_BF16",
 }
-# They inherit the f32 kernels of the ISAs above, and are measured in other types.
-UNITS = ["avx2_vnni", "avx512_vnni", "avx512_bf16", "amx", "neon_dot", "neon_mm"]
-ISA_ENVIRONMENT.update({isa: {"ATTN_MAX_ISA": isa} for isa in UNITS})
+
+
+def environment_of(isa):
+    limits = {"ATTN_MAX_ISA": isa}
+    if isa in ONEDNN_ISAS:
+        limits["DNNL_MAX_CPU_ISA"] = limits["ONEDNN_MAX_CPU_ISA"] = ONEDNN_ISAS[isa]
+    if isa.startswith("avx2"):
+        limits.update({"OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2"})
+    return limits
+
+
+ISA_ENVIRONMENT = {isa: environment_of(isa) for isa in ISAS}
+
+# What the peers that are programs of their own have, by the last part of a benchmark's name.
+EXTERNAL = {
+    "torch": ("torch", {"attention": ["", "bf16"], "layer": ["", "bf16", "f32-int8"], "gemm": ["bf16", "f32-int8"]}),
+    "torch_sdpa": ("torch", {"attention": ["", "bf16"], "layer": ["", "bf16"]}),
+    "d2l_torch": ("torch", {"layer": [""]}),
+    "onnxruntime": ("onnxruntime", {"attention": [""], "layer": [""]}),
+}
 COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_cache)?/dec_)")
 
 
 # Of what is written for each instruction set, the one that is measured is compared with.
-PER_ISA = ("sleef_", "without_")
+PER_ISA = ("sleef_", "without_", "packing_")
 
 # Of these one slice of every peer is a minute.
 SLOW_SHAPES = ("long_8k", "seq_8192")
@@ -99,7 +113,7 @@ class Bench:
         self.shapes = self.own.ask("shapes")
         self.external = {}
         self.start("torch", ["/usr/bin/python3", os.path.join(HERE, "peers/pytorch.py")], environment)
-        if isa != "avx2" and options.node_modules:
+        if not isa.startswith("avx2") and options.node_modules:
             script = os.path.join(HERE, "peers/onnxruntime.js")
             self.start("onnxruntime", ["node", script, options.node_modules], environment)
 
@@ -117,11 +131,18 @@ class Bench:
         for program in [self.own, *self.external.values()]:
             program.close()
 
+    def f32(self, operation, shape):
+        """Our own subject that has every type F32; None for a case that is that."""
+        sizes, _, types = shape.partition("/")
+        if types.startswith("f32-cache_"):
+            operation = "attention_cache"
+        return "%s/%s/%s" % (operation, self.isa, sizes) if types else None
+
     def cases(self):
         """(operation, shape, names of the peers' subjects), in the order of attn-compare."""
         for name in self.names:
             operation, variant, shape = name.split("/", 2)
-            if self.options.quick and shape in SLOW_SHAPES:
+            if self.options.quick and shape.split("/")[0] in SLOW_SHAPES:
                 continue
             if variant == self.isa and self.options.only.search("%s/%s" % (operation, shape)):
                 yield operation, shape, self.peers(operation, shape)
@@ -138,14 +159,15 @@ class Bench:
                 ours = variant in [prefix + self.isa for prefix in PER_ISA]
                 if its_operation == of and its_shape == shape and (not of_isa or ours):
                     found.setdefault(variant, name)
-            for variant, program in (("torch", "torch"), ("d2l_torch", "torch"), ("onnxruntime", "onnxruntime")):
-                knows = of == "layer" or (of == "attention" and variant != "d2l_torch")
-                if program in self.external and knows:
+            types = shape.partition("/")[2]
+            for variant, (program, has) in EXTERNAL.items():
+                lacks = self.about.get("torch_lacks", [])
+                if program in self.external and variant not in lacks and types in has.get(of, []):
                     found.setdefault(variant, "%s/%s/%s" % (of, variant, shape))
         return found
 
-    def ceiling(self, operation, data_bytes):
-        rates = self.own.ask("ceiling", self.isa, int(min(max(data_bytes, 16384), 512 * MIB)))
+    def ceiling(self, operation, ours, data_bytes):
+        rates = self.own.ask("ceiling", ours, int(min(max(data_bytes, 16384), 512 * MIB)))
         if operation == "softmax":
             exp = next(name for name in self.names if name.startswith("exp/%s/" % self.isa))
             slice = self.own.ask("time", exp, 0.01)
@@ -154,9 +176,9 @@ class Bench:
 
     def slice(self, name, cold):
         operation, variant, shape = name.split("/", 2)
-        if variant in ("torch", "d2l_torch", "onnxruntime"):
-            program = self.external["onnxruntime" if variant == "onnxruntime" else "torch"]
-            return program.ask("time", name, self.options.seconds, json.dumps(self.shapes[shape]))
+        if variant in EXTERNAL:
+            program = self.external[EXTERNAL[variant][0]]
+            return program.ask("time", name, self.options.seconds, json.dumps(self.shapes[shape.split("/")[0]]))
         if cold:
             total = min(2 * self.about["last_level_bytes"], 1024 * MIB) / MIB
             return self.own.ask("cold", name, self.options.seconds, total)
@@ -166,12 +188,14 @@ class Bench:
         ours = "%s/%s/%s" % (operation, self.isa, shape)
         if cold:
             peers = {variant: name for variant, name in peers.items() if name in self.names}
-        slices = {name: [] for name in [ours, *peers.values()]}
+        f32 = self.f32(operation, shape)
+        others = [*peers.values(), *filter(None, [f32])]
+        slices = {name: [] for name in [ours, *others]}
         work = self.slice(ours, cold)
-        element = 2 if shape.endswith("/bf16") else 4
-        before = self.ceiling(operation, work["bytes"])
+        element = 2 if shape.endswith(("/bf16", "/f16")) else 4
+        before = self.ceiling(operation, ours, work["bytes"])
         for _ in range(self.options.repetitions):
-            for name in list(peers.values()) or [None]:
+            for name in others or [None]:
                 for each in [name, ours]:
                     if each not in slices:
                         continue
@@ -182,7 +206,7 @@ class Bench:
                             raise
                         print("without %s: %s" % (each, error), file=sys.stderr)
                         del slices[each]
-        after = self.ceiling(operation, work["bytes"])
+        after = self.ceiling(operation, ours, work["bytes"])
         self.own.ask("forget")
         result = {
             "isa": self.isa,
@@ -194,6 +218,7 @@ class Bench:
             "exps": work["bytes"] / element - work["elements"] if operation == "softmax" else 0,
             "share": sum(part["share"] for part in slices[ours]) / len(slices[ours]),
             "ours": {**statistics(slices[ours]), "first_us": work["first_us"]},
+            "f32": statistics(slices[f32]) if slices.get(f32) else None,
             "peers": {variant: statistics(slices[name]) for variant, name in peers.items() if slices.get(name)},
             "ceiling": {"before": before, "after": after},
         }
@@ -220,19 +245,26 @@ def assess(case):
     bound = max(floors, key=floors.get)
     best = min(case["peers"], key=lambda peer: case["peers"][peer]["p50_us"], default=None)
     ours = case["ours"]["p50_us"]
-    known = not case["cold"] and case["operation"] != "exp"
+    known = not case["cold"] and case["operation"] != "exp" and floors[bound] > 0
+    known = known and ("gflops" in before or not case["flops"])
+    f32 = case["f32"]
     return {
         "bound": {"gflops": "multiply-adds", "gbytes_per_s": "reading", "gexp_per_s": "exp"}[bound] if known else None,
         "floor_us": floors[bound] if known else None,
         "percent": 100 * floors[bound] / ours if known else None,
         "best_peer": best,
         "ratio": case["peers"][best]["p50_us"] / ours if best else None,
+        "f32_ratio": f32["p50_us"] / ours if f32 else None,
         "noisy": abs(before[bound] / after[bound] - 1) > NOISE or case["share"] < 1 - NOISE,
     }
 
 
 def command_output(*command):
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    """Of a command that may be missing."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -246,9 +278,18 @@ def machine():
     return model or platform.processor() or platform.machine()
 
 
+def system():
+    """The name of a distribution, "Debian GNU/Linux 13 (trixie)", say."""
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return platform.system()
+
+
 def command_line(options):
     """With what changes the results."""
-    words = ["tools/bench"] + (["--quick"] if options.quick else [])
+    words = ["tools/bench"] + (["--peers %s" % options.inside] if options.inside else [])
+    words += ["--quick"] if options.quick else []
     for option in ("isa", "only", "without"):
         value = getattr(options, option)
         value = getattr(value, "pattern", value)
@@ -256,13 +297,18 @@ def command_line(options):
     return " ".join(words + ["--seconds %g --repetitions %d" % (options.seconds, options.repetitions)])
 
 
-def describe(options):
+def commit_here():
     commit = command_output("git", "rev-parse", "--short", "HEAD")
     if command_output("git", "status", "--porcelain", "--untracked-files=no", "include", "src", "simd"):
         commit += " with changes"
+    return commit
+
+
+def describe(options):
     return {
         "machine": machine(),
-        "commit": commit,
+        "system": system(),
+        "commit": options.commit or commit_here() or "unknown",
         "date": time.strftime("%Y-%m-%d"),
         "command": command_line(options),
         "seconds": options.seconds,
@@ -275,7 +321,12 @@ def parse(words):
         prog="tools/bench",
         description="Times libattn beside oneDNN, OpenBLAS, PyTorch and ONNX Runtime on one core, and prints one table.",
     )
-    parser.add_argument("--isa", default="", help="avx512, avx2 or both with a comma; default: all of this machine")
+    parser.add_argument(
+        "--peers",
+        choices=["debian13"],
+        help="comes first: those of Debian 13, in which all of this then runs, in build-test/roots; wants root",
+    )
+    parser.add_argument("--isa", default="", help="names with commas, avx512,avx512_vnni; default: all of this machine")
     parser.add_argument("--only", default="", type=re.compile, help="cases whose operation/shape matches this pattern")
     parser.add_argument("--quick", action="store_true", help="short slices, nothing cold, no 8192 keys")
     parser.add_argument("--without", default="", help="peers to leave out, with commas: torch, onnxruntime")
@@ -287,7 +338,11 @@ def parse(words):
     parser.add_argument("--publish-only", action="store_true", help="write them from the results of an earlier run")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--node-modules", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", help=argparse.SUPPRESS)  # whose peers these are
+    parser.add_argument("--commit", help=argparse.SUPPRESS)  # where this is no repository
     options = parser.parse_args(words)
+    if options.peers:
+        parser.error("--peers is to be the first option")
     options.seconds = options.seconds or (0.02 if options.quick else 0.1)
     options.repetitions = options.repetitions or (2 if options.quick else 5)
     return options
@@ -296,7 +351,7 @@ def parse(words):
 def measure(options):
     os.sched_setaffinity(0, [options.core])
     results = {"about": describe(options), "cases": []}
-    chosen = [isa for isa in options.isa.split(",") if isa] or WIDEST_FIRST
+    chosen = [isa for isa in options.isa.split(",") if isa] or ISAS
     for isa in chosen:
         try:
             bench = Bench(isa, options)
@@ -328,7 +383,7 @@ def main():
                 results = json.load(file)
         else:
             results = measure(options)
-            print(report.tables(results))
+            print(report.origin(results) + "\n\n" + report.tables(results))
         if options.publish or options.publish_only:
             report.publish(results, ROOT)
     except Failed as error:

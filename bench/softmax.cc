@@ -60,7 +60,7 @@ class softmax_with_sleef {
 void add_softmax(catalogue &to, attn_isa isa) {
     const softmax_function with_sleef = sleef_for(isa).softmax;
     for (const softmax_shape &shape : softmax_shapes) {
-        for (const attn_type type : {ATTN_F32, ATTN_BF16})
+        for (const attn_type type : {ATTN_F32, ATTN_BF16, ATTN_F16})
             to.push_back({"softmax", attn_isa_name(isa), shape.name, isa,
                           [isa, &shape, type] {
                               return make_subject<masked_softmax>(with_type(least_work(shape), type), isa, shape, type);

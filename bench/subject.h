@@ -18,9 +18,10 @@ namespace bench {
 
 /* What one call has to do at least; a figure that is 0 is not reported. */
 struct work {
-    double flops;    /* also as a share of the core's multiply-adds */
-    double bytes;    /* of inputs read once and outputs written once */
-    double elements; /* where time per element is what people quote */
+    double flops;                             /* also as a share of the core's multiply-adds */
+    double bytes;                             /* of inputs read once and outputs written once */
+    double elements;                          /* where time per element is what people quote */
+    double bf16_flops = 0, integer_flops = 0; /* of flops, those that units for BF16 and for integers do */
 };
 
 /* A call on buffers of its own, ready to be repeated. */
@@ -66,6 +67,7 @@ void add_attention(catalogue &to, attn_isa isa);
 void add_layer(catalogue &to, attn_isa isa);
 void add_exp(catalogue &to, attn_isa isa);
 void add_features(catalogue &to, attn_isa isa);
+void add_blobs(catalogue &to, attn_isa isa);
 
 /* The peers run on the best ISA, or the one below that ATTN_MAX_ISA names. */
 void add_libc(catalogue &to);

@@ -36,7 +36,7 @@ class transpose {
 
 void add_transpose(catalogue &to, const char *operation, attn_isa isa, transpose_function function) {
     for (const attention_shape &shape : attention_shapes)
-        for (const attn_type type : {ATTN_F32, ATTN_BF16})
+        for (const attn_type type : {ATTN_F32, ATTN_BF16, ATTN_F16})
             if (has_transposes(shape))
                 to.push_back({operation, attn_isa_name(isa), shape.name, isa,
                               [isa, &shape, function, type] {

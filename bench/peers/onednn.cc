@@ -2,6 +2,9 @@
  * oneDNN where they are not given by the problem. A call executes primitives and nothing else.
  *
  *   gemm/onednn             weights reordered ahead
+ *   gemm/onednn, f32-int8   the nearest to ours: rows of floats are quantised by one scale known ahead, to u8 without a
+ *                           zero point, which is what it is quickest at; then u8 x s8 with a scale for each output, to
+ *                           floats. Ours finds a scale for each row, which is more work
  *   attention/onednn        product, softmax, product, batched over all heads; keys and values as they come
  *   attention_cache/onednn  the same with keys and values reordered ahead, as our cache has them
  *   softmax/onednn          over all columns
@@ -44,11 +47,15 @@ memory::data_type data_type_of(attn_type type) {
     return type == ATTN_F32 ? memory::data_type::f32 : memory::data_type::bf16;
 }
 
-memory::desc dense(const memory::dims &dims, attn_type type) {
+memory::desc dense(const memory::dims &dims, memory::data_type type) {
     memory::dims strides(dims.size(), 1);
     for (std::size_t i = dims.size() - 1; i > 0; i--)
         strides[i - 1] = strides[i] * dims[i];
-    return {dims, data_type_of(type), strides};
+    return {dims, type, strides};
+}
+
+memory::desc dense(const memory::dims &dims, attn_type type) {
+    return dense(dims, data_type_of(type));
 }
 
 memory at(const memory::desc &desc, const void *data) {
@@ -113,6 +120,23 @@ dnnl::primitive_attr scaled_by(float scale) {
     return attr;
 }
 
+/* Weights with a scale for each output, and rows with one for all, which are arguments of each call. */
+dnnl::primitive_attr scaled_outputs(const std::vector<float> &) {
+    dnnl::primitive_attr attr;
+    attr.set_scales_mask(DNNL_ARG_WEIGHTS, 1 << 1);
+    return attr;
+}
+
+void add_scales(std::vector<std::pair<int, memory>> &arguments, int of, const memory &scales) {
+    arguments.push_back({DNNL_ARG_ATTR_SCALES | of, scales});
+}
+
+dnnl::primitive_attr quantising(float) {
+    dnnl::primitive_attr attr;
+    attr.set_scales_mask(DNNL_ARG_DST, 0);
+    return attr;
+}
+
 dnnl::matmul::primitive_desc matmul_of(const memory::desc &a, const memory::desc &b, const memory::desc &c,
                                        const dnnl::primitive_attr &attr) {
     return {cpu().engine, a, b, c, attr};
@@ -135,6 +159,20 @@ memory::data_type type_of(const memory::desc &desc) {
 dnnl::primitive_attr scaled_by(float scale) {
     dnnl::primitive_attr attr;
     attr.set_output_scales(0, {scale});
+    return attr;
+}
+
+dnnl::primitive_attr scaled_outputs(const std::vector<float> &scales) {
+    dnnl::primitive_attr attr;
+    attr.set_output_scales(1 << 1, scales);
+    return attr;
+}
+
+void add_scales(std::vector<std::pair<int, memory>> &, int, const memory &) {}
+
+dnnl::primitive_attr quantising(float scale) {
+    dnnl::primitive_attr attr;
+    attr.set_output_scales(0, {1 / scale});
     return attr;
 }
 
@@ -203,6 +241,45 @@ class gemm {
     std::vector<step> steps;
 };
 
+class int8_gemm {
+  public:
+    explicit int8_gemm(const gemm_shape &shape)
+        : x(random_normal(shape.m * shape.k, 1)), y(shape.m * shape.n), quantised(shape.m * shape.k),
+          weight(shape.k * shape.n), scales(shape.n, 1e-3f) {
+        random_bits bits(2);
+        for (std::int8_t &element : weight)
+            element = static_cast<std::int8_t>(bits.next());
+        using type = memory::data_type;
+        const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
+        const memory rows = at(dense({m, k}, type::f32), x.data());
+        const memory integers = at(dense({m, k}, type::u8), quantised.data());
+        const memory result = at(dense({m, n}, type::f32), y.data());
+        const memory one = at(dense({1}, type::f32), &row_scale), all = at(dense({n}, type::f32), scales.data());
+
+        const dnnl::reorder::primitive_desc quantise(rows, integers, quantising(row_scale));
+        const auto product = matmul_of(integers.get_desc(), {{k, n}, type::s8, memory::format_tag::any},
+                                       result.get_desc(), scaled_outputs(scales));
+        const memory packed = reordered(at(dense({k, n}, type::s8), weight.data()), product.weights_desc());
+        std::vector<std::pair<int, memory>> of_quantise = {{DNNL_ARG_SRC, rows}, {DNNL_ARG_DST, integers}};
+        std::vector<std::pair<int, memory>> of_product = {
+            {DNNL_ARG_SRC, integers}, {DNNL_ARG_WEIGHTS, packed}, {DNNL_ARG_DST, result}};
+        add_scales(of_quantise, DNNL_ARG_DST, one);
+        add_scales(of_product, DNNL_ARG_WEIGHTS, all);
+        steps.push_back({dnnl::reorder(quantise), of_quantise});
+        steps.push_back({dnnl::matmul(product), of_product});
+    }
+
+    attn_status operator()(attn_error *) { return execute(steps); }
+
+  private:
+    buffer<float> x, y;
+    std::vector<std::uint8_t> quantised;
+    std::vector<std::int8_t> weight;
+    std::vector<float> scales;
+    float row_scale = 1 / 40.0f;
+    std::vector<step> steps;
+};
+
 class attention {
   public:
     attention(const attention_shape &shape, bool ahead, attn_type type)
@@ -258,6 +335,12 @@ void add_onednn(catalogue &to) {
                                   },
                                   false, type_suffix(type)});
     }
+    for (const product_types &types : all_product_types)
+        if (types.rows == ATTN_F32 && types.weights == ATTN_INT8)
+            for (const gemm_shape &shape : gemm_shapes)
+                to.push_back({"gemm", "onednn", shape.name, isa,
+                              [&shape, &types] { return make_subject<int8_gemm>(least_work(shape, types), shape); },
+                              false, types.name});
     for (const softmax_shape &shape : softmax_shapes)
         to.push_back({"softmax", "onednn", shape.name, isa,
                       [&shape] { return make_subject<whole_softmax>(least_work(shape), shape); }});

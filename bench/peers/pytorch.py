@@ -4,9 +4,13 @@
     about
     time NAME SECONDS SHAPE      SHAPE is the JSON object that attn-compare knows under the name
 
-    attention/torch    softmax(Q K^T / sqrt(d) + mask) V over [batch * heads, len, head_size]
-    layer/torch        four Linear around that
-    layer/d2l_torch    the MultiHeadAttention of Dive into Deep Learning, chapter 11.5
+    attention/torch       softmax(Q K^T / sqrt(d) + mask) V over [batch, heads, len, head_size]
+    attention/torch_sdpa  scaled_dot_product_attention, which PyTorch has from 2.0 on
+    layer/torch, layer/torch_sdpa    four Linear around these
+    layer/d2l_torch       the MultiHeadAttention of Dive into Deep Learning, chapter 11.5
+    gemm/torch            one Linear
+
+NAME may end in types: bf16, or f32-int8, whose Linears are quantised dynamically.
 """
 
 import json
@@ -17,6 +21,7 @@ import time
 import torch
 from torch import nn
 
+HAS_SDPA = hasattr(nn.functional, "scaled_dot_product_attention")
 MOST_SAMPLES = 2000
 # The book's module holds the scores of all heads several times over; where once is more than this, it is left out.
 MOST_SCORES = 2**28
@@ -65,25 +70,33 @@ class D2lAttention(nn.Module):
         return self.w_o(self.merge(torch.bmm(self.dropout(weights), values)))
 
 
-def attend(q, k, v, mask):
-    """mask is added to the scores; None for none."""
+def attend(q, k, v, mask, causal):
+    """mask is added to the scores, and has causality in it; None for none."""
     scores = torch.matmul(q, k.transpose(-2, -1)).mul_(1 / math.sqrt(q.shape[-1]))
     if mask is not None:
         scores += mask
     return torch.matmul(scores.softmax(dim=-1), v)
 
 
+def attend_sdpa(q, k, v, mask, causal):
+    """Told of causality where the mask would say nothing else: it then skips what is hidden."""
+    if causal:
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
 class Layer(nn.Module):
-    def __init__(self, hidden, heads):
+    def __init__(self, hidden, heads, attend):
         super().__init__()
         self.heads = heads
+        self.attend = attend
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(hidden, hidden, bias=False) for _ in range(4))
 
-    def forward(self, x, other, mask):
+    def forward(self, x, other, mask, causal):
         def split(y):
             return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-        o = attend(split(self.w_q(x)), split(self.w_k(other)), split(self.w_v(other)), mask)
+        o = self.attend(split(self.w_q(x)), split(self.w_k(other)), split(self.w_v(other)), mask, causal)
         return self.w_o(o.transpose(1, 2).flatten(2))
 
 
@@ -96,25 +109,52 @@ def additive_mask(shape):
     return torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf) if hidden.any() else None
 
 
-def make_attention(shape):
-    heads, size = shape["batch"] * shape["heads"], shape["head_size"]
-    q = torch.randn(heads, shape["q_len"], size)
-    k, v = (torch.randn(heads, shape["kv_len"], size) for _ in range(2))
+def element_type(types):
+    return torch.bfloat16 if types == "bf16" else torch.float32
+
+
+def mask_of(shape, types):
+    """The mask, and whether causality is all that it says."""
     mask = additive_mask(shape)
-    return lambda: attend(q, k, v, mask)
+    only_causal = shape["causal"] and shape["valid"] == shape["kv_len"] == shape["q_len"]
+    return mask if mask is None else mask.to(element_type(types)), only_causal
 
 
-def layer_inputs(shape):
-    x = torch.randn(shape["batch"], shape["q_len"], shape["hidden"])
-    own = shape["q_len"] == shape["kv_len"]
-    return x, x if own else torch.randn(shape["batch"], shape["kv_len"], shape["hidden"])
+def quantised(module, types):
+    """As `types` says; products of integers are those of the engine that this PyTorch prefers."""
+    if types != "f32-int8":
+        return module.to(element_type(types))
+    if torch.backends.quantized.engine == "none":
+        raise ValueError("PyTorch was built without an engine for quantised products")
+    return torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
 
 
-def make_layer(shape):
-    layer = Layer(shape["hidden"], shape["heads"]).eval()
-    x, other = layer_inputs(shape)
-    mask = additive_mask(shape)
-    return lambda: layer(x, other, mask)
+def make_attention(shape, types, attend):
+    q = torch.randn(shape["batch"], shape["heads"], shape["q_len"], shape["head_size"])
+    k, v = (torch.randn(shape["batch"], shape["heads"], shape["kv_len"], shape["head_size"]) for _ in range(2))
+    q, k, v = (each.to(element_type(types)) for each in (q, k, v))
+    mask, causal = mask_of(shape, types)
+    return lambda: attend(q, k, v, mask, causal)
+
+
+def layer_inputs(shape, types=""):
+    x = torch.randn(shape["batch"], shape["q_len"], shape["hidden"]).to(element_type(types))
+    if shape["q_len"] == shape["kv_len"]:
+        return x, x
+    return x, torch.randn(shape["batch"], shape["kv_len"], shape["hidden"]).to(element_type(types))
+
+
+def make_layer(shape, types, attend):
+    layer = quantised(Layer(shape["hidden"], shape["heads"], attend).eval(), types)
+    x, other = layer_inputs(shape, types)
+    mask, causal = mask_of(shape, types)
+    return lambda: layer(x, other, mask, causal)
+
+
+def make_gemm(shape, types):
+    linear = quantised(nn.Sequential(nn.Linear(shape["k"], shape["n"], bias=False)).eval(), types)
+    x = torch.randn(shape["m"], shape["k"]).to(element_type(types))
+    return lambda: linear(x)
 
 
 def make_d2l(shape):
@@ -128,7 +168,14 @@ def make_d2l(shape):
     return lambda: layer(x, other, other, lens)
 
 
-MAKERS = {"attention/torch": make_attention, "layer/torch": make_layer, "layer/d2l_torch": make_d2l}
+def make(name, shape):
+    operation, variant, _, types = (name + "/").split("/")[:4]
+    if operation == "gemm":
+        return make_gemm(shape, types)
+    if variant == "d2l_torch":
+        return make_d2l(shape)
+    attend_of = attend_sdpa if variant == "torch_sdpa" else attend
+    return (make_attention if operation == "attention" else make_layer)(shape, types, attend_of)
 
 
 def microseconds(call):
@@ -146,7 +193,7 @@ class Server:
     def time(self, name, seconds, shape):
         if self.name != name:
             self.name = self.call = None
-            self.call = MAKERS[name.rsplit("/", 1)[0]](shape)
+            self.call = make(name, shape)
             self.first_us = microseconds(self.call)
             self.name = name
         microseconds(self.call)
@@ -159,7 +206,7 @@ class Server:
     def answer(self, line):
         verb, *rest = line.split(None, 3)
         if verb == "about":
-            return {"torch": torch.__version__}
+            return {"torch": torch.__version__, "torch_lacks": [] if HAS_SDPA else ["torch_sdpa"]}
         name, seconds, shape = rest
         return self.time(name, float(seconds), json.loads(shape))
 
@@ -171,7 +218,7 @@ def main():
         for line in sys.stdin:
             try:
                 answer = server.answer(line)
-            except (KeyError, ValueError, RuntimeError, MemoryError) as error:
+            except (AttributeError, KeyError, ValueError, RuntimeError, MemoryError) as error:
                 answer = {"error": str(error)}
             print(json.dumps(answer), flush=True)
 

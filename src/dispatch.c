@@ -173,6 +173,13 @@ const struct attn_gemm_kernel *attn_gemm_find_type(const struct attn_kernels *ta
     return NULL;
 }
 
+static bool has_gemm(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm) {
+    for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
+        if (*kernel == gemm)
+            return true;
+    return false;
+}
+
 static bool lists(const struct attn_kernels *table, enum attn_class arithmetic) {
     for (const struct attn_gemm_kernel *const *kernel = table->gemm; kernel && *kernel; kernel++)
         if ((*kernel)->arithmetic == arithmetic)
@@ -190,12 +197,23 @@ enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type,
     return portable;
 }
 
-const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, attn_type type) {
-    if (type == ATTN_F32)
-        return attn_table_decode(table);
-    for (; table; table = table->lower)
-        for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
-            if ((*kernel)->type == type)
-                return *kernel;
+static const struct attn_decode_kernel *decode_of(const struct attn_kernels *table,
+                                                  const struct attn_gemm_kernel *gemm) {
+    for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
+        if ((*kernel)->arithmetic == gemm->arithmetic && (*kernel)->type == gemm->b.type)
+            return *kernel;
     return NULL;
+}
+
+/* Kernels of the ISAs below gemm's read other panels. */
+const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table,
+                                                 const struct attn_gemm_kernel *gemm) {
+    if (gemm->arithmetic == ATTN_CLASS_F32 && gemm->b.type == ATTN_F32)
+        return attn_table_decode(table);
+    const struct attn_decode_kernel *found = decode_of(table, gemm);
+    while (!found && table->lower && !has_gemm(table, gemm)) {
+        table = table->lower;
+        found = decode_of(table, gemm);
+    }
+    return found;
 }

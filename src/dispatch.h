@@ -58,7 +58,7 @@ static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct a
     return attn_gemm_find_type(table, ATTN_CLASS_F32, type);
 }
 
-/* The kernel for few query rows over keys and values of a type; NULL where there is none. */
-const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, attn_type type);
+/* The kernel for few query rows over keys and values that `gemm` has packed; NULL where there is none. */
+const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm);
 
 #endif

@@ -235,21 +235,25 @@ static inline void attn_gemm_end_task(const struct attn_gemm_kernel *kernel) {
 
 /* ---- Decode ---- */
 
-/* One or two query rows over a stretch of keys. Strides of x and y are floats. */
+/* One or two query rows over a stretch of keys. */
 struct attn_decode_args {
-    size_t rows;    /* 1 or 2 */
-    size_t keys;    /* at least 1 */
-    size_t size;    /* of a key, or of a value; at least 1 */
-    const float *x; /* scores: queries, [rows][size]; values: probabilities, [rows][keys] */
-    size_t x_stride;
-    struct attn_panels b; /* as a GEMM kernel of class F32 packs elements of the type; in place data and stride alone */
+    size_t rows; /* 1 or 2 */
+    size_t keys; /* at least 1 */
+    size_t size; /* of a key, or of a value; at least 1 */
+    /* scores: queries, [rows][size]; values: probabilities, [rows][keys], where each block of ATTN_BLOCK begins so many
+     * floats after the one before it, whatever their type. */
+    const void *x;
+    size_t x_stride;      /* bytes */
+    struct attn_panels b; /* as the class' GEMM kernel packs elements of the type; in place data and stride alone */
     size_t first;         /* the first key's column, that of a panel, or the first value's row; 0 in place */
     bool fetched;         /* what follows this stretch lies elsewhere: the caller has fetched it */
-    int distant; /* prefetch hint: 0 if a cache holds all keys and values, 1 if it holds some, 2 if it holds few */
-    float *y;    /* scores: [rows][keys]; values: [rows][size]. Up to 31 floats more of each row are written. */
-    size_t y_stride;
+    int distant;     /* prefetch hint: 0 if a cache holds all keys and values, 1 if it holds some, 2 if it holds few */
+    float *y;        /* scores: [rows][keys]; values: [rows][size]. Up to 31 floats more of each row are written. */
+    size_t y_stride; /* floats */
     /* Of values: where chains start. Before every block of ATTN_BLOCK keys but the first row r's chains are multiplied
-     * by factors[n * factor_stride + r], n = 1, 2, ... Those of n = 0 are of the start. y's further floats are read. */
+     * by factors[n * factor_stride + r], n = 1, 2, ... Those of n = 0 are of the start. y's further floats are read.
+     * In class BF16 each block is a product of its own: pairs are those of the panels' rows, and of a pair that lies in
+     * two blocks each lacks the other's element. */
     enum attn_start start;
     const float *factors;
     size_t factor_stride;
@@ -258,8 +262,10 @@ struct attn_decode_args {
 /* The same chains as a GEMM kernel's, for few rows: these wait for memory. */
 struct attn_decode_kernel {
     const char *name;
-    attn_type type; /* of keys and values; in place F32 alone, else NULL */
-    size_t rows;    /* the most */
+    enum attn_class arithmetic; /* F32 or BF16 */
+    attn_type x;                /* F32, or what the GEMM kernel has for A */
+    attn_type type;             /* of keys and values; in place F32 alone, else NULL */
+    size_t rows;                /* the most */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);
     void (*values)(const struct attn_decode_args *args);
@@ -469,8 +475,8 @@ struct attn_kernels {
     const struct attn_kernels *lower;           /* NULL for scalar */
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_decode_kernel *decode;
-    /* Of keys and values that are widened, a list that ends with NULL; NULL: the lower ISA's. Of scalar there are
-     * none. */
+    /* Of keys and values of other types, a list that ends with NULL; NULL: the lower ISA's. Scalar has the reference
+     * of class BF16. */
     const struct attn_decode_kernel *const *stored_decode;
     const struct attn_softmax_kernel *softmax;
     const struct attn_elementary_kernel *elementary;

@@ -18,13 +18,14 @@ static size_t random_total(struct test_random *random, size_t index) {
 
 /* Few rows multiply several blocks of values in one product, which rescales its sums at every border of a block.
  * Logits grow from key to key, so that every factor counts; segments end at the borders of blocks, or between them. */
-static void check_growing_logits(struct test_random *random, size_t page_size, int ring, size_t rows) {
+static void check_growing_logits(struct test_random *random, attn_type type, size_t page_size, int ring, size_t rows) {
     enum { KEYS = 720, SIZE = 8 };
     attn_cache_config config = {.isa = test_isa(), .batch = 1, .kv_heads = 1, .head_size = SIZE, .capacity = KEYS};
+    config.type = type;
     struct tensor q = tensor_random(random, TEST_UNIFORM, LAYOUT_BHSD, 1, 1, rows, SIZE, FLUSH_END);
     struct tensor k = tensor_random(random, TEST_UNIFORM, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
     struct tensor v = tensor_random(random, TEST_NORMAL, LAYOUT_BHSD, 1, 1, KEYS, SIZE, FLUSH_END);
-    void *memory;
+    void *memory, *given[2];
     for (size_t i = 0; i < rows; i++)
         tensor_row(&q, 0, 0, i)[0] = 1.0f;
     for (size_t j = 0; j < KEYS; j++)
@@ -35,7 +36,9 @@ static void check_growing_logits(struct test_random *random, size_t page_size, i
         config.pages = (KEYS + page_size - 1) / page_size;
         config.capacity = config.pages * page_size;
     }
-    test_case("page_size=%zu ring=%d rows=%zu", page_size, ring, rows);
+    tensor_round(&k, type);
+    tensor_round(&v, type);
+    test_case("type=%d page_size=%zu ring=%d rows=%zu", (int)type, page_size, ring, rows);
     attn_cache *cache = cache_create(&config, &memory, FLUSH_END);
     for (size_t page = 0; page < config.pages; page++) /* none follows another */
         assert_ok(attn_cache_set_pages(cache, 0, page, 1, &(int32_t){(int32_t)(config.pages - 1 - page)}, NULL));
@@ -43,9 +46,11 @@ static void check_growing_logits(struct test_random *random, size_t page_size, i
     attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = 1, .q_len = rows, .kv_len = KEYS};
     args.head_size = SIZE;
     args.q = tensor_in(&q);
-    args.k = tensor_in(&k);
-    args.v = tensor_in(&v);
+    args.k = typed_input(&k, type, FLUSH_END, &given[0]);
+    args.v = typed_input(&v, type, FLUSH_END, &given[1]);
     struct attention_result expected = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
+    guarded_free(given[0]);
+    guarded_free(given[1]);
     args.cache = cache;
     struct attention_result actual = attention_run(&args, LAYOUT_BHSD, FLUSH_END);
     assert_same_result(&expected, &actual);
@@ -61,10 +66,13 @@ static void test_growing_logits(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     static const size_t sizes[] = {0, 16, 32, 48, 64, 80, 160, 256, 272};
-    for (size_t rows = 1; rows <= 3; rows++) {
-        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-            check_growing_logits(&random, sizes[i], 0, rows);
-        check_growing_logits(&random, 0, 1, rows);
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16};
+    for (size_t i = 0; i < 6; i++) {
+        attn_type type = types[i % 2];
+        size_t rows = 1 + i / 2;
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
+            check_growing_logits(&random, type, sizes[j], 0, rows);
+        check_growing_logits(&random, type, 0, 1, rows);
     }
 }
 

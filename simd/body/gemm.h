@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 
+#include "body/fetch.h"
 #include "body/objects.h"
 
-enum { VECS = COLS / VEC_LANES, LINE = 16 }; /* registers of a panel; floats of a cache line */
+enum { VECS = COLS / VEC_LANES }; /* registers of a panel */
 
 /* attn_gemm_args of f32, strides and addresses in floats. */
 struct product {
@@ -111,14 +112,6 @@ INLINE void pointers(const float **p, const int count, const float *first, size_
         p[q] = first + (size_t)(q * 4 < rows ? q * 4 : 0) * stride;
         __asm__("" : "+r"(p[q])); /* or the compiler derives each from the first again, through the stack */
     }
-}
-
-/* The first lines of the pages of n floats that are needed soon: the processor's own prefetching ends with each. */
-INLINE void fetch_pages(const float *b, size_t n) {
-    enum { PAGE = 1024 };
-    for (size_t i = 0; i < n; i += PAGE)
-        vec_prefetch(b, i);
-    __asm__ volatile(""); /* or gcc takes a function that only fetches for one that does nothing */
 }
 
 /* What DEPTH elements of columns in place fetch for later ones: a line of some columns further on, so that in 16

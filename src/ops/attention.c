@@ -66,7 +66,7 @@ static void run_items(const void *arg, struct attn_items *items) {
     const struct attn_problem *problem = round->problem;
     struct attn_tile tile = {.problem = problem,
                              .gemm = problem->plan.gemm,
-                             .decode = attn_decode_for(problem->table, problem->plan.gemm->b.type),
+                             .decode = problem->plan.decode,
                              .convert = attn_table_convert(problem->table),
                              .attention = attn_table_attention(problem->table),
                              .workspace = round->workspace,

@@ -196,6 +196,7 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
     plan->gemm = attn_gemm_for_stored(problem->table, problem->stored, problem->arithmetic);
+    plan->decode = attn_decode_for(problem->table, plan->gemm);
     plan->arithmetic = plan->gemm->arithmetic;
     plan->tile_rows = most_tile_rows(plan);
     plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;

@@ -74,12 +74,13 @@ struct attn_plan {
     uint32_t uses; /* ATTN_USE_ bits */
     enum attn_class arithmetic;
     enum attn_path path;
-    bool values_in_place;                /* where heads are packed: only their keys are */
-    int distant;                         /* prefetch hint for keys and values, see attn_decode_args */
-    const struct attn_gemm_kernel *gemm; /* of both products; NULL without tiles */
-    size_t tile_rows;                    /* of a tile of query rows, at most; 0 without tiles */
-    size_t tiles;                        /* of the longest sequence, for each kv head */
-    size_t spans;                        /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */
+    bool values_in_place;                    /* where heads are packed: only their keys are */
+    int distant;                             /* prefetch hint for keys and values, see attn_decode_args */
+    const struct attn_gemm_kernel *gemm;     /* of both products; NULL without tiles */
+    const struct attn_decode_kernel *decode; /* of tiles of few rows; NULL where there is none */
+    size_t tile_rows;                        /* of a tile of query rows, at most; 0 without tiles */
+    size_t tiles;                            /* of the longest sequence, for each kv head */
+    size_t spans; /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */
     size_t tasks;
     size_t blocks;        /* of keys that few query rows take at once, at most ATTN_MOST_BLOCKS */
     size_t output_stride; /* floats from one row of output in the workspace to the next */

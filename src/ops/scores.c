@@ -30,7 +30,7 @@ static void decode_keys(const struct attn_tile *tile, const struct attn_segment 
                                     .keys = segment->count,
                                     .size = tile->problem->head_size,
                                     .x = rows->query,
-                                    .x_stride = tile->problem->head_size,
+                                    .x_stride = attn_tile_query_bytes(tile),
                                     .b = segment->keys,
                                     .first = segment->first,
                                     .fetched = in_pages,

@@ -40,7 +40,7 @@ static void decode_values(const struct attn_tile *tile, const struct attn_segmen
                                     .keys = keys,
                                     .size = tile->problem->value_size,
                                     .x = weighted->probabilities,
-                                    .x_stride = weighted->stride,
+                                    .x_stride = weighted->stride * sizeof(float),
                                     .b = segment->values,
                                     .first = segment->first,
                                     .fetched = in_pages,
@@ -149,7 +149,8 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
         if (in_pages)
             fetch_values_ahead(tile, key, block->begin + end, n);
         bool rescaled = so_far.rescale && (c == begin || in_block == 0);
-        weighted.probabilities = (char *)attn_block_scores(block, first) + c * attn_type_size(tile->gemm->a);
+        weighted.probabilities =
+            (char *)(attn_block_scores(block, first) + c - in_block) + in_block * attn_type_size(tile->gemm->a);
         weighted.factors = rescaled ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
         weighted.start = start_of(so_far.exists || c > begin, weighted.factors);
         if (attn_tile_decodes(tile))

@@ -5,13 +5,17 @@ static const float *row_at(const struct attn_panels *b, size_t n) {
     return (const float *)((const char *)b->data + n * b->stride);
 }
 
+static float x_at(const struct attn_decode_args *args, size_t r, size_t n) {
+    return ((const float *)((const char *)args->x + r * args->x_stride))[n];
+}
+
 static void multiply_keys(const struct attn_decode_args *args, size_t first) {
     for (size_t r = 0; r < args->rows; r++)
         for (size_t key = 0; key < args->keys; key++) {
             const float *k = row_at(&args->b, first + key);
             float acc = 0.0f;
             for (size_t d = 0; d < args->size; d++)
-                acc = attn_fmaf(args->x[r * args->x_stride + d], k[d], acc);
+                acc = attn_fmaf(x_at(args, r, d), k[d], acc);
             args->y[r * args->y_stride + key] = acc;
         }
 }
@@ -38,7 +42,7 @@ static float multiply_values(const struct attn_decode_args *args, size_t r, size
         if (key > 0 && key % ATTN_BLOCK == 0)
             acc *= args->factors[key / ATTN_BLOCK * args->factor_stride + r];
         float v = in_place ? row_at(&args->b, key)[j] : row_at(&args->b, j)[args->first + key];
-        acc = attn_fmaf(args->x[r * args->x_stride + key], v, acc);
+        acc = attn_fmaf(x_at(args, r, key), v, acc);
     }
     return acc;
 }

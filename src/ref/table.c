@@ -4,7 +4,7 @@
 extern const struct attn_gemm_kernel attn_ref_gemm_f32, attn_ref_gemm_bf16, attn_ref_gemm_bf16_tile, attn_ref_gemm_int8,
     attn_ref_gemm_int4, attn_ref_gemm_f16, attn_ref_gemm_s8, attn_ref_gemm_e4m3, attn_ref_gemm_e5m2,
     attn_ref_gemm_int4_f32;
-extern const struct attn_decode_kernel attn_ref_decode;
+extern const struct attn_decode_kernel attn_ref_decode, attn_ref_decode_bf16;
 extern const struct attn_softmax_kernel attn_ref_softmax;
 extern const struct attn_elementary_kernel attn_ref_elementary;
 extern const struct attn_attention_kernel attn_ref_attention;
@@ -25,10 +25,13 @@ static const struct attn_gemm_kernel *const gemm[] = {&attn_ref_gemm_f32,
                                                       &attn_ref_gemm_int4_f32,
                                                       NULL};
 
+static const struct attn_decode_kernel *const stored_decode[] = {&attn_ref_decode_bf16, NULL};
+
 const struct attn_kernels attn_kernels_scalar = {.isa = ATTN_ISA_SCALAR,
                                                  .lower = NULL,
                                                  .gemm = gemm,
                                                  .decode = &attn_ref_decode,
+                                                 .stored_decode = stored_decode,
                                                  .softmax = &attn_ref_softmax,
                                                  .elementary = &attn_ref_elementary,
                                                  .attention = &attn_ref_attention,

@@ -1,0 +1,2 @@
+/* Decode for AVX-512 with VDPBF16PS. */
+#include "../avx512/decode.h"

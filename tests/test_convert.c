@@ -215,6 +215,11 @@ static void widens_every_input(void **state) {
         }
         widen(kernel(), t, all, x, actual);
         check_floats(t->name, expected, actual, all);
+        for (size_t row = 1; row <= 16; row *= 2) { /* part of a register, one and two of each ISA */
+            for (size_t i = 0; i < all; i += row)
+                widen(kernel(), t, row, x + i, actual + i);
+            check_floats(t->name, expected, actual, all);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #include "body/bf16.h"
 #include "body/f8.h"
 #include "body/objects.h"
+#include "body/stored.h"
 
 INLINE vec from_u16(attn_type type, vec_u16 x) {
     return type == ATTN_BF16 ? vec_from_bf16(x) : vec_from_f16(x);
@@ -30,22 +31,27 @@ INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t 
         vec_store_u16_first(n - j, y + j, to_u16(type, vec_load_first(n - j, x + j)));
 }
 
-INLINE vec from_s8(attn_type type, const int8_t *x) {
-    if (type == ATTN_INT8)
-        return vec_from_int(vec_load_s8(x));
-    return type == ATTN_F8_E4M3 ? vec_from_e4m3(x) : vec_from_e5m2(x);
+INLINE void store_widened(const attn_type type, const int8_t *x, float *y, const int registers) {
+    vec widened[2];
+    stored_load(type, (const char *)x, widened, registers);
+    UNROLL for (int i = 0; i < registers; i++) vec_store(y + i * VEC_LANES, widened[i]);
 }
 
 /* The end of a row of bytes goes through memory of a register's width. */
 INLINE void widen_s8(const attn_type type, size_t n, const int8_t *x, float *y) {
+    const int most = stored_at_once(type, 2);
     int8_t last[VEC_LANES] = {0};
     size_t j = 0;
+    for (; j + (size_t)most * VEC_LANES <= n; j += (size_t)most * VEC_LANES)
+        store_widened(type, x + j, y + j, most);
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        vec_store(y + j, from_s8(type, x + j));
+        store_widened(type, x + j, y + j, 1);
     if (j == n)
         return;
+    vec rest;
     memcpy(last, x + j, n - j);
-    vec_store_first(n - j, y + j, from_s8(type, last));
+    stored_load(type, (const char *)last, &rest, 1);
+    vec_store_first(n - j, y + j, rest);
 }
 
 INLINE vec_int to_s8(attn_type type, vec x) {

@@ -19,8 +19,14 @@ typedef float decode_x;
 INLINE size_t decode_bytes(const attn_type type) {
     return type == ATTN_F32 ? sizeof(float) : stored_bytes(type);
 }
-INLINE vec decode_load(const attn_type type, const char *b) {
-    return type == ATTN_F32 ? vec_load((const float *)(const void *)b) : stored_load(type, b);
+INLINE int decode_at_once(const attn_type type, const int registers) {
+    return stored_at_once(type, registers);
+}
+INLINE void decode_load(const attn_type type, const char *b, vec *x, const int n) {
+    if (type == ATTN_F32)
+        *x = vec_load((const float *)(const void *)b);
+    else
+        stored_load(type, b, x, n);
 }
 INLINE vec decode_a(const float *x, const int s, const int part) {
     (void)s, (void)part;

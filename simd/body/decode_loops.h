@@ -7,7 +7,8 @@
  *     UNIT, STEPS              elements of x that a unit is multiplied by, and multiply-adds that it takes
  *     decode_x                 the type of x's elements
  *     decode_bytes             of a unit
- *     decode_load              a register of units
+ *     decode_at_once           how many registers of units are loaded at once of a row of so many
+ *     decode_load              so many registers of units, or fewer
  *     decode_a, decode_b       operands of multiply-add number s, where `part` of a unit is there
  *     decode_multiply_add
  *
@@ -64,13 +65,14 @@ INLINE struct stretch stretch_of(const attn_type type, const struct attn_decode_
 
 /* ---- Chains ---- */
 
-/* Register v of a row of panels that have `registers` of them. */
-INLINE vec from_panels(const attn_type type, const struct stretch *s, const char *b, const int v, const int registers) {
+/* Registers v to v + n - 1 of a row of panels that have `registers` of them. */
+INLINE void from_panels(const attn_type type, const struct stretch *s, const char *b, const int v, const int n,
+                        const int registers, vec *units) {
     const size_t size = decode_bytes(type);
     const char *from = b + ((size_t)(v / registers) * s->panel + (size_t)(v % registers * VEC_LANES)) * size;
     if (FETCH_LINES && (size_t)(v % registers * VEC_LANES) * size % (LINE * sizeof(float)) == 0)
         vec_prefetch((const float *)(const void *)(from + s->fetch), 0);
-    return decode_load(type, from);
+    decode_load(type, from, units, n);
 }
 
 /* Which elements of a unit are there. */
@@ -81,10 +83,13 @@ INLINE void take_unit(const attn_type type, const struct stretch *s, const decod
                       vec *acc, const int rows, const int width, const int registers, const enum part part) {
     vec av[MOST_ROWS * STEPS];
     UNROLL for (int i = 0; i < rows * STEPS; i++) av[i] = decode_a(x[i / STEPS] + k, i % STEPS, part);
+    const int most = decode_at_once(type, registers);
+    vec units[2];
     UNROLL for (int v = 0; v < width; v++) {
-        vec unit = from_panels(type, s, b, v, registers);
+        if (v % most == 0)
+            from_panels(type, s, b, v, width - v < most ? width - v : most, registers, units);
         UNROLL for (int i = 0; i < STEPS; i++) {
-            vec bv = decode_b(unit, i, part);
+            vec bv = decode_b(units[v % most], i, part);
             UNROLL for (int r = 0; r < rows; r++) acc[r * width + v] =
                 decode_multiply_add(av[r * STEPS + i], bv, acc[r * width + v]);
         }

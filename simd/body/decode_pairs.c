@@ -17,9 +17,13 @@ INLINE size_t decode_bytes(const attn_type type) {
     (void)type;
     return sizeof(float);
 }
-INLINE vec decode_load(const attn_type type, const char *b) {
-    (void)type;
-    return vec_load((const float *)(const void *)b);
+INLINE int decode_at_once(const attn_type type, const int registers) {
+    (void)type, (void)registers;
+    return 1;
+}
+INLINE void decode_load(const attn_type type, const char *b, vec *x, const int n) {
+    (void)type, (void)n;
+    *x = vec_load((const float *)(const void *)b);
 }
 INLINE vec decode_a(const PAIR_A *x, const int s, const int part) {
     return pair_a(x, s, part);

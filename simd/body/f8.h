@@ -4,19 +4,21 @@
 
 #include "vec.h"
 
+/* Both widen bytes to F16, which a processor converts to floats, denormal numbers as fast as others. `n` registers, 1
+ * or 2, a literal: two take as many operations on F16 as one. */
+
 /* E5M2 is the upper half of an F16. */
-INLINE vec vec_from_e5m2(const int8_t *p) {
-    return vec_from_f16(vec_u16_shift_left(vec_load_s8_u16(p), 8));
+INLINE void vec_from_e5m2(const int8_t *p, vec *x, const int n) {
+    vec_f16s_widen(vec_u16s_shift_left(vec_u16s_load_s8(p, n), 8), x, n);
 }
 
-/* All bits but the sign moved to those of an F16 are the number divided by 2^8, denormal ones too, which a processor
- * converts from F16 as fast as others. What would be 480 is NaN. */
-INLINE vec vec_from_e4m3(const int8_t *p) {
-    const int32_t largest = 0x43e00000, infinity = 0x7f800000; /* 448 */
-    vec x = vec_mul(vec_from_f16(vec_u16_and(vec_u16_shift_left(vec_load_s8_u16(p), 7), 0xbf80)), vec_set(256.0f));
-    vec_int bits = vec_bits(x), magnitude = vec_int_and(bits, vec_int_set(INT32_MAX));
-    vec_mask nan = vec_int_greater(magnitude, vec_int_set(largest));
-    return vec_select(nan, vec_from_bits(vec_int_or(bits, vec_int_set(infinity))), x);
+/* Moved by 7 bits a number is an F16 of 2^-8 times its value, but that the sign is in bit 14 too. One unit more carries
+ * into that bit where all bits of the magnitude are ones, which is NaN: so the sum's bit 14 is to be taken away, and
+ * what is left of it is the exponent of an F16's NaN. */
+INLINE void vec_from_e4m3(const int8_t *p, vec *x, const int n) {
+    vec_u16s moved = vec_u16s_shift_left(vec_u16s_load_s8(p, n), 7);
+    vec_f16s_widen(vec_u16s_flip(moved, vec_u16s_add(moved, 1 << 7), 1 << 14), x, n);
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_mul(x[i], vec_set(256.0f));
 }
 
 /* x in the mask, other outside. */

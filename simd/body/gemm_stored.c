@@ -48,7 +48,8 @@ INLINE void stored_tile(const struct tile *t, const char *b, const attn_type typ
             const char *from = b + place(layout, (size_t)j) * size;
             if ((size_t)(j % VECS * VEC_LANES) % line == 0)
                 vec_prefetch((const float *)(const void *)from, STORED_AHEAD / sizeof(float));
-            vec bv = stored_load(type, from);
+            vec bv;
+            stored_load(type, from, &bv, 1);
             UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = vec_fma(av[i], bv, acc[i * width + j]);
         }
     }
@@ -187,12 +188,23 @@ static void ISA_FN(int4_part)(const struct attn_scaling *scaling, const char *pa
 
 /* ---- More rows ---- */
 
-/* k rows of the first `vecs` registers of a panel. */
+/* The first `vecs` registers of a row of a panel, n at a time; of a panel that is not narrow all are there. */
+INLINE void widen_row(const attn_type type, const char *b, struct layout layout, size_t vecs, const int n, float *row) {
+    for (size_t v = 0; v < vecs; v += (size_t)n) {
+        vec x[2];
+        stored_load(type, b + place(layout, v) * stored_bytes(type), x, n);
+        UNROLL for (int i = 0; i < n; i++) vec_store(row + (v + (size_t)i) * VEC_LANES, x[i]);
+    }
+}
+
+/* k rows. */
 INLINE void widen_part(const attn_type type, const char *b, struct layout layout, size_t k, size_t vecs, float *part) {
-    const size_t size = stored_bytes(type);
-    for (size_t p = 0; p < k; p++, b += layout.step * size, part += COLS)
-        for (size_t v = 0; v < vecs; v++)
-            vec_store(part + v * VEC_LANES, stored_load(type, b + place(layout, v) * size));
+    const bool narrow = COLS > ATTN_LANES && layout.step < COLS;
+    for (size_t p = 0; p < k; p++, b += layout.step * stored_bytes(type), part += COLS)
+        if (narrow)
+            widen_row(type, b, layout, vecs, 1, part);
+        else
+            widen_row(type, b, layout, vecs, stored_at_once(type, VECS), part);
 }
 
 /* m rows from row i on of the panel that begins with column j. */
@@ -330,8 +342,11 @@ INLINE int stored_finite(const attn_type type, const struct attn_panels *b, size
     for (size_t j = 0; type != ATTN_INT8 && j < n; j += b->cols) {
         const char *from = stored_at(b, row, j, size);
         vec_magnitude largest = vec_magnitude_of(vec_zero());
-        for (size_t i = 0; i < k * b->cols; i += VEC_LANES)
-            largest = vec_larger(largest, vec_magnitude_of(stored_load(type, from + i * size)));
+        for (size_t i = 0; i < k * b->cols; i += VEC_LANES) {
+            vec x;
+            stored_load(type, from + i * size, &x, 1);
+            largest = vec_larger(largest, vec_magnitude_of(x));
+        }
         if (!vec_all_finite(largest))
             return 0;
     }

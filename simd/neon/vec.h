@@ -338,19 +338,35 @@ INLINE vec_u16 vec_to_f16(vec x) {
 
 /* ---- Elements of 8 bits ---- */
 
-/* One for each lane, its sign copied upwards, to 16 bits. */
-INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
+/* 16 bits for each lane of two registers, or of one in the lower half. `n` registers, 1 or 2, a literal. */
+typedef uint16x8_t vec_u16s;
+
+/* Bytes, their sign copied upwards. */
+INLINE vec_u16s vec_u16s_load_s8(const int8_t *p, const int n) {
+    if (n == 2)
+        return vreinterpretq_u16_s16(vmovl_s8(vld1_s8(p)));
     uint32_t four;
     memcpy(&four, p, sizeof four);
-    return vreinterpret_u16_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
+    return vreinterpretq_u16_s16(vmovl_s8(vcreate_s8(four)));
 }
-/* The same in whole lanes. */
+#define vec_u16s_shift_left(a, n) vshlq_n_u16(a, n)
+INLINE vec_u16s vec_u16s_add(vec_u16s a, uint16_t b) {
+    return vaddq_u16(a, vdupq_n_u16(b));
+}
+/* a ^ (b & mask) */
+INLINE vec_u16s vec_u16s_flip(vec_u16s a, vec_u16s b, uint16_t mask) {
+    return veorq_u16(a, vandq_u16(b, vdupq_n_u16(mask)));
+}
+/* Floats of F16s. */
+INLINE void vec_f16s_widen(vec_u16s a, vec *x, const int n) {
+    x[0] = vec_from_f16(vget_low_u16(a));
+    if (n == 2)
+        x[1] = vec_from_f16(vget_high_u16(a));
+}
+
+/* A byte for each lane, its sign copied upwards. */
 INLINE vec_int vec_load_s8(const int8_t *p) {
-    return vmovl_s16(vreinterpret_s16_u16(vec_load_s8_u16(p)));
-}
-#define vec_u16_shift_left(a, n) vshl_n_u16(a, n)
-INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
-    return vand_u16(a, vdup_n_u16(mask));
+    return vmovl_s16(vget_low_s16(vreinterpretq_s16_u16(vec_u16s_load_s8(p, 1))));
 }
 /* The lowest 8 bits of each lane. */
 INLINE void vec_store_s8(int8_t *p, vec_int i) {

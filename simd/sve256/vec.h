@@ -289,17 +289,32 @@ INLINE vec_u16 vec_to_f16(vec x) {
 INLINE vec_int vec_load_s8(const int8_t *p) {
     return svld1sb_s32(ALL, p);
 }
-/* The same; of each lane its lower half counts. */
-INLINE vec_u16 vec_load_s8_u16(const int8_t *p) {
-    return svreinterpret_u32_s32(svld1sb_s32(ALL, p));
-}
-#define vec_u16_shift_left(a, n) ((vec_u16)svlsl_n_u32_x(ALL, a, n))
-INLINE vec_u16 vec_u16_and(vec_u16 a, uint16_t mask) {
-    return svand_n_u32_x(ALL, a, mask);
-}
 /* The lowest 8 bits of each lane. */
 INLINE void vec_store_s8(int8_t *p, vec_int i) {
     svst1b_s32(ALL, p, i);
+}
+
+/* 16 bits for each lane of two registers, or of one in the lower half. `n` registers, 1 or 2, a literal. */
+typedef svuint16_t vec_u16s SVE256;
+
+/* Bytes, their sign copied upwards. */
+INLINE vec_u16s vec_u16s_load_s8(const int8_t *p, const int n) {
+    svbool_t lanes = n == 1 ? svptrue_pat_b16(SV_VL8) : svptrue_b16();
+    return svreinterpret_u16_s16(svld1sb_s16(lanes, p));
+}
+#define vec_u16s_shift_left(a, n) ((vec_u16s)svlsl_n_u16_x(svptrue_b16(), a, n))
+INLINE vec_u16s vec_u16s_add(vec_u16s a, uint16_t b) {
+    return svadd_n_u16_x(svptrue_b16(), a, b);
+}
+/* a ^ (b & mask) */
+INLINE vec_u16s vec_u16s_flip(vec_u16s a, vec_u16s b, uint16_t mask) {
+    return sveor_u16_x(svptrue_b16(), a, svand_n_u16_x(svptrue_b16(), b, mask));
+}
+/* Floats of F16s. */
+INLINE void vec_f16s_widen(vec_u16s a, vec *x, const int n) {
+    x[0] = vec_from_f16(svunpklo_u32(a));
+    if (n == 2)
+        x[1] = vec_from_f16(svunpkhi_u32(a));
 }
 
 /* ---- Transposes ---- */

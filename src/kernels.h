@@ -190,6 +190,7 @@ struct attn_gemm_args {
     attn_type c_type;      /* F32, or the kernel's `c`; the start is then ZERO or BIAS, and results are rounded once */
     void *c;
     size_t c_stride; /* at least a row */
+    void *widened;   /* NULL, or memory of attn_gemm_widened_bytes, on a cache line */
 };
 
 /* Rows x[m][k] of F32, BF16 or F16. */
@@ -212,6 +213,8 @@ struct attn_gemm_kernel {
     size_t c_most;
     struct attn_format b; /* of B once it is packed; its source has the same type */
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
+    /* Of a kernel that widens B: what `run` is faster with, bytes for each of up to so many rows of a panel. Else 0. */
+    size_t widened_row, widened_rows;
     void (*pack)(const struct attn_pack_args *args);
     /* Classes INT8 and INT4: quantises rows for `run` (quantised.h). Others: NULL. */
     void (*pack_a)(const struct attn_quantise_args *args);
@@ -227,6 +230,12 @@ struct attn_gemm_kernel {
      * one. */
     void (*end_task)(void);
 };
+
+/* For products of m rows and k. */
+static inline size_t attn_gemm_widened_bytes(const struct attn_gemm_kernel *kernel, size_t m, size_t k) {
+    size_t rows = k < kernel->widened_rows ? k : kernel->widened_rows;
+    return m > kernel->rows ? rows * kernel->widened_row : 0;
+}
 
 static inline void attn_gemm_end_task(const struct attn_gemm_kernel *kernel) {
     if (kernel->end_task)

@@ -535,7 +535,11 @@ attn_status gemm_rows(const attn_gemm *gemm, size_t m, const float *x, size_t x_
     attn_gemm_run_args args = {.m = m, .parallel = parallel};
     args.x = (attn_tensor){.data = x, .row_stride = x_stride};
     args.y = (attn_tensor_out){.data = y, .row_stride = y_stride};
-    return attn_gemm_run(gemm, &args, error);
+    if (attn_gemm_workspace(gemm, &args, &args.workspace_bytes, NULL) == ATTN_OK && args.workspace_bytes > 0)
+        args.workspace = poisoned_alloc(args.workspace_bytes, FLUSH_END);
+    attn_status status = attn_gemm_run(gemm, &args, error);
+    guarded_free(args.workspace);
+    return status;
 }
 
 /* ---- Comparison ---- */

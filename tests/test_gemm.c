@@ -386,6 +386,12 @@ static int reference_flags(const struct problem *problem, const struct run_case 
     return flags | (side == SIDE_ROWS ? infinite : 0);
 }
 
+/* Memory for what the kernel widens, in every other case. */
+static void *new_widened(const struct run_case *run, size_t k) {
+    size_t bytes = attn_gemm_widened_bytes(kernel(), run->m, k);
+    return bytes > 0 && (run->m + run->n) % 2 == 0 ? poisoned_alloc(bytes, FLUSH_END) : NULL;
+}
+
 /* The top left m x n of the problem, all memory guarded and exactly as large as described. */
 static void check_side(const struct problem *problem, const struct run_case *run, const struct right *right,
                        enum side side) {
@@ -399,6 +405,7 @@ static void check_side(const struct problem *problem, const struct run_case *run
                                : test_matrix(run->m, run->n, run->n + run->gap, run->flush);
     float *scale = run->start == ATTN_START_SCALE ? guarded_copy(problem->scale, run->m, run->flush) : NULL;
     float *bias = run->start == ATTN_START_BIAS ? guarded_copy(problem->bias, run->n, run->flush) : NULL;
+    void *widened = new_widened(run, problem->k);
     flags_clear();
     run_side(&(struct attn_gemm_args){.m = run->m,
                                       .n = run->n,
@@ -408,12 +415,14 @@ static void check_side(const struct problem *problem, const struct run_case *run
                                       .start = run->start,
                                       .factors = bias ? bias : scale,
                                       .c = c.data,
-                                      .c_stride = bytes_of(c.stride)},
+                                      .c_stride = bytes_of(c.stride),
+                                      .widened = widened},
              right, side);
     int raised = flags_raised();
     if (raised)
         assert_flags(raised, reference_flags(problem, run, side));
     assert_same_matrix(&expected, &c);
+    guarded_free(widened);
     guarded_free(bias);
     guarded_free(scale);
     test_matrix_free(&c);

@@ -181,6 +181,14 @@ static void measure_gemm(struct gemm_problem *p, size_t m) {
     measure_cut("gemm_run", gemm_run, p, &p->args.parallel);
 }
 
+/* For up to `most` rows, of all tasks. */
+static void take_gemm_workspace(struct gemm_problem *p, size_t most) {
+    p->args.m = most;
+    p->args.parallel = &in_turn;
+    assert_ok(attn_gemm_workspace(p->gemm, &p->args, &p->args.workspace_bytes, NULL));
+    p->args.workspace = guarded_alloc(p->args.workspace_bytes, ATTN_ALIGNMENT, FLUSH_END);
+}
+
 /* Products of up to `most` rows, in steps of `every`; weights stored [in, out], stored [out, in], with gaps, and of
  * F16. */
 static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t most, size_t every) {
@@ -201,8 +209,10 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
     room_take(&p.memory);
     measure("gemm_create", gemm_create, &p);
     measure_gemm_blob(&p);
+    take_gemm_workspace(&p, most);
     for (size_t m = 1; m <= most; m += every)
         measure_gemm(&p, m);
+    guarded_free(p.args.workspace);
     blob_free(&p.blob);
     guarded_free(p.memory.data);
     guarded_free(w);
@@ -228,10 +238,7 @@ static void measure_quantised_gemms(struct test_random *random, attn_type type, 
     room_take(&p.memory);
     measure("gemm_create", gemm_create, &p);
     measure_gemm_blob(&p);
-    p.args.m = most;
-    p.args.parallel = &in_turn;
-    assert_ok(attn_gemm_workspace(p.gemm, &p.args, &p.args.workspace_bytes, NULL));
-    p.args.workspace = guarded_alloc(p.args.workspace_bytes, ATTN_ALIGNMENT, FLUSH_END);
+    take_gemm_workspace(&p, most);
     for (size_t m = 1; m <= most; m++)
         measure_gemm(&p, m);
     guarded_free(p.args.workspace);

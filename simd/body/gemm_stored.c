@@ -2,8 +2,8 @@
  * floats; and INT4.
  *
  * One or two rows wait for B: it is widened in registers on its way into the multiply-adds. More rows are the
- * product of floats: a part of a panel is widened into memory that L1 holds, and the kernel for floats goes on from
- * there with the chains of the part before it. */
+ * product of floats: a part of a panel is widened into memory, and the kernel for floats goes on from there with the
+ * chains of the part before it. F16 is widened by the first tile of rows while that multiplies. */
 #include <string.h>
 
 #include "body/objects.h"
@@ -11,11 +11,11 @@
 #include "format.h"
 #include "tile.h"
 
-/* Floats of the part: 4 KiB of the stack, of which attention has taken up to 9 when it calls. A tile loads and
- * stores C once in so many steps. */
+/* Floats of the part where the caller gives no memory: 4 KiB of the stack, of which attention has taken up to 9 when
+ * it calls. A tile loads and stores C once in so many steps. */
 enum { PART = 1024, PART_ROWS = PART / COLS };
 
-/* Rows that pass over a part: with so many steps of k their A, 128 KiB or less, and their C stay in L2. */
+/* Rows that pass over a part of the stack: with so few steps of k their A, 128 KiB or less, and their C stay in L2. */
 enum { STORED_ROW_BLOCK = 512 };
 
 /* Few rows, the most registers of B that they take at once, and how far ahead they fetch, in bytes. */
@@ -69,7 +69,8 @@ typedef stored_function *const stored_tiles[STORED_FEW_ROWS][3];
 #define ENTRIES(name, rows)                                                                                            \
     { ISA_FN(name##_##rows##_1), ISA_FN(name##_##rows##_2), ISA_FN(name##_##rows##_4) }
 
-static const float stored_ones[STORED_FEW_ROWS] = {1.0f, 1.0f};
+static const float stored_ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+_Static_assert(ROWS <= sizeof stored_ones / sizeof *stored_ones, "a factor for each row of a tile");
 
 /* What c is multiplied by at the start; NULL: chains do not start from it. */
 INLINE const float *stored_scale(const struct attn_gemm_args *args) {
@@ -188,61 +189,155 @@ static void ISA_FN(int4_part)(const struct attn_scaling *scaling, const char *pa
 
 /* ---- More rows ---- */
 
-/* The first `vecs` registers of a row of a panel, n at a time; of a panel that is not narrow all are there. */
-INLINE void widen_row(const attn_type type, const char *b, struct layout layout, size_t vecs, const int n, float *row) {
-    for (size_t v = 0; v < vecs; v += (size_t)n) {
-        vec x[2];
-        stored_load(type, b + place(layout, v) * stored_bytes(type), x, n);
-        UNROLL for (int i = 0; i < n; i++) vec_store(row + (v + (size_t)i) * VEC_LANES, x[i]);
-    }
+/* k rows of a panel; what fills up the last one is there. E5M2, of few operations, waits for stores here, of which two
+ * registers at once take more (4 rows over a cache 0.96). */
+INLINE void widen_panel(const attn_type type, const char *b, size_t k, float *part) {
+    const int n = type == ATTN_F8_E5M2 ? 1 : stored_at_once(type, VECS);
+    for (size_t p = 0; p < k; p++, b += COLS * stored_bytes(type), part += COLS)
+        UNROLL for (int v = 0; v < VECS; v += n) {
+            vec x[2];
+            stored_load(type, b + (size_t)(v * VEC_LANES) * stored_bytes(type), x, n);
+            UNROLL for (int i = 0; i < n; i++) vec_store(part + (v + i) * VEC_LANES, x[i]);
+        }
 }
 
-/* k rows. */
-INLINE void widen_part(const attn_type type, const char *b, struct layout layout, size_t k, size_t vecs, float *part) {
-    const bool narrow = COLS > ATTN_LANES && layout.step < COLS;
+/* The same of the first `vecs` registers of two narrow ones. */
+INLINE void widen_narrow(const attn_type type, const char *b, struct layout layout, size_t k, size_t vecs,
+                         float *part) {
     for (size_t p = 0; p < k; p++, b += layout.step * stored_bytes(type), part += COLS)
-        if (narrow)
-            widen_row(type, b, layout, vecs, 1, part);
-        else
-            widen_row(type, b, layout, vecs, stored_at_once(type, VECS), part);
+        for (size_t v = 0; v < vecs; v++) {
+            vec x;
+            stored_load(type, b + place(layout, v) * stored_bytes(type), &x, 1);
+            vec_store(part + v * VEC_LANES, x);
+        }
+}
+
+/* Rows p to p + k - 1 of what begins at b: `vecs` registers of each. */
+INLINE void widen_part(const attn_type type, const struct attn_scaling *scaling, const char *b, struct layout layout,
+                       size_t p, size_t k, size_t vecs, float *part) {
+    const char *row = b + p * layout.step * stored_bytes(type);
+    if (type == ATTN_INT4)
+        ISA_FN(int4_part)(scaling, b, p, k, part);
+    else if (layout.step == COLS)
+        widen_panel(type, row, k, part);
+    else
+        widen_narrow(type, row, layout, k, vecs, part);
+}
+
+/* Compile-time rows over a whole panel of F16, which is widened while it is multiplied. Its floats are stored as rows
+ * `part_step` floats apart. */
+INLINE void f16_tile(const struct tile *t, const char *b, float *part, size_t part_step, const int rows) {
+    enum { POINTED = (ROWS + 3) / 4 };
+    const size_t step = COLS * sizeof(uint16_t);
+    vec acc[ROWS * VECS];
+    const float *a[POINTED];
+    size_t k = t->k, stride = t->a_stride;
+    pointers(a, POINTED, t->a, stride, rows);
+    tile_begin(t, acc, rows, VECS, 1);
+    for (size_t p = 0; p < k; p++, b += step, part += part_step) {
+        vec bv[VECS];
+        vec_prefetch((const float *)(const void *)b, STORED_AHEAD / sizeof(float));
+        UNROLL for (int j = 0; j < VECS; j++) {
+            stored_load(ATTN_F16, b + (size_t)j * VEC_LANES * sizeof(uint16_t), &bv[j], 1);
+            vec_store(part + j * VEC_LANES, bv[j]);
+        }
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
+            UNROLL for (int j = 0; j < VECS; j++) acc[i * VECS + j] = vec_fma(av, bv[j], acc[i * VECS + j]);
+        }
+        UNROLL for (int q = 0; q < POINTED; q++) a[q]++;
+    }
+    tile_end(t, acc, rows, VECS, 1);
+}
+
+typedef void f16_function(const struct tile *t, const char *b, float *part, size_t part_step);
+
+#define F16_TILE(rows, widest, columns)                                                                                \
+    static void ISA_FN(f16_tile_##rows)(const struct tile *t, const char *b, float *part, size_t part_step) {          \
+        f16_tile(t, b, part, part_step, rows);                                                                         \
+    }
+#define F16_ENTRY(rows, widest, columns) ISA_FN(f16_tile_##rows),
+EACH_ROW_COUNT(F16_TILE)
+static f16_function *const f16_tiles[ROWS] = {EACH_ROW_COUNT(F16_ENTRY)}; /* [rows - 1] */
+
+/* A product over the whole panel at b: the first tile leaves it in `part` for the rows below. Where there are none,
+ * one row of it is enough. */
+static void ISA_FN(f16_multiply)(struct attn_gemm_args product, const char *b, float *part) {
+    size_t tiles = (product.m + ROWS - 1) / ROWS, rows = (product.m + tiles - 1) / tiles;
+    struct tile t = few_rows_of(&product);
+    f16_tiles[rows - 1](&t, b, part, tiles > 1 ? COLS : 0);
+    if (tiles == 1)
+        return;
+    product.m -= rows;
+    product.a = (const char *)product.a + rows * product.a_stride;
+    product.c = (char *)product.c + rows * product.c_stride;
+    if (product.start == ATTN_START_SCALE)
+        product.factors += rows;
+    ISA_OBJECT(gemm_f32).run(&product);
+}
+
+/* Where panels are widened, and how many of their rows at a time. */
+struct part {
+    float *data;
+    size_t rows;
+};
+
+/* `product` is of one panel, at b, whose rows it takes part by part. */
+INLINE void multiply_panel(const attn_type type, struct attn_gemm_args product, const char *b, struct layout layout,
+                           struct part part) {
+    const bool tiled = type == ATTN_F16 && layout.step == COLS && product.n == COLS;
+    const size_t k = product.k, rows = tiled && product.m <= ROWS ? k : part.rows;
+    const size_t vecs = (product.n + VEC_LANES - 1) / VEC_LANES;
+    const float *a = product.a;
+    size_t p = 0;
+    product.b = (struct attn_panels){part.data, COLS, sizeof(float[PART])};
+    product.row = product.column = 0;
+    do {
+        product.k = k - p < rows ? k - p : rows;
+        product.a = a + p;
+        if (tiled)
+            ISA_FN(f16_multiply)(product, b + p * COLS * sizeof(uint16_t), part.data);
+        else {
+            widen_part(type, &product.scaling, b, layout, p, product.k, vecs, part.data);
+            ISA_OBJECT(gemm_f32).run(&product);
+        }
+        product.start = ATTN_START_C;
+        p += product.k;
+    } while (p < k);
 }
 
 /* m rows from row i on of the panel that begins with column j. */
-INLINE void multiply_panel(const attn_type type, const struct attn_gemm_args *args, size_t i, size_t m, size_t j) {
-    const size_t size = stored_bytes(type);
-    float part[PART];
+INLINE struct attn_gemm_args panel_of(const struct attn_gemm_args *args, size_t i, size_t m, size_t j) {
     struct attn_gemm_args product = *args;
-    struct layout layout = stored_layout(&args->b, size);
-    const char *b = stored_at(&args->b, args->row, args->column, size) + place(layout, j / VEC_LANES) * size;
-    const float *a = (const float *)((const char *)args->a + i * args->a_stride);
     product.m = m;
     product.n = args->n - j < COLS ? args->n - j : COLS;
-    product.b = (struct attn_panels){part, COLS, sizeof part};
-    product.row = product.column = 0;
+    product.a = (const char *)args->a + i * args->a_stride;
     product.c = (float *)((char *)args->c + i * args->c_stride) + j;
     product.factors = args->start == ATTN_START_BIAS    ? args->factors + j
                       : args->start == ATTN_START_SCALE ? args->factors + i
                                                         : NULL;
-    size_t p = 0, vecs = (product.n + VEC_LANES - 1) / VEC_LANES;
-    do {
-        product.k = args->k - p < PART_ROWS ? args->k - p : PART_ROWS;
-        product.a = a + p;
-        if (type == ATTN_INT4)
-            ISA_FN(int4_part)(&args->scaling, b, p, product.k, part);
-        else
-            widen_part(type, b + p * layout.step * size, layout, product.k, vecs, part);
-        ISA_OBJECT(gemm_f32).run(&product);
-        product.start = ATTN_START_C;
-        p += product.k;
-    } while (p < args->k);
+    return product;
+}
+
+/* The caller's memory, for nearly equal parts of k; or the stack. */
+INLINE struct part part_of(const struct attn_gemm_args *args, float stack[PART]) {
+    if (!args->widened)
+        return (struct part){stack, PART_ROWS};
+    size_t parts = (args->k + K_BLOCK - 1) / K_BLOCK, rows = parts ? (args->k + parts - 1) / parts : 0;
+    return (struct part){args->widened, parts > 1 ? (rows + 3) / 4 * 4 : rows};
 }
 
 /* In blocks of rows, a panel after the other. */
 INLINE void multiply_panels(const attn_type type, const struct attn_gemm_args *args) {
+    const size_t size = stored_bytes(type), most = args->widened ? ROW_BLOCK : STORED_ROW_BLOCK;
+    float stack[PART];
+    struct part part = part_of(args, stack);
+    struct layout layout = stored_layout(&args->b, size);
+    const char *b = stored_at(&args->b, args->row, args->column, size);
     for (size_t i = 0, m; i < args->m; i += m) {
-        m = args->m - i < STORED_ROW_BLOCK ? args->m - i : STORED_ROW_BLOCK;
+        m = args->m - i < most ? args->m - i : most;
         for (size_t j = 0; j < args->n; j += COLS)
-            multiply_panel(type, args, i, m, j);
+            multiply_panel(type, panel_of(args, i, m, j), b + place(layout, j / VEC_LANES) * size, layout, part);
     }
 }
 
@@ -367,6 +462,8 @@ INLINE int stored_finite(const attn_type type, const struct attn_panels *b, size
                                                               .arithmetic = ATTN_CLASS_F32,                            \
                                                               .b = {.type = type_, .cols = COLS, .k_unit = 1},         \
                                                               .rows = ROWS,                                            \
+                                                              .widened_row = COLS * sizeof(float),                     \
+                                                              .widened_rows = K_BLOCK,                                 \
                                                               .pack = pack_,                                           \
                                                               .finite = ISA_FN(name_##_finite),                        \
                                                               .run = ISA_FN(name_##_run)};
@@ -379,5 +476,7 @@ const struct attn_gemm_kernel ISA_OBJECT(gemm_int4_f32) = {.name = GEMM_NAME "_i
                                                            .arithmetic = ATTN_CLASS_F32,
                                                            .b = {.type = ATTN_INT4, .cols = COLS, .k_unit = 2},
                                                            .rows = ROWS,
+                                                           .widened_row = COLS * sizeof(float),
+                                                           .widened_rows = K_BLOCK,
                                                            .pack = ISA_FN(int4_f32_pack),
                                                            .run = ISA_FN(int4_f32_run)};

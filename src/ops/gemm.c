@@ -92,19 +92,20 @@ static bool converted_stride(const struct attn_packed *w, size_t *bytes) {
     return fits && spread_rows(bytes);
 }
 
-/* A task's memory: converted rows of x, then floats that become rows of y. */
+/* A task's memory: converted rows of x, floats that become rows of y, then what the kernel widens. */
 struct spare {
     size_t x_stride, y_stride; /* 0: not converted */
-    size_t x_bytes;
+    size_t x_bytes, y_bytes, widened_bytes;
 };
 
 static bool spare_of(const struct attn_packed *w, size_t m, attn_type x, attn_type y, struct spare *spare,
                      size_t *bytes) {
-    size_t rows = attn_min(m, CONVERTED_ROWS), y_bytes;
-    *spare = (struct spare){0};
+    size_t rows = attn_min(m, CONVERTED_ROWS);
+    *spare = (struct spare){.widened_bytes = attn_gemm_widened_bytes(w->kernel, m, w->k)};
     return (takes(w, x) || converted_stride(w, &spare->x_stride)) &&
            (gives(w, y) || result_stride(w->n, &spare->y_stride)) && attn_mul(rows, spare->x_stride, &spare->x_bytes) &&
-           attn_mul(rows, spare->y_stride, &y_bytes) && attn_add(spare->x_bytes, y_bytes, bytes);
+           attn_mul(rows, spare->y_stride, &spare->y_bytes) && attn_add(spare->x_bytes, spare->y_bytes, bytes) &&
+           attn_add(*bytes, spare->widened_bytes, bytes);
 }
 
 bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes) {
@@ -151,19 +152,21 @@ static void multiply_part(const struct product *product, struct part part, size_
     char *spare = call->spare + task * call->spare_bytes, *x = (char *)call->x.data + part.row * call->x.stride;
     char *y = (char *)call->y.data + part.row * call->y.stride + part.col * attn_type_size(call->y.type);
     bool narrow = product->spare.y_stride > 0;
-    struct attn_gemm_args args = {.m = part.rows,
-                                  .n = part.cols,
-                                  .k = w->k,
-                                  .a = x,
-                                  .a_stride = call->x.stride,
-                                  .b = w->panels,
-                                  .scaling = w->scaling,
-                                  .column = part.col,
-                                  .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
-                                  .factors = w->bias ? w->bias + part.col : NULL,
-                                  .c_type = narrow ? ATTN_F32 : call->y.type,
-                                  .c = narrow ? spare + product->spare.x_bytes : y,
-                                  .c_stride = narrow ? product->spare.y_stride : call->y.stride};
+    struct attn_gemm_args args = {
+        .m = part.rows,
+        .n = part.cols,
+        .k = w->k,
+        .a = x,
+        .a_stride = call->x.stride,
+        .b = w->panels,
+        .scaling = w->scaling,
+        .column = part.col,
+        .start = w->bias ? ATTN_START_BIAS : ATTN_START_ZERO,
+        .factors = w->bias ? w->bias + part.col : NULL,
+        .c_type = narrow ? ATTN_F32 : call->y.type,
+        .c = narrow ? spare + product->spare.x_bytes : y,
+        .c_stride = narrow ? product->spare.y_stride : call->y.stride,
+        .widened = product->spare.widened_bytes > 0 ? spare + product->spare.x_bytes + product->spare.y_bytes : NULL};
     if (product->spare.x_stride > 0) {
         convert_rows(call, part.rows, x, spare, product->spare.x_stride);
         args.a = spare;
@@ -183,7 +186,8 @@ static void multiply_band(const struct product *product, size_t item, size_t tas
     size_t end = attn_min(begin + product->band, total);
     struct part part = product->by_rows ? (struct part){begin, end - begin, 0, call->w->n}
                                         : (struct part){0, call->m, begin, end - begin};
-    size_t last = part.row + part.rows, most = call->spare_bytes > 0 ? CONVERTED_ROWS : part.rows;
+    bool converts = product->spare.x_stride > 0 || product->spare.y_stride > 0;
+    size_t last = part.row + part.rows, most = converts ? CONVERTED_ROWS : part.rows;
     for (; part.row < last; part.row += part.rows) {
         part.rows = attn_min(last - part.row, most);
         multiply_part(product, part, task);

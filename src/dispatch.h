@@ -42,11 +42,19 @@ static inline const struct attn_gemm_kernel *attn_gemm_for(const struct attn_ker
     return attn_gemm_find_type(table, attn_class_for(table, type, arithmetic), type);
 }
 
+/* Whether weights have a scale for each block of a column. */
+static inline bool attn_linear_has_blocks(const attn_linear *linear) {
+    bool given = linear->block > 0 || linear->layout != ATTN_LAYOUT_PLAIN;
+    return linear->type == ATTN_INT4 || (linear->type == ATTN_INT8 && given);
+}
+
 /* The kernel of products with these weights. */
 static inline const struct attn_gemm_kernel *
 attn_gemm_for_linear(const struct attn_kernels *table, const attn_linear *linear, attn_arithmetic arithmetic) {
     if (linear->type == ATTN_INT4 && linear->dequantised)
         return attn_gemm_find_type(table, ATTN_CLASS_F32, ATTN_INT4);
+    if (linear->type == ATTN_INT8 && attn_linear_has_blocks(linear))
+        return attn_gemm_find(table, ATTN_CLASS_INT8_BLOCKS);
     return attn_gemm_for(table, linear->type, arithmetic);
 }
 

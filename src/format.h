@@ -16,16 +16,30 @@ static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, 
            attn_add(*bytes, cols * format->beside, bytes);
 }
 
-/* Bytes of a block of rows of INT4 and `cols` columns: elements, scales and zero points. */
-static inline size_t attn_int4_block_bytes(const struct attn_scaling *scaling, size_t cols) {
-    return cols * (scaling->block / 2 + attn_type_size(scaling->type) + scaling->has_zero_point);
+/* Bytes of a column's elements in a block of that many rows. */
+static inline size_t attn_block_elements(attn_type type, size_t block) {
+    return type == ATTN_INT4 ? block / 2 : block * attn_type_size(type);
+}
+
+/* Bytes of a block of rows and `cols` columns: elements, scales and zero points. */
+static inline size_t attn_block_bytes(attn_type type, const struct attn_scaling *scaling, size_t cols) {
+    return cols * (attn_block_elements(type, scaling->block) + attn_type_size(scaling->type) + scaling->has_zero_point);
+}
+
+/* The zero point of block b of column j, of `blocks`, in an array as attn_pack_args has it; of INT8 plus 128, as it is
+ * packed. */
+static inline uint8_t attn_zero_point_of(attn_type type, const void *zero_points, size_t blocks, size_t j, size_t b) {
+    const uint8_t *bytes = zero_points;
+    if (type == ATTN_INT4)
+        return bytes[j * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+    return bytes[j * blocks + b] ^ 0x80;
 }
 
 /* The same of weights, which may be quantised. */
 static inline bool attn_weight_panel_bytes(const struct attn_format *format, const struct attn_scaling *scaling,
                                            size_t k, size_t cols, size_t *bytes) {
-    if (format->type == ATTN_INT4)
-        return attn_mul(k / scaling->block, attn_int4_block_bytes(scaling, cols), bytes);
+    if (attn_has_blocks(scaling))
+        return attn_mul(k / scaling->block, attn_block_bytes(format->type, scaling, cols), bytes);
     return attn_panel_bytes(format, k, cols, bytes);
 }
 

@@ -76,7 +76,9 @@ enum attn_class {
     /* The same with a scale and a zero point, z, for each block of a column:
      *   acc = sum over p of a[p] * (b[p] - z), of each block; t = fma((float)acc, the block's scale, t), from +0;
      *   c = fma(t, scale of the row, start) */
-    ATTN_CLASS_INT4
+    ATTN_CLASS_INT4,
+    /* The same with elements of 8 bits, which have a sign; z is 0 where there are no zero points. */
+    ATTN_CLASS_INT8_BLOCKS
 };
 
 /* The class of products with weights of that type that every ISA has. */
@@ -100,6 +102,7 @@ static inline attn_type attn_class_type(enum attn_class arithmetic) {
     case ATTN_CLASS_BF16_TILE:
         return ATTN_BF16;
     case ATTN_CLASS_INT8:
+    case ATTN_CLASS_INT8_BLOCKS:
         return ATTN_INT8;
     case ATTN_CLASS_INT4:
         return ATTN_INT4;
@@ -111,7 +114,7 @@ static inline attn_type attn_class_type(enum attn_class arithmetic) {
 
 /* Whether A's rows are quantised: as pack_a makes them. */
 static inline bool attn_class_is_quantised(enum attn_class arithmetic) {
-    return arithmetic == ATTN_CLASS_INT8 || arithmetic == ATTN_CLASS_INT4;
+    return arithmetic == ATTN_CLASS_INT8 || arithmetic == ATTN_CLASS_INT4 || arithmetic == ATTN_CLASS_INT8_BLOCKS;
 }
 
 /* Rows of packed B that class BF16_TILE adds up before it adds them to an element: a product that ends within them and
@@ -138,10 +141,20 @@ struct attn_format {
 
 /* What quantised elements of B are multiplied by. */
 struct attn_scaling {
-    size_t block;        /* rows that share a scale; class INT8: ATTN_INT8_PART, and all rows share one */
-    attn_type type;      /* of the scales: F32, or class INT4 F16 */
-    bool has_zero_point; /* each block; else class INT4 has 8 */
+    size_t block;        /* rows that share a scale; without blocks: ATTN_INT8_PART, and all rows share one */
+    attn_type type;      /* of the scales: F32, or of blocks F16 */
+    bool has_zero_point; /* each block; else INT4 has 8, INT8 has 0 */
 };
+
+/* Whether each block of a column has a scale, which stands among the elements. */
+static inline bool attn_has_blocks(const struct attn_scaling *scaling) {
+    return scaling->block < ATTN_INT8_PART;
+}
+
+/* The class of products with such weights. */
+static inline enum attn_class attn_class_of_weights(attn_type type, const struct attn_scaling *scaling) {
+    return type == ATTN_INT8 && attn_has_blocks(scaling) ? ATTN_CLASS_INT8_BLOCKS : attn_class_of(type);
+}
 
 /* A packed matrix B[k][n], or some panels of one. What lies in a panel only the kernel knows that has packed it;
  * of weights also ops/repack.c, by the format. */
@@ -162,9 +175,10 @@ struct attn_pack_args {
     size_t k_stride, n_stride;
     struct attn_panels packed;
     size_t row, column;
-    struct attn_scaling scaling; /* of the classes INT8 and INT4, as the next two */
-    const void *scales;          /* class INT8: [n]; class INT4: [n][k / block] */
-    const uint8_t *zero_points;  /* [n][(k / block + 1) / 2], two to a byte, the first in its lower half; or NULL */
+    struct attn_scaling scaling; /* of classes of integers, as the next two */
+    const void *scales;          /* [n]; with blocks: [n][k / block] */
+    const void *zero_points;     /* of blocks, or NULL: as elements are, INT8 [n][k / block], INT4 two to a byte, the
+                                  * first in its lower half, [n][(k / block + 1) / 2] */
 };
 
 /* Where the chain of c[i][j] starts. */
@@ -216,10 +230,10 @@ struct attn_gemm_kernel {
     /* Of a kernel that widens B: what `run` is faster with, bytes for each of up to so many rows of a panel. Else 0. */
     size_t widened_row, widened_rows;
     void (*pack)(const struct attn_pack_args *args);
-    /* Classes INT8 and INT4: quantises rows for `run` (quantised.h). Others: NULL. */
+    /* Classes of integers: quantises rows for `run` (quantised.h). Others: NULL. */
     void (*pack_a)(const struct attn_quantise_args *args);
     /* 1 where no element of rows row .. row + k - 1 of the first n columns is infinite or NaN, else 0. NULL for
-     * classes INT8 and INT4. */
+     * classes of integers. */
     int (*finite)(const struct attn_panels *b, size_t row, size_t k, size_t n);
     void (*run)(const struct attn_gemm_args *args);
     /* The same for b as the caller has it: element [p][j] at b + p * stride + j * (its size) (run_rows), or at b + j *

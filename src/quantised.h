@@ -1,4 +1,4 @@
-/* Rows of A of the classes INT8 and INT4, as pack_a writes and `run` reads them.
+/* Rows of A of the classes of integers, as pack_a writes and `run` reads them.
  *
  * A row x[k] has a scale and integers q[k] of -127 to 127, so that q * scale is nearly x:
  *     largest = the largest abs(x)

@@ -28,6 +28,7 @@ static inline double bound_product_roundings(enum attn_class arithmetic, size_t 
         return ATTN_TILE_K / 2 + 1 + (double)(k + ATTN_TILE_K - 1) / ATTN_TILE_K + 1;
     case ATTN_CLASS_INT8: /* each part to a float, sums of parts, the product of the scales, the last fma */
         return (double)((k + ATTN_INT8_PART - 1) / ATTN_INT8_PART) + 2;
+    case ATTN_CLASS_INT8_BLOCKS:
     case ATTN_CLASS_INT4: /* an fma for each block, the last one */
         return (double)((k + block - 1) / block) + 1;
     default:

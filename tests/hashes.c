@@ -29,7 +29,7 @@ struct types {
 /* Weights of F16, or of integers and what they have beside their elements. */
 struct quantised {
     attn_type type;
-    size_t block; /* of INT4, as the next three */
+    size_t block; /* of blocks, as the next two */
     attn_type scale_type;
     bool has_zero_points, dequantised;
 };
@@ -764,7 +764,7 @@ static void *halves(size_t n) {
 static void quantise(attn_linear *w, size_t in, size_t out) {
     const struct quantised *kind = now.types->weights;
     bool int4 = kind->type == ATTN_INT4;
-    size_t pieces = int4 ? in / kind->block : 1;
+    size_t pieces = kind->block ? in / kind->block : 1;
     w->type = kind->type;
     if (kind->type == ATTN_F16) {
         w->weight = cut(ATTN_F16, numbers(in * out), in * out);
@@ -775,7 +775,7 @@ static void quantise(attn_linear *w, size_t in, size_t out) {
     w->scale_type = kind->scale_type;
     w->scales = kind->scale_type == ATTN_F16 ? halves(out * pieces) : (void *)numbers(out * pieces);
     w->block = kind->block;
-    w->zero_points = kind->has_zero_points ? random_bytes(out * ((pieces + 1) / 2)) : NULL;
+    w->zero_points = kind->has_zero_points ? random_bytes(out * (int4 ? (pieces + 1) / 2 : pieces)) : NULL;
 }
 
 static attn_linear linear(size_t in, size_t out, bool is_transposed, bool has_bias) {
@@ -1139,10 +1139,11 @@ static void f16_cases(void) {
     gemm_case(30, 48, 64, 0, false, NULL);
 }
 
-/* Of INT4: sizes that every block divides. */
-static void int4_cases(const struct types *types) {
+/* Of INT4, and of INT8 with blocks: sizes that every block divides. */
+static void block_cases(const struct types *types) {
     static const size_t sizes[][3] = {{1, 100, 256}, {2, 33, 128}, {9, 70, 384}, {30, 48, 128}, {100, 40, 256}};
-    static const struct layer_shape shape = {"int4", 128, 256, 128, 128, 4, 2, 2, 7, 9, true, true, false, NULL};
+    const char *name = types->weights->type == ATTN_INT4 ? "int4" : "blocks";
+    const struct layer_shape shape = {name, 128, 256, 128, 128, 4, 2, 2, 7, 9, true, true, false, NULL};
     now.types = types;
     for (size_t i = 0; i < COUNT(sizes); i++)
         gemm_case(sizes[i][0], sizes[i][1], sizes[i][2], i % 2 * 3, true, i == 4 ? &three_tasks : NULL);
@@ -1165,8 +1166,23 @@ static void quantised_cases(void) {
                                   {"f16-int4/128-f16-zero-dequantised/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[6]}};
     int8_cases();
     for (size_t i = 0; i < COUNT(types); i++)
-        int4_cases(&types[i]);
+        block_cases(&types[i]);
     f16_cases();
+    now.types = &all_f32;
+}
+
+/* Of INT8 with blocks. */
+static void int8_block_cases(void) {
+    static const struct quantised kinds[] = {{ATTN_INT8, 32, ATTN_F16, false, false},
+                                             {ATTN_INT8, 32, ATTN_F32, true, false},
+                                             {ATTN_INT8, 64, ATTN_F16, true, false},
+                                             {ATTN_INT8, 128, ATTN_F32, false, false}};
+    const struct types types[] = {{"f32-int8/32-f16/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[0]},
+                                  {"f32-int8/32-zero/", ATTN_F32, ATTN_F32, ATTN_F32, &kinds[1]},
+                                  {"bf16-int8/64-f16-zero/", ATTN_BF16, ATTN_BF16, ATTN_BF16, &kinds[2]},
+                                  {"f16-int8/128/", ATTN_F16, ATTN_F32, ATTN_F32, &kinds[3]}};
+    for (size_t i = 0; i < COUNT(types); i++)
+        block_cases(&types[i]);
     now.types = &all_f32;
 }
 
@@ -1213,6 +1229,7 @@ static void all_cases(void) {
     bias_cases();
     quantised_cases();
     cache_type_cases();
+    int8_block_cases();
 }
 
 static void read_options(int argc, char **argv) {

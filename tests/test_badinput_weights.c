@@ -41,7 +41,7 @@ static void refuses_bad_q4_0(void **state) {
     config.w.layout = ATTN_LAYOUT_GGML_Q4_0;
     infinite[5 * 9] = 0xfc00;
     BAD(ATTN_BAD_VALUE, "w.layout", bad.w.layout = (attn_layout)-1);
-    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.layout = (attn_layout)(ATTN_LAYOUT_AWQ + 1));
+    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.layout = (attn_layout)(ATTN_LAYOUT_UNSIGNED + 1));
     BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_F32);
     BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT8);
     BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = scales);
@@ -63,23 +63,28 @@ static void refuses_bad_q8_0(void **state) {
     uint16_t blocks[3 * 2 * 17] = {0}, infinite[3 * 2 * 17] = {0};
     float scales[6] = {0};
     attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 3};
-    config.w = attn_linear_transposed(blocks, ATTN_F32, 64, NULL);
-    config.w.layout = ATTN_LAYOUT_GGML_Q8_0;
     infinite[5 * 17] = 0x7c01;
-    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT8);
-    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT4);
-    BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = scales);
-    BAD(ATTN_BAD_VALUE, "w.block", bad.w.block = 32);
-    BAD(ATTN_BAD_SIZE, "w.block", bad.k = 63);
-    BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
-    BAD(ATTN_BAD_VALUE, "w.weight", bad.w.weight = infinite);
-    BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 3);
-    BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 72);
+    for (int integers = 0; integers < 2; integers++) {
+        config.w = attn_linear_transposed(blocks, integers ? ATTN_INT8 : ATTN_F32, 64, NULL);
+        config.w.layout = ATTN_LAYOUT_GGML_Q8_0;
+        BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT4);
+        BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_F16);
+        BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = scales);
+        BAD(ATTN_BAD_VALUE, "w.scale_type", bad.w.scale_type = ATTN_F16);
+        BAD(ATTN_BAD_VALUE, "w.block", bad.w.block = 32);
+        BAD(ATTN_BAD_VALUE, "w.zero_points", bad.w.zero_points = scales);
+        BAD(ATTN_BAD_VALUE, "w.dequantised", bad.w.dequantised = 1);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.k = 63);
+        BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
+        BAD(ATTN_BAD_VALUE, "w.weight", bad.w.weight = infinite);
+        BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 3);
+        BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 72);
+    }
 }
 
 static void refuses_bad_words(void **state) {
     (void)state;
-    static uint32_t words[64 * 16], zeros[2 * 16];
+    static uint32_t words[64 * 16], zeros[2 * 16]; /* more than any layout has */
     uint16_t scales[2 * 16] = {0}, infinite[2 * 16] = {0};
     int32_t in_order[64], moved[64], negative[64];
     for (int32_t i = 0; i < 64; i++)
@@ -88,10 +93,18 @@ static void refuses_bad_words(void **state) {
     moved[32] = 0; /* desc_act: as many of each group, in another order */
     negative[0] = -1;
     infinite[16 + 9] = 0x7e00; /* NaN */
-    for (int layout = ATTN_LAYOUT_GPTQ; layout <= ATTN_LAYOUT_AWQ; layout++) {
+    static const struct {
+        attn_layout layout;
+        attn_type type;
+    } some[] = {{ATTN_LAYOUT_GPTQ, ATTN_INT4},
+                {ATTN_LAYOUT_GPTQ_V2, ATTN_INT4},
+                {ATTN_LAYOUT_AWQ, ATTN_INT4},
+                {ATTN_LAYOUT_GPTQ, ATTN_INT8},
+                {ATTN_LAYOUT_GPTQ_V2, ATTN_INT8}};
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 10};
-        config.w = attn_linear_dense(words, ATTN_INT4, 16, NULL);
-        config.w.layout = (attn_layout)layout;
+        config.w = attn_linear_dense(words, some[i].type, 16, NULL);
+        config.w.layout = some[i].layout;
         config.w.scales = scales;
         config.w.scale_type = ATTN_F16;
         config.w.zero_points = zeros;
@@ -105,10 +118,11 @@ static void refuses_bad_words(void **state) {
         BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 0);
         BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 128);
         BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 8);
-        BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 12);
+        BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = some[i].type == ATTN_INT8 ? 14 : 12);
         BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 2);
         BAD(ATTN_OVERFLOW, "w.weight", bad.w.in_stride = SIZE_MAX / 8 * 8);
-        if (layout == ATTN_LAYOUT_AWQ) {
+        if (some[i].layout == ATTN_LAYOUT_AWQ) {
+            BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT8);
             BAD(ATTN_BAD_VALUE, "w.g_idx", bad.w.g_idx = in_order);
         } else {
             BAD(ATTN_BAD_VALUE, "w.g_idx", bad.w.g_idx = moved);
@@ -361,6 +375,30 @@ static void names_what_is_tampered_with(void **state) {
     guarded_free(blob.data);
 }
 
+/* INT8 with blocks said to have none, and the other way round. */
+static void tells_blocks_of_int8(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    struct blob blob = new_blob(&random, (struct weight_kind){ATTN_INT8, 32, ATTN_F16, true, false}, false);
+    struct attn_blob_header *header = (struct attn_blob_header *)(void *)blob.data;
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].block = ATTN_INT8_PART);
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].class_of_type = ATTN_CLASS_INT8);
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].class_of_type = ATTN_CLASS_F32);
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].type = ATTN_INT4);
+    TAMPERED(ATTN_BAD_VALUE, "blob.config", header->w[0].block = 0);
+    TAMPERED(ATTN_BAD_SIZE, "blob.config", header->w[0].block = 48);
+    TAMPERED(ATTN_BAD_VALUE, "blob.bytes", header->w[0].block = 64);
+    TAMPERED(ATTN_BAD_VALUE, "blob.bytes", header->w[0].has_zero_point = 0);
+    TAMPERED(ATTN_BAD_VALUE, "blob.format", header->w[0].beside = 4);
+    guarded_free(blob.data);
+    blob = new_blob(&random, (struct weight_kind){.type = ATTN_INT8}, false);
+    header = (struct attn_blob_header *)(void *)blob.data;
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].block = 32);
+    TAMPERED(ATTN_BAD_VALUE, "blob.class", header->w[0].class_of_type = ATTN_CLASS_INT8_BLOCKS);
+    TAMPERED(ATTN_BAD_VALUE, "blob.format", header->w[0].beside = 0);
+    guarded_free(blob.data);
+}
+
 /* Every byte of the header changed, and the checksum left as it was: refused. And the checksum made right: refused, or
  * what is taken stays within the blob. */
 static void every_byte_of_a_header_counts(void **state) {
@@ -476,14 +514,14 @@ static void refuses_scales_that_are_not_finite(void **state) {
     }
 }
 
-/* A zero point above 16 is found without a checksum of the data too. Each byte behind the header is set to 200 in turn:
+/* A zero point of INT4 above 16 is found without a checksum of the data too. Each byte behind the header is set to 200 in turn:
  * those of zero points are refused by that name. */
 static void refuses_zero_points_above_16(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t kind = 0; kind < weight_kind_count; kind++) {
         const struct weight_kind *k = &weight_kinds[kind];
-        if (!k->has_zero_points)
+        if (!k->has_zero_points || k->type != ATTN_INT4)
             continue;
         struct blob blob = new_blob(&random, *k, false);
         size_t found = 0;
@@ -551,6 +589,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(refuses_bad_imports, set_up),
         cmocka_unit_test_setup(refuses_bad_exports, set_up),
         cmocka_unit_test_setup(names_what_is_tampered_with, set_up),
+        cmocka_unit_test_setup(tells_blocks_of_int8, set_up),
         cmocka_unit_test_setup(every_byte_of_a_header_counts, set_up),
         cmocka_unit_test_setup(refuses_what_is_cut_short, set_up),
         cmocka_unit_test_setup(refuses_noise, set_up),

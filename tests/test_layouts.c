@@ -61,6 +61,43 @@ static struct file write_q4_0(const struct weight *weight, size_t gap) {
     return file;
 }
 
+/* struct block_q8_0 { ggml_half d; int8_t qs[32]; }. */
+static struct file write_q8_0(const struct weight *weight, size_t gap) {
+    size_t blocks = weight->in / 32 + gap;
+    uint8_t *to = guarded_alloc(((weight->out - 1) * blocks + weight->in / 32) * 34, 2, FLUSH_END);
+    struct file file = {.weight = to};
+    for (size_t j = 0; j < weight->out; j++)
+        for (size_t b = 0; b < weight->in / 32; b++) {
+            uint8_t *block = to + (j * blocks + b) * 34;
+            memcpy(block, scale_of(weight, j, b), 2);
+            for (size_t i = 0; i < 32; i++)
+                block[2 + i] = (uint8_t)(element_of(weight, j, b * 32 + i) - 128);
+        }
+    file.linear = attn_linear_transposed(to, ATTN_INT8, blocks * 32, weight->bias);
+    file.linear.layout = ATTN_LAYOUT_GGML_Q8_0;
+    return file;
+}
+
+/* MatMulNBits of 8 bits: B [N][blocks][block] of uint8, scales [N][blocks], zero_points [N][blocks] of uint8. */
+static struct file write_onnx(const struct weight *weight) {
+    size_t elements = weight->in * weight->out, blocks = weight->out * weight->blocks;
+    struct file file = {.weight = guarded_alloc(elements, 1, FLUSH_END)};
+    memcpy(file.weight, weight->elements, elements);
+    file.scales = guarded_alloc(blocks * scale_bytes(weight), scale_bytes(weight), FLUSH_END);
+    memcpy(file.scales, weight->scales, blocks * scale_bytes(weight));
+    if (weight->linear.zero_points) {
+        file.zero_points = guarded_alloc(blocks, 1, FLUSH_END);
+        memcpy(file.zero_points, weight->zero_points, blocks);
+    }
+    file.linear = attn_linear_transposed(file.weight, ATTN_INT8, weight->in, weight->bias);
+    file.linear.scales = file.scales;
+    file.linear.scale_type = weight->linear.scale_type;
+    file.linear.block = weight->linear.block;
+    file.linear.zero_points = file.zero_points;
+    file.linear.layout = ATTN_LAYOUT_UNSIGNED;
+    return file;
+}
+
 /* scales [groups][out]. */
 static void *write_row_scales(const struct weight *weight, size_t cols) {
     size_t bytes = scale_bytes(weight);
@@ -76,7 +113,7 @@ static attn_linear row_linear(const struct weight *weight, const struct file *fi
                          .in_stride = cols,
                          .out_stride = 1,
                          .bias = weight->bias,
-                         .type = ATTN_INT4,
+                         .type = weight->linear.type,
                          .scales = file->scales,
                          .scale_type = weight->linear.scale_type,
                          .block = weight->linear.block,
@@ -93,20 +130,23 @@ static uint32_t *new_words(size_t n) {
 }
 
 /* AutoGPTQ: qweight [in / 8][cols], element k in bits 4 (k % 8); qzeros [groups][cols / 8], that of column j in bits 4
- * (j % 8), less `less`; g_idx[k] = k / group. The arrays have `cols` columns, of which the weight is the first. */
+ * (j % 8), less `less`; g_idx[k] = k / group. Of 8 bits a word has 4. The arrays have `cols` columns, of which the weight
+ * is the first. */
 static struct file write_gptq(const struct weight *weight, size_t cols, bool v2) {
-    size_t words = weight->in / 8, zero_words = (weight->out + 7) / 8, less = v2 ? 0 : 1;
+    size_t in_word = weight->linear.type == ATTN_INT8 ? 4 : 8, bits = 32 / in_word;
+    size_t words = weight->in / in_word, zero_words = (weight->out + in_word - 1) / in_word, less = v2 ? 0 : 1;
     uint32_t *q = new_words((words - 1) * cols + weight->out);
-    uint32_t *z = weight->linear.zero_points ? new_words((weight->blocks - 1) * (cols / 8) + zero_words) : NULL;
+    uint32_t *z = weight->linear.zero_points ? new_words((weight->blocks - 1) * (cols / in_word) + zero_words) : NULL;
     struct file file = {.weight = q, .scales = write_row_scales(weight, cols), .zero_points = z};
     file.g_idx = guarded_alloc(weight->in * sizeof *file.g_idx, sizeof *file.g_idx, FLUSH_END);
     for (size_t k = 0; k < weight->in; k++)
         file.g_idx[k] = (int32_t)(k / weight->linear.block);
     for (size_t j = 0; j < weight->out; j++) {
         for (size_t k = 0; k < weight->in; k++)
-            q[k / 8 * cols + j] |= (uint32_t)element_of(weight, j, k) << 4 * (k % 8);
+            q[k / in_word * cols + j] |= (uint32_t)element_of(weight, j, k) << bits * (k % in_word);
         for (size_t b = 0; z && b < weight->blocks; b++)
-            z[b * (cols / 8) + j / 8] |= (uint32_t)(zero_point_of(weight, j, b) - less) << 4 * (j % 8);
+            z[b * (cols / in_word) + j / in_word] |= (uint32_t)(uint8_t)(zero_point_of(weight, j, b) - less)
+                                                     << bits * (j % in_word);
     }
     file.linear = row_linear(weight, &file, cols, v2 ? ATTN_LAYOUT_GPTQ_V2 : ATTN_LAYOUT_GPTQ);
     return file;
@@ -160,10 +200,10 @@ static void check_file(struct test_random *random, const struct weight *weight, 
 static const size_t sizes[][2] = {{128, 8}, {256, 40}, {128, 3}, {384, 67}, {256, 32}};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-/* Zero points that the file can hold: GPTQ's are at least 1. */
+/* Zero points that the file can hold: GPTQ's of 4 bits are at least 1. Of 8 bits 0 is 255 in the file. */
 static void raise_zero_points(struct weight *weight) {
     uint8_t *packed = weight->packed_zero_points;
-    for (size_t i = 0; packed && i < weight->out * weight->blocks; i++)
+    for (size_t i = 0; packed && weight->linear.type == ATTN_INT4 && i < weight->out * weight->blocks; i++)
         if (weight->zero_points[i] == 0) {
             size_t j = i / weight->blocks, b = i % weight->blocks;
             weight->zero_points[i] = 1;
@@ -186,7 +226,36 @@ static void q4_0_equals_plain(void **state) {
         }
 }
 
-/* struct block_q8_0 { ggml_half d; int8_t qs[32]; }. */
+static void q8_0_equals_plain(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < SIZES; i++)
+        for (size_t gap = 0; gap < 2; gap++) {
+            struct weight weight = new_weight(&random, (struct weight_kind){ATTN_INT8, 32, ATTN_F16, false, false},
+                                              sizes[i][0], sizes[i][1], i % 2);
+            struct file file = write_q8_0(&weight, gap);
+            test_case("q8_0 %zu x %zu gap %zu", weight.in, weight.out, gap);
+            check_file(&random, &weight, &file);
+            free_file(&file);
+            free_weight(&weight);
+        }
+}
+
+static void unsigned_equals_plain(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t kind = 0; kind < weight_kind_count; kind++)
+        for (size_t i = 0; weight_kinds[kind].type == ATTN_INT8 && weight_kinds[kind].block > 0 && i < SIZES; i++) {
+            struct weight weight = new_weight(&random, weight_kinds[kind], sizes[i][0], sizes[i][1], i % 2);
+            struct file file = write_onnx(&weight);
+            test_case("kind %zu %zu x %zu", kind, weight.in, weight.out);
+            check_file(&random, &weight, &file);
+            free_file(&file);
+            free_weight(&weight);
+        }
+}
+
+/* struct block_q8_0 { ggml_half d; int8_t qs[32]; }, packed as floats. */
 static void q8_0_equals_floats(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -226,8 +295,8 @@ static void word_layouts_equal_plain(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     for (size_t kind = 0; kind < weight_kind_count; kind++)
-        for (size_t i = 0; weight_kinds[kind].type == ATTN_INT4 && i < SIZES; i++)
-            for (size_t layout = 0; layout < 6; layout++) {
+        for (size_t i = 0; weight_kinds[kind].block > 0 && i < SIZES; i++)
+            for (size_t layout = 0; layout < (weight_kinds[kind].type == ATTN_INT4 ? 6 : 4); layout++) {
                 struct weight weight = new_weight(&random, weight_kinds[kind], sizes[i][0], sizes[i][1], i % 2);
                 size_t cols = (weight.out + 7) / 8 * 8 + (layout % 2 ? 16 : 0);
                 if (layout < 2)
@@ -275,10 +344,9 @@ static void gptq_zero_points_reach_16(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(q4_0_equals_plain),
-        cmocka_unit_test(q8_0_equals_floats),
-        cmocka_unit_test(word_layouts_equal_plain),
-        cmocka_unit_test(gptq_zero_points_reach_16),
+        cmocka_unit_test(q4_0_equals_plain),        cmocka_unit_test(q8_0_equals_plain),
+        cmocka_unit_test(q8_0_equals_floats),       cmocka_unit_test(unsigned_equals_plain),
+        cmocka_unit_test(word_layouts_equal_plain), cmocka_unit_test(gptq_zero_points_reach_16),
     };
     return test_run(tests);
 }

@@ -1,5 +1,5 @@
-/* Weights of INT8 and INT4, and of INT4 that is dequantised, class F32: packer and kernel of one ISA against the
- * reference, the reference against integers and doubles, and the public functions around them. */
+/* Weights of INT8, without blocks and with, and of INT4, and of INT4 that is dequantised, class F32: packer and kernel of one ISA
+ * against the reference, the reference against integers and doubles, and the public functions around them. */
 #include "support.h"
 
 #include <math.h>
@@ -13,11 +13,12 @@
 
 /* The weights under test; main goes through them. */
 static attn_type weight_type;
+static bool has_blocks;
 static bool dequantised; /* of INT4 */
 
 static const struct attn_gemm_kernel *kernel_of(const struct attn_kernels *table) {
-    return attn_gemm_for_linear(table, &(attn_linear){.type = weight_type, .dequantised = dequantised},
-                                ATTN_ARITHMETIC_FASTEST);
+    const attn_linear linear = {.type = weight_type, .block = has_blocks ? 32 : 0, .dequantised = dequantised};
+    return attn_gemm_for_linear(table, &linear, ATTN_ARITHMETIC_FASTEST);
 }
 static const struct attn_gemm_kernel *kernel(void) {
     return kernel_of(test_table());
@@ -34,7 +35,7 @@ static void *new_bytes(size_t n) {
 
 /* ---- Problems ---- */
 
-/* y[m][n] = x[m][k] w + bias. Of INT8 a column has one block. */
+/* y[m][n] = x[m][k] w + bias. Without blocks a column has one. */
 struct problem {
     size_t m, n, k, blocks;
     struct attn_scaling scaling;
@@ -42,7 +43,7 @@ struct problem {
     int8_t *w;             /* [n][k]; of INT4 0 to 15 */
     float *scales, *bias;  /* [n][blocks], [n] */
     uint16_t *halves;      /* the scales as F16, where they have that type */
-    uint8_t *zero_points;  /* [n][(blocks + 1) / 2], or NULL */
+    uint8_t *zero_points;  /* [n][blocks], or of INT4 [n][(blocks + 1) / 2]; or NULL */
     float *plain, *biased; /* the reference's answers, [m][n] */
 };
 
@@ -53,14 +54,15 @@ static size_t scale_bytes(const struct problem *problem) {
     return attn_type_size(problem->scaling.type);
 }
 static size_t zero_point_bytes(const struct problem *problem) {
-    return problem->zero_points ? (problem->blocks + 1) / 2 : 0;
+    size_t bytes = weight_type == ATTN_INT4 ? (problem->blocks + 1) / 2 : problem->blocks;
+    return problem->scaling.has_zero_point ? bytes : 0;
 }
 
 /* What is taken from element p of column j. */
 static int zero_point(const struct problem *problem, size_t j, size_t p) {
     size_t b = p / problem->scaling.block;
-    if (weight_type != ATTN_INT4)
-        return 0;
+    if (weight_type == ATTN_INT8)
+        return problem->zero_points ? (int8_t)problem->zero_points[j * problem->blocks + b] : 0;
     return problem->zero_points ? problem->zero_points[j * zero_point_bytes(problem) + b / 2] >> b % 2 * 4 & 15 : 8;
 }
 
@@ -229,11 +231,11 @@ static void fill_halves(const float *x, size_t n, attn_type type, uint16_t *half
         attn_table_convert(&attn_kernels_scalar)->narrow(type, 1, x + i, half + i);
 }
 
-/* Of INT4 a block that divides k, either type of scales, with zero points or without. */
+/* Of blocks one that divides k, either type of scales, with zero points or without. */
 static void draw_scaling(struct test_random *random, struct problem *problem) {
     problem->scaling.block = ATTN_INT8_PART;
     problem->blocks = 1;
-    if (weight_type != ATTN_INT4)
+    if (!has_blocks)
         return;
     do
         problem->scaling.block = (size_t)32 << random_below(random, 3);
@@ -255,15 +257,16 @@ static void draw_scales(struct test_random *random, enum kind kind, struct probl
         attn_table_convert(&attn_kernels_scalar)->widen(ATTN_F16, count, problem->halves, problem->scales);
     }
     if (problem->scaling.has_zero_point) {
-        problem->zero_points = new_bytes(problem->n * ((problem->blocks + 1) / 2));
+        problem->zero_points = new_bytes(problem->n * zero_point_bytes(problem));
         for (size_t i = 0; i < problem->n * zero_point_bytes(problem); i++)
-            problem->zero_points[i] = kind == KIND_EXTREME ? 0 : (uint8_t)random_below(random, 256);
+            problem->zero_points[i] =
+                kind == KIND_EXTREME ? (weight_type == ATTN_INT4 ? 0 : 127) : (uint8_t)random_below(random, 256);
     }
 }
 
-/* Of INT4 k is the next multiple of 32. */
+/* Of blocks k is the next multiple of 32. */
 static struct problem new_problem(struct test_random *random, enum kind kind, size_t m, size_t n, size_t k) {
-    k = weight_type == ATTN_INT4 ? (k + 31) / 32 * 32 : k;
+    k = has_blocks ? (k + 31) / 32 * 32 : k;
     struct problem problem = {.m = m, .n = n, .k = k};
     draw_scaling(random, &problem);
     problem.x = new_bytes(m * k * sizeof(float));
@@ -467,7 +470,7 @@ static void equals_reference_on_long_chains(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
     const size_t ks[] = {ATTN_INT8_PART + 1, 2 * ATTN_INT8_PART + 7, ATTN_INT8_PART, ATTN_INT8_PART - 1, 65794};
-    for (size_t i = 0; weight_type == ATTN_INT8 && i < (test_quick() ? 3 : sizeof ks / sizeof *ks); i++) {
+    for (size_t i = 0; !has_blocks && i < (test_quick() ? 3 : sizeof ks / sizeof *ks); i++) {
         size_t k = ks[i];
         struct problem problem = new_problem(&random, KIND_NORMAL, 3, kernel()->b.cols + 2, k);
         for (size_t p = 0; p < k; p++) {
@@ -505,16 +508,17 @@ static void is_the_integer_sum(void **state) {
                 const int8_t *q = (const int8_t *)(a.data + i * a.stride);
                 double sum = 0, magnitude = 0, row = (double)attn_quantised_scale(q, k);
                 for (size_t p = 0; p < k; p++) {
-                    size_t b = weight_type == ATTN_INT4 ? p / block : 0;
+                    size_t b = has_blocks ? p / block : 0;
                     int w = problem.w[j * k + p] - zero_point(&problem, j, p);
                     double term = q[p] * w * (double)problem.scales[j * problem.blocks + b];
                     sum += term;
                     magnitude += fabs(term);
                 }
                 double bias = (double)problem.bias[j];
-                assert_near(sum * row + bias, (double)problem.biased[i * problem.n + j],
-                            bound_product(attn_class_of(weight_type), k, block, magnitude * row) +
-                                bound_of(1) * fabs(bias));
+                assert_near(
+                    sum * row + bias, (double)problem.biased[i * problem.n + j],
+                    bound_product(attn_class_of_weights(weight_type, &problem.scaling), k, block, magnitude * row) +
+                        bound_of(1) * fabs(bias));
             }
         guarded_free(a.data);
         free_problem(&problem);
@@ -552,7 +556,7 @@ static void is_the_chain_of_floats(void **state) {
 /* Random floats [n][k] become the problem's weights, each the nearest integer that there is. *units is what each is off
  * by, in scales. */
 static float *quantised_floats(struct test_random *random, struct problem *problem, double *units) {
-    size_t k = problem->k, block = weight_type == ATTN_INT4 ? problem->scaling.block : k;
+    size_t k = problem->k, block = has_blocks ? problem->scaling.block : k;
     int lowest = weight_type == ATTN_INT4 ? 0 : -127, highest = weight_type == ATTN_INT4 ? 15 : 127;
     float *w = new_bytes(problem->n * k * sizeof *w);
     *units = 0;
@@ -588,7 +592,7 @@ static void check_floats(const struct problem *problem, const float *w, double u
         magnitude += (fabs(x) + x_off) * (fabs(y) + off);
     }
     /* A dequantised weight is rounded once more. */
-    enum attn_class arithmetic = dequantised ? ATTN_CLASS_F32 : attn_class_of(weight_type);
+    enum attn_class arithmetic = dequantised ? ATTN_CLASS_F32 : attn_class_of_weights(weight_type, &problem->scaling);
     double bound = bound_product(arithmetic, problem->k, problem->scaling.block, magnitude) + bound_of(1) * magnitude;
     assert_near(sum, (double)problem->biased[i * problem->n + j],
                 weights + rows + bound + bound_of((double)problem->k) * fabs((double)problem->bias[j]));
@@ -604,7 +608,7 @@ static void is_near_the_product_of_the_floats(void **state) {
         float *w = quantised_floats(&random, &problem, &units);
         answer(&problem);
         test_case("k=%zu block=%zu, weights off by %g scales", problem.k, problem.scaling.block, units);
-        assert_true(weight_type == ATTN_INT4 || units < 0.51);
+        assert_true(has_blocks || units < 0.51);
         for (size_t e = 0; e < problem.m * problem.n; e++)
             check_floats(&problem, w, units, e / problem.n, e % problem.n);
         free(w);
@@ -620,7 +624,7 @@ static attn_linear linear_of(const struct problem *problem, enum layout layout, 
                           .type = weight_type,
                           .scales = scales_of(problem),
                           .scale_type = problem->scaling.type,
-                          .block = weight_type == ATTN_INT4 ? problem->scaling.block : 0,
+                          .block = has_blocks ? problem->scaling.block : 0,
                           .zero_points = problem->zero_points,
                           .dequantised = dequantised};
     linear.weight = *w = laid_out(problem, problem->n, layout, &linear.in_stride, &linear.out_stride);
@@ -889,7 +893,7 @@ static void refuses_bad_int8(void **state) {
     BAD(ATTN_BAD_VALUE, "w.scales", bad.w.type = ATTN_F32);
     BAD(ATTN_BAD_VALUE, "w.scales", bad.w.type = ATTN_BF16);
     BAD(ATTN_BAD_VALUE, "w.scale_type", bad.w.scale_type = ATTN_F16);
-    BAD(ATTN_BAD_VALUE, "w.block", bad.w.block = 32);
+    BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 16);
     BAD(ATTN_BAD_VALUE, "w.zero_points", bad.w.zero_points = zero_points);
     BAD(ATTN_BAD_VALUE, "w.dequantised", bad.w.dequantised = 1);
     BAD(ATTN_BAD_VALUE, "w.scales", bad.w.type = ATTN_F16);
@@ -900,6 +904,40 @@ static void refuses_bad_int8(void **state) {
     BAD(ATTN_BAD_VALUE, "w.type", bad.w.type = (attn_type)100);
     BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
     BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 0);
+}
+
+static void refuses_bad_blocks_of_int8(void **state) {
+    (void)state;
+    static _Alignas(ATTN_ALIGNMENT) char memory[1 << 14];
+    int8_t elements[3 * 64] = {0}, zero_points[6] = {0};
+    float scales[] = {1, 2, 3, 4, 5, 6}, bad_scales[] = {1, 2, 3, 4, 5, NAN};
+    uint16_t halves[6] = {0, 0, 0, 0, 0, 0xfc00};
+    attn_gemm_config config = {.isa = test_isa(), .k = 64, .n = 3};
+    config.w = (attn_linear){
+        .weight = elements, .in_stride = 1, .out_stride = 64, .type = ATTN_INT8, .scales = scales, .block = 32};
+    config.w.zero_points = zero_points;
+    for (int layout = 0; layout < 2; layout++) {
+        config.w.layout = layout ? ATTN_LAYOUT_UNSIGNED : ATTN_LAYOUT_PLAIN;
+        BAD(ATTN_NULL_POINTER, "w.weight", bad.w.weight = NULL);
+        BAD(ATTN_NULL_POINTER, "w.scales", bad.w.scales = NULL);
+        BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = bad_scales);
+        BAD(ATTN_BAD_VALUE, "w.scales", bad.w.scales = halves; bad.w.scale_type = ATTN_F16);
+        BAD(ATTN_BAD_VALUE, "w.scale_type", bad.w.scale_type = ATTN_BF16);
+        BAD(ATTN_BAD_VALUE, "w.dequantised", bad.w.dequantised = 1);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 16);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 128);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 256);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = ATTN_INT8_PART);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = SIZE_MAX);
+        BAD(ATTN_BAD_SIZE, "w.block", bad.k = 63);
+        BAD(ATTN_BAD_STRIDE, "w.in_stride", bad.w.in_stride = 0);
+        BAD(ATTN_BAD_STRIDE, "w.out_stride", bad.w.out_stride = 0);
+        BAD(ATTN_OVERFLOW, "w.weight", bad.w.out_stride = SIZE_MAX - 1);
+        BAD(ATTN_BAD_VALUE, "w.g_idx", bad.w.g_idx = (const int32_t *)(const void *)scales);
+    }
+    BAD(ATTN_BAD_SIZE, "w.block", bad.w.block = 0); /* UNSIGNED has blocks */
+    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_INT4);
+    BAD(ATTN_BAD_VALUE, "w.layout", bad.w.type = ATTN_F32);
 }
 
 static void refuses_bad_int4(void **state) {
@@ -968,13 +1006,10 @@ static void layers_name_their_weights(void **state) {
             *linears[i] = attn_linear_transposed(w, weight_type, WIDTH, NULL);
             linears[i]->dequantised = dequantised;
             linears[i]->scales = bad == 1 ? NULL : scales;
-            linears[i]->block = (weight_type == ATTN_INT4) == (bad != 2) ? 32 : 0;
+            linears[i]->block = bad == 2 ? 16 : has_blocks ? 32 : 0;
             test_case("layer, weight %d, fault %d", i, bad);
             attn_status status = attn_layer_create(&config, memory, sizeof memory, &layer, &error);
-            assert_status(bad == 0   ? ATTN_OK
-                          : bad == 1 ? ATTN_NULL_POINTER
-                                     : (weight_type == ATTN_INT4 ? ATTN_BAD_SIZE : ATTN_BAD_VALUE),
-                          status);
+            assert_status(bad == 0 ? ATTN_OK : bad == 1 ? ATTN_NULL_POINTER : ATTN_BAD_SIZE, status);
             if (bad)
                 assert_string_equal(names[i][bad - 1], error.field);
         }
@@ -999,14 +1034,16 @@ int main(int argc, char **argv) {
         cmocka_unit_test(layers_are_their_parts),
         cmocka_unit_test(layers_name_their_weights),
         cmocka_unit_test(refuses_bad_int8),
+        cmocka_unit_test(refuses_bad_blocks_of_int8),
         cmocka_unit_test(refuses_bad_int4),
         cmocka_unit_test(says_how_int4_is_stored),
     };
     int failed = 0;
-    const attn_type types[] = {ATTN_INT8, ATTN_INT4, ATTN_INT4};
-    for (int i = 0; i < 3; i++) {
+    const attn_type types[] = {ATTN_INT8, ATTN_INT8, ATTN_INT4, ATTN_INT4};
+    for (int i = 0; i < 4; i++) {
         weight_type = types[i];
-        dequantised = i == 2;
+        has_blocks = i > 0;
+        dequantised = i == 3;
         failed += test_run(tests);
     }
     return failed;

@@ -221,15 +221,15 @@ static void measure_gemms(struct test_random *random, size_t k, size_t n, size_t
 }
 
 /* Weights of bytes, or of half a byte: any bits will do. Rows are quantised in a workspace, of all tasks. */
-static void measure_quantised_gemms(struct test_random *random, attn_type type, bool dequantised, size_t k, size_t n,
-                                    size_t most) {
+static void measure_quantised_gemms(struct test_random *random, attn_type type, size_t block, bool dequantised,
+                                    size_t k, size_t n, size_t most) {
     struct gemm_problem p = {.config = {.isa = test_isa(), .k = k, .n = n}};
     float *w = guarded_floats(k * n / sizeof *w, FLUSH_END), *x = guarded_floats(most * k, FLUSH_END);
     float *scales = guarded_floats(k * n / 32, FLUSH_END), *y = guarded_floats(most * n, FLUSH_END);
     random_fill(random, TEST_NORMAL, scales, k * n / 32);
     random_fill(random, TEST_WILD, x, most * k);
     p.config.w = (attn_linear){.weight = w, .in_stride = 1, .out_stride = k, .type = type, .scales = scales};
-    p.config.w.block = type == ATTN_INT4 ? 32 : 0;
+    p.config.w.block = block;
     p.config.w.dequantised = dequantised;
     p.args.x = (attn_tensor){.data = x, .row_stride = k};
     p.args.y = (attn_tensor_out){.data = y, .row_stride = n};
@@ -260,9 +260,9 @@ static void gemm(void **state) {
     measure_gemms(&random, 1024, 520, 40, sweep(13, 30)); /* rows that alias */
     measure_gemms(&random, 33, 200, 300, 130);
     for (size_t n = 1; n < 200; n += 66)
-        for (int t = 0; t < 3; t++)
-            measure_quantised_gemms(&random, t ? ATTN_INT4 : ATTN_INT8, t == 2, 64, 4 * n, 40);
-    measure_quantised_gemms(&random, ATTN_INT8, false, ATTN_INT8_PART + 64, 36, 3);
+        for (int t = 0; t < 4; t++)
+            measure_quantised_gemms(&random, t < 2 ? ATTN_INT8 : ATTN_INT4, t ? 32 : 0, t == 3, 64, 4 * n, 40);
+    measure_quantised_gemms(&random, ATTN_INT8, 0, false, ATTN_INT8_PART + 64, 36, 3);
 }
 
 /* ---- Softmax and transposes ---- */

@@ -17,6 +17,10 @@ const struct weight_kind weight_kinds[] = {
     {.type = ATTN_F16},
     {ATTN_INT4, 32, ATTN_F16, true, true},
     {ATTN_INT4, 128, ATTN_F32, false, true},
+    {ATTN_INT8, 32, ATTN_F16, false, false},
+    {ATTN_INT8, 32, ATTN_F32, true, false},
+    {ATTN_INT8, 64, ATTN_F16, true, false},
+    {ATTN_INT8, 128, ATTN_F32, false, false},
 };
 const size_t weight_kind_count = sizeof weight_kinds / sizeof *weight_kinds;
 
@@ -49,16 +53,29 @@ static uint8_t *two_to_a_byte(const uint8_t *numbers, size_t rows, size_t n) {
     return packed;
 }
 
-static void draw_int4(struct test_random *random, const struct weight_kind *kind, struct weight *weight) {
-    weight->elements = zeroed(weight->out * weight->in);
-    weight->zero_points = zeroed(weight->out * weight->blocks);
-    for (size_t i = 0; i < weight->out * weight->in; i++)
-        weight->elements[i] = (uint8_t)random_below(random, 16);
-    for (size_t i = 0; i < weight->out * weight->blocks; i++)
-        weight->zero_points[i] = kind->has_zero_points ? (uint8_t)random_below(random, 16) : 8;
-    weight->data = two_to_a_byte(weight->elements, weight->out, weight->in);
-    weight->packed_zero_points =
-        kind->has_zero_points ? two_to_a_byte(weight->zero_points, weight->out, weight->blocks) : NULL;
+/* As numbers with a sign, [cols][rows] of [rows][cols]. */
+static uint8_t *less_128(const uint8_t *numbers, size_t rows, size_t cols) {
+    uint8_t *turned = zeroed(rows * cols);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++)
+            turned[j * rows + i] = (uint8_t)(numbers[i * cols + j] - 128);
+    return turned;
+}
+
+static void draw_blocks(struct test_random *random, const struct weight_kind *kind, struct weight *weight) {
+    size_t in = weight->in, out = weight->out, blocks = weight->blocks;
+    bool int4 = kind->type == ATTN_INT4;
+    unsigned numbers = int4 ? 16 : 256;
+    weight->elements = zeroed(out * in);
+    weight->zero_points = zeroed(out * blocks);
+    for (size_t i = 0; i < out * in; i++)
+        weight->elements[i] = (uint8_t)random_below(random, numbers);
+    for (size_t i = 0; i < out * blocks; i++)
+        weight->zero_points[i] = (uint8_t)(kind->has_zero_points ? random_below(random, numbers) : numbers / 2);
+    weight->data = int4 ? two_to_a_byte(weight->elements, out, in) : less_128(weight->elements, out, in);
+    if (kind->has_zero_points)
+        weight->packed_zero_points =
+            int4 ? two_to_a_byte(weight->zero_points, out, blocks) : less_128(weight->zero_points, out * blocks, 1);
 }
 
 /* Elements of whole bytes: any bits for INT8, ordinary numbers for the others. */
@@ -83,9 +100,9 @@ static void draw_elements(struct test_random *random, attn_type type, struct wei
 
 struct weight new_weight(struct test_random *random, struct weight_kind kind, size_t in, size_t out, bool has_bias) {
     bool int4 = kind.type == ATTN_INT4, int8 = kind.type == ATTN_INT8;
-    struct weight weight = {.in = in, .out = out, .blocks = int4 ? in / kind.block : 1};
-    if (int4)
-        draw_int4(random, &kind, &weight);
+    struct weight weight = {.in = in, .out = out, .blocks = kind.block ? in / kind.block : 1};
+    if (kind.block)
+        draw_blocks(random, &kind, &weight);
     else
         draw_elements(random, kind.type, &weight);
     if (int4 || int8)

@@ -7,7 +7,7 @@
 /* What attn_linear says beside sizes and pointers. */
 struct weight_kind {
     attn_type type;
-    size_t block; /* of INT4 */
+    size_t block; /* 0: none */
     attn_type scale_type;
     bool has_zero_points, dequantised;
 };
@@ -20,8 +20,8 @@ extern const size_t weight_kind_count;
 struct weight {
     size_t in, out, blocks;
     attn_linear linear;
-    uint8_t *elements;    /* of INT4, [out][in], a byte each */
-    uint8_t *zero_points; /* of INT4, [out][blocks], likewise; 8 where the linear has none */
+    uint8_t *elements;    /* of blocks, [out][in], a byte each; of INT8 plus 128 */
+    uint8_t *zero_points; /* of blocks, [out][blocks], likewise, also where the linear has none */
     void *data, *scales, *packed_zero_points;
     float *bias;
 };

@@ -15,9 +15,9 @@
  * - Structs are to be zero-initialised: zero in a field means that it is not used.
  * - Data needs no more than its elements' own alignment. Object memory and workspaces need
  *   ATTN_ALIGNMENT bytes.
- * - Which arithmetic computes a result, class F32, BF16, INT8 or INT4, follows from the types of
- *   weights, keys and values, not from those of rows: rows of other types are widened, which is
- *   exact, rounded once, or quantised. See docs/semantics.md.
+ * - Which arithmetic computes a result, class F32, BF16, INT8, INT8_BLOCKS or INT4, follows from
+ *   the types of weights, keys and values, not from those of rows: rows of other types are widened,
+ *   which is exact, rounded once, or quantised. See docs/semantics.md.
  * - The caller owns all memory. A *_size or *_workspace function says how many bytes; computing
  *   allocates and locks nothing, and prints nothing (but under ATTN_VERBOSE=2). An object lives at
  *   the beginning of the memory it was given and needs no destructor: when nothing uses it any
@@ -247,47 +247,52 @@ typedef struct attn_gemm attn_gemm;
  * files of other engines hold is packed straight from where it lies; that takes longer than
  * PLAIN. */
 typedef enum attn_layout {
-    /* weight [out][in], two elements to a byte, the first in its lower half; scales [out][in /
-     * block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits
-     * of 4 bits has these arrays. */
+    /* INT4: weight [out][in], two elements to a byte, the first in its lower half; scales [out][in
+     * / block]; zero_points [out][(in / block + 1) / 2], likewise two to a byte. ONNX's MatMulNBits
+     * of 4 bits has these arrays. INT8: a weight of any strides, scales [out][in / block],
+     * zero_points [out][in / block], integers from -128 to 127. */
     ATTN_LAYOUT_PLAIN = 0,
     /* ggml's Q4_0: weight [out][in / 32] of blocks of 18 bytes, an F16 scale and 32 elements.
      * in_stride is 1, out_stride a multiple of 32; scales, scale_type, block and zero_points are 0:
      * the blocks say all. */
     ATTN_LAYOUT_GGML_Q4_0,
-    /* ggml's Q8_0, of type ATTN_F32: blocks of 34 bytes, an F16 scale and 32 bytes. Likewise.
-     * Packed as floats, element * scale, which is exact; class F32. */
+    /* ggml's Q8_0: blocks of 34 bytes, an F16 scale and 32 elements of INT8. Likewise. Of type
+     * ATTN_F32 packed as floats, element * scale, which is exact; class F32. */
     ATTN_LAYOUT_GGML_Q8_0,
     /* GPTQ: qweight, [in / 8][out] words of 32 bits, the first element in the lowest bits; scales
      * [in / block][out]; qzeros, [in / block][out / 8] words that hold zero points less 1, or NULL.
      * in_stride is the number of columns of the three arrays, a multiple of 8 and at least out;
-     * out_stride is 1. */
+     * out_stride is 1. INT8 has 4 elements in a word, from 0 to 255; where qzeros is NULL each is
+     * 128, and 255 in it counts as 0. */
     ATTN_LAYOUT_GPTQ,
     ATTN_LAYOUT_GPTQ_V2, /* the same with zero points as they are */
     /* AWQ, version gemm: qweight, [in][out / 8] words; scales as GPTQ's; qzeros as GPTQ_V2's. The
      * words of qweight and qzeros hold columns 0, 2, 4, 6, 1, 3, 5, 7 of eight, from the lowest
      * bits on. Strides as of GPTQ. */
-    ATTN_LAYOUT_AWQ
+    ATTN_LAYOUT_AWQ,
+    /* PLAIN, of INT8 with blocks: elements and zero points are bytes from 0 to 255, and where
+     * zero_points is NULL each is 128. ONNX's MatMulNBits of 8 bits. */
+    ATTN_LAYOUT_UNSIGNED
 } attn_layout;
 
 /* w[k,n] is weight[k * in_stride + n * out_stride]. A weight stored [in, out] has in_stride = out
  * size, out_stride = 1; PyTorch's nn.Linear stores [out, in]: in_stride = 1, out_stride = in
  * size.
  *
- * INT8: w[k,n] is that element times scales[n]. INT4: it is (the element - zero point) * scale,
- * both of which `block` elements that follow each other in k share; in_stride is 1, out_stride is
- * even, k is a multiple of block; `layout` says otherwise for other engines' arrays. Rows of x are
- * then rounded to integers of 8 bits too, each with a scale of its own (docs/semantics.md), unless
- * `dequantised` is set. */
+ * INT8 without blocks: w[k,n] is that element times scales[n]. INT4, and INT8 whose `block` is not
+ * 0: it is (the element - zero point) * scale, both of which `block` elements that follow each
+ * other in k share; k is a multiple of block; of INT4 in_stride is 1 and out_stride even; `layout`
+ * says otherwise for other engines' arrays. Rows of x are then rounded to integers of 8 bits too,
+ * each with a scale of its own (docs/semantics.md), unless `dequantised` is set. */
 typedef struct attn_linear {
     const void *weight;
     size_t in_stride, out_stride; /* elements */
     const float *bias;            /* [out], or NULL for none */
     attn_type type;               /* of weight: a float type, ATTN_INT8 or ATTN_INT4 */
-    const void *scales;   /* of INT8: [out] floats; of INT4: see attn_layout. No NaN, no infinity */
-    attn_type scale_type; /* of INT4: ATTN_F32 or ATTN_F16 */
-    size_t block;         /* of INT4: 32, 64 or 128 */
-    const void *zero_points; /* of INT4: NULL where each is 8 */
+    const void *scales; /* INT8: [out] floats; with blocks: see attn_layout. No NaN, no infinity */
+    attn_type scale_type;    /* with blocks: ATTN_F32 or ATTN_F16 */
+    size_t block;            /* of INT4 and INT8: 32, 64 or 128; of INT8 also 0: none */
+    const void *zero_points; /* with blocks: NULL where each is 8, of INT8 0 */
     attn_layout layout;
     /* NULL, or GPTQ's g_idx, [in]: the block of each k. BAD_VALUE unless that is k / block: blocks
      * whose elements are not neighbours (desc_act, act-order) are not supported. */
@@ -349,14 +354,14 @@ typedef struct attn_import_config {
     attn_import_mode mode;
     /* Not 0: the packed bytes are compared with their checksum, which reads all of them. Else only
      * the header is compared with its own. Scales and zero points are looked at in any case: those
-     * of INT4 lie among the elements, so that nearly every page is read. */
+     * of blocks lie among the elements, so that nearly every page is read. */
     int verify;
 } attn_import_config;
 
 /* Bytes of memory for the object: a few hundred where the weights stay in the blob. Sizes, types
  * and `arithmetic` are those that were exported. NULL_POINTER, BAD_SIZE (blob.config), BAD_VALUE
  * (mode; blob.magic, .checksum, .class, .format, .config, .bytes, .data: a blob that was not
- * written so; a scale that is not finite, a zero point above 16), MISMATCH (blob.version,
+ * written so; a scale that is not finite, of INT4 a zero point above 16), MISMATCH (blob.version,
  * .byte_order, .kind: the other object's; .format: IN_PLACE is not possible), MISALIGNED, TOO_SMALL
  * (blob_bytes), OVERFLOW, UNKNOWN_ISA, UNSUPPORTED_ISA. */
 ATTN_API attn_status attn_gemm_import_size(const attn_import_config *config, size_t *bytes,

@@ -20,7 +20,7 @@ struct memory {
 /* Where the part's block begins in the panel of the columns from j on. */
 INLINE const char *block_at(const struct product *product, const struct part *part, size_t j) {
     return product->b + (part->j + j) / COLS * product->args->b.stride +
-           part->group / product->at_once * attn_int4_block_bytes(&product->args->scaling, COLS);
+           part->group / product->at_once * attn_block_bytes(ATTN_INT4, &product->args->scaling, COLS);
 }
 
 static void ISA_FN(int4_unpack)(const char *units, size_t count, char *to) {

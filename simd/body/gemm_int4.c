@@ -27,11 +27,6 @@ enum { AHEAD_ROWS = 8 * UNIT_BYTES };
 
 #include "body/gemm_quads.h"
 
-/* Where column 0 of register v begins; elements take `bytes` each. */
-INLINE size_t place(size_t panel, int v, size_t bytes) {
-    return (size_t)(v / VECS) * panel + (size_t)(v % VECS) * VEC_LANES * bytes;
-}
-
 /* Or gcc loads what comes later too, and keeps it on the stack. */
 #define KEEP_ORDER() __asm__ volatile("" : : : "memory")
 
@@ -109,7 +104,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     const uint8_t *b = t->b;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, units = t->scaling.block / UNIT;
     __asm__("" : "+r"(total)); /* or gcc keeps sums in registers, which sums of products need more */
-    size_t between = attn_int4_block_bytes(&t->scaling, COLS) - units * UNIT_BYTES;
+    size_t between = attn_block_bytes(ATTN_INT4, &t->scaling, COLS) - units * UNIT_BYTES;
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
         vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
     point_to_rows(a, t->a, a_stride, rows);
@@ -165,13 +160,13 @@ INLINE void pack_block(const struct attn_pack_args *args, size_t j, size_t b, ui
     }
     memcpy(to + lane * element, (const char *)args->scales + (j * blocks + b) * element, element);
     if (scaling->has_zero_point)
-        to[cols * element + lane] = args->zero_points[j * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+        to[cols * element + lane] = attn_zero_point_of(ATTN_INT4, args->zero_points, blocks, j, b);
 }
 
 /* Panels may have fewer columns than the kernel's. */
 static void ISA_FN(int4_pack)(const struct attn_pack_args *args) {
     size_t cols = args->packed.cols, panels = (args->n + cols - 1) / cols,
-           bytes = attn_int4_block_bytes(&args->scaling, cols);
+           bytes = attn_block_bytes(ATTN_INT4, &args->scaling, cols);
     for (size_t i = 0; i < panels * cols; i++) {
         size_t j = i < args->n ? i : args->n - 1;
         uint8_t *panel = (uint8_t *)args->packed.data + i / cols * args->packed.stride;

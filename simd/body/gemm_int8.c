@@ -1,5 +1,6 @@
-/* GEMM of class INT8. Four elements of a column of B that follow each other in k, a quad, lie in 32 bits, as those of a row of A
- * do. A panel holds its columns' quads, those of one k side by side, then their scales.
+/* GEMM of the classes INT8 and INT8_BLOCKS. Four elements of a column of B that follow each other in k, a quad, lie in 32 bits, as
+ * those of a row of A do. A panel holds its columns' quads, those of one k side by side, then their scales. In INT8_BLOCKS it is
+ * so in each block, which ends with the columns' zero points, a byte each; the tiles are the same, and give the sums of a block.
  *
  * quads.h gives, for each ISA:
  *
@@ -11,9 +12,11 @@
  *     quad_left, quad_a             four elements of A in every lane
  *     quad_repeat                   32 bits in every lane
  *     quad_right, quad_b            four elements of each of VEC_LANES columns
- *     quad_multiply_add             four products for each lane, added to it */
+ *     quad_multiply_add             four products for each lane, added to it
+ *     quad_load, quad_load_bytes, quad_word_products   for blocks: see gemm_int4.c */
 #include <stdbool.h>
 
+#include "format.h"
 #include "quads.h"
 #include "quantised.h"
 
@@ -21,7 +24,7 @@
 #define MOST_ROWS      ROWS
 #define EACH_TILE      EACH_ROW_COUNT
 
-enum { QUAD = 4, QUAD_BYTES = COLS * QUAD, PART_QUADS = ATTN_INT8_PART / QUAD };
+enum { QUAD = 4, QUAD_BYTES = COLS * QUAD };
 
 /* What is fetched ahead where B is not in L1, in bytes. */
 enum { AHEAD_ROWS = 16 * QUAD_BYTES };
@@ -30,11 +33,6 @@ enum { AHEAD_ROWS = 16 * QUAD_BYTES };
 
 INLINE size_t quads_of(size_t k) {
     return (k + QUAD - 1) / QUAD;
-}
-
-/* Where register v begins. */
-INLINE size_t place(size_t panel, int v) {
-    return (size_t)(v / VECS) * panel + (size_t)(v % VECS) * VEC_LANES * QUAD;
 }
 
 /* Takes off what QUAD_FLIP adds. */
@@ -54,13 +52,13 @@ INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b,
         quad_left av[FEW_ROWS];
         UNROLL for (int i = 0; i < rows; i++) av[i] = quad_a(a[0] + (size_t)i * a_stride);
         UNROLL for (int j = 0; j < width; j++) {
-            quad_right bv = quad_b(b + place(panel, j));
+            quad_right bv = quad_b(b + place(panel, j, QUAD));
             UNROLL for (int i = 0; i < rows; i++) acc[i * width + j] = quad_multiply_add(av[i], bv, acc[i * width + j]);
         }
         return;
     }
     quad_right bv[VECS];
-    UNROLL for (int j = 0; j < width; j++) bv[j] = quad_b(b + place(panel, j));
+    UNROLL for (int j = 0; j < width; j++) bv[j] = quad_b(b + place(panel, j, QUAD));
     UNROLL for (int i = 0; i < rows; i++) {
         quad_left av = quad_a(a[i / 4] + (size_t)(i % 4) * a_stride);
         UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = quad_multiply_add(av, bv[j], acc[i * width + j]);
@@ -76,7 +74,7 @@ INLINE void tile_end(const struct tile *t, const vec_int *acc, const int rows, c
     size_t panel = t->panel, a_stride = t->a_stride, c_stride = t->c_stride; /* c may lie anywhere, in *t too */
     vec column[WIDEST], bias[WIDEST];
     UNROLL for (int j = 0; j < width; j++) {
-        column[j] = vec_load((const float *)(const void *)(scales + place(panel, j)));
+        column[j] = vec_load((const float *)(const void *)(scales + place(panel, j, QUAD)));
         bias[j] = vec_load(biases + j * VEC_LANES);
     }
     UNROLL for (int i = 0; i < rows; i++, c += c_stride, row_scale += a_stride) {
@@ -86,7 +84,7 @@ INLINE void tile_end(const struct tile *t, const vec_int *acc, const int rows, c
     }
 }
 
-/* Where B has several parts: int8_parts does the rest. */
+/* Where B has several parts, or blocks: int8_parts and int8_blocks do the rest. */
 INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, const int width) {
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
         vec_store((float *)sums + (i * width + j) * VEC_LANES, vec_from_bits(acc[i * width + j]));
@@ -95,16 +93,17 @@ INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, con
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
     const int8_t *a[POINTERS];
-    const uint8_t *b = t->b + t->part * PART_QUADS * QUAD_BYTES;
-    size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch;
-    size_t count = quads_of(t->k) - t->part * PART_QUADS;
-    if (count > PART_QUADS)
-        count = PART_QUADS;
+    const uint8_t *b = t->b;
+    size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD;
+    size_t count = quads_of(t->k) - t->part * most;
+    if (count > most)
+        count = most;
     tile_begin(t, acc, rows, width);
-    point_to_rows(a, t->a + t->part * ATTN_INT8_PART, a_stride, rows);
+    point_to_rows(a, t->a + t->part * t->scaling.block, a_stride, rows);
     for (; count > 0; count--) {
         tile_step(a, a_stride, b, panel, acc, rows, width);
-        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16) quad_prefetch(b + place(panel, j / VEC_LANES) + fetch);
+        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
+            quad_prefetch(b + place(panel, j / VEC_LANES, QUAD) + fetch);
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += QUAD;
         b += QUAD_BYTES;
     }
@@ -122,6 +121,7 @@ static __attribute__((noinline)) void ISA_FN(int8_parts)(struct tile t, tile_fun
     for (size_t left = t.k; left > 0; t.part++) {
         size_t taken = left < ATTN_INT8_PART ? left : ATTN_INT8_PART;
         run(&t);
+        t.b += ATTN_INT8_PART * COLS;
         left -= taken;
         for (size_t i = 0; i < rows; i++)
             for (size_t j = 0; j < cols; j++) {
@@ -135,8 +135,75 @@ static __attribute__((noinline)) void ISA_FN(int8_parts)(struct tile t, tile_fun
     }
 }
 
+/* ---- Blocks ---- */
+
+/* t = fma(sum - zero point * sum of the row's elements, scale, t) for a block whose scales, of compile-time type, are at t->b.
+ * Totals and sums lie row by row. Zero points are packed plus 128. */
+INLINE void fold_block(const struct tile *t, float *total, size_t rows, size_t cols, const bool half,
+                       const bool has_zero_point) {
+    const size_t element = half ? sizeof(uint16_t) : sizeof(float);
+    const int8_t *row = t->a + attn_quantised_padded(t->k) + (t->part + 1) * sizeof(int32_t);
+    const int32_t *sums = t->sums;
+    size_t panel = t->panel, a_stride = t->a_stride;
+    const uint8_t *b = t->b;
+    for (size_t j = 0; j < cols; j += COLS, b += panel) {
+        vec scale[VECS];
+        vec_int zero[VECS];
+        quad_prefetch(b + t->fetch);
+        UNROLL for (int v = 0; v < VECS; v++) {
+            const void *scales = b + (size_t)v * VEC_LANES * element;
+            scale[v] = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
+            zero[v] = has_zero_point ? quad_load_bytes(b + COLS * element + v * VEC_LANES) : vec_int_set(0);
+        }
+        for (size_t i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < VECS; v++) {
+                size_t at = i * cols + j + (size_t)v * VEC_LANES;
+                vec_int dot = quad_load(sums + at);
+                if (has_zero_point) {
+                    vec_int sum = quad_repeat(row + i * a_stride);
+                    dot = vec_int_sub(dot, vec_int_sub(quad_word_products(zero[v], sum), vec_int_shift_left(sum, 7)));
+                }
+                vec_store(total + at, vec_fma(vec_from_int(dot), scale[v], vec_load(total + at)));
+            }
+    }
+}
+
+INLINE void fold_any_block(const struct tile *t, float *total, size_t rows, size_t cols) {
+    if (t->scaling.type == ATTN_F16 && t->scaling.has_zero_point)
+        fold_block(t, total, rows, cols, true, true);
+    else if (t->scaling.type == ATTN_F16)
+        fold_block(t, total, rows, cols, true, false);
+    else if (t->scaling.has_zero_point)
+        fold_block(t, total, rows, cols, false, true);
+    else
+        fold_block(t, total, rows, cols, false, false);
+}
+
+/* `rows` rows and `cols` columns of all blocks, one after the other. c = fma(t, scale of the row, bias). */
+static __attribute__((noinline)) void ISA_FN(int8_blocks)(struct tile t, tile_function *run, size_t rows, size_t cols) {
+    int32_t sums[MOST_VECS * VEC_LANES];
+    float total[MOST_VECS * VEC_LANES];
+    size_t elements = t.scaling.block * COLS, bytes = attn_block_bytes(ATTN_INT8, &t.scaling, COLS);
+    t.sums = sums;
+    for (size_t i = 0; i < rows * cols; i += VEC_LANES)
+        vec_store(total + i, vec_zero());
+    for (; t.part < t.k / t.scaling.block; t.part++) {
+        run(&t);
+        t.b += elements;
+        fold_any_block(&t, total, rows, cols);
+        t.b += bytes - elements;
+    }
+    for (size_t i = 0; i < rows; i++) {
+        vec row = vec_set(attn_quantised_scale(t.a + i * t.a_stride, t.k));
+        for (size_t j = 0; j < cols; j += VEC_LANES)
+            vec_store(t.c + i * t.c_stride + j, vec_fma(vec_load(total + i * cols + j), row, vec_load(t.bias + j)));
+    }
+}
+
 INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
-    if (t->k > ATTN_INT8_PART)
+    if (attn_has_blocks(&t->scaling))
+        ISA_FN(int8_blocks)(*t, run, rows, cols);
+    else if (t->k > ATTN_INT8_PART)
         ISA_FN(int8_parts)(*t, run, rows, cols);
     else
         run(t);
@@ -164,25 +231,45 @@ INLINE uint32_t quad_of(const struct attn_pack_args *args, const char *column, s
     return quad ^ (QUAD_FLIP * UINT32_C(0x01010101));
 }
 
+/* Block b of column j to column `lane` of a panel's block; without blocks all rows are one. Returns where the next one
+ * begins. */
+INLINE char *pack_block(const struct attn_pack_args *args, size_t j, size_t b, char *to, size_t lane) {
+    const struct attn_scaling *scaling = &args->scaling;
+    bool has_blocks = attn_has_blocks(scaling);
+    size_t rows = has_blocks ? scaling->block : args->k, blocks = has_blocks ? args->k / rows : 1;
+    size_t cols = args->packed.cols, element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float);
+    for (size_t q = 0; q < quads_of(rows); q++, to += cols * QUAD) {
+        uint32_t quad = quad_of(args, (const char *)args->b + j * args->n_stride, b * rows + q * QUAD);
+        memcpy(to + lane * QUAD, &quad, sizeof quad);
+    }
+    memcpy(to + lane * element, (const char *)args->scales + (j * blocks + b) * element, element);
+    to += cols * element;
+    if (scaling->has_zero_point)
+        to[lane] = (char)attn_zero_point_of(ATTN_INT8, args->zero_points, blocks, j, b);
+    return to + (scaling->has_zero_point ? cols : 0);
+}
+
 /* Panels may have fewer columns than the kernel's. */
 static void ISA_FN(int8_pack)(const struct attn_pack_args *args) {
-    size_t cols = args->packed.cols, panels = (args->n + cols - 1) / cols, quads = quads_of(args->k);
+    size_t cols = args->packed.cols, panels = (args->n + cols - 1) / cols;
+    size_t blocks = attn_has_blocks(&args->scaling) ? args->k / args->scaling.block : 1;
     for (size_t i = 0; i < panels * cols; i++) {
         size_t j = i < args->n ? i : args->n - 1;
-        uint32_t *to = (uint32_t *)(void *)((char *)args->packed.data + i / cols * args->packed.stride) + i % cols;
-        const char *column = (const char *)args->b + j * args->n_stride;
-        for (size_t q = 0; q < quads; q++)
-            to[q * cols] = quad_of(args, column, q * QUAD);
-        memcpy(to + quads * cols, (const float *)args->scales + j, sizeof *to);
+        char *to = (char *)args->packed.data + i / cols * args->packed.stride;
+        for (size_t b = 0; b < blocks; b++)
+            to = pack_block(args, j, b, to, i % cols);
     }
 }
 
-const struct attn_gemm_kernel ISA_OBJECT(gemm_int8) = {
-    .name = QUADS_NAME,
-    .arithmetic = ATTN_CLASS_INT8,
-    .a = ATTN_INT8,
-    .b = {.type = ATTN_INT8, .cols = COLS, .k_unit = QUAD, .beside = sizeof(float), .flip = QUAD_FLIP},
-    .rows = ROWS,
-    .pack = ISA_FN(int8_pack),
-    .pack_a = QUADS_PACK_A,
-    .run = ISA_FN(int8_run)};
+#define KERNEL(object, kernel_name, class, bytes_beside)                                                               \
+    const struct attn_gemm_kernel ISA_OBJECT(object) = {                                                               \
+        .name = kernel_name,                                                                                           \
+        .arithmetic = class,                                                                                           \
+        .a = ATTN_INT8,                                                                                                \
+        .b = {.type = ATTN_INT8, .cols = COLS, .k_unit = QUAD, .beside = bytes_beside, .flip = QUAD_FLIP},             \
+        .rows = ROWS,                                                                                                  \
+        .pack = ISA_FN(int8_pack),                                                                                     \
+        .pack_a = QUADS_PACK_A,                                                                                        \
+        .run = ISA_FN(int8_run)};
+KERNEL(gemm_int8, QUADS_NAME, ATTN_CLASS_INT8, sizeof(float))
+KERNEL(gemm_int8_blocks, QUADS_NAME "_blocks", ATTN_CLASS_INT8_BLOCKS, 0)

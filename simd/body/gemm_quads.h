@@ -1,4 +1,4 @@
-/* Tiles and products of quads: what the classes INT8 and INT4 share beside gemm_tiles.h and gemm_loops.h. The
+/* Tiles and products of quads: what the classes of integers share beside gemm_tiles.h and gemm_loops.h. The
  * kernels' own texts say what lies in a panel. */
 #ifndef ATTN_BODY_GEMM_QUADS_H
 #define ATTN_BODY_GEMM_QUADS_H
@@ -24,8 +24,10 @@ struct tile {
     float *c;
     size_t c_stride; /* floats */
     size_t fetch;    /* bytes ahead */
-    size_t part;     /* class INT8: of B's rows */
-    int32_t *sums;   /* class INT8: of several parts: [rows][columns] sums of this one, in place of c */
+    /* Of INT8 in several parts, or in blocks: the number of the one at b, and [rows][columns] sums of its products,
+     * which are wanted in place of c. */
+    size_t part;
+    int32_t *sums;
 };
 
 typedef void tile_function(const struct tile *t);
@@ -33,6 +35,11 @@ typedef void tile_function(const struct tile *t);
 struct product {
     const struct attn_gemm_args *args;
 };
+
+/* Where column 0 of register v begins; elements take `bytes` each. */
+INLINE size_t place(size_t panel, int v, size_t bytes) {
+    return (size_t)(v / VECS) * panel + (size_t)(v % VECS) * VEC_LANES * bytes;
+}
 
 static const float no_bias[WIDEST * VEC_LANES];
 

@@ -139,7 +139,7 @@ INLINE void int4_load(const struct int4_block *block, const char *b, const int v
 INLINE void int4_tile(const struct tile *t, const struct attn_scaling *scaling, const char *b, const int rows) {
     vec acc[STORED_FEW_ROWS * VECS];
     const float *a[STORED_FEW_ROWS] = {t->a, rows > 1 ? t->a + t->a_stride : t->a};
-    size_t pairs = scaling->block / 2, between = attn_int4_block_bytes(scaling, COLS) - pairs * COLS, p = 0;
+    size_t pairs = scaling->block / 2, between = attn_block_bytes(ATTN_INT4, scaling, COLS) - pairs * COLS, p = 0;
     tile_begin(t, acc, rows, VECS, 1);
     for (size_t blocks = t->k / scaling->block; blocks > 0; blocks--, b += between) {
         struct int4_block block;
@@ -170,7 +170,7 @@ static void ISA_FN(int4_f32_2)(const struct tile *t, const struct attn_scaling *
 
 /* k rows of a panel from row p on, both even. */
 static void ISA_FN(int4_part)(const struct attn_scaling *scaling, const char *panel, size_t p, size_t k, float *part) {
-    size_t bytes = attn_int4_block_bytes(scaling, COLS);
+    size_t bytes = attn_block_bytes(ATTN_INT4, scaling, COLS);
     for (size_t end = p + k, n; p < end; p += n) {
         const char *b = panel + p / scaling->block * bytes;
         size_t first = p % scaling->block, left = scaling->block - first;
@@ -413,7 +413,7 @@ static void ISA_FN(stored_pack_u8)(const struct attn_pack_args *args) {
 static void ISA_FN(int4_f32_pack)(const struct attn_pack_args *args) {
     const struct attn_scaling *scaling = &args->scaling;
     size_t element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float), blocks = args->k / scaling->block;
-    size_t rows = scaling->block / 2, bytes = attn_int4_block_bytes(scaling, COLS);
+    size_t rows = scaling->block / 2, bytes = attn_block_bytes(ATTN_INT4, scaling, COLS);
     for (size_t j = 0; j < args->n; j += COLS)
         for (size_t b = 0; b < blocks; b++) {
             size_t cols = args->n - j < COLS ? args->n - j : COLS;
@@ -426,7 +426,7 @@ static void ISA_FN(int4_f32_pack)(const struct attn_pack_args *args) {
             to += COLS * element;
             for (size_t i = 0; scaling->has_zero_point && i < COLS; i++) {
                 size_t column = j + (i < cols ? i : cols - 1);
-                to[i] = args->zero_points[column * ((blocks + 1) / 2) + b / 2] >> b % 2 * 4 & 15;
+                to[i] = (char)attn_zero_point_of(ATTN_INT4, args->zero_points, blocks, column, b);
             }
         }
 }

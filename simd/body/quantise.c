@@ -1,4 +1,4 @@
-/* Rows of A of the classes INT8 and INT4.
+/* Rows of A of the classes of integers.
  *
  * quads.h gives, for each ISA: quad_round, to the nearest integer, the even one of two; quad_store and
  * quad_store_four, which keep the lowest byte of each lane; quad_lane_sum; quad_lane_max. */

@@ -42,7 +42,7 @@ static bool same_format(const struct attn_format *a, const struct attn_format *b
 
 /* Scales of each column. */
 static size_t scale_blocks(const struct attn_packed *packed, attn_type type) {
-    return type == ATTN_INT4 ? packed->k / packed->scaling.block : type == ATTN_INT8 ? 1 : 0;
+    return attn_has_blocks(&packed->scaling) ? packed->k / packed->scaling.block : type == ATTN_INT8 ? 1 : 0;
 }
 
 void attn_blob_layout(struct attn_blob *blob, struct attn_arena *arena) {
@@ -79,7 +79,7 @@ struct attn_blob attn_blob_of(enum attn_blob_kind kind, attn_arithmetic arithmet
 /* The class whose reference the weight's products return; of BF16 the portable one. */
 static enum attn_class class_of(const struct attn_packed *packed) {
     bool float32 = packed->kernel->arithmetic == ATTN_CLASS_F32;
-    return float32 ? ATTN_CLASS_F32 : attn_class_of(packed->kernel->b.type);
+    return float32 ? ATTN_CLASS_F32 : attn_class_of_weights(packed->kernel->b.type, &packed->scaling);
 }
 
 /* Whether rows stay floats though the type alone says that they are quantised. */
@@ -87,11 +87,17 @@ static bool is_dequantised(attn_type type, uint32_t class_of_type) {
     return type == ATTN_INT4 && class_of_type == ATTN_CLASS_F32;
 }
 
+/* A weight's block as attn_linear says it. */
+static size_t linear_block(const struct attn_scaling *scaling) {
+    return attn_has_blocks(scaling) ? scaling->block : 0;
+}
+
 void attn_blob_add(struct attn_blob *blob, const struct attn_packed *packed, const struct attn_kernels *table) {
     struct attn_blob_weight *w = &blob->header.w[blob->header.weights++];
     attn_type type = packed->kernel->b.type;
     uint32_t class_of_type = (uint32_t)class_of(packed);
-    const attn_linear linear = {.type = type, .dequantised = is_dequantised(type, class_of_type)};
+    const attn_linear linear = {
+        .type = type, .block = linear_block(&packed->scaling), .dequantised = is_dequantised(type, class_of_type)};
     const struct attn_gemm_kernel *kernel =
         table ? attn_gemm_for_linear(table, &linear, (attn_arithmetic)blob->header.arithmetic) : packed->kernel;
     *w = (struct attn_blob_weight){.k = packed->k,
@@ -175,7 +181,8 @@ static attn_status check_weight(const struct attn_blob_weight *w, attn_error *er
     if (w->k > PTRDIFF_MAX || w->n > PTRDIFF_MAX || w->has_bias > 1 || w->has_zero_point > 1)
         return attn_fail(ATTN_BAD_VALUE, "blob.config", error);
     attn_type type = (attn_type)w->type;
-    return w->class_of_type == (uint32_t)attn_class_of(type) || is_dequantised(type, w->class_of_type)
+    const struct attn_scaling scaling = {.block = w->block};
+    return w->class_of_type == (uint32_t)attn_class_of_weights(type, &scaling) || is_dequantised(type, w->class_of_type)
                ? ATTN_OK
                : attn_fail(ATTN_BAD_VALUE, "blob.class", error);
 }
@@ -197,12 +204,13 @@ attn_status attn_blob_open(const attn_import_config *config, enum attn_blob_kind
 
 attn_linear attn_blob_linear(const struct attn_blob *blob, const attn_import_config *config, int i) {
     const struct attn_blob_weight *w = &blob->header.w[i];
-    bool int4 = w->type == ATTN_INT4;
+    bool blocks = w->type == ATTN_INT4 || w->type == ATTN_INT8;
+    const struct attn_scaling scaling = {.block = w->block};
     return (attn_linear){.weight = config->blob,
                          .bias = w->has_bias ? config->blob : NULL,
                          .type = (attn_type)w->type,
                          .scale_type = (attn_type)w->scale_type,
-                         .block = int4 ? w->block : 0,
+                         .block = blocks ? linear_block(&scaling) : 0,
                          .zero_points = w->has_zero_point ? config->blob : NULL,
                          .dequantised = is_dequantised((attn_type)w->type, w->class_of_type)};
 }
@@ -217,10 +225,10 @@ static attn_status check_format(const struct attn_blob_weight *w, const struct a
                : attn_fail(ATTN_BAD_VALUE, "blob.format", error);
 }
 
-/* A byte holds a zero point, of which only 0 to 16 can have been written: some kernels take it with a sign. */
+/* A byte holds a zero point, of which of INT4 only 0 to 16 can have been written: some kernels take it with a sign. */
 static attn_status check_zero_points(const struct attn_weight_source *source, const struct attn_packed *packed,
-                                     const char *name, attn_error *error) {
-    const size_t most = 16;
+                                     attn_type type, const char *name, attn_error *error) {
+    const size_t most = type == ATTN_INT4 ? 16 : UINT8_MAX;
     size_t blocks = packed->scaling.has_zero_point ? packed->k / packed->scaling.block : 0;
     for (size_t j = 0; j < packed->n; j++)
         for (size_t b = 0; b < blocks; b++)
@@ -248,7 +256,7 @@ attn_status attn_blob_map(const attn_import_config *config, struct attn_blob *bl
         struct attn_weight_source source = attn_packed_source(reader);
         RETURN_IF_ERROR(attn_check_scales(&source, reader->packed.scaling.type, reader->packed.n,
                                           scale_blocks(&reader->packed, reader->format.type), names[i]->scales, error));
-        RETURN_IF_ERROR(check_zero_points(&source, &reader->packed, names[i]->zero_points, error));
+        RETURN_IF_ERROR(check_zero_points(&source, &reader->packed, reader->format.type, names[i]->zero_points, error));
     }
     return ATTN_OK;
 }

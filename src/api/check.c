@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "dispatch.h"
+
 const struct attn_names attn_names_q = ATTN_NAMES("q"), attn_names_k = ATTN_NAMES("k"), attn_names_v = ATTN_NAMES("v"),
                         attn_names_o = ATTN_NAMES("o"), attn_names_x = ATTN_NAMES("x"), attn_names_y = ATTN_NAMES("y");
 
@@ -110,14 +112,29 @@ static bool is_ggml(attn_layout layout) {
     return layout == ATTN_LAYOUT_GGML_Q4_0 || layout == ATTN_LAYOUT_GGML_Q8_0;
 }
 
-/* The type that the layout goes with; what it says already is not given beside it. */
+/* The types that go with a layout. */
+static unsigned layout_types(attn_layout layout) {
+    switch (layout) {
+    case ATTN_LAYOUT_GGML_Q8_0:
+        return ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_INT8);
+    case ATTN_LAYOUT_GPTQ:
+    case ATTN_LAYOUT_GPTQ_V2:
+        return ATTN_TYPE_BIT(ATTN_INT4) | ATTN_TYPE_BIT(ATTN_INT8);
+    case ATTN_LAYOUT_UNSIGNED:
+        return ATTN_TYPE_BIT(ATTN_INT8);
+    default:
+        return ATTN_TYPE_BIT(ATTN_INT4);
+    }
+}
+
+/* What a layout says already is not given beside it. */
 static attn_status check_layout(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                 attn_error *error) {
     attn_layout layout = linear->layout;
     bool gptq = layout == ATTN_LAYOUT_GPTQ || layout == ATTN_LAYOUT_GPTQ_V2, ggml = is_ggml(layout);
-    attn_type type = layout == ATTN_LAYOUT_GGML_Q8_0 ? ATTN_F32 : ATTN_INT4;
-    RETURN_IF_ERROR(attn_check_enum((int)layout, ATTN_LAYOUT_AWQ, names->layout, error));
-    RETURN_IF_ERROR(attn_check_used(layout != ATTN_LAYOUT_PLAIN, linear->type == type, names->layout, error));
+    RETURN_IF_ERROR(attn_check_enum((int)layout, ATTN_LAYOUT_UNSIGNED, names->layout, error));
+    bool fits = attn_type_is_in(linear->type, layout_types(layout));
+    RETURN_IF_ERROR(attn_check_used(layout != ATTN_LAYOUT_PLAIN, fits, names->layout, error));
     RETURN_IF_ERROR(attn_check_used(linear->g_idx != NULL, gptq, names->g_idx, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, !ggml, names->scales, error));
     RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, !ggml, names->scale_type, error));
@@ -129,15 +146,15 @@ static attn_status check_layout(const attn_linear *linear, size_t in, const stru
 attn_status attn_check_linear_type(const attn_linear *linear, size_t in, const struct attn_linear_names *names,
                                    attn_error *error) {
     const unsigned types = ATTN_TYPES_FLOAT | ATTN_TYPE_BIT(ATTN_INT8) | ATTN_TYPE_BIT(ATTN_INT4);
-    bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4;
+    bool int8 = linear->type == ATTN_INT8, int4 = linear->type == ATTN_INT4, blocks = attn_linear_has_blocks(linear);
     RETURN_IF_ERROR(attn_check_type(linear->type, types, names->type, error));
     RETURN_IF_ERROR(check_layout(linear, in, names, error));
     RETURN_IF_ERROR(attn_check_used(linear->scales != NULL, int8 || int4, names->scales, error));
-    RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, int4, names->scale_type, error));
-    RETURN_IF_ERROR(attn_check_used(linear->block != 0, int4, names->block, error));
-    RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, int4, names->zero_points, error));
+    RETURN_IF_ERROR(attn_check_used(linear->scale_type != ATTN_F32, blocks, names->scale_type, error));
+    RETURN_IF_ERROR(attn_check_used(linear->block != 0, blocks, names->block, error));
+    RETURN_IF_ERROR(attn_check_used(linear->zero_points != NULL, blocks, names->zero_points, error));
     RETURN_IF_ERROR(attn_check_used(linear->dequantised != 0, int4, names->dequantised, error));
-    if (!int4)
+    if (!blocks)
         return ATTN_OK;
     const unsigned scale_types = ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_F16);
     struct attn_scaling scaling = attn_linear_scaling(linear);
@@ -184,14 +201,15 @@ static attn_status check_columns(const attn_linear *linear, size_t in, size_t ou
 static attn_status check_words(const attn_linear *linear, size_t in, size_t out, const struct attn_linear_names *names,
                                attn_error *error) {
     size_t range;
-    if (linear->in_stride % ATTN_WORD_ELEMENTS != 0 || linear->in_stride < out)
+    size_t in_word = attn_word_elements(linear->type);
+    if (linear->in_stride % in_word != 0 || linear->in_stride < out)
         return attn_fail(ATTN_BAD_STRIDE, names->in_stride, error);
     if (linear->out_stride != 1)
         return attn_fail(ATTN_BAD_STRIDE, names->out_stride, error);
     for (size_t p = 0; linear->g_idx && p < in; p++)
         if (linear->g_idx[p] < 0 || (size_t)linear->g_idx[p] != p / linear->block)
             return attn_fail(ATTN_BAD_VALUE, names->g_idx, error);
-    return attn_check_elements((size_t[]){1, 1, in / ATTN_WORD_ELEMENTS}, (size_t[]){0, 0, linear->in_stride}, out,
+    return attn_check_elements((size_t[]){1, 1, in / in_word}, (size_t[]){0, 0, linear->in_stride}, out,
                                ATTN_WORD_BYTES, &range, names->weight, error);
 }
 
@@ -211,6 +229,7 @@ static attn_status check_elements(const attn_linear *linear, size_t in, size_t o
                                   const struct attn_linear_names *names, attn_error *error) {
     switch (linear->layout) {
     case ATTN_LAYOUT_PLAIN:
+    case ATTN_LAYOUT_UNSIGNED:
         return linear->type == ATTN_INT4 ? check_columns(linear, in, out, 2, 1, names, error)
                                          : check_strided(linear, in, out, names, error);
     case ATTN_LAYOUT_GGML_Q4_0:
@@ -234,5 +253,5 @@ attn_status attn_check_linear(const attn_linear *linear, size_t in, size_t out, 
         return ATTN_OK;
     RETURN_IF_ERROR(attn_check_pointer(linear->scales, names->scales, error));
     return attn_check_scales(&source, reader.scaling.type, out,
-                             linear->type == ATTN_INT4 ? in / reader.scaling.block : 1, names->scales, error);
+                             attn_has_blocks(&reader.scaling) ? in / reader.scaling.block : 1, names->scales, error);
 }

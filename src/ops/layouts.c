@@ -2,14 +2,16 @@
 
 #include <string.h>
 
+#include "dispatch.h"
 #include "ref/convert.h"
 
 struct attn_scaling attn_linear_scaling(const attn_linear *linear) {
-    if (linear->layout == ATTN_LAYOUT_GGML_Q4_0)
+    bool ggml = linear->layout == ATTN_LAYOUT_GGML_Q4_0 || linear->layout == ATTN_LAYOUT_GGML_Q8_0;
+    if (!attn_linear_has_blocks(linear))
+        return (struct attn_scaling){.block = ATTN_INT8_PART};
+    if (ggml)
         return (struct attn_scaling){.block = ATTN_GGML_BLOCK, .type = ATTN_F16};
-    if (linear->type == ATTN_INT4)
-        return (struct attn_scaling){linear->block, linear->scale_type, linear->zero_points != NULL};
-    return (struct attn_scaling){.block = ATTN_INT8_PART};
+    return (struct attn_scaling){linear->block, linear->scale_type, linear->zero_points != NULL};
 }
 
 struct attn_linear_reader attn_linear_reader_of(const attn_linear *linear, size_t k) {
@@ -26,8 +28,22 @@ static void copy_scale(const struct attn_linear_reader *reader, size_t i, void *
 
 static void plain_scale(const void *context, size_t j, size_t b, void *to) {
     const struct attn_linear_reader *reader = context;
-    size_t blocks = reader->linear->type == ATTN_INT4 ? reader->k / reader->scaling.block : 1;
+    size_t blocks = attn_has_blocks(&reader->scaling) ? reader->k / reader->scaling.block : 1;
     copy_scale(reader, j * blocks + b, to);
+}
+
+/* ---- The same, but integers of 8 bits have no sign, and 128 more ---- */
+
+static void unsigned_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    const attn_linear *linear = ((const struct attn_linear_reader *)context)->linear;
+    const uint8_t *from = (const uint8_t *)linear->weight + j * linear->out_stride + p * linear->in_stride;
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] = from[i * linear->in_stride] ^ 0x80;
+}
+
+static uint8_t unsigned_zero_point(const void *context, size_t j, size_t b) {
+    const struct attn_linear_reader *reader = context;
+    return ((const uint8_t *)reader->linear->zero_points)[j * (reader->k / reader->scaling.block) + b];
 }
 
 /* ---- ggml: rows of blocks of 32, an F16 scale before the elements ---- */
@@ -51,8 +67,13 @@ static void q4_0_scale(const void *context, size_t j, size_t b, void *to) {
     memcpy(to, ggml_block(context, j, b * ATTN_GGML_BLOCK, ATTN_Q4_0_BYTES), sizeof(uint16_t));
 }
 
-/* Q8_0 becomes floats, exactly: an element has 8 bits and a scale 11. */
+/* Q8_0 as it is. */
 static void q8_0_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
+    memcpy(to, ggml_block(context, j, p, ATTN_Q8_0_BYTES) + sizeof(uint16_t), count);
+}
+
+/* Q8_0 as floats, exactly: an element has 8 bits and a scale 11. */
+static void q8_0_floats(const void *context, size_t j, size_t p, size_t count, void *to) {
     float *elements = to;
     for (size_t first = 0; first < count; first += ATTN_GGML_BLOCK, elements += ATTN_GGML_BLOCK) {
         const uint8_t *block = ggml_block(context, j, p + first, ATTN_Q8_0_BYTES);
@@ -70,13 +91,17 @@ static void q8_0_scale(const void *context, size_t j, size_t b, void *to) {
     memcpy(to, ggml_block(context, j, b * ATTN_GGML_BLOCK, ATTN_Q8_0_BYTES), sizeof(uint16_t));
 }
 
-/* ---- Words of eight elements, the first in the lowest bits ---- */
+/* ---- Words of eight elements of 4 bits, or of four of 8 bits, which have no sign; the first in the lowest bits ---- */
 
 /* Element `place` of the word that is number i of the array. */
-static uint8_t word_element(const void *words, size_t i, size_t place) {
+static uint8_t word_element(attn_type type, const void *words, size_t i, size_t place) {
     uint32_t word;
     memcpy(&word, (const char *)words + i * sizeof word, sizeof word);
-    return (uint8_t)(word >> 4 * place & 15);
+    return (uint8_t)(type == ATTN_INT8 ? word >> 8 * place : word >> 4 * place & 15);
+}
+
+static size_t words_of_row(const struct attn_linear_reader *reader) {
+    return reader->linear->in_stride / attn_word_elements(reader->linear->type);
 }
 
 /* GPTQ and AWQ have a row of scales, and of words of zero points, for each block. */
@@ -87,21 +112,19 @@ static void row_scale(const void *context, size_t j, size_t b, void *to) {
 
 /* GPTQ: a word holds elements of one column. */
 static void gptq_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
-    const struct attn_linear_reader *reader = context;
+    const attn_linear *linear = ((const struct attn_linear_reader *)context)->linear;
+    const uint8_t flip = linear->type == ATTN_INT8 ? 0x80 : 0;
+    size_t in_word = attn_word_elements(linear->type);
     for (size_t i = 0; i < count; i++)
         ((uint8_t *)to)[i] =
-            word_element(reader->linear->weight, (p + i) / ATTN_WORD_ELEMENTS * reader->linear->in_stride + j,
-                         i % ATTN_WORD_ELEMENTS);
-}
-
-static size_t words_of_row(const struct attn_linear_reader *reader) {
-    return reader->linear->in_stride / ATTN_WORD_ELEMENTS;
+            flip ^ word_element(linear->type, linear->weight, (p + i) / in_word * linear->in_stride + j, i % in_word);
 }
 
 static uint8_t gptq_v2_zero_point(const void *context, size_t j, size_t b) {
     const struct attn_linear_reader *reader = context;
-    return word_element(reader->linear->zero_points, b * words_of_row(reader) + j / ATTN_WORD_ELEMENTS,
-                        j % ATTN_WORD_ELEMENTS);
+    size_t in_word = attn_word_elements(reader->linear->type);
+    return word_element(reader->linear->type, reader->linear->zero_points, b * words_of_row(reader) + j / in_word,
+                        j % in_word);
 }
 
 static uint8_t gptq_zero_point(const void *context, size_t j, size_t b) {
@@ -110,8 +133,8 @@ static uint8_t gptq_zero_point(const void *context, size_t j, size_t b) {
 
 /* AWQ: a word holds elements of eight columns, in the order 0, 2, 4, 6, 1, 3, 5, 7. */
 static uint8_t awq_element(const struct attn_linear_reader *reader, const void *words, size_t row, size_t j) {
-    static const uint8_t place[ATTN_WORD_ELEMENTS] = {0, 4, 1, 5, 2, 6, 3, 7};
-    return word_element(words, row * words_of_row(reader) + j / ATTN_WORD_ELEMENTS, place[j % ATTN_WORD_ELEMENTS]);
+    static const uint8_t place[] = {0, 4, 1, 5, 2, 6, 3, 7};
+    return word_element(ATTN_INT4, words, row * words_of_row(reader) + j / 8, place[j % 8]);
 }
 
 static void awq_elements(const void *context, size_t j, size_t p, size_t count, void *to) {
@@ -130,13 +153,16 @@ struct attn_weight_source attn_linear_source(const struct attn_linear_reader *re
     case ATTN_LAYOUT_GGML_Q4_0:
         return (struct attn_weight_source){reader, q4_0_elements, q4_0_scale, NULL};
     case ATTN_LAYOUT_GGML_Q8_0:
-        return (struct attn_weight_source){reader, q8_0_elements, q8_0_scale, NULL};
+        return (struct attn_weight_source){reader, reader->linear->type == ATTN_INT8 ? q8_0_elements : q8_0_floats,
+                                           q8_0_scale, NULL};
     case ATTN_LAYOUT_GPTQ:
         return (struct attn_weight_source){reader, gptq_elements, row_scale, gptq_zero_point};
     case ATTN_LAYOUT_GPTQ_V2:
         return (struct attn_weight_source){reader, gptq_elements, row_scale, gptq_v2_zero_point};
     case ATTN_LAYOUT_AWQ:
         return (struct attn_weight_source){reader, awq_elements, row_scale, awq_zero_point};
+    case ATTN_LAYOUT_UNSIGNED:
+        return (struct attn_weight_source){reader, unsigned_elements, plain_scale, unsigned_zero_point};
     case ATTN_LAYOUT_PLAIN:
         break;
     }

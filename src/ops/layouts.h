@@ -19,6 +19,9 @@ struct attn_scaling attn_linear_scaling(const attn_linear *linear);
 struct attn_weight_source attn_linear_source(const struct attn_linear_reader *reader);
 
 /* Elements in a block of a layout, or in a word of one; bytes of them. */
-enum { ATTN_GGML_BLOCK = 32, ATTN_Q4_0_BYTES = 18, ATTN_Q8_0_BYTES = 34, ATTN_WORD_ELEMENTS = 8, ATTN_WORD_BYTES = 4 };
+enum { ATTN_GGML_BLOCK = 32, ATTN_Q4_0_BYTES = 18, ATTN_Q8_0_BYTES = 34, ATTN_WORD_BYTES = 4 };
+static inline size_t attn_word_elements(attn_type type) {
+    return type == ATTN_INT8 ? 4 : 8;
+}
 
 #endif

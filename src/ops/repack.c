@@ -24,26 +24,32 @@ static bool is_int4(const struct column *column) {
     return column->format->type == ATTN_INT4;
 }
 
-/* ---- Places ---- */
-
-/* Where the unit that holds element p begins, and how many bytes lie between it and the next one of the column. */
-static uint8_t *unit_at(const struct column *column, size_t p, size_t *step) {
-    const struct attn_format *format = column->format;
-    size_t bytes = format->k_unit * attn_type_size(format->type);
-    *step = format->cols * bytes;
-    return column->panel + p / format->k_unit * *step + column->lane * bytes;
+static bool has_blocks(const struct column *column) {
+    return attn_has_blocks(&column->scaling);
 }
 
-/* Block b of a panel of INT4. */
+/* ---- Places ---- */
+
+/* Block b of a panel. */
 static uint8_t *block_at(const struct column *column, size_t b) {
-    return column->panel + b * attn_int4_block_bytes(&column->scaling, column->format->cols);
+    return column->panel + b * attn_block_bytes(column->format->type, &column->scaling, column->format->cols);
+}
+
+/* Where the unit that holds element p begins, and how many bytes lie between it and the next one of the column, in the
+ * same block where there are blocks. */
+static uint8_t *unit_at(const struct column *column, size_t p, size_t *step) {
+    const struct attn_format *format = column->format;
+    size_t bytes = format->k_unit * attn_type_size(format->type), block = column->scaling.block;
+    uint8_t *begin = has_blocks(column) ? block_at(column, p / block) : column->panel;
+    *step = format->cols * bytes;
+    return begin + (has_blocks(column) ? p % block : p) / format->k_unit * *step + column->lane * bytes;
 }
 
 /* The scales of block b, or of the columns, behind the elements. */
 static uint8_t *scales_at(const struct column *column, size_t b) {
     const struct attn_format *format = column->format;
-    if (is_int4(column))
-        return block_at(column, b) + format->cols * (column->scaling.block / 2);
+    if (has_blocks(column))
+        return block_at(column, b) + format->cols * attn_block_elements(format->type, column->scaling.block);
     size_t units = (column->k + format->k_unit - 1) / format->k_unit;
     return column->panel + units * format->k_unit * format->cols * attn_type_size(format->type);
 }
@@ -110,8 +116,13 @@ static void read_halves(const struct column *column, size_t b, uint8_t *elements
 static void write_block(const struct column *column, const struct attn_weight_source *source, size_t j, size_t b) {
     struct stretch stretch;
     uint8_t *elements = (uint8_t *)stretch.memory;
-    source->elements(source->context, j, b * column->scaling.block, column->scaling.block, elements);
-    write_halves(column, b, elements);
+    size_t block = column->scaling.block;
+    source->elements(source->context, j, b * block, block, elements);
+    flip(elements, block, column->format->flip);
+    if (is_int4(column))
+        write_halves(column, b, elements);
+    else
+        write_units(column, b * block, block, elements);
     source->scale(source->context, j, b, scale_at(column, b));
     if (column->scaling.has_zero_point)
         *zero_point_at(column, b) = source->zero_point(source->context, j, b);
@@ -131,13 +142,13 @@ static void write_stretch(const struct column *column, const struct attn_weight_
 
 void attn_repack(const struct attn_format *format, const struct attn_packed *to,
                  const struct attn_weight_source *source) {
-    size_t cols = format->cols, n = to->n, step = format->type == ATTN_INT4 ? to->scaling.block : ATTN_STRETCH;
+    size_t cols = format->cols, n = to->n, step = attn_min(to->scaling.block, ATTN_STRETCH);
     for (size_t first = 0; first < n; first += cols)
         for (size_t p = 0; p < to->k; p += step)
             for (size_t lane = 0; lane < cols; lane++) {
                 struct column column = column_of(format, to, first + lane);
                 size_t j = attn_min(first + lane, n - 1); /* copies of the last column fill up its panel */
-                if (is_int4(&column))
+                if (has_blocks(&column))
                     write_block(&column, source, j, p / step);
                 else
                     write_stretch(&column, source, j, p);
@@ -185,7 +196,7 @@ static bool is_power_of_two(size_t x) {
 
 bool attn_format_is_known(const struct attn_format *format, const struct attn_scaling *scaling) {
     bool int8 = format->type == ATTN_INT8, int4 = format->type == ATTN_INT4;
-    size_t most = int4 ? scaling->block : 8, beside = int8 ? sizeof(float) : 0;
+    size_t most = int4 ? scaling->block : 8, beside = int8 && !attn_has_blocks(scaling) ? sizeof(float) : 0;
     return is_power_of_two(format->cols) && format->cols <= ATTN_MAX_COLS && is_power_of_two(format->k_unit) &&
            format->k_unit >= (int4 ? 2 : 1) && format->k_unit <= most && format->beside == beside &&
            (int8 ? format->flip == 0 || format->flip == 0x80 : format->flip == 0);

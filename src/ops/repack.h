@@ -5,18 +5,18 @@
 
 #include "ops/gemm.h"
 
-/* The most elements of a column that are handed over at once: a block of INT4, and a multiple of every k_unit. */
+/* The most elements of a column that are handed over at once: a block, and a multiple of every k_unit. */
 enum { ATTN_STRETCH = 128 };
 
 /* Where weights come from. Memory of the caller's holds a stretch, or a scale. */
 struct attn_weight_source {
     const void *context; /* of the functions */
-    /* Elements p .. p + count - 1 of column j, of INT4 a byte each. p is a multiple of the stretch, of INT4 of the
-     * block, and count is the block. */
+    /* Elements p .. p + count - 1 of column j, of INT4 a byte each. p is a multiple of the stretch, or where there are
+     * blocks of the block, and count is the block. */
     void (*elements)(const void *context, size_t j, size_t p, size_t count, void *to);
     /* Of INT8 and INT4: block b's scale, of the scaling's type. */
     void (*scale)(const void *context, size_t j, size_t b, void *to);
-    /* Of INT4 with zero points. */
+    /* Of blocks with zero points; of INT8 plus 128. */
     uint8_t (*zero_point)(const void *context, size_t j, size_t b);
 };
 

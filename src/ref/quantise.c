@@ -1,4 +1,4 @@
-/* Reference of what the classes INT8 and INT4 do with rows of A. */
+/* Reference of what the classes of integers do with rows of A. */
 #include "ref/quantise.h"
 
 #include "ref/convert.h"

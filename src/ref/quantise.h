@@ -1,4 +1,4 @@
-/* Rows of A of the classes INT8 and INT4. */
+/* Rows of A of the classes of integers. */
 #ifndef ATTN_REF_QUANTISE_H
 #define ATTN_REF_QUANTISE_H
 

@@ -82,19 +82,17 @@ inline work with_type(work work, attn_type type) {
     return work;
 }
 
-/* Random weights [k, n] of any type, of mean 0 and standard deviation 1 / sqrt(k). Blocks of INT4 are 128 long, their
- * scales F16. */
+/* Random weights [k, n] of any type, of mean 0 and standard deviation 1 / sqrt(k). Scales of blocks
+ * are F16. */
 class typed_weights {
   public:
-    static constexpr std::size_t block = 128;
-
-    static bool fits(const product_types &types, std::size_t k) { return types.weights != ATTN_INT4 || k % block == 0; }
+    static bool fits(const product_types &types, std::size_t k) { return types.block == 0 || k % types.block == 0; }
 
     typed_weights(const product_types &of, std::size_t rows, std::size_t cols, std::uint64_t seed)
         : types(of), k(rows), n(cols), integers(is_float() ? 0 : k * n / (types.weights == ATTN_INT4 ? 2 : 1)),
           floats(is_float() ? random_normal(k * n, seed, deviation()) : buffer<float>(0), is_float() ? k * n : 0,
                  is_float() ? types.weights : ATTN_F32),
-          scales(scale_numbers(), scale_count(), types.weights == ATTN_INT4 ? ATTN_F16 : ATTN_F32) {
+          scales(scale_numbers(), scale_count(), types.block > 0 ? ATTN_F16 : ATTN_F32) {
         random_bits bits(seed);
         for (std::uint8_t &element : integers)
             element = static_cast<std::uint8_t>(bits.next());
@@ -110,7 +108,7 @@ class typed_weights {
             return linear;
         linear.scales = scales.data();
         linear.scale_type = scales.type;
-        linear.block = types.weights == ATTN_INT4 ? block : 0;
+        linear.block = types.block;
         linear.dequantised = types.dequantised;
         return linear;
     }
@@ -123,7 +121,7 @@ class typed_weights {
 
     bool is_float() const { return types.weights != ATTN_INT8 && types.weights != ATTN_INT4; }
     double deviation() const { return 1 / std::sqrt(static_cast<double>(k)); }
-    std::size_t scale_count() const { return is_float() ? 0 : types.weights == ATTN_INT4 ? n * (k / block) : n; }
+    std::size_t scale_count() const { return is_float() ? 0 : types.block > 0 ? n * (k / types.block) : n; }
 
     /* Uniform bytes have the standard deviation 74, half bytes 4.6. */
     buffer<float> scale_numbers() const {

@@ -48,6 +48,7 @@ inline attn_isa f32_isa(attn_isa isa) {
 struct product_types {
     const char *name;
     attn_type rows, weights;
+    std::size_t block; /* of weights, or 0 */
     bool dequantised;
 
     bool of_integers() const { return !dequantised && (weights == ATTN_INT8 || weights == ATTN_INT4); }
@@ -55,19 +56,21 @@ struct product_types {
         return weights == ATTN_F32 ? 4 : weights == ATTN_INT8 ? 1 : weights == ATTN_INT4 ? 0.5 : 2;
     }
 };
-constexpr product_types all_product_types[] = {{"", ATTN_F32, ATTN_F32, false},
-                                               {"bf16", ATTN_BF16, ATTN_BF16, false},
-                                               {"f32-f16", ATTN_F32, ATTN_F16, false},
-                                               {"f32-int8", ATTN_F32, ATTN_INT8, false},
-                                               {"bf16-int8", ATTN_BF16, ATTN_INT8, false},
-                                               {"f32-int4", ATTN_F32, ATTN_INT4, false},
-                                               {"f32-int4_dequantised", ATTN_F32, ATTN_INT4, true}};
+constexpr product_types all_product_types[] = {{"", ATTN_F32, ATTN_F32, 0, false},
+                                               {"bf16", ATTN_BF16, ATTN_BF16, 0, false},
+                                               {"f32-f16", ATTN_F32, ATTN_F16, 0, false},
+                                               {"f32-int8", ATTN_F32, ATTN_INT8, 0, false},
+                                               {"f32-int8_32", ATTN_F32, ATTN_INT8, 32, false},
+                                               {"bf16-int8", ATTN_BF16, ATTN_INT8, 0, false},
+                                               {"f32-int4", ATTN_F32, ATTN_INT4, 128, false},
+                                               {"f32-int4_dequantised", ATTN_F32, ATTN_INT4, 128, true}};
 
 /* Whether an ISA multiplies by such weights with a kernel of its own. */
-inline bool has_own_gemm(attn_isa isa, attn_type weights, bool dequantised) {
+inline bool has_own_gemm(attn_isa isa, attn_type weights, std::size_t block, bool dequantised) {
     const attn_kernels *table = attn_table(isa);
     attn_linear linear = {};
     linear.type = weights;
+    linear.block = block;
     linear.dequantised = dequantised;
     return table && table->lower &&
            attn_gemm_for_linear(table, &linear, ATTN_ARITHMETIC_FASTEST) !=
@@ -79,8 +82,8 @@ inline bool has_own_gemm(attn_isa isa, attn_type weights, bool dequantised) {
 inline bool has_own_kernels(attn_isa isa, const std::string &types) {
     for (const product_types &each : all_product_types)
         if (!types.empty() && types == each.name)
-            return has_own_gemm(isa, each.weights, each.dequantised) ||
-                   (each.rows == ATTN_BF16 && has_own_gemm(isa, ATTN_BF16, false));
+            return has_own_gemm(isa, each.weights, each.block, each.dequantised) ||
+                   (each.rows == ATTN_BF16 && has_own_gemm(isa, ATTN_BF16, 0, false));
     return f32_isa(isa) == isa;
 }
 

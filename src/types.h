@@ -24,6 +24,9 @@ static inline size_t attn_type_size(attn_type type) {
     return 4;
 }
 
+/* "BF16", as errors and ATTN_VERBOSE say it; of a type that has been checked. */
+const char *attn_type_name(attn_type type);
+
 /* A set of types has the bit of each. */
 #define ATTN_TYPE_BIT(type) (1u << (type))
 #define ATTN_TYPES_FLOAT    (ATTN_TYPE_BIT(ATTN_F32) | ATTN_TYPE_BIT(ATTN_BF16) | ATTN_TYPE_BIT(ATTN_F16))

@@ -110,7 +110,7 @@ static attn_status create_objects(void) {
 
 static const char objects[] = "attn: gemm 16 x 3, scalar_1x1\n"
                               "attn: layer hidden 16, 4 heads, scalar_1x1\n"
-                              "attn: cache 2 x 2 heads x 8 keys, scalar_1x1\n"
+                              "attn: cache 2 x 2 heads x 8 keys of F32, scalar_1x1\n"
                               "attn: rotary 30 positions, 4 dims\n"
                               "attn: fork 1 x 8 keys, 0 of them shared\n";
 
@@ -304,10 +304,10 @@ static void test_caches(void **state) {
     attention.cache = cache;
     attention.kv_len = 0;
     attention.k = attention.v = (attn_tensor){0};
-    assert_said(
-        "attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4 from a cache; "
-        "path cached tile_rows 32 spans 1 tasks 1; kv_len is 0: nothing to attend to; T\n",
-        run_attention);
+    assert_said("attn: attention scalar batch 2 heads 4 kv_heads 2 q_len 3 kv_len 0 head_size 4 value_size 4 from a "
+                "cache of F32; "
+                "path cached tile_rows 32 spans 1 tasks 1; kv_len is 0: nothing to attend to; T\n",
+                run_attention);
     keys = (attn_cache_append_args){.len = 3, .lens.i64 = lens};
     keys.k = keys.v = (attn_tensor){x, ATTN_F32, KEYS * HIDDEN, SIZE, HIDDEN, 1};
     assert_said("attn: cache_append batch 2 len 3 lens, now 2 keys of 8; T\n", append_keys);
@@ -321,9 +321,10 @@ static void test_caches(void **state) {
     assert_said(
         "attn: cache_append batch 2 len 0 rotary rotary_offsets, now 5 keys of 8; len is 0: nothing to append; T\n",
         append_keys);
-    assert_said(ATTENTION " from a cache" CACHED "; T\n", run_attention);
+    assert_said(ATTENTION " from a cache of F32" CACHED "; T\n", run_attention);
     attention.v = (attn_tensor){x, ATTN_F32, 1, 1, 1, 1};
-    assert_said(ATTENTION " from a cache" CACHED "; k and v are not looked at beside a cache; T\n", run_attention);
+    assert_said(ATTENTION " from a cache of F32" CACHED "; k and v are not looked at beside a cache; T\n",
+                run_attention);
     static const int64_t cu[] = {0, 1, 1};
     rows = (attn_layer_append_args){.len = 1, .cu = {.cu.i64 = cu, .total = 1}, .cache = cache};
     rows.k = rows.v = (attn_tensor){x, ATTN_F32, 2, 0, 2, 1};
@@ -345,20 +346,44 @@ static void test_kinds_of_caches(void **state) {
     attention.kv_len = 0;
     attention.k = attention.v = (attn_tensor){0};
     attention.cache = child;
-    assert_non_null(strstr(said(run_attention), " from a fork; "));
+    assert_non_null(strstr(said(run_attention), " from a fork of F32; "));
     new_config = (attn_cache_config){.isa = ATTN_ISA_SCALAR, .batch = 1, .kv_heads = KV_HEADS, .head_size = SIZE};
     new_config.capacity = 16;
     new_config.kind = ATTN_CACHE_RING;
     said(create_cache);
     attention.cache = child;
-    assert_non_null(strstr(said(run_attention), " from a ring; "));
-    new_config.kind = ATTN_CACHE_PLAIN;
+    assert_non_null(strstr(said(run_attention), " from a ring of F32; "));
     new_config.kind = ATTN_CACHE_PAGED;
     new_config.page_size = 16;
     new_config.pages = 1;
     said(create_cache);
     attention.cache = child;
-    assert_non_null(strstr(said(run_attention), " from a paged cache; "));
+    assert_non_null(strstr(said(run_attention), " from a paged cache of F32; "));
+}
+
+/* Which type of elements it has. */
+static void test_types_of_caches(void **state) {
+    (void)state;
+    static const struct {
+        attn_type type;
+        const char *name;
+    } types[] = {{ATTN_F32, "F32"},   {ATTN_BF16, "BF16"},       {ATTN_F16, "F16"},
+                 {ATTN_INT8, "INT8"}, {ATTN_F8_E4M3, "F8_E4M3"}, {ATTN_F8_E5M2, "F8_E5M2"}};
+    new_config = (attn_cache_config){.isa = ATTN_ISA_SCALAR, .batch = 1, .kv_heads = KV_HEADS, .head_size = SIZE};
+    new_config.capacity = 16;
+    attention = attention_args();
+    attention.batch = 1;
+    attention.kv_len = 0;
+    attention.k = attention.v = (attn_tensor){0};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char created[64], read[64];
+        snprintf(created, sizeof created, "attn: cache 1 x 2 heads x 16 keys of %s, ", types[i].name);
+        snprintf(read, sizeof read, " from a cache of %s; ", types[i].name);
+        new_config.type = types[i].type;
+        assert_non_null(strstr(said(create_cache), created));
+        attention.cache = child;
+        assert_non_null(strstr(said(run_attention), read));
+    }
 }
 
 /* In the place of the layer. */
@@ -407,8 +432,9 @@ static void test_layer(void **state) {
     forward.cache = cache;
     forward.kv_len = 0;
     assert_said(
-        "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 0 packed q from a cache causal "
-        "position top_left" CACHED "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
+        "attn: layer_forward scalar hidden 16 heads 4 kv_heads 2 batch 2 q_len 3 kv_len 0 packed q from a cache of F32 "
+        "causal position top_left" CACHED
+        "; kv_len is 0: nothing to attend to; k and v are not looked at beside a cache; T\n",
         run_forward);
 }
 
@@ -536,6 +562,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_options, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kinds_of_caches, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_types_of_caches, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_layer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_layer_of_other_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kernels, set_up, tear_down),

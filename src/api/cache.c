@@ -158,8 +158,8 @@ attn_status attn_cache_create(const attn_cache_config *config, void *memory, siz
         filled.store.pages[i] = -1;
     fill_cache_scales(config, &filled);
     **cache = filled;
-    attn_verbose("cache %zu x %zu heads x %zu keys, %s", config->batch, config->kv_heads, config->capacity,
-                 filled.store.kernel->name);
+    attn_verbose("cache %zu x %zu heads x %zu keys of %s, %s", config->batch, config->kv_heads, config->capacity,
+                 attn_type_name(config->type), filled.store.kernel->name);
     return ATTN_OK;
 }
 

@@ -288,5 +288,5 @@ void attn_describe_cache(const attn_cache *cache, struct attn_line *line) {
                                         [ATTN_KV_RING] = "ring",
                                         [ATTN_KV_PAGED] = "paged cache",
                                         [ATTN_KV_FORK] = "fork"};
-    attn_line_add(line, " from a %s", kinds[cache->store.kind]);
+    attn_line_add(line, " from a %s of %s", kinds[cache->store.kind], attn_type_name(cache->config.type));
 }

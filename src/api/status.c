@@ -85,6 +85,10 @@ static const char type_names[][8] = {
 enum { TYPES = sizeof type_names / sizeof type_names[0], LONGEST_LIST = 128 };
 _Static_assert(sizeof type_names + TYPES * sizeof " or " <= LONGEST_LIST, "a list has room for every type");
 
+const char *attn_type_name(attn_type type) {
+    return type_names[type];
+}
+
 /* "F32, BF16 or F16" */
 static void list_types(unsigned types, char list[LONGEST_LIST]) {
     size_t used = 0;

@@ -145,7 +145,9 @@ const struct attn_kernels *test_table(void) {
 
 bool test_quick(void) {
     const char *quick = getenv("ATTN_TEST_QUICK");
-    return quick && strcmp(quick, "1") == 0;
+    if (quick || test_exhaustive())
+        return quick && strcmp(quick, "1") == 0;
+    return program.isa == ATTN_ISA_SCALAR && attn_isa_chosen() != ATTN_ISA_SCALAR;
 }
 
 bool test_exhaustive(void) {

@@ -40,7 +40,9 @@ uint64_t test_option_number(const char *name, uint64_t otherwise);
 /* The ISA under test, never ATTN_ISA_BEST, and its table. */
 attn_isa test_isa(void);
 const struct attn_kernels *test_table(void);
-/* Whether to take a fraction of each sweep: ATTN_TEST_QUICK=1, meant for emulators. */
+/* Whether to take a fraction of each sweep: ATTN_TEST_QUICK=1, meant for emulators. Without that variable scalar takes
+ * one where the machine has another ISA, whose sweeps go the same ways through the library in a fifth of the time;
+ * ATTN_TEST_QUICK=0 asks for all of it. */
 bool test_quick(void);
 /* Whether to sweep without gaps, for as long as that takes: ATTN_TEST_LONG=1. */
 bool test_exhaustive(void);

@@ -574,7 +574,7 @@ static void days_of_the_calendar_are_known(void **state) {
     }
     size_t count = 0;
     for (int n = 0; n <= 9999; n++) {
-        char text[16];
+        char text[24];
         snprintf(text, sizeof text, "2023-%02d-%02d", n / 100, n % 100);
         count += calendar_has(text);
     }

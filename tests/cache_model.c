@@ -30,8 +30,8 @@ struct model model_new(struct test_random *random, attn_type type, size_t batch,
         m.room[b] = most;
         m.offsets[b] = (int64_t)random_between(random, MODEL_ROWS, MODEL_ROWS + 20);
     }
-    if (m.type != ATTN_INT8 && random_below(random, 3) == 0)
-        m.rotary = draw_rotary(random, most + 3 * MODEL_ROWS, m.head_size, &m.rotary_memory);
+    if (m.type != ATTN_INT8 && random_below(random, 3) == 0) /* forks have the same one, and grow beyond `most` */
+        m.rotary = draw_rotary(random, 4 * most + 3 * MODEL_ROWS, m.head_size, &m.rotary_memory);
     return m;
 }
 

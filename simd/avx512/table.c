@@ -13,9 +13,8 @@ static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32),
                                                       &ISA_OBJECT(gemm_int8_blocks),
                                                       NULL};
 
-static const struct attn_decode_kernel *const stored_decode[] = {&ISA_OBJECT(decode_f16),  &ISA_OBJECT(decode_s8),
-                                                                 &ISA_OBJECT(decode_e4m3), &ISA_OBJECT(decode_e5m2),
-                                                                 &ISA_OBJECT(decode_bf16), NULL};
+static const struct attn_decode_kernel *const stored_decode[] = {
+    &ISA_OBJECT(decode_f16), &ISA_OBJECT(decode_s8), &ISA_OBJECT(decode_e4m3), &ISA_OBJECT(decode_e5m2), NULL};
 
 const struct attn_kernels attn_kernels_avx512 = {.isa = ATTN_ISA_AVX512,
                                                  .lower = &attn_kernels_avx2,

@@ -64,8 +64,9 @@ struct tile {
     void *c;                   /* floats; BF16 where narrow */
     size_t c_stride;           /* elements */
     bool narrow;
-    vec_tail tail[VECS]; /* where TAILS: the columns that are there */
-    size_t fetch;        /* units ahead */
+    vec_tail tail[VECS];     /* where TAILS: the columns that are there */
+    size_t fetch;            /* units ahead */
+    const struct tile *next; /* more pairs of the same rows and columns, which only say where these lie; or NULL */
 };
 
 typedef void tile_function(const struct tile *t);
@@ -110,15 +111,13 @@ INLINE size_t place(struct layout layout, size_t v) {
     return panel + (VECS > half ? within / half * layout.next + within % half * VEC_LANES : within * VEC_LANES);
 }
 
-enum part { WHOLE, FIRST, LAST };
-
-/* One pair of each row and column; of the first or the last only a half, whose other is +0 on both sides. */
+/* One pair of each row and column. */
 INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc,
-                      const int rows, const int width, const enum part part) {
-    if (rows <= FEW_ROWS && part == WHOLE) { /* registers are left: each of B is read once */
+                      const int rows, const int width) {
+    if (rows <= FEW_ROWS) { /* registers are left: each of B is read once */
         vec av[FEW_ROWS * PAIR_STEPS];
         UNROLL for (int i = 0; i < rows * PAIR_STEPS; i++) av[i] =
-            pair_a(a[0] + (size_t)(i / PAIR_STEPS) * a_stride, i % PAIR_STEPS, (int)part);
+            pair_a(a[0] + (size_t)(i / PAIR_STEPS) * a_stride, i % PAIR_STEPS, 0);
         UNROLL for (int j = 0; j < width; j++) {
             vec unit = vec_load(b + place(layout, (size_t)j));
             UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
@@ -131,9 +130,9 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
     }
     UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
         vec bv[WIDEST];
-        UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, (int)part);
+        UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, 0);
         UNROLL for (int i = 0; i < rows; i++) {
-            vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, (int)part);
+            vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, 0);
             UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
                 pair_multiply_add(av, bv[j], acc[i * width + j]);
 #if defined(__clang__) && defined(__x86_64__) /* which else reads all of A first, and keeps it on the stack */
@@ -148,25 +147,22 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec acc[MOST_VECS];
     const PAIR_A *a[POINTERS];
-    const float *b = t->b;
-    size_t a_stride = t->a_stride, step = t->layout.step, pairs = t->pairs;
-    struct layout layout = t->layout;
+    const struct tile *from = t;
     tile_begin(t, acc, rows, width);
-    point_to_rows(a, t->a, a_stride, rows);
-    if (t->first) {
-        tile_step(a, a_stride, b, layout, acc, rows, width, FIRST);
-        UNROLL for (int q = 0; q < POINTERS; q++) a[q]++;
-        b += step;
-    }
-    for (size_t p = 0; p < pairs; p++) {
-        tile_step(a, a_stride, b, layout, acc, rows, width, WHOLE);
-        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
-            vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), t->fetch);
-        UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;
-        b += step;
-    }
-    if (t->last)
-        tile_step(a, a_stride, b, layout, acc, rows, width, LAST);
+    do {
+        const float *b = from->b;
+        size_t a_stride = from->a_stride, step = from->layout.step, pairs = from->pairs, fetch = from->fetch;
+        struct layout layout = from->layout;
+        point_to_rows(a, from->a, a_stride, rows);
+        for (size_t p = 0; p < pairs; p++) {
+            tile_step(a, a_stride, b, layout, acc, rows, width);
+            UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
+                vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), fetch);
+            UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;
+            b += step;
+        }
+        from = from->next;
+    } while (from);
     tile_end(t, acc, rows, width);
 }
 #endif
@@ -221,10 +217,63 @@ INLINE struct tile tile_of(const struct product *product, size_t i, size_t j) {
     return t;
 }
 
+#ifdef PAIRS_BY_LANE
 INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
     (void)rows, (void)cols;
     run(t);
 }
+#else
+/* Half a pair of each row and column, as a whole one whose other half is +0 on both sides. */
+struct half {
+    PAIR_A a[2 * MOST_ROWS];
+    float b[WIDEST * VEC_LANES];
+};
+
+/* Where the pairs of `to` lie: in `half`, which takes element `number` of the pair whose element of A is at a and whose
+ * units are at b. */
+static __attribute__((noinline)) void ISA_FN(pairs_take_half)(struct half *half, const struct tile *t, const PAIR_A *a,
+                                                              const float *b, size_t rows, size_t cols, size_t number,
+                                                              struct tile *to) {
+    const vec_int kept = vec_int_set(number ? -0x10000 : 0xffff);
+    for (size_t i = 0; i < rows; i++) {
+        half->a[2 * i + !number] = 0;
+        half->a[2 * i + number] = a[i * t->a_stride];
+    }
+    for (size_t j = 0; j < cols / VEC_LANES; j++)
+        vec_store(half->b + j * VEC_LANES,
+                  vec_from_bits(vec_int_and(vec_bits(vec_load(b + place(t->layout, j))), kept)));
+    to->pairs = 1;
+    to->a = half->a;
+    to->a_stride = 2;
+    to->b = half->b;
+    to->layout = (struct layout){COLS, ATTN_LANES, COLS};
+    to->fetch = 0;
+}
+
+/* A tile that begins or ends within a pair. */
+static __attribute__((noinline)) void ISA_FN(pairs_run_halves)(const struct tile *t, tile_function *run, size_t rows,
+                                                               size_t cols) {
+    struct half first_half, last_half;
+    struct tile whole = *t, first = *t, last = *t;
+    whole.a += t->first;
+    whole.b += t->first ? t->layout.step : 0;
+    whole.next = t->last ? &last : NULL;
+    first.next = &whole;
+    if (t->first)
+        ISA_FN(pairs_take_half)(&first_half, t, t->a, t->b, rows, cols, 1, &first);
+    if (t->last)
+        ISA_FN(pairs_take_half)
+        (&last_half, t, whole.a + 2 * t->pairs, whole.b + t->pairs * t->layout.step, rows, cols, 0, &last);
+    run(t->first ? &first : &whole);
+}
+
+INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
+    if (t->first || t->last)
+        ISA_FN(pairs_run_halves)(t, run, rows, cols);
+    else
+        run(t);
+}
+#endif
 
 INLINE bool tile_starts_from_c(const struct tile *t) {
     return t->scale != NULL;

@@ -17,8 +17,8 @@ enum {
 };
 
 /* From no weight to all of it: one hue, ever darker, so that it also reads in grey. */
-static const double scale[][3] = {{246, 249, 252}, {190, 214, 234}, {98, 159, 205}, {28, 96, 161}, {9, 34, 80}};
-enum { SCALE_STEPS = sizeof scale / sizeof *scale - 1 };
+static const double colours[][3] = {{246, 249, 252}, {190, 214, 234}, {98, 159, 205}, {28, 96, 161}, {9, 34, 80}};
+enum { SCALE_STEPS = sizeof colours / sizeof *colours - 1 };
 
 /* One panel: weights of `heads` heads are averaged. */
 struct panel {
@@ -32,7 +32,8 @@ static void write_colour(FILE *file, double weight) {
     const size_t step = position < SCALE_STEPS ? (size_t)position : SCALE_STEPS - 1;
     unsigned rgb[3];
     for (size_t i = 0; i < 3; i++)
-        rgb[i] = (unsigned)lround(scale[step][i] + (scale[step + 1][i] - scale[step][i]) * (position - (double)step));
+        rgb[i] =
+            (unsigned)lround(colours[step][i] + (colours[step + 1][i] - colours[step][i]) * (position - (double)step));
     fprintf(file, "#%02x%02x%02x", rgb[0], rgb[1], rgb[2]);
 }
 

@@ -82,14 +82,14 @@ enum part { WHOLE, FIRST_MISSING, LAST_MISSING };
 INLINE void take_unit(const attn_type type, const struct stretch *s, const decode_x *const *x, size_t k, const char *b,
                       vec *acc, const int rows, const int width, const int registers, const enum part part) {
     vec av[MOST_ROWS * STEPS];
-    UNROLL for (int i = 0; i < rows * STEPS; i++) av[i] = decode_a(x[i / STEPS] + k, i % STEPS, part);
+    UNROLL for (int i = 0; i < rows * STEPS; i++) av[i] = decode_a(x[i / STEPS] + k, i % STEPS, (int)part);
     const int most = decode_at_once(type, registers);
     vec units[2];
     UNROLL for (int v = 0; v < width; v++) {
         if (v % most == 0)
             from_panels(type, s, b, v, width - v < most ? width - v : most, registers, units);
         UNROLL for (int i = 0; i < STEPS; i++) {
-            vec bv = decode_b(units[v % most], i, part);
+            vec bv = decode_b(units[v % most], i, (int)part);
             UNROLL for (int r = 0; r < rows; r++) acc[r * width + v] =
                 decode_multiply_add(av[r * STEPS + i], bv, acc[r * width + v]);
         }

@@ -261,9 +261,10 @@ static __attribute__((noinline)) void ISA_FN(pairs_run_halves)(const struct tile
     first.next = &whole;
     if (t->first)
         ISA_FN(pairs_take_half)(&first_half, t, t->a, t->b, rows, cols, 1, &first);
+    const PAIR_A *a = whole.a + 2 * t->pairs;
+    const float *b = whole.b + t->pairs * t->layout.step;
     if (t->last)
-        ISA_FN(pairs_take_half)
-        (&last_half, t, whole.a + 2 * t->pairs, whole.b + t->pairs * t->layout.step, rows, cols, 0, &last);
+        ISA_FN(pairs_take_half)(&last_half, t, a, b, rows, cols, 0, &last);
     run(t->first ? &first : &whole);
 }
 

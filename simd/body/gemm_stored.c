@@ -244,6 +244,7 @@ INLINE void f16_tile(const struct tile *t, const char *b, float *part, size_t pa
         UNROLL for (int i = 0; i < rows; i++) {
             vec av = vec_set(a[i / 4][(size_t)(i % 4) * stride]);
             UNROLL for (int j = 0; j < VECS; j++) acc[i * VECS + j] = vec_fma(av, bv[j], acc[i * VECS + j]);
+            __asm__ volatile("" : : : "memory"); /* else gcc reads all of A first, for which NEON has no registers */
         }
         UNROLL for (int q = 0; q < POINTED; q++) a[q]++;
     }

@@ -12,13 +12,8 @@ static bool transpose_is_empty(const attn_transpose_args *args) {
 static struct attn_strided side_of(const attn_transpose_args *args, const attn_tensor *side, bool merged) {
     if (merged)
         return attn_rows_of(side, args->batch, args->len, args->heads * args->head_size);
-    struct attn_strided split = attn_heads_of(side, args->batch, args->heads, args->len, args->head_size);
-    if ((side->batch_stride | side->head_stride | side->row_stride | side->col_stride) == 0) {
-        split.strides[0] = args->heads * args->len * args->head_size;
-        split.strides[1] = args->len * args->head_size;
-        split.strides[2] = args->head_size;
-    }
-    return split;
+    attn_tensor split = attn_with_strides(side, args->heads, args->len, args->head_size);
+    return attn_heads_of(&split, args->batch, args->heads, args->len, args->head_size);
 }
 
 /* Of a side that has been checked. */

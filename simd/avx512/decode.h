@@ -1,4 +1,4 @@
-/* Decode for AVX-512: what simd/body/decode.c and decode_pairs.c take at once. */
+/* Decode for AVX-512: what simd/body/decode.c takes at once. */
 #ifndef ATTN_AVX512_DECODE_H
 #define ATTN_AVX512_DECODE_H
 
@@ -16,10 +16,5 @@ enum { COLUMNS_1 = 2, COLUMNS_2 = 2 };
 
 #define EACH_WIDTH_1(X, rows)       X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4) X(rows, 5) X(rows, 6) X(rows, 7) X(rows, 8)
 #define EACH_WIDTH_2(X, rows)       EACH_WIDTH_1(X, rows)
-
-/* The same of pairs, whose chains are longer. One panel of keys is 0.88 times as fast as two where they lie in L2. */
-enum { PAIR_PANELS_1 = 2, PAIR_PANELS_2 = 2 };
-#define EACH_PAIR_WIDTH_1(X, rows) X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
-#define EACH_PAIR_WIDTH_2(X, rows) EACH_PAIR_WIDTH_1(X, rows)
 
 #endif

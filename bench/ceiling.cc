@@ -34,9 +34,15 @@ namespace {
 
 #define CHAIN(i, type)           type chain##i = b;
 #define FMA(i, instruction, reg) asm volatile(instruction : "+" reg(chain##i) : reg(a), reg(b));
-/* With a register beside the chain. */
-#define DOT(i, instructions, reg) asm volatile(instructions : "+" reg(chain##i), "=&" reg(beside) : reg(a), reg(b));
-#define LOAD(i, reg)              asm volatile("" : : reg(vectors[i]));
+/* With registers beside the chain. */
+#if defined(__aarch64__)
+#define DOT_CLOBBERS "v31"
+#else
+#define DOT_CLOBBERS
+#endif
+#define DOT(i, instructions, reg)                                                                                      \
+    asm volatile(instructions : "+" reg(chain##i), "=&" reg(beside) : reg(a), reg(b) : DOT_CLOBBERS);
+#define LOAD(i, reg) asm volatile("" : : reg(vectors[i]));
 
 /* <kind>_<name>: `rounds` multiply-adds in each of the chains, whose time does not depend on what the bits are: to the
  * compiler all of them are floats.
@@ -71,9 +77,46 @@ CHAIN_KERNEL(without_dot, avx512, __attribute__((target("avx512f"))), SIXTEEN, D
 CHAIN_KERNEL(dot, avx2, __attribute__((target("avx2,fma"))), TWELVE, FMA, "x", "%{vex%} vpdpbusd %2, %1, %0")
 CHAIN_KERNEL(dot, avx512, __attribute__((target("avx512f"))), SIXTEEN, FMA, "v", "vpdpbusd %2, %1, %0")
 CHAIN_KERNEL(bf16, avx512, __attribute__((target("avx512f"))), SIXTEEN, FMA, "v", "vdpbf16ps %2, %1, %0")
+
+/* What LDTILECFG reads: eight tiles of 16 rows of 64 bytes. */
+struct tile_config {
+    unsigned char palette = 1, start_row = 0, reserved[14] = {};
+    unsigned short bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    unsigned char rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/* As AMX's kernels do: four products of two tiles of A and two of B, each of which is loaded, here from L1. */
+#define TILE_LOAD(offset, t)        "tileloadd " #offset "(%0,%1,1), %%tmm" #t "\n"
+#define TILE_ADD(c, a, b, multiply) multiply " %%tmm" #b ", %%tmm" #a ", %%tmm" #c "\n"
+#define TILE_KERNEL(name, multiply)                                                                                    \
+    void tiles_##name(std::size_t rounds) {                                                                            \
+        static const tile_config config;                                                                               \
+        alignas(64) char tiles[4][16 * 64];                                                                            \
+        std::memset(tiles, 0x3f, sizeof tiles);                                                                        \
+        asm volatile("ldtilecfg %0; tilezero %%tmm0; tilezero %%tmm1; tilezero %%tmm2; tilezero %%tmm3"                \
+                     :                                                                                                 \
+                     : "m"(config));                                                                                   \
+        for (std::size_t round = 0; round < rounds; round++)                                                           \
+            asm volatile(TILE_LOAD(0, 4) TILE_LOAD(1024, 5) TILE_LOAD(2048, 6) TILE_ADD(0, 4, 6, multiply)             \
+                             TILE_ADD(1, 5, 6, multiply) TILE_LOAD(3072, 7) TILE_ADD(2, 4, 7, multiply)                \
+                                 TILE_ADD(3, 5, 7, multiply)                                                           \
+                         :                                                                                             \
+                         : "r"(&tiles), "r"(std::size_t{64})                                                           \
+                         : "memory");                                                                                  \
+        asm volatile("tilerelease");                                                                                   \
+    }
+TILE_KERNEL(bf16, "tdpbf16ps")
+TILE_KERNEL(int8, "tdpbssd")
 #define SCALAR_REGISTER "x"
 #elif defined(__aarch64__)
 VECTOR_KERNELS(neon, , 16, SIXTEEN, "w", "fmla %0.4s, %1.4s, %2.4s")
+CHAIN_KERNEL(without_dot, neon, , SIXTEEN, DOT, "w",
+             "smull %1.8h, %2.8b, %3.8b; smull2 v31.8h, %2.16b, %3.16b; saddlp %1.4s, %1.8h; saddlp v31.4s, v31.8h;"
+             "addp %1.4s, %1.4s, v31.4s; add %0.4s, %0.4s, %1.4s")
+CHAIN_KERNEL(dot, neon, __attribute__((target("arch=armv8.2-a+dotprod"))), SIXTEEN, FMA, "w",
+             "sdot %0.4s, %1.16b, %2.16b")
+CHAIN_KERNEL(bf16, neon, __attribute__((target("arch=armv8.2-a+bf16"))), SIXTEEN, FMA, "w",
+             "bfmlalt %0.4s, %1.8h, %2.8h; bfmlalb %0.4s, %1.8h, %2.8h")
 
 /* This file is compiled without SVE, so the compiler keeps nothing in its registers: loops are assembler as a whole. */
 #define SVE_FMA(i, a, b)  "fmla z" #i ".s, p0/m, " a ".s, " b ".s\n"
@@ -157,20 +200,22 @@ struct unit_probe {
 };
 constexpr unit_probe unit_probes[] = {
 #if defined(__x86_64__)
-    {ATTN_ISA_AVX2, unit::int8, 11 * 32, without_dot_avx2},  {ATTN_ISA_AVX512, unit::int8, 16 * 64, without_dot_avx512},
-    {ATTN_ISA_AVX2_VNNI, unit::int8, 12 * 32, dot_avx2},     {ATTN_ISA_AVX512_VNNI, unit::int8, 16 * 64, dot_avx512},
-    {ATTN_ISA_AVX512_BF16, unit::int8, 16 * 64, dot_avx512}, {ATTN_ISA_AVX512_BF16, unit::bf16, 16 * 32, bf16_avx512},
+    {ATTN_ISA_AVX2, unit::int8, 11 * 32, without_dot_avx2},
+    {ATTN_ISA_AVX512, unit::int8, 16 * 64, without_dot_avx512},
+    {ATTN_ISA_AVX2_VNNI, unit::int8, 12 * 32, dot_avx2},
+    {ATTN_ISA_AVX512_VNNI, unit::int8, 16 * 64, dot_avx512},
+    {ATTN_ISA_AVX512_BF16, unit::int8, 16 * 64, dot_avx512},
+    {ATTN_ISA_AVX512_BF16, unit::bf16, 16 * 32, bf16_avx512},
+    {ATTN_ISA_AMX, unit::int8, 4 * 16 * 16 * 64, tiles_int8},
+    {ATTN_ISA_AMX, unit::bf16, 4 * 16 * 16 * 32, tiles_bf16},
+#elif defined(__aarch64__)
+    {ATTN_ISA_NEON, unit::int8, 16 * 16, without_dot_neon}, {ATTN_ISA_SVE256, unit::int8, 16 * 16, without_dot_neon},
+    {ATTN_ISA_NEON_DOT, unit::int8, 16 * 16, dot_neon},     {ATTN_ISA_NEON_MM, unit::int8, 16 * 16, dot_neon},
+    {ATTN_ISA_NEON_MM, unit::bf16, 16 * 8, bf16_neon},
 #else
     {ATTN_ISA_COUNT, unit::int8, 0, nullptr}, /* C++ has no empty arrays */
 #endif
 };
-
-/* ISAs whose tiles or dot products nothing here measures. */
-bool is_unknown(attn_isa isa, unit unit) {
-    return unit != unit::f32 && (isa == ATTN_ISA_AMX || isa == ATTN_ISA_NEON_MM ||
-                                 (unit == unit::int8 && (isa == ATTN_ISA_NEON || isa == ATTN_ISA_NEON_DOT ||
-                                                         isa == ATTN_ISA_SVE256 || isa == ATTN_ISA_SCALAR)));
-}
 
 /* Of this thread, as Google Benchmark counts for its rates: other processes on the core do not lower a ceiling. */
 double cpu_seconds() {
@@ -223,12 +268,13 @@ const probe *probe_of(attn_isa isa) {
 
 double measure_unit(attn_isa isa, unit unit, double shortest) {
     const probe *f32 = probe_of(isa);
-    if (!f32 || is_unknown(isa, unit))
+    if (!f32)
         return 0;
     for (const unit_probe &probe : unit_probes)
         if (probe.isa == isa && probe.unit == unit)
             return measure_chains(probe.run, probe.per_round, shortest);
-    return measure_chains(f32->fma, f32->per_round, shortest);
+    /* The reference's products of integers are no chain of multiply-adds that could be measured alone. */
+    return unit == unit::int8 ? 0 : measure_chains(f32->fma, f32->per_round, shortest);
 }
 
 /* `rate` says what a unit reaches. */

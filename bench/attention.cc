@@ -25,27 +25,31 @@ class attention {
   private:
     attention(const attention_data &in, attn_isa isa, const attention_shape &shape, bool with_cache, attn_type type,
               attn_type cache_type)
-        : q(in.q, shape.batch * shape.heads * in.q_head, type), k(in.k, shape.batch * shape.heads * in.kv_head, type),
-          v(in.v, shape.batch * shape.heads * in.kv_head, type), o(shape.batch * shape.heads * in.q_head, type),
+        : q(in.q, in.q_floats, type), k(in.k, in.kv_floats, type), v(in.v, in.kv_floats, type), o(in.q_floats, type),
           lens(shape.batch, static_cast<std::int64_t>(shape.visible_keys())) {
+        const std::size_t q_sequence = shape.heads * in.q_head, kv_sequence = shape.key_heads() * in.kv_head;
         args.isa = isa;
         args.batch = shape.batch;
         args.heads = shape.heads;
+        args.kv_heads = shape.key_heads();
         args.q_len = shape.q_len;
         args.kv_len = shape.kv_len;
         args.head_size = shape.head_size;
-        args.q = {q.data(), type, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
-        args.k = {k.data(), type, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
-        args.v = {v.data(), type, shape.heads * in.kv_head, in.kv_head, shape.head_size, 1};
-        args.o = {o.data(), type, shape.heads * in.q_head, in.q_head, shape.head_size, 1};
+        args.q = {q.data(), type, q_sequence, in.q_head, shape.head_size, 1};
+        args.k = {k.data(), type, kv_sequence, in.kv_head, shape.head_size, 1};
+        args.v = {v.data(), type, kv_sequence, in.kv_head, shape.head_size, 1};
+        args.o = {o.data(), type, q_sequence, in.q_head, shape.head_size, 1};
         args.parallel = parallel_of_subjects();
         args.options.causal = shape.causal;
         if (shape.visible_keys() < shape.kv_len) {
             args.options.valid.kind = ATTN_VALID_PER_SEQUENCE;
             args.options.valid.lens.i64 = lens.data();
         }
-        if (with_cache)
-            fill_cache(cache_type);
+        if (with_cache) {
+            attn_cache_config config = {};
+            config.type = cache_type;
+            fill_cache(make_cache(args, config, cache_memory), args);
+        }
 
         attn_error error{};
         check(attn_attention_workspace(&args, &workspace_bytes, &error), error);
@@ -57,24 +61,6 @@ class attention {
     attn_attention_args args = {};
     buffer<char> cache_memory{0}, workspace{0};
     std::size_t workspace_bytes = 0;
-
-    void fill_cache(attn_type type) {
-        attn_cache_config config = {};
-        config.isa = args.isa;
-        config.batch = args.batch;
-        config.kv_heads = args.heads;
-        config.head_size = args.head_size;
-        config.capacity = args.kv_len;
-        config.type = type;
-        attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
-        attn_cache_append_args append = {};
-        append.len = args.kv_len;
-        append.k = args.k;
-        append.v = args.v;
-        attn_error error{};
-        check(attn_cache_append(cache, &append, &error), error);
-        args.cache = cache;
-    }
 };
 
 /* What rows of floats are stored as, by their bytes. */

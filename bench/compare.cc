@@ -216,8 +216,9 @@ class server {
         for (const attention_shape &shape : attention_shapes) {
             text << separator << "\"" << shape.name << "\": {\"batch\": " << shape.batch
                  << ", \"q_len\": " << shape.q_len << ", \"kv_len\": " << shape.kv_len << ", \"heads\": " << shape.heads
-                 << ", \"head_size\": " << shape.head_size << ", \"causal\": " << (shape.causal ? "true" : "false")
-                 << ", \"hidden\": " << shape.hidden << ", \"valid\": " << shape.visible_keys() << "}";
+                 << ", \"kv_heads\": " << shape.key_heads() << ", \"head_size\": " << shape.head_size
+                 << ", \"causal\": " << (shape.causal ? "true" : "false") << ", \"hidden\": " << shape.hidden
+                 << ", \"valid\": " << shape.visible_keys() << "}";
             separator = ", ";
         }
         for (const gemm_shape &shape : gemm_shapes)

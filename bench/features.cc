@@ -74,7 +74,7 @@ class featured_attention {
         args.o = {o.data(), ATTN_F32, 0, in.q_head, shape.head_size, 1};
         args.options.causal = shape.causal;
         if (shape.over_cache)
-            fill_cache(with);
+            take_cache(with);
         if (with)
             switch_on();
         attn_error error{};
@@ -162,29 +162,18 @@ class featured_attention {
         }
     }
 
-    void fill_cache(bool with) {
+    void take_cache(bool with) {
         attn_cache_config config = {};
-        config.isa = args.isa;
-        config.batch = 1;
-        config.kv_heads = shape.heads;
-        config.head_size = shape.head_size;
-        config.capacity = shape.kv_len;
         const bool paged = what == feature::paged && with;
         if (paged) {
             config.kind = ATTN_CACHE_PAGED;
             config.page_size = page_size;
             config.pages = shape.kv_len / page_size;
         }
-        attn_cache *cache = create(config, attn_cache_size, attn_cache_create, cache_memory);
-        attn_error error{};
+        attn_cache *cache = make_cache(args, config, cache_memory);
         if (paged)
             scatter_pages(cache, config.pages);
-        attn_cache_append_args append = {};
-        append.len = shape.kv_len;
-        append.k = args.k;
-        append.v = args.v;
-        check(attn_cache_append(cache, &append, &error), error);
-        args.cache = cache;
+        fill_cache(cache, args);
     }
 
     static void scatter_pages(attn_cache *cache, std::size_t count) {

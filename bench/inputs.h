@@ -158,22 +158,22 @@ inline work least_work(const gemm_shape &shape, const product_types &types) {
     return work;
 }
 
-/* Dense [batch, heads, len, head_size] tensors. */
+/* Dense [batch, heads, len, head_size] tensors; keys and values have kv heads. */
 struct attention_data {
-    std::size_t q_head, kv_head; /* floats */
+    std::size_t q_head, kv_head;     /* floats of a head */
+    std::size_t q_floats, kv_floats; /* of all */
     buffer<float> q, k, v, o;
 
     explicit attention_data(const attention_shape &shape)
         : q_head(shape.q_len * shape.head_size), kv_head(shape.kv_len * shape.head_size),
-          q(random_normal(shape.batch * shape.heads * q_head, 1)),
-          k(random_normal(shape.batch * shape.heads * kv_head, 2)),
-          v(random_normal(shape.batch * shape.heads * kv_head, 3)), o(shape.batch * shape.heads * q_head) {}
+          q_floats(shape.batch * shape.heads * q_head), kv_floats(shape.batch * shape.key_heads() * kv_head),
+          q(random_normal(q_floats, 1)), k(random_normal(kv_floats, 2)), v(random_normal(kv_floats, 3)), o(q_floats) {}
 };
 
 /* Queries and output too, which for a step of decoding are nothing beside the visible keys and values. */
 inline work least_work(const attention_shape &shape) {
-    const std::size_t rows = 2 * shape.visible_keys() + 2 * shape.q_len;
-    const double bytes = sizeof(float) * static_cast<double>(shape.batch * shape.heads * rows * shape.head_size);
+    const std::size_t rows = shape.key_heads() * shape.visible_keys() + shape.heads * shape.q_len;
+    const double bytes = sizeof(float) * static_cast<double>(2 * shape.batch * rows * shape.head_size);
     return {shape.attention_flops(), bytes, 0};
 }
 
@@ -194,7 +194,7 @@ inline std::size_t query_elements(const attention_shape &shape) {
 
 /* What there are heads to split of. */
 inline bool has_transposes(const attention_shape &shape) {
-    return shape.heads > 1 && shape.valid == 0 && !shape.over_cache;
+    return shape.heads > 1 && shape.group() == 1 && shape.valid == 0 && !shape.over_cache;
 }
 
 inline work transpose_work(const attention_shape &shape) {

@@ -9,6 +9,7 @@ the case is called noisy.
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -60,6 +61,9 @@ COLD_SHAPES = re.compile(r"^(gemm/(1x|8x|16x)|attention/(d2l|tiny)|attention(_ca
 
 # Of what is written for each instruction set, the one that is measured is compared with.
 PER_ISA = ("sleef_", "without_", "packing_")
+
+# Cold are as many subjects of PyTorch as hold twice the last-level cache; where they would be more, none.
+MOST_SUBJECTS = 2000
 
 # Of these one slice of every peer is a minute.
 SLOW_SHAPES = ("long_8k", "seq_8192")
@@ -174,20 +178,26 @@ class Bench:
             rates["gexp_per_s"] = slice["elements"] / min(slice["samples_us"]) / 1e3
         return rates
 
-    def slice(self, name, cold):
+    def cold_bytes(self):
+        return min(2 * self.about["last_level_bytes"], 1024 * MIB)
+
+    def slice(self, name, cold, data_bytes=1):
+        """A subject works on so many bytes of data."""
         operation, variant, shape = name.split("/", 2)
         if variant in EXTERNAL:
+            count = math.ceil(self.cold_bytes() / data_bytes) if cold else 1
+            if count > MOST_SUBJECTS:
+                raise Failed("too many subjects would be needed to fill the caches")
             program = self.external[EXTERNAL[variant][0]]
-            return program.ask("time", name, self.options.seconds, json.dumps(self.shapes[shape.split("/")[0]]))
+            return program.ask("time", name, self.options.seconds, count, json.dumps(self.shapes[shape.split("/")[0]]))
         if cold:
-            total = min(2 * self.about["last_level_bytes"], 1024 * MIB) / MIB
-            return self.own.ask("cold", name, self.options.seconds, total)
+            return self.own.ask("cold", name, self.options.seconds, self.cold_bytes() / MIB)
         return self.own.ask("time", name, self.options.seconds)
 
     def case(self, operation, shape, peers, cold):
         ours = "%s/%s/%s" % (operation, self.isa, shape)
         if cold:
-            peers = {variant: name for variant, name in peers.items() if name in self.names}
+            peers = {variant: name for variant, name in peers.items() if variant != "onnxruntime"}
         f32 = self.f32(operation, shape)
         others = [*peers.values(), *filter(None, [f32])]
         slices = {name: [] for name in [ours, *others]}
@@ -200,7 +210,7 @@ class Bench:
                     if each not in slices:
                         continue
                     try:
-                        slices[each].append(self.slice(each, cold))
+                        slices[each].append(self.slice(each, cold, work["bytes"]))
                     except Failed as error:
                         if each == ours:
                             raise

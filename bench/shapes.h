@@ -9,12 +9,15 @@ namespace bench {
 struct attention_shape {
     const char *name;
     std::size_t batch, q_len, kv_len, heads, head_size;
-    bool causal;        /* the last query row sees every key */
-    std::size_t hidden; /* width of the layer around it; 0: attention alone is measured */
-    bool over_cache;    /* few query rows, many keys: measured over a cache too */
-    std::size_t valid;  /* keys of each sequence that are visible; 0: all of them */
+    bool causal;              /* the last query row sees every key */
+    std::size_t hidden;       /* width of the layer around it; 0: attention alone is measured */
+    bool over_cache;          /* few query rows, many keys: measured over a cache too */
+    std::size_t valid;        /* keys of each sequence that are visible; 0: all of them */
+    std::size_t kv_heads = 0; /* 0: as many as heads */
 
     constexpr std::size_t visible_keys() const { return valid != 0 ? valid : kv_len; }
+    constexpr std::size_t key_heads() const { return kv_heads != 0 ? kv_heads : heads; }
+    constexpr std::size_t group() const { return heads / key_heads(); } /* query heads of a kv head */
 
     constexpr double visible_scores() const {
         const double rows = static_cast<double>(q_len);
@@ -69,6 +72,8 @@ constexpr attention_shape attention_shapes[] = {
     {"long_8k", 1, 8192, 8192, 8, 64, true, 512, false, 0},
     {"dec_768_1k", 1, 1, 1024, 12, 64, false, 0, true, 0},
     {"dec_4096_4k", 1, 1, 4096, 32, 128, false, 0, true, 0},
+    {"llama_pre_512_gqa", 1, 512, 512, 32, 128, true, 0, false, 0, 8},
+    {"dec_4096_4k_gqa", 1, 1, 4096, 32, 128, false, 0, true, 0, 8},
 
     {"head_20", 1, 512, 512, 12, 20, false, 0, false, 0},
     {"head_32", 1, 512, 512, 12, 32, false, 0, false, 0},

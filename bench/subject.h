@@ -114,6 +114,28 @@ Object *create(const Config &config, attn_status (*size)(const Config *, std::si
     return object;
 }
 
+/* A cache for the keys and values of `args`; `config` has what these do not say. */
+inline attn_cache *make_cache(const attn_attention_args &args, attn_cache_config config, buffer<char> &memory) {
+    config.isa = args.isa;
+    config.arithmetic = args.arithmetic;
+    config.batch = args.batch;
+    config.kv_heads = args.kv_heads != 0 ? args.kv_heads : args.heads;
+    config.head_size = args.head_size;
+    config.capacity = args.kv_len;
+    return create(config, attn_cache_size, attn_cache_create, memory);
+}
+
+/* From here on `args` has them there. */
+inline void fill_cache(attn_cache *cache, attn_attention_args &args) {
+    attn_cache_append_args append = {};
+    append.len = args.kv_len;
+    append.k = args.k;
+    append.v = args.v;
+    attn_error error{};
+    check(attn_cache_append(cache, &append, &error), error);
+    args.cache = cache;
+}
+
 /* The reference is there to be right: shapes that would take it seconds are left out. */
 inline bool worth_measuring(attn_isa isa, double flops) {
     return isa != ATTN_ISA_SCALAR || flops <= 1e9;

@@ -4,13 +4,14 @@
  *   gemm/onednn             weights reordered ahead
  *   gemm/onednn, f32-int8   the nearest to ours: rows of floats are quantised by one scale known ahead, to u8 without a
  *                           zero point, which is what it is quickest at; then u8 x s8 with a scale for each output, to
- *                           floats. Ours finds a scale for each row, which is more work
+ *                           floats. Ours finds a scale for each row, which is more work, and in f32-int8_32 has a
+ *                           scale for each block too, which oneDNN's products of integers cannot have
  *   attention/onednn        product, softmax, product, batched over all heads; keys and values as they come
  *   attention_cache/onednn  the same with keys and values reordered ahead, as our cache has them
  *   softmax/onednn          over all columns
  *
  * Neither causality nor valid lengths are known to oneDNN's products: it computes every score, and no mask is added on
- * top. */
+ * top. So the query heads of a kv head are rows of one head to it. */
 #include "inputs.h"
 #include "subject.h"
 #include <cmath>
@@ -213,8 +214,8 @@ std::vector<step> steps_of(const gemm_shape &shape, attn_type type, const onednn
 
 /* In BF16 the scores are BF16 too. */
 std::vector<step> steps_of(const attention_shape &shape, bool ahead, attn_type type, const onednn_attention &of) {
-    const memory::dim heads = dim(shape.batch * shape.heads), size = dim(shape.head_size);
-    const memory::dim q_len = dim(shape.q_len), kv_len = dim(shape.kv_len);
+    const memory::dim heads = dim(shape.batch * shape.key_heads()), size = dim(shape.head_size);
+    const memory::dim q_len = dim(shape.group() * shape.q_len), kv_len = dim(shape.kv_len);
     const memory::desc keys({heads, size, kv_len}, data_type_of(type), {kv_len * size, 1, size});
     const memory q = at(dense({heads, q_len, size}, type), of.q);
     const memory k = at(keys, of.k);
@@ -289,11 +290,8 @@ class attention {
 
   private:
     attention(const attention_data &in, const attention_shape &shape, bool ahead, attn_type type)
-        : query(in.q, shape.batch * shape.heads * in.q_head, type),
-          key(in.k, shape.batch * shape.heads * in.kv_head, type),
-          value(in.v, shape.batch * shape.heads * in.kv_head, type),
-          output(shape.batch * shape.heads * in.q_head, type),
-          scores(shape.batch * shape.heads * shape.q_len * shape.kv_len, type),
+        : query(in.q, in.q_floats, type), key(in.k, in.kv_floats, type), value(in.v, in.kv_floats, type),
+          output(in.q_floats, type), scores(shape.batch * shape.heads * shape.q_len * shape.kv_len, type),
           steps(steps_of(shape, ahead, type, {query.data(), key.data(), value.data(), scores.data(), output.data()})) {}
 
     typed_buffer query, key, value, output, scores;

@@ -3,7 +3,7 @@
 //     node onnxruntime.js DIRECTORY     with onnxruntime-node in DIRECTORY/node_modules
 //
 //     about
-//     time NAME SECONDS SHAPE      SHAPE is the JSON object that attn-compare knows under the name
+//     time NAME SECONDS 1 SHAPE    SHAPE is the JSON object that attn-compare knows under the name
 //
 //     attention/onnxruntime        com.microsoft.MultiHeadAttention
 //     layer/onnxruntime            four MatMul around it, weights known ahead
@@ -124,6 +124,8 @@ function describe(shape, projected) {
 }
 
 async function make(name, shape) {
+    if (shape.kv_heads !== shape.heads)
+        throw new Error('MultiHeadAttention has as many kv heads as heads');
     const described = describe(shape, name.startsWith('layer/'));
     const session = await ort.InferenceSession.create(described.bytes, {
         intraOpNumThreads: 1, interOpNumThreads: 1, executionMode: 'sequential', graphOptimizationLevel: 'all',
@@ -165,7 +167,7 @@ async function time(name, seconds, shape) {
 }
 
 async function answer(line) {
-    const [verb, name, seconds, ...shape] = line.trim().split(/\s+/);
+    const [verb, name, seconds, , ...shape] = line.trim().split(/\s+/);
     if (verb === 'about')
         return { onnxruntime: requireFrom('onnxruntime-node/package.json').version };
     return time(name, Number(seconds), JSON.parse(shape.join(' ')));

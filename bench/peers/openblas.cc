@@ -3,7 +3,8 @@
  *   gemm/openblas                sgemm
  *   attention/unfused_openblas   per head: sgemm, a softmax that calls SLEEF's exp for every vector, sgemm
  *
- * Keys behind the valid length are left out of both products; what causality hides is computed and not looked at. */
+ * The query heads of a kv head are rows of one product. Keys behind the valid length are left out of both products; what
+ * causality hides is computed and not looked at. */
 #include "inputs.h"
 #include "isas.h"
 #include "sleef.h"
@@ -41,25 +42,26 @@ class gemm {
 class unfused_attention {
   public:
     unfused_attention(const attention_shape &of, softmax_function function)
-        : shape(of), softmax(function), in(of), scores(of.q_len * of.visible_keys()),
+        : shape(of), softmax(function), in(of), scores(of.group() * of.q_len * of.visible_keys()),
           scale(static_cast<float>(1 / std::sqrt(static_cast<double>(of.head_size)))) {
         use_one_thread();
     }
 
     attn_status operator()(attn_error *) {
         const std::size_t keys = shape.visible_keys();
-        const blasint rows = size(shape.q_len), cols = size(keys), d = size(shape.head_size);
-        for (std::size_t head = 0; head < shape.batch * shape.heads; head++) {
-            const float *q = in.q.data() + head * in.q_head;
+        const std::size_t group_rows = shape.group() * shape.q_len;
+        const blasint rows = size(group_rows), cols = size(keys), d = size(shape.head_size);
+        for (std::size_t head = 0; head < shape.batch * shape.key_heads(); head++) {
+            const float *q = in.q.data() + head * shape.group() * in.q_head;
             const float *k = in.k.data() + head * in.kv_head, *v = in.v.data() + head * in.kv_head;
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, cols, d, scale, q, d, k, d, 0, scores.data(),
                         cols);
-            for (std::size_t row = 0; row < shape.q_len; row++) {
+            for (std::size_t row = 0; row < group_rows; row++) {
                 float *of_row = scores.data() + row * keys;
-                softmax(of_row, shape.causal ? keys - shape.q_len + row + 1 : keys, keys, of_row);
+                softmax(of_row, shape.causal ? keys - shape.q_len + row % shape.q_len + 1 : keys, keys, of_row);
             }
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, cols, 1, scores.data(), cols, v, d, 0,
-                        in.o.data() + head * in.q_head, d);
+                        in.o.data() + head * shape.group() * in.q_head, d);
         }
         return ATTN_OK;
     }

@@ -2,7 +2,8 @@
 """PyTorch on one thread, in the protocol of attn-compare.
 
     about
-    time NAME SECONDS SHAPE      SHAPE is the JSON object that attn-compare knows under the name
+    time NAME SECONDS COUNT SHAPE    SHAPE is the JSON object that attn-compare knows under the name. COUNT subjects, each with
+                                     data of its own, are called in turn
 
     attention/torch       softmax(Q K^T / sqrt(d) + mask) V over [batch, heads, len, head_size]
     attention/torch_sdpa  scaled_dot_product_attention, which PyTorch has from 2.0 on
@@ -13,6 +14,7 @@
 NAME may end in types: bf16, or f32-int8, whose Linears are quantised dynamically.
 """
 
+import itertools
 import json
 import math
 import sys
@@ -22,6 +24,7 @@ import torch
 from torch import nn
 
 HAS_SDPA = hasattr(nn.functional, "scaled_dot_product_attention")
+HAS_GROUPS = HAS_SDPA and "enable_gqa" in nn.functional.scaled_dot_product_attention.__doc__
 MOST_SAMPLES = 2000
 # The book's module holds the scores of all heads several times over; where once is more than this, it is left out.
 MOST_SCORES = 2**28
@@ -80,9 +83,10 @@ def attend(q, k, v, mask, causal):
 
 def attend_sdpa(q, k, v, mask, causal):
     """Told of causality where the mask would say nothing else: it then skips what is hidden."""
+    groups = {"enable_gqa": True} if k.shape[1] < q.shape[1] else {}
     if causal:
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, **groups)
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, **groups)
 
 
 class Layer(nn.Module):
@@ -129,12 +133,15 @@ def quantised(module, types):
     return torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
 
 
-def make_attention(shape, types, attend):
+def make_attention(shape, types, of):
+    """Groups of query heads are told of, or keys and values are repeated ahead."""
     q = torch.randn(shape["batch"], shape["heads"], shape["q_len"], shape["head_size"])
-    k, v = (torch.randn(shape["batch"], shape["heads"], shape["kv_len"], shape["head_size"]) for _ in range(2))
+    k, v = (torch.randn(shape["batch"], shape["kv_heads"], shape["kv_len"], shape["head_size"]) for _ in range(2))
     q, k, v = (each.to(element_type(types)) for each in (q, k, v))
+    if of is attend or not HAS_GROUPS:
+        k, v = (each.repeat_interleave(shape["heads"] // shape["kv_heads"], 1) for each in (k, v))
     mask, causal = mask_of(shape, types)
-    return lambda: attend(q, k, v, mask, causal)
+    return lambda: of(q, k, v, mask, causal)
 
 
 def layer_inputs(shape, types=""):
@@ -186,29 +193,34 @@ def microseconds(call):
 
 class Server:
     def __init__(self):
-        self.name = None
-        self.call = None
+        self.made = None
+        self.calls = None
         self.first_us = None
 
-    def time(self, name, seconds, shape):
-        if self.name != name:
-            self.name = self.call = None
-            self.call = make(name, shape)
-            self.first_us = microseconds(self.call)
-            self.name = name
-        microseconds(self.call)
+    def time(self, name, seconds, count, shape):
+        if self.made != (name, count):
+            self.made = self.calls = None
+            first = make(name, shape)
+            self.first_us = microseconds(first)
+            others = [make(name, shape) for _ in range(count - 1)]
+            for call in others:
+                call()
+            self.calls = itertools.cycle([first, *others])
+            self.made = name, count
+        if count == 1:
+            microseconds(next(self.calls))
         samples = []
         end = time.perf_counter() + seconds
         while not samples or (len(samples) < MOST_SAMPLES and time.perf_counter() < end):
-            samples.append(microseconds(self.call))
+            samples.append(microseconds(next(self.calls)))
         return {"first_us": self.first_us, "samples_us": samples}
 
     def answer(self, line):
-        verb, *rest = line.split(None, 3)
+        verb, *rest = line.split(None, 4)
         if verb == "about":
             return {"torch": torch.__version__, "torch_lacks": [] if HAS_SDPA else ["torch_sdpa"]}
-        name, seconds, shape = rest
-        return self.time(name, float(seconds), json.loads(shape))
+        name, seconds, count, shape = rest
+        return self.time(name, float(seconds), int(count), json.loads(shape))
 
 
 def main():

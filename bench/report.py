@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,8 +27,8 @@ LABELS = {
 ISA_LABELS = {
     "avx512": "AVX-512",
     "avx2": "AVX2",
-    "neon": "NEON",
     "sve256": "SVE256",
+    "neon": "NEON",
     "amx": "AMX",
     "avx512_bf16": "AVX-512 BF16",
     "avx512_vnni": "AVX-512 VNNI",
@@ -35,6 +36,26 @@ ISA_LABELS = {
     "neon_mm": "NEON with BF16 and I8MM",
     "neon_dot": "NEON with dot products",
 }
+# Best first. One that inherits its products of some types has no cases of them.
+BEST = ["amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2_vnni", "avx2", "sve256", "neon_mm", "neon_dot", "neon"]
+PROGRAMS = {
+    "onednn": ["onednn"],
+    "openblas": ["openblas", "unfused_openblas"],
+    "torch": ["torch", "torch_sdpa", "d2l_torch"],
+    "onnxruntime": ["onnxruntime"],
+}
+# A table each, by the last part of a case's name.
+FAMILIES = [
+    ("", "F32"),
+    ("bf16", "BF16"),
+    ("f16", "F16"),
+    ("f32-f16", "weights of F16"),
+    (".*-int8.*", "weights of INT8"),
+    (".*-int4.*", "weights of INT4"),
+    ("f32-cache_.*", "caches of other types"),
+    ("f32-bias_.*", "masks of 16 bits"),
+]
+PACKED = ("import", "import_verified", "import_copy", "export")  # few cases: one table for all types
 COLOURS = {
     "ours": "#d1495b",
     "onednn": "#2e6f95",
@@ -94,47 +115,92 @@ def progress(case):
     )  # fmt: skip
 
 
+def types_of(case):
+    return case["shape"].partition("/")[2]
+
+
+def family(case):
+    """Its place in the order, and its name."""
+    if case["operation"] in PACKED:
+        return len(FAMILIES), "all types"
+    return next((place, family) for place, (types, family) in enumerate(FAMILIES) if re.fullmatch(types, types_of(case)))
+
+
 def groups(cases):
-    """Cases of one ISA, operation and temperature, in the order they came."""
+    """By ISA, operation, whether cold, and family: (ISA, operation, cold, family) and its cases."""
+    operations = list(dict.fromkeys(case["operation"] for case in cases))
+    isas = list(ISA_LABELS)
+
+    def key(case):
+        return isas.index(case["isa"]), operations.index(case["operation"]), case["cold"], family(case)
+
     found = {}
-    for case in cases:
-        found.setdefault((case["isa"], case["operation"], case["cold"]), []).append(case)
+    for case in sorted(cases, key=key):
+        found.setdefault((case["isa"], case["operation"], case["cold"], family(case)[1]), []).append(case)
     return found
 
 
+def text_table(rows, left=1):
+    """Its first row is the head; `left` columns hold words."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("| " + " | ".join(cells) + " |")
+    rules = ["-" * (width + 2) if i < left else "-" * (width + 1) + ":" for i, width in enumerate(widths)]
+    lines.insert(1, "|" + "|".join(rules) + "|")
+    return "\n".join(lines)
+
+
+def without_empty_columns(rows):
+    kept = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
+    return [[row[i] for i in kept] for row in rows]
+
+
 def table(cases):
-    variants = []
-    for case in cases:
-        variants += [variant for variant in case["peers"] if variant not in variants]
-    rows = [["shape", "floor", "libattn p50", "p99", "first", *map(label, variants), "best peer /", "f32 /",
+    variants = list(dict.fromkeys(variant for case in cases for variant in case["peers"]))
+    several = len(set(map(types_of, cases))) > 1
+    rows = [["shape", "types", "floor", "libattn p50", "p99", "first", *map(label, variants), "best peer /", "f32 /",
              "% of ceiling", ""]]  # fmt: skip
     for case in cases:
         peers = [case["peers"].get(variant, {}).get("p50_us") for variant in variants]
         ours = case["ours"]
         rows.append([
-            case["shape"], figure(case["floor_us"]), figure(ours["p50_us"]), figure(ours["p99_us"]),
-            figure(ours["first_us"]), *map(figure, peers), ratio(case), ratio(case, "f32_ratio"), percent(case),
-            "noisy" if case["noisy"] else "",
+            case["shape"].partition("/")[0], (types_of(case) or "f32") if several else "", figure(case["floor_us"]),
+            figure(ours["p50_us"]), figure(ours["p99_us"]), figure(ours["first_us"]), *map(figure, peers), ratio(case),
+            ratio(case, "f32_ratio"), percent(case), "noisy" if case["noisy"] else "",
         ])  # fmt: skip
-    if not any(case.get("f32_ratio") for case in cases):
-        rows = [row[:-3] + row[-2:] for row in rows]
-    if not any(row[-1] for row in rows):
-        rows = [row[:-1] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.insert(1, "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
-    return "\n".join(lines)
+    return text_table(without_empty_columns(rows), 1 + several)
 
 
-def title(isa, operation, cold):
-    return "%s, %s%s (µs)" % (operation, ISA_LABELS[isa], ", cold" if cold else "")
+def title(isa, operation, cold, family):
+    return "%s: %s%s, %s" % (ISA_LABELS[isa], operation, ", cold" if cold else "", family)
 
 
 def tables(results):
-    return "\n\n".join(title(*key) + "\n\n" + table(cases) for key, cases in groups(results["cases"]).items())
+    return "\n\n".join(title(*key) + " (µs)\n\n" + table(cases) for key, cases in groups(results["cases"]).items())
+
+
+def mean(cases, of="ratio"):
+    """Geometric, of those that have such a figure; None where none has."""
+    ratios = [case[of] for case in cases if case.get(of)]
+    return statistics.geometric_mean(ratios) if ratios else None
+
+
+def summary(found):
+    """A row for each table below it."""
+    rows = [["table", "cases", "best peer /", "least", "most", "f32 /", "% of ceiling", "noisy"]]
+    for key, cases in found.items():
+        ratios = [case["ratio"] for case in cases if case["ratio"]]
+        shares = [case["percent"] for case in cases if case["percent"]]
+        heading = title(*key)
+        rows.append([
+            "[%s](#%s)" % (heading, re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")), str(len(cases)),
+            *("%.2f" % value if value else "-" for value in (
+                mean(cases), min(ratios, default=None), max(ratios, default=None), mean(cases, "f32_ratio"))),
+            "%.0f" % statistics.median(shares) if shares else "-", str(sum(case["noisy"] for case in cases)),
+        ])  # fmt: skip
+    return text_table(without_empty_columns(rows))
 
 
 # ---- Pictures
@@ -181,10 +247,14 @@ def quote(text):
     return text.replace("_", "\\\\_")
 
 
-def warm(results, isa, *operations):
-    """Of floats: pictures show no other types."""
+def warm(results, isa, *operations, types=""):
+    """Of F32, unless told: pictures show no other types."""
     cases = [c for c in results["cases"] if c["isa"] == isa and not c["cold"] and c["operation"] in operations]
-    return [c for c in cases if "/" not in c["shape"]]
+    return [c for c in cases if types_of(c) == types]
+
+
+def is_model(case):
+    return case["shape"].partition("/")[0] in MODELS
 
 
 def variants_of(cases):
@@ -196,13 +266,13 @@ def timing(case, variant):
     return case["ours"] if variant == "ours" else case["peers"].get(variant)
 
 
-def main_cases(results, isa, operation):
+def main_cases(results, isa, operation, types=""):
     """All of GEMM; else the models, decoding over a cache."""
     if operation == "gemm":
-        return warm(results, isa, operation)
-    cases = [c for c in warm(results, isa, operation) if c["shape"] in MODELS and not c["shape"].startswith("dec_")]
+        return warm(results, isa, operation, types=types)
+    cases = [c for c in warm(results, isa, operation, types=types) if is_model(c) and not c["shape"].startswith("dec_")]
     if operation == "attention":
-        cases += [c for c in warm(results, isa, "attention_cache") if c["shape"] in MODELS]
+        cases += [c for c in warm(results, isa, "attention_cache", types=types) if is_model(c)]
     return cases
 
 
@@ -323,16 +393,33 @@ def draw_all(results, directory):
 # ---- Pages
 
 
+def best_isa(results, *operations, types=""):
+    """That computes such cases with kernels of its own beside some peer; None where none does."""
+    return next((isa for isa in BEST if mean(warm(results, isa, *operations, types=types))), None)
+
+
+def main_isa(results):
+    """Whose figures stand for the machine: the best that has F32's operations, or of a partial run that has any."""
+    f32 = [isa for isa in BEST if any(c["isa"] == isa and not types_of(c) for c in results["cases"])]
+    return (f32 or [case["isa"] for case in results["cases"]])[0]
+
+
+def peers(results):
+    about = results["about"][main_isa(results)]
+    return ", ".join("%s %s" % (label(peer), about[peer]) for peer in PROGRAMS if peer in about)
+
+
+def machine(about):
+    """Its name and, without the maker's, its core's: AMD EPYC (Zen 3)."""
+    core = about.get("core", "").partition(" ")[2]
+    return about["machine"] + (" (%s)" % core if core else "")
+
+
 def origin(results):
     about = results["about"]
-    isa = next(isa for isa in ISA_LABELS if isa in about)
-    versions = [
-        "%s %s" % (label(peer), about[isa][peer])
-        for peer in ("onednn", "openblas", "torch", "onnxruntime") if peer in about[isa]
-    ]  # fmt: skip
     return "%s, one core, one thread; %s; %s; commit %s, %s. Peers: %s. Command: `%s`." % (
-        about["machine"], about.get("system", "system unknown"), about[isa]["compiler"], about["commit"],
-        about["date"], ", ".join(versions), about["command"],
+        machine(about), about.get("system", "system unknown"), about[main_isa(results)]["compiler"], about["commit"],
+        about["date"], peers(results), about["command"],
     )  # fmt: skip
 
 
@@ -343,79 +430,151 @@ Microseconds.
   bandwidth for a buffer of that size, or for softmax the exp at our kernel's rate, whichever is longest; *% of ceiling*: floor
   over p50.
 - A sample is one call, or the mean of as many as take 5 µs. *first*: the first call after creation.
-- *best peer /*: the quickest peer's p50 over ours. *f32 /*: that of our own call with every type F32 over ours.
-- A shape's second part is types: activations[-weights][-cache]. oneDNN's f32-int8 quantises rows by one scale known ahead,
-  ours finds one for each row; PyTorch's is a dynamically quantised Linear.
+- *best peer /*: the quickest peer's p50 over ours. *f32 /*: that of our own call with every type F32 over ours. The first table
+  has their geometric means, and the median share of the ceiling.
+- Types are those of activations[-weights][-cache]. oneDNN's f32-int8 quantises rows by one scale known ahead, ours finds one
+  for each row; PyTorch's is a dynamically quantised Linear. In f32-int8_32 our weights have a scale for each block of 32,
+  oneDNN's one for each output.
 - *noisy*: a ceiling moved by more than 3 % while the case ran, or another process had more than 3 % of the core.
 - *attention_cache*, and `dec` in the pictures: keys and values come from a cache, packed ahead where a library can.
 - *cold*: called in turn with others on data of their own, together twice the last-level cache or 1 GiB.
+- *gqa*: four query heads share a kv head. To oneDNN and OpenBLAS they are four times as many rows of one head; PyTorch's
+  products take repeated keys and values, its `scaled_dot_product_attention` is told (`enable_gqa`, from 2.5 on); the operator
+  of ONNX Runtime has no such thing.
 - oneDNN has neither causality nor valid lengths and computes every score; PyTorch adds a mask to all of them. ONNX Runtime
-  cannot be held to AVX2."""
+  cannot be held to AVX2 where there is AVX-512."""
 
 
 def page(results, directory):
-    parts = ["# Measured", origin(results), HOW_TO_READ]
-    for isa in (isa for isa in ISA_LABELS if isa in results["about"]):
-        parts.append("## " + ISA_LABELS[isa])
+    found = groups(results["cases"])
+    parts = ["# Measured on %s" % machine(results["about"]), origin(results), HOW_TO_READ, summary(found)]
+    for isa in ISA_LABELS:
         for picture in ("attention", "layer", "gemm", "roofline", "length", "rows", "valid"):
             file = "%s-%s.svg" % (picture, isa)
             if os.path.exists(os.path.join(directory, file)):
                 parts.append("![%s](%s)" % (picture, file))
-        for (its_isa, operation, cold), cases in groups(results["cases"]).items():
-            if its_isa == isa:
-                parts.append("### %s%s" % (operation, ", cold" if cold else ""))
-                parts.append(table(cases))
+        for key, cases in found.items():
+            if key[0] == isa:
+                parts += ["## " + title(*key), table(cases)]
     return "\n\n".join(parts) + "\n"
 
 
-def comparison(results, isa):
-    """How the quickest peer's times compare with ours, in the models' attention and layers; "" without peers."""
-    cases = [case for operation in ("attention", "layer") for case in main_cases(results, isa, operation)]
-    ratios = [case["ratio"] for case in cases if case["ratio"]]
-    names = [label(peer) for peer in ("onednn", "openblas", "torch", "onnxruntime") if peer in results["about"][isa]]
-    if not ratios:
+def folder(results):
+    """Of the machine's report: amd-zen-3-avx2."""
+    about = results["about"]
+    return re.sub(r"[^a-z0-9]+", "-", "%s %s" % (about.get("core", about["machine"]).lower(), main_isa(results)))
+
+
+def compared(results, types=""):
+    """The ISA, and the cases of the models' attention and layers that have a peer."""
+    isa = best_isa(results, "attention", "attention_cache", "layer", types=types)
+    cases = [case for operation in ("attention", "layer") for case in main_cases(results, isa, operation, types)]
+    return isa, [case for case in cases if case["ratio"]]
+
+
+def comparison(results, types=""):
+    """How the quickest peer's times compare with ours; "" without peers."""
+    isa, cases = compared(results, types)
+    if not cases:
         return ""
-    return " %.2f times as fast as the quickest of %s (%s, one core, %d shapes: geometric mean, of %.2f to %.2f)" % (
-        statistics.geometric_mean(ratios), " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])),
-        ISA_LABELS[isa], len(ratios), min(ratios), max(ratios),
+    names = [label(peer) for peer, its in PROGRAMS.items() if any(set(its) & set(case["peers"]) for case in cases)]
+    ratios = [case["ratio"] for case in cases]
+    return " %.2f times as fast as %s%s (%s%s, %d shapes: geometric mean, of %.2f to %.2f)" % (
+        mean(cases), "the quickest of " if names[1:] else "",
+        " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])), ISA_LABELS[isa], "" if types else ", one core",
+        len(cases), min(ratios), max(ratios),
     )  # fmt: skip
 
 
+INDEX = """\
+# Measured
+
+A folder for each machine, which `tools/bench --publish` writes there ([how to measure](../benchmarking.md)); its page has a table
+of all its tables. Figures are the quickest peer's time over ours, geometric means: of the models' attention and layers, and of
+all products. *INT8* is weights of INT8 and rows of F32."""
+
+
+def index(reports):
+    rows = [["machine", "processor", "kernels", "compiler", "commit", "peers", "attention and layers, F32", "BF16",
+             "products, F32", "BF16", "INT8"]]  # fmt: skip
+    for name, results in reports.items():
+        about = results["about"]
+        means = [mean(compared(results, types)[1]) for types in ("", "bf16")]
+        for types in ("", "bf16", "f32-int8"):
+            means.append(mean(warm(results, best_isa(results, "gemm", types=types), "gemm", types=types)))
+        rows.append([
+            "[%s](%s/README.md)" % (name, name), machine(about), ISA_LABELS[main_isa(results)],
+            about[main_isa(results)]["compiler"], "%s, %s" % (about["commit"], about["date"]), peers(results),
+            *("%.2f" % value if value else "-" for value in means),
+        ])  # fmt: skip
+    return INDEX + "\n\n" + text_table(rows, 6) + "\n"
+
+
 PICTURES = """\
-<img src="docs/heatmap.svg" alt="where a Transformer on libattn looks" width="42%">
-<img src="docs/performance/attention-{isa}.svg" alt="time of attention over the limit of the core" width="57%">
+<img src="docs/heatmap.svg" alt="where a Transformer on libattn looks" width="42%%">
+<img src="docs/performance/%s/attention-%s.svg" alt="time of attention over the limit of the core" width="57%%">"""
+CAPTION = (
+    "Left: the attention of [a Transformer that reads dates](examples/dates). Right: the time of attention, libattn red, on %s,"
+    " commit %s, %s; [all figures](docs/performance/README.md)."
+)
 
-Left: the attention of [a Transformer that reads dates](examples/dates). Right: the time of attention, libattn red, on {machine},
-commit {commit}, {date}; [all figures](docs/performance/README.md)."""
 
-
-def section(results):
+def section(name, results):
     """README's first screen."""
-    isa = next(isa for isa in ISA_LABELS if isa in results["about"])
+    low = comparison(results, "bf16")
     sentence = (
-        "libattn computes multi-head attention on CPUs%s, and gives a request the same bits alone, in a batch, in chunks and token"
-        " by token, on every instruction set, with any number of threads." % comparison(results, isa)
+        "libattn computes multi-head attention on CPUs%s%s, and gives a request the same bits alone, in a batch, in chunks and"
+        " token by token, on every instruction set, with any number of threads."
+        % (comparison(results), low and ", in BF16" + low)
     )
-    pictures = PICTURES.format(isa=isa, **{key: results["about"][key] for key in ("machine", "commit", "date")})
-    return textwrap.fill(sentence, 128) + "\n\n" + pictures
+    about = results["about"]
+    caption = CAPTION % (machine(about), about["commit"], about["date"])
+    pictures = PICTURES % (name, main_isa(results))
+    return "\n\n".join([textwrap.fill(sentence, 128), pictures, textwrap.fill(caption, 128, break_on_hyphens=False)])
 
 
-def publish(results, root):
-    directory = os.path.join(root, "docs/performance")
+def write_results(results, path):
+    """A line for each case."""
+    with open(path, "w") as file:
+        file.write('{"about": %s, "cases": [\n' % json.dumps(results["about"], indent=1))
+        file.write(",\n".join(map(json.dumps, results["cases"])) + "\n]}\n")
+
+
+def write_report(results, directory):
     with tempfile.TemporaryDirectory() as temporary:
-        new = os.path.join(temporary, "performance")
+        new = os.path.join(temporary, "report")
         os.mkdir(new)
         draw_all(results, new)
         with open(os.path.join(new, "README.md"), "w") as file:
             file.write(page(results, new))
-        with open(os.path.join(new, "results.json"), "w") as file:
-            json.dump(results, file, indent=1)
+        write_results(results, os.path.join(new, "results.json"))
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(new, directory)
-    readme = os.path.join(root, "README.md")
-    with open(readme) as file:
-        text = file.read()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    with open(readme, "w") as file:
-        file.write(before + BEGIN + "\n\n" + section(results) + "\n\n" + END + after)
+
+
+def read_reports(top):
+    """By folder, newest first."""
+    reports = {}
+    for name in sorted(os.listdir(top)):
+        path = os.path.join(top, name, "results.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                reports[name] = json.load(file)
+    return dict(sorted(reports.items(), key=lambda report: report[1]["about"]["date"], reverse=True))
+
+
+def write_section(text, path):
+    with open(path) as file:
+        before, rest = file.read().split(BEGIN)
+    with open(path, "w") as file:
+        file.write(before + BEGIN + "\n\n" + text + "\n\n" + END + rest.split(END)[1])
+
+
+def publish(results, root):
+    """The machine's folder, the list of all of them, and README's first screen from the newest."""
+    top = os.path.join(root, "docs/performance")
+    write_report(results, os.path.join(top, folder(results)))
+    reports = read_reports(top)
+    with open(os.path.join(top, "README.md"), "w") as file:
+        file.write(index(reports))
+    write_section(section(*next(iter(reports.items()))), os.path.join(root, "README.md"))

@@ -24,10 +24,10 @@ ROOT = os.path.dirname(HERE)
 MIB = 1 << 20
 NOISE = 0.03
 
-# Those that compute in F32, then those that add products of other types and inherit all else.
-ISAS = ["avx512", "avx2", "sve256", "neon", "amx", "avx512_bf16", "avx512_vnni", "avx2_vnni", "neon_mm", "neon_dot"]
+ISAS = list(report.ISA_LABELS)
 
-# Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting.
+# Keeps every peer to one thread and to the instruction set that is asked for. ONNX Runtime has no such setting: it is left out
+# where it would take AVX-512 beside AVX2.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ONEDNN_ISAS = {
     "avx2": "AVX2",
@@ -117,7 +117,7 @@ class Bench:
         self.shapes = self.own.ask("shapes")
         self.external = {}
         self.start("torch", ["/usr/bin/python3", os.path.join(HERE, "peers/pytorch.py")], environment)
-        if not isa.startswith("avx2") and options.node_modules:
+        if options.node_modules and not (isa.startswith("avx2") and "avx512f" in cpuinfo().get("flags", "").split()):
             script = os.path.join(HERE, "peers/onnxruntime.js")
             self.start("onnxruntime", ["node", script, options.node_modules], environment)
 
@@ -278,14 +278,49 @@ def command_output(*command):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def machine():
-    model = ""
+def cpuinfo():
+    """Of the first processor; empty where the system does not tell."""
     try:
         with open("/proc/cpuinfo") as info:
-            model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "")
+            lines = [line.partition(":") for line in info.read().split("\n\n")[0].splitlines()]
     except OSError:
-        pass
-    return model or platform.processor() or platform.machine()
+        return {}
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def machine():
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+# Virtual machines often tell no more of the name than "AMD EPYC". Family and models, or part, as /proc/cpuinfo has them.
+CORES = [
+    ("AuthenticAMD", 23, range(0x30), "AMD Zen"),
+    ("AuthenticAMD", 23, range(0x30, 0x100), "AMD Zen 2"),
+    ("AuthenticAMD", 25, [*range(0x10), *range(0x20, 0x60)], "AMD Zen 3"),
+    ("AuthenticAMD", 25, [*range(0x10, 0x20), *range(0x60, 0xb0)], "AMD Zen 4"),
+    ("AuthenticAMD", 26, range(0x100), "AMD Zen 5"),
+    ("GenuineIntel", 6, [85], "Intel Skylake-SP"),
+    ("GenuineIntel", 6, [106, 108], "Intel Ice Lake"),
+    ("GenuineIntel", 6, [143], "Intel Sapphire Rapids"),
+    ("GenuineIntel", 6, [207], "Intel Emerald Rapids"),
+    ("GenuineIntel", 6, [173, 174], "Intel Granite Rapids"),
+    ("0x41", None, [0xd0c], "Arm Neoverse N1"),
+    ("0x41", None, [0xd40], "Arm Neoverse V1"),
+    ("0x41", None, [0xd49], "Arm Neoverse N2"),
+    ("0x41", None, [0xd4f], "Arm Neoverse V2"),
+]
+
+
+def core():
+    """Its microarchitecture, or family and model."""
+    info = cpuinfo()
+    vendor = info.get("vendor_id", info.get("CPU implementer"))
+    family = int(info["cpu family"]) if "cpu family" in info else None
+    model = int(info.get("model", info.get("CPU part", "0")), 0)
+    for its_vendor, its_family, models, name in CORES:
+        if (vendor, family) == (its_vendor, its_family) and model in models:
+            return name
+    return "%s family %s model %s" % (vendor, family, model) if vendor else ""
 
 
 def system():
@@ -317,6 +352,7 @@ def commit_here():
 def describe(options):
     return {
         "machine": machine(),
+        "core": core(),
         "system": system(),
         "commit": options.commit or commit_here() or "unknown",
         "date": time.strftime("%Y-%m-%d"),
@@ -344,7 +380,11 @@ def parse(words):
     parser.add_argument("--repetitions", type=int, help="slices of each subject; default 5, quick 2")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="to pin to; default: the last")
     parser.add_argument("--json", default=os.path.join(ROOT, "build/bench.json"), help="where the results go")
-    parser.add_argument("--publish", action="store_true", help="then write docs/performance/ and README's first screen")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="then write this machine's folder of docs/performance/, and README's first screen",
+    )
     parser.add_argument("--publish-only", action="store_true", help="write them from the results of an earlier run")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--node-modules", help=argparse.SUPPRESS)
@@ -380,8 +420,7 @@ def measure(options):
     if not results["cases"]:
         raise Failed("nothing to measure")
     os.makedirs(os.path.dirname(os.path.abspath(options.json)), exist_ok=True)
-    with open(options.json, "w") as file:
-        json.dump(results, file, indent=1)
+    report.write_results(results, options.json)
     return results
 
 

@@ -7,7 +7,7 @@
  *   attn-accuracy bound_attention CLASS SIZE KEYS SCORE                in proportion to the sum of abs(p v)
  *
  * WHO is `ours`, on the best ISA or that of ATTN_MAX_ISA, or `onednn`, which takes one type for all. w is [k][n]; of
- * `int8`, `int4` and `int4_dequantised` [n][k], and `scales` its scales. CACHE is the type of a cache that k and v are
+ * `int8`, `int4` and `int4_dequantised` [n][k], and `scales` its scales, of each block unless BLOCK is 0. CACHE is the type of a cache that k and v are
  * appended to, or `none`; of an F8 the files k_scales and v_scales hold each head's scale. */
 #include "subject.h"
 #include <cmath>
@@ -71,7 +71,7 @@ attn_linear linear_from(const std::string &type, const gemm_shape &shape, std::s
     attn_linear linear = quantised ? attn_linear_transposed(w.data(), of, shape.k, nullptr)
                                    : attn_linear_dense(w.data(), of, shape.n, nullptr);
     linear.scales = quantised ? scales.data() : nullptr;
-    linear.block = of == ATTN_INT4 ? block : 0;
+    linear.block = block;
     linear.dequantised = dequantised;
     return linear;
 }
@@ -119,28 +119,16 @@ void gemm(const std::string &who, const gemm_shape &shape, const char *const *of
 
 /* ---- Attention ---- */
 
-/* A cache that holds k and v. */
-attn_cache *fill_cache(const attn_attention_args &args, attn_type type, buffer<char> &memory) {
+/* Moves k and v into a cache of that type. */
+void take_cache(attn_attention_args &args, attn_type type, buffer<char> &memory) {
     const bool is_f8 = type == ATTN_F8_E4M3 || type == ATTN_F8_E5M2;
     const buffer<char> k_scales = is_f8 ? read_file("k_scales") : buffer<char>(0);
     const buffer<char> v_scales = is_f8 ? read_file("v_scales") : buffer<char>(0);
     attn_cache_config config = {};
-    config.batch = 1;
-    config.kv_heads = args.heads;
-    config.head_size = args.head_size;
-    config.capacity = args.kv_len;
     config.type = type;
-    config.arithmetic = args.arithmetic;
     config.k_scales = is_f8 ? reinterpret_cast<const float *>(k_scales.data()) : nullptr;
     config.v_scales = is_f8 ? reinterpret_cast<const float *>(v_scales.data()) : nullptr;
-    attn_cache *cache = create(config, attn_cache_size, attn_cache_create, memory);
-    attn_cache_append_args append = {};
-    append.len = args.kv_len;
-    append.k = args.k;
-    append.v = args.v;
-    attn_error error{};
-    check(attn_cache_append(cache, &append, &error), error);
-    return cache;
+    fill_cache(make_cache(args, config, memory), args);
 }
 
 void run_ours(const attention_shape &shape, attn_type type, attn_type o_type, const std::string &cache,
@@ -158,7 +146,7 @@ void run_ours(const attention_shape &shape, attn_type type, attn_type o_type, co
     args.o = attn_tensor_out_dense(o, o_type, shape.heads, shape.q_len, shape.head_size);
     buffer<char> memory(0);
     if (cache != "none")
-        args.cache = fill_cache(args, type_of(cache), memory);
+        take_cache(args, type_of(cache), memory);
     attn_error error{};
     std::size_t bytes = 0;
     check(attn_attention_workspace(&args, &bytes, &error), error);
@@ -187,14 +175,16 @@ void attention(const std::string &who, const attention_shape &shape, const char 
 
 /* ---- Bounds ---- */
 
-attn_class class_of(const std::string &name) {
+attn_class class_of(const std::string &name, std::size_t block) {
+    if (name == "int8" && block > 0)
+        return ATTN_CLASS_INT8_BLOCKS;
     return name == "int4_dequantised" ? ATTN_CLASS_F32 : attn_class_of(type_of(name));
 }
 
 double bound(const std::string &what, int count, const char *const *arguments) {
     const auto size = [&](int i) { return std::strtoul(arguments[i], nullptr, 10); };
     if (what == "bound_product" && count == 3)
-        return bound_product(class_of(arguments[0]), size(1), size(2), 1);
+        return bound_product(class_of(arguments[0], size(2)), size(1), size(2), 1);
     if (what != "bound_attention" || count != 4)
         throw failure("see the first lines of accuracy.cc");
     const bound_row row = {size(1), size(2), std::strtod(arguments[3], nullptr)};

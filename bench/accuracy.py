@@ -6,7 +6,7 @@ usage: accuracy.py [build/bench/attn-accuracy]
 Prints the tables of docs/accuracy.md. Errors are in units of the root mean square of the exact results. Each row has two
 pairs of them, the root mean square and the largest: against the numbers that are multiplied (those of a BF16, an integer
 times its scale), which the bound is of too, and against the numbers before they were rounded to that. Inputs are normal;
-weights of INT8 have a scale of largest / 127 for each output, those of INT4 the scale of each block that makes its
+weights of INT8 have a scale of largest / 127 for each output or block, those of INT4 the scale of each block that makes its
 largest magnitude -8, an F8 one for each head that makes the largest number of its type the head's largest.
 
 Needs NumPy, and PyTorch for its rows.
@@ -79,11 +79,14 @@ def hold(x, kind):
     return round_f8((x / scales[:, None, None]).astype(np.float64), kind) * scales[:, None, None].astype(np.float64), scales
 
 
-def weights_int8(w):
-    """Of [n][k]: integers, scales, and what they stand for."""
-    scales = (np.abs(w).max(1) / np.float32(127)).astype(np.float32)
-    integers = np.clip(np.rint(w / scales[:, None]), -127, 127)
-    return integers.astype(np.int8), scales, integers * scales[:, None].astype(np.float64)
+def weights_int8(w, block=0):
+    """Of [n][k]: integers, scales, and what they stand for. A block of 0 is all of k."""
+    n, k = w.shape
+    blocks = w.reshape(n, -1, block or k)
+    scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float32)
+    integers = np.clip(np.rint(blocks / scales[..., None]), -127, 127)
+    stored = (integers * scales[..., None].astype(np.float64)).reshape(n, k)
+    return integers.reshape(n, k).astype(np.int8), scales, stored
 
 
 def weights_int4(w, block):
@@ -201,7 +204,11 @@ def product_rows(program, m, n, k):
     integers, scales, stored = weights_int8(w.T)
     add('INT8', program.gemm('ours', ('f32', 'int8', 'f32'), x, integers, scales), 'int8', quantised, stored.T)
     if torch:
-        row('INT8, PyTorch', None, None, figures(torch_linear_int8(x, integers, scales), given, unit))
+        row('INT8, PyTorch', None, None, figures(torch_linear_int8(x, integers, scales[:, 0]), given, unit))
+    for block in (32, 64, 128):
+        integers, scales, stored = weights_int8(w.T, block)
+        add('INT8, blocks of %d' % block, program.gemm('ours', ('f32', 'int8', 'f32'), x, integers, scales, block), 'int8',
+            quantised, stored.T, block)
     for block in (32, 64, 128):
         pairs, scales, stored = weights_int4(w.T, block)
         add('INT4, blocks of %d' % block, program.gemm('ours', ('f32', 'int4', 'f32'), x, pairs, scales, block), 'int4',

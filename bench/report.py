@@ -578,3 +578,7 @@ def publish(results, root):
     with open(os.path.join(top, "README.md"), "w") as file:
         file.write(index(reports))
     write_section(section(*next(iter(reports.items()))), os.path.join(root, "README.md"))
+
+
+if __name__ == "__main__":  # what docs/performance/README.md is to be: tools/test compares
+    print(index(read_reports("docs/performance")), end="")

@@ -65,6 +65,10 @@ PER_ISA = ("sleef_", "without_", "packing_")
 # Cold are as many subjects of PyTorch as hold twice the last-level cache; where they would be more, none.
 MOST_SUBJECTS = 2000
 
+# Seconds. Where a peer's call takes the first, one slice is enough; where it would take the second, there is none: PyTorch's BF16
+# on AVX2 would need some two minutes for each call of long_8k.
+LONG_CALL, LONGEST_CALL = 1, 10
+
 # Of these one slice of every peer is a minute.
 SLOW_SHAPES = ("long_8k", "seq_8192")
 
@@ -116,6 +120,7 @@ class Bench:
         self.names = self.own.ask("list")["names"]
         self.shapes = self.own.ask("shapes")
         self.external = {}
+        self.pace = {}  # microseconds for each multiply-add of a peer's last case, by (operation, variant, types)
         self.start("torch", ["/usr/bin/python3", os.path.join(HERE, "peers/pytorch.py")], environment)
         if options.node_modules and not (isa.startswith("avx2") and "avx512f" in cpuinfo().get("flags", "").split()):
             script = os.path.join(HERE, "peers/onnxruntime.js")
@@ -199,15 +204,16 @@ class Bench:
         if cold:
             peers = {variant: name for variant, name in peers.items() if variant != "onnxruntime"}
         f32 = self.f32(operation, shape)
+        work = self.slice(ours, cold)
+        peers = {variant: name for variant, name in peers.items() if not self.is_too_slow(name, work["flops"])}
         others = [*peers.values(), *filter(None, [f32])]
         slices = {name: [] for name in [ours, *others]}
-        work = self.slice(ours, cold)
         element = 2 if shape.endswith(("/bf16", "/f16")) else 4
         before = self.ceiling(operation, ours, work["bytes"])
         for _ in range(self.options.repetitions):
             for name in others or [None]:
                 for each in [name, ours]:
-                    if each not in slices:
+                    if each not in slices or (each != ours and takes_long(slices[each])):
                         continue
                     try:
                         slices[each].append(self.slice(each, cold, work["bytes"]))
@@ -233,7 +239,25 @@ class Bench:
             "ceiling": {"before": before, "after": after},
         }
         result.update(assess(result))
+        for variant, timing in result["peers"].items():
+            self.pace[kind_of(peers[variant])] = timing["p50_us"] / max(work["flops"], 1)
         return result
+
+    def is_too_slow(self, name, flops):
+        expected = self.pace.get(kind_of(name), 0) * flops / 1e6
+        if expected > LONGEST_CALL:
+            print("without %s: a call would take some %.0f s" % (name, expected), file=sys.stderr)
+        return expected > LONGEST_CALL
+
+
+def kind_of(name):
+    """Whatever its shape."""
+    operation, variant, shape = name.split("/", 2)
+    return operation, variant, shape.partition("/")[2]
+
+
+def takes_long(slices):
+    return bool(slices) and min(slices[0]["samples_us"]) > LONG_CALL * 1e6
 
 
 def statistics(slices):

@@ -5,6 +5,7 @@
  *   attn-accuracy attention WHO HEADS ROWS KEYS SIZE TYPE O CACHE      q, k and v of TYPE, [head][row][size], make o
  *   attn-accuracy bound_product CLASS K BLOCK                          in proportion to the sum of abs(x w)
  *   attn-accuracy bound_attention CLASS SIZE KEYS SCORE                in proportion to the sum of abs(p v)
+ *   attn-accuracy onednn                                               its version, where there is one
  *
  * WHO is `ours`, on the best ISA or that of ATTN_MAX_ISA, or `onednn`, which takes one type for all. w is [k][n]; of
  * `int8`, `int4` and `int4_dequantised` [n][k], and `scales` its scales, of each block unless BLOCK is 0. CACHE is the type of a cache that k and v are
@@ -198,6 +199,10 @@ void answer(int count, const char *const *arguments) {
         gemm(arguments[1], {"", size(2), size(3), size(4)}, arguments + 5);
     else if (what == "attention" && count == 9)
         attention(arguments[1], {"", 1, size(3), size(4), size(2), size(5), false, 0, false, 0}, arguments + 6);
+#if defined(HAVE_ONEDNN)
+    else if (what == "onednn")
+        std::puts(onednn_version().c_str());
+#endif
     else
         std::printf("%.17g\n", bound(what, count - 1, arguments + 1));
 }

@@ -100,12 +100,27 @@ def weights_int4(w, block):
     return pairs[..., 0] | pairs[..., 1] << 4, scales.reshape(n, -1), stored
 
 
-# ---- The program ----
+# ---- The program, and peers ----
+
+
+def short(version):
+    return '.'.join(version.split('.')[:2])
+
+
+TORCH = 'PyTorch ' + short(torch.__version__) if torch else None
 
 
 class Program:
     def __init__(self, path, folder):
         self.path, self.folder = os.path.abspath(path), folder
+        self.onednn = self.version_of_onednn()
+
+    def version_of_onednn(self):
+        """None where the program was built without it."""
+        try:
+            return 'oneDNN ' + short(self.run('onednn'))
+        except subprocess.CalledProcessError:
+            return None
 
     def run(self, *arguments):
         return subprocess.run([self.path, *map(str, arguments)], cwd=self.folder, check=True, capture_output=True,
@@ -149,8 +164,6 @@ class Program:
 
 
 def figures(result, exact, unit):
-    if result is None:
-        return None
     error = np.abs(result - exact)
     return np.sqrt((error**2).mean()) / unit, error.max() / unit
 
@@ -180,6 +193,8 @@ def product_rows(program, m, n, k):
 
     def add(name, result, kind, x_stored, w_stored, block=0, o_bits=0):
         """o_bits: to how many bits y is rounded."""
+        if result is None:
+            return
         exact, bound = x_stored @ w_stored, None
         if kind:
             magnitude = np.abs(x_stored) @ np.abs(w_stored)
@@ -192,19 +207,19 @@ def product_rows(program, m, n, k):
     quantised = np.multiply(*map(np.float64, rows_int8(x)))
     head('product %d x %d x %d' % (m, n, k))
     add('F32', program.gemm('ours', ('f32', 'f32', 'f32'), x, w), 'f32', x64, w64)
-    add('F32, oneDNN', program.gemm('onednn', ('f32', 'f32', 'f32'), x, w), None, x64, w64)
+    add('F32, %s' % program.onednn, program.gemm('onednn', ('f32', 'f32', 'f32'), x, w), None, x64, w64)
     if torch:
-        add('F32, PyTorch', (torch.from_numpy(x) @ torch.from_numpy(w)).numpy(), None, x64, w64)
+        add('F32, ' + TORCH, (torch.from_numpy(x) @ torch.from_numpy(w)).numpy(), None, x64, w64)
     add('weights of F16', program.gemm('ours', ('f32', 'f16', 'f32'), x, w), 'f16', x64, rounded(w, 'f16'))
     add('BF16', program.gemm('ours', ('bf16', 'bf16', 'f32'), x, w), 'bf16', x16, w16)
     add('BF16, y too', program.gemm('ours', ('bf16', 'bf16', 'bf16'), x, w), 'bf16', x16, w16, o_bits=8)
-    add('BF16, y too, oneDNN', program.gemm('onednn', ('bf16', 'bf16', 'bf16'), x, w), None, x16, w16)
+    add('BF16, y too, %s' % program.onednn, program.gemm('onednn', ('bf16', 'bf16', 'bf16'), x, w), None, x16, w16)
     if torch:
-        add('BF16, y too, PyTorch', torch_linear_bf16(x16, w16), None, x16, w16)
+        add('BF16, y too, ' + TORCH, torch_linear_bf16(x16, w16), None, x16, w16)
     integers, scales, stored = weights_int8(w.T)
     add('INT8', program.gemm('ours', ('f32', 'int8', 'f32'), x, integers, scales), 'int8', quantised, stored.T)
     if torch:
-        row('INT8, PyTorch', None, None, figures(torch_linear_int8(x, integers, scales[:, 0]), given, unit))
+        row('INT8, ' + TORCH, None, None, figures(torch_linear_int8(x, integers, scales[:, 0]), given, unit))
     for block in (32, 64, 128):
         integers, scales, stored = weights_int8(w.T, block)
         add('INT8, blocks of %d' % block, program.gemm('ours', ('f32', 'int8', 'f32'), x, integers, scales, block), 'int8',
@@ -262,6 +277,8 @@ def attention_rows(program, heads, rows, keys, size, factor):
     unit = np.sqrt((given**2).mean())
 
     def add(name, result, kind, stored, o_bits=0):
+        if result is None:
+            return
         exact, magnitude, score = exact_attention(*stored)
         bound = None
         if kind:
@@ -273,14 +290,14 @@ def attention_rows(program, heads, rows, keys, size, factor):
     low = [rounded(t, 'bf16') for t in (q, k, v)]
     head('attention of %d heads, %d x %d, size %d' % (heads, rows, keys, size) + (', queries * %d' % factor) * (factor > 1))
     add('F32', program.attention('ours', 'f32', 'f32', 'none', q, k, v), 'f32', plain)
-    add('F32, oneDNN', program.attention('onednn', 'f32', 'f32', 'none', q, k, v), None, plain)
+    add('F32, %s' % program.onednn, program.attention('onednn', 'f32', 'f32', 'none', q, k, v), None, plain)
     if torch:
-        add('F32, PyTorch', torch_attention(*map(torch.from_numpy, (q, k, v))), None, plain)
+        add('F32, ' + TORCH, torch_attention(*map(torch.from_numpy, (q, k, v))), None, plain)
     add('BF16', program.attention('ours', 'bf16', 'f32', 'none', *low), 'bf16', low)
     add('BF16, o too', program.attention('ours', 'bf16', 'bf16', 'none', *low), 'bf16', low, o_bits=8)
-    add('BF16, o too, oneDNN', program.attention('onednn', 'bf16', 'bf16', 'none', *low), None, low)
+    add('BF16, o too, %s' % program.onednn, program.attention('onednn', 'bf16', 'bf16', 'none', *low), None, low)
     if torch:
-        add('BF16, o too, PyTorch', torch_attention(*map(torch_bf16, low)), None, low)
+        add('BF16, o too, ' + TORCH, torch_attention(*map(torch_bf16, low)), None, low)
     for kind in ('f16', 'int8', 'f8_e4m3', 'f8_e5m2'):
         (held_k, k_scales), (held_v, v_scales) = hold(k, kind), hold(v, kind)
         if k_scales is not None:
@@ -294,7 +311,6 @@ def main():
         sys.exit(__doc__.strip())
     if torch:
         torch.set_num_threads(1)
-        print('PyTorch', torch.__version__)
     with tempfile.TemporaryDirectory() as folder:
         program = Program(sys.argv[1] if len(sys.argv) > 1 else PROGRAM, folder)
         for product in PRODUCTS:

@@ -5,7 +5,7 @@
  *   gemm/onednn, f32-int8   the nearest to ours: rows of floats are quantised by one scale known ahead, to u8 without a
  *                           zero point, which is what it is quickest at; then u8 x s8 with a scale for each output, to
  *                           floats. Ours finds a scale for each row, which is more work, and in f32-int8_32 has a
- *                           scale for each block too, which oneDNN's products of integers cannot have
+ *                           scale for each block too. oneDNN 3.7 has these in its reference implementation, on AVX2
  *   attention/onednn        product, softmax, product, batched over all heads; keys and values as they come
  *   attention_cache/onednn  the same with keys and values reordered ahead, as our cache has them
  *   softmax/onednn          over all columns

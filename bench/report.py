@@ -462,7 +462,7 @@ def page(results, directory):
 def folder(results):
     """Of the machine's report: amd-zen-3-avx2."""
     about = results["about"]
-    return re.sub(r"[^a-z0-9]+", "-", "%s %s" % (about.get("core", about["machine"]).lower(), main_isa(results)))
+    return re.sub(r"[^a-z0-9]+", "-", "%s %s" % ((about.get("core") or about["machine"]).lower(), main_isa(results)))
 
 
 def compared(results, types=""):

@@ -323,7 +323,6 @@ CORES = [
     ("AuthenticAMD", 25, [*range(0x10), *range(0x20, 0x60)], "AMD Zen 3"),
     ("AuthenticAMD", 25, [*range(0x10, 0x20), *range(0x60, 0xb0)], "AMD Zen 4"),
     ("AuthenticAMD", 26, range(0x100), "AMD Zen 5"),
-    ("GenuineIntel", 6, [85], "Intel Skylake-SP"),
     ("GenuineIntel", 6, [106, 108], "Intel Ice Lake"),
     ("GenuineIntel", 6, [143], "Intel Sapphire Rapids"),
     ("GenuineIntel", 6, [207], "Intel Emerald Rapids"),

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE 1 /* syscall */
 #include "cpu.h"
 
+#include <stddef.h>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #if defined(__linux__)
@@ -127,6 +129,25 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return false;
 }
 
+/* Models of Intel's family 6. Golden Cove begins a VDPBF16PS every other cycle and two multiply-adds in each; GFLOP/s of
+ * both with 512 bits:
+ *   Sapphire Rapids  80 and 159, 115 and 230   github.com/pigirons/cpufp, benchmark_result/x64
+ *   Emerald Rapids   89 and 177                measured; half as fast in github.com/libxsmm/tpp-mlir/pull/1025 too
+ *   Granite Rapids   no figure was found: its cores follow these
+ * Zen 5 has 708 and 354 (cpufp), Zen 4 is twice as fast too (github.com/iree-org/iree/pull/15089). Of Cooper Lake, model
+ * 0x55, no figure was found. */
+static const uint8_t slow_at_pairs[] = {0x8f /* Sapphire Rapids */, 0xcf /* Emerald Rapids */,
+                                        0xad /* Granite Rapids */, 0xae /* Granite Rapids D */};
+
+bool attn_cpu_is_slow_at_pairs(const struct attn_cpu_registers *registers) {
+    const uint32_t intel = 0x756e6547, eax = registers->leaf1_eax; /* "Genu" */
+    uint32_t family = eax >> 8 & 0xf, model = (eax >> 4 & 0xf) | (eax >> 12 & 0xf0);
+    for (size_t i = 0; i < sizeof slow_at_pairs && registers->vendor == intel && family == 6; i++)
+        if (slow_at_pairs[i] == model)
+            return true;
+    return false;
+}
+
 #if defined(__x86_64__)
 /* In assembly, because the intrinsic needs -mxsave. */
 static uint64_t read_xcr0(void) {
@@ -152,9 +173,10 @@ static int ask_for_amx(void) {
 }
 
 void attn_cpu_read(struct attn_cpu_registers *registers) {
-    struct attn_cpu_registers r = {.max_leaf = __get_cpuid_max(0, NULL)};
-    uint32_t eax, ebx, ecx, edx, subleaves;
-    __cpuid(1, eax, ebx, r.leaf1_ecx, r.leaf1_edx);
+    struct attn_cpu_registers r = {0};
+    uint32_t ebx, ecx, edx, subleaves;
+    __cpuid(0, r.max_leaf, r.vendor, ecx, edx);
+    __cpuid(1, r.leaf1_eax, ebx, r.leaf1_ecx, r.leaf1_edx);
     __cpuid_count(7, 0, subleaves, r.leaf7_ebx, r.leaf7_ecx, r.leaf7_edx);
     if (r.max_leaf >= 7 && subleaves >= 1)
         __cpuid_count(7, 1, r.leaf7_1_eax, ebx, ecx, edx);

@@ -41,12 +41,13 @@ static const unsigned char architectures[ATTN_ISA_COUNT] = {
 };
 #undef ISA
 
-/* What this process has found out about the machine, 0 until then: bit i is set where ISA number i runs here, and
- * the number of the chosen ISA is in the top byte. Remembered, because CPUID is slow on virtual machines; one word,
- * so that threads see all of it or nothing. */
+/* What this process has found out about the machine, 0 until then: bit i is set where ISA number i runs here, the next
+ * one where it is slow at pairs, and the number of the chosen ISA is in the top byte. Remembered, because CPUID is slow
+ * on virtual machines; one word, so that threads see all of it or nothing. */
 static _Atomic(uint32_t) selection;
-#define CHOSEN_SHIFT 24
-_Static_assert((int)ATTN_ISA_COUNT <= CHOSEN_SHIFT, "a bit for each ISA");
+#define SLOW_AT_PAIRS (UINT32_C(1) << ATTN_ISA_COUNT)
+#define CHOSEN_SHIFT  24
+_Static_assert((int)ATTN_ISA_COUNT < CHOSEN_SHIFT, "a bit for each ISA, and one");
 
 bool attn_isa_find(const char *name, attn_isa *isa) {
     for (int i = 0; i < ATTN_ISA_COUNT; i++)
@@ -59,6 +60,11 @@ bool attn_isa_find(const char *name, attn_isa *isa) {
 
 const struct attn_kernels *attn_table(attn_isa isa) {
     return (unsigned)isa < ATTN_ISA_COUNT ? tables[isa] : NULL;
+}
+
+const struct attn_kernels *attn_table_on(attn_isa isa, bool slow_at_pairs) {
+    const struct attn_kernels *table = attn_table(isa);
+    return slow_at_pairs && table && table->by_fma ? table->by_fma : table;
 }
 
 static bool runs_here(uint32_t selected, attn_isa isa) {
@@ -122,7 +128,8 @@ static enum name_kind read_max_isa(const char *name, attn_isa *highest) {
     return NAME_OF_HERE;
 }
 
-static void report(const struct attn_cpu_registers *registers, const char *name, enum name_kind kind) {
+static void report(uint32_t selected, const struct attn_cpu_registers *registers, const char *name,
+                   enum name_kind kind) {
     if (kind == NAME_UNKNOWN)
         report_unknown(name);
     if (kind == NAME_OF_ELSEWHERE)
@@ -130,6 +137,8 @@ static void report(const struct attn_cpu_registers *registers, const char *name,
     if (registers->amx_permission < 0)
         attn_verbose("amx is left out: the system refuses it to this process (arch_prctl: errno %d)",
                      -registers->amx_permission);
+    if (selected & SLOW_AT_PAIRS && runs_here(selected, ATTN_ISA_AVX512_BF16))
+        attn_verbose("VDPBF16PS is slow on this processor: avx512_bf16 and amx multiply class BF16 as avx512 does");
 }
 
 static uint32_t select_isas(void) {
@@ -144,11 +153,13 @@ static uint32_t select_isas(void) {
     enum name_kind kind = read_max_isa(name, &highest);
     uint32_t supported = find_supported(&registers);
     uint32_t found = supported | (uint32_t)best_of(supported, highest) << CHOSEN_SHIFT;
+    if (attn_cpu_is_slow_at_pairs(&registers))
+        found |= SLOW_AT_PAIRS;
 
     /* Threads that come here at once all find the same; the one whose store succeeds reports. */
     if (atomic_compare_exchange_strong_explicit(&selection, &selected, found, memory_order_relaxed,
                                                 memory_order_relaxed))
-        report(&registers, name, kind);
+        report(found, &registers, name, kind);
     return found;
 }
 
@@ -160,7 +171,7 @@ attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {
         isa = (attn_isa)(selected >> CHOSEN_SHIFT);
     if (!runs_here(selected, isa))
         return ATTN_UNSUPPORTED_ISA;
-    *table = tables[isa];
+    *table = attn_table_on(isa, selected & SLOW_AT_PAIRS);
     return ATTN_OK;
 }
 
@@ -216,4 +227,12 @@ const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *tabl
         found = decode_of(table, gemm);
     }
     return found;
+}
+
+const struct attn_bf16_kernel *attn_bf16_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm) {
+    if (!attn_class_is_bf16(gemm->arithmetic))
+        return NULL;
+    while (!table->bf16 || table->bf16->type != gemm->a)
+        table = table->lower;
+    return table->bf16;
 }

@@ -16,6 +16,9 @@ bool attn_isa_find(const char *name, attn_isa *isa);
  * and for ISAs that this library was built without. */
 const struct attn_kernels *attn_table(attn_isa isa);
 
+/* The same on a processor that is slow at pairs of BF16 (attn_cpu_is_slow_at_pairs), or is not. */
+const struct attn_kernels *attn_table_on(attn_isa isa, bool slow_at_pairs);
+
 /* The table that `isa` stands for on this processor: ATTN_ISA_BEST is the chosen one. ATTN_UNKNOWN_ISA for values
  * without a table, ATTN_UNSUPPORTED_ISA for a table that this processor or its operating system cannot run; *table
  * is then untouched. */
@@ -68,5 +71,9 @@ static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct a
 
 /* The kernel for few query rows over keys and values that `gemm` has packed; NULL where there is none. */
 const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm);
+
+/* The online softmax whose probabilities `gemm`, a kernel of the table's of class BF16 or BF16_TILE, takes; NULL for
+ * one of another class. */
+const struct attn_bf16_kernel *attn_bf16_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm);
 
 #endif

@@ -409,8 +409,7 @@ struct attn_attention_kernel {
 /* What is different between the two products. */
 struct attn_bf16_kernel {
     const char *name;
-    /* Of probabilities, and of A of the table's GEMM kernels of these classes: BF16, or F32 for floats that are BF16
-     * numbers. */
+    /* Of probabilities, and of A of the GEMM kernels that take them: BF16, or F32 for floats that are BF16 numbers. */
     attn_type type;
     /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits does.
      * For each row with a visible column:
@@ -495,7 +494,13 @@ struct attn_convert_kernel {
 /* A group that is NULL is the next lower ISA's; attn_table_* follow that. */
 struct attn_kernels {
     attn_isa isa;
-    const struct attn_kernels *lower;           /* NULL for scalar */
+    const struct attn_kernels *lower; /* NULL for scalar */
+    /* Of an ISA that has an instruction for pairs of BF16: the same table with products of class BF16 by multiply-adds,
+     * whose panels are the same, for processors that are faster at these. Else NULL. */
+    const struct attn_kernels *by_fma;
+    /* Of such a table: the one that it takes the place of, whose decode kernel of class BF16 waits for memory. Else
+     * NULL. */
+    const struct attn_kernels *few_rows;
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_decode_kernel *decode;
     /* Of keys and values of other types, a list that ends with NULL; NULL: the lower ISA's. Scalar has the reference
@@ -524,7 +529,6 @@ ATTN_TABLE_GROUP(decode)
 ATTN_TABLE_GROUP(softmax)
 ATTN_TABLE_GROUP(elementary)
 ATTN_TABLE_GROUP(attention)
-ATTN_TABLE_GROUP(bf16)
 ATTN_TABLE_GROUP(small)
 ATTN_TABLE_GROUP(copy)
 ATTN_TABLE_GROUP(convert)

@@ -79,6 +79,17 @@ static const struct attn_cpu_registers sapphire_rapids = {.max_leaf = 0x20,
 /* And AMX-FP16, bit 21. */
 #define GRANITE_RAPIDS_7_1_EAX 0x00201c30
 
+/* CPUID leaf 0, ebx; leaf 1, eax. */
+#define INTEL            0x756e6547
+#define AMD              0x68747541
+#define COOPER_LAKE      0x0005065b
+#define SAPPHIRE_RAPIDS  0x000806f8
+#define EMERALD_RAPIDS   0x000c06f2
+#define GRANITE_RAPIDS   0x000a06d1
+#define GRANITE_RAPIDS_D 0x000a06e1
+#define ZEN_4            0x00a60f12
+#define ZEN_5            0x00b40f40
+
 /* F, CD, PF and ER; no DQ, BW, VL. */
 static const struct attn_cpu_registers knights_landing = {.max_leaf = 0xd,
                                                           .leaf1_ecx = 0x7ff8f3bf,
@@ -294,6 +305,28 @@ static void test_incomplete_sets(void **state) {
     check("Skylake-X, CPUID limited by the BIOS", limited, SCALAR);
 }
 
+static void check_pairs(const char *what, uint32_t vendor, uint32_t leaf1_eax, bool slow) {
+    test_case("%s", what);
+    const struct attn_cpu_registers registers = {.vendor = vendor, .leaf1_eax = leaf1_eax};
+    assert_int_equal(attn_cpu_is_slow_at_pairs(&registers), slow);
+}
+
+static void test_pairs(void **state) {
+    (void)state;
+    check_pairs("Sapphire Rapids", INTEL, SAPPHIRE_RAPIDS, true);
+    check_pairs("Emerald Rapids", INTEL, EMERALD_RAPIDS, true);
+    check_pairs("Granite Rapids", INTEL, GRANITE_RAPIDS, true);
+    check_pairs("Granite Rapids D", INTEL, GRANITE_RAPIDS_D, true);
+    check_pairs("Sapphire Rapids, another stepping", INTEL, SAPPHIRE_RAPIDS & ~0xfu, true);
+    check_pairs("Cooper Lake", INTEL, COOPER_LAKE, false);
+    check_pairs("Zen 4", AMD, ZEN_4, false);
+    check_pairs("Zen 5", AMD, ZEN_5, false);
+    check_pairs("AMD with the number of Sapphire Rapids", AMD, SAPPHIRE_RAPIDS, false);
+    check_pairs("another family with the model of Sapphire Rapids", INTEL, SAPPHIRE_RAPIDS + 0x900, false);
+    check_pairs("the model's lower half alone", INTEL, SAPPHIRE_RAPIDS & 0xffff, false);
+    check_pairs("nothing known", 0, 0, false);
+}
+
 static void test_no_isa(void **state) {
     (void)state;
     assert_false(attn_cpu_supports(&skylake_x, ATTN_ISA_BEST));
@@ -333,9 +366,9 @@ static void test_this_machine(void **state) {
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_processors),   cmocka_unit_test(test_operating_system), cmocka_unit_test(test_hybrid),
-        cmocka_unit_test(test_amx),          cmocka_unit_test(test_incomplete_sets),  cmocka_unit_test(test_no_isa),
-        cmocka_unit_test(test_this_machine),
+        cmocka_unit_test(test_processors), cmocka_unit_test(test_operating_system), cmocka_unit_test(test_hybrid),
+        cmocka_unit_test(test_amx),        cmocka_unit_test(test_incomplete_sets),  cmocka_unit_test(test_no_isa),
+        cmocka_unit_test(test_pairs),      cmocka_unit_test(test_this_machine),
     };
     return test_run(tests);
 }

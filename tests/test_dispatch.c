@@ -12,6 +12,7 @@
 #include <unistd.h>
 #endif
 
+#include "cpu.h"
 #include "dispatch.h"
 
 /* ---- Fresh processes ----
@@ -385,6 +386,13 @@ static void refuses_unknown_names(void **state) {
 
 /* ---- Tables ---- */
 
+/* The one that this machine computes with. */
+static const struct attn_kernels *table_here(attn_isa isa) {
+    struct attn_cpu_registers registers;
+    attn_cpu_read(&registers);
+    return attn_table_on(isa, attn_cpu_is_slow_at_pairs(&registers));
+}
+
 static void supported_is_built(void **state) {
     (void)state;
     assert_true(attn_isa_built(ATTN_ISA_SCALAR) && attn_isa_supported(ATTN_ISA_SCALAR));
@@ -422,11 +430,50 @@ static void tables_are_complete(void **state) {
     assert_null(attn_table(ATTN_ISA_COUNT));
 }
 
+/* The table of a processor that is slow at pairs of BF16 differs in products of class BF16, and in few rows. */
+static void slow_pairs_are_multiplied_by_fma(void **state) {
+    (void)state;
+    for (int i = ATTN_ISA_SCALAR; i < ATTN_ISA_COUNT; i++) {
+        attn_isa isa = (attn_isa)i;
+        const struct attn_kernels *table = attn_table_on(isa, false), *slow = attn_table_on(isa, true);
+        test_case("%s", attn_isa_name(isa));
+        assert_ptr_equal(table, attn_table(isa));
+        assert_int_equal(slow != table, table && (isa == ATTN_ISA_AVX512_BF16 || isa == ATTN_ISA_AMX));
+        if (slow == table)
+            continue;
+        const struct attn_gemm_kernel *by_pairs = attn_gemm_find(table, ATTN_CLASS_BF16),
+                                      *by_fma = attn_gemm_find(slow, ATTN_CLASS_BF16),
+                                      *tile = attn_gemm_find(table, ATTN_CLASS_BF16_TILE);
+        assert_int_equal(slow->isa, isa);
+        assert_ptr_equal(slow->few_rows, table);
+        assert_null(slow->by_fma);
+        assert_ptr_equal(by_fma, attn_gemm_find(attn_table(ATTN_ISA_AVX512), ATTN_CLASS_BF16));
+        assert_ptr_equal(by_pairs, attn_gemm_find(attn_table(ATTN_ISA_AVX512_BF16), ATTN_CLASS_BF16));
+        assert_int_equal(by_fma->b.type, by_pairs->b.type);
+        assert_int_equal(by_fma->b.cols, by_pairs->b.cols);
+        assert_int_equal(by_fma->b.k_unit, by_pairs->b.k_unit);
+        assert_int_equal(attn_bf16_for(table, by_pairs)->type, by_pairs->a);
+        assert_int_equal(attn_bf16_for(slow, by_fma)->type, by_fma->a);
+        assert_ptr_equal(attn_bf16_for(slow, tile), attn_bf16_for(table, tile));
+        assert_null(attn_decode_for(slow, by_fma));
+        assert_non_null(attn_decode_for(slow->few_rows, by_pairs));
+        for (int arithmetic = ATTN_CLASS_F32; arithmetic <= ATTN_CLASS_INT8_BLOCKS; arithmetic++)
+            for (int type = ATTN_F32; type <= ATTN_F8_E5M2; type++)
+                if (arithmetic != ATTN_CLASS_BF16)
+                    assert_ptr_equal(attn_gemm_find_type(slow, (enum attn_class)arithmetic, (attn_type)type),
+                                     attn_gemm_find_type(table, (enum attn_class)arithmetic, (attn_type)type));
+        assert_ptr_equal(attn_table_convert(slow), attn_table_convert(table));
+        assert_ptr_equal(attn_table_small(slow), attn_table_small(table));
+        assert_ptr_equal(attn_table_attention(slow), attn_table_attention(table));
+        assert_ptr_equal(attn_table_decode(slow), attn_table_decode(table));
+    }
+}
+
 static void table_for_checks_the_isa(void **state) {
     (void)state;
     const struct attn_kernels *table = NULL;
     assert_ok(attn_table_for(ATTN_ISA_BEST, &table));
-    assert_ptr_equal(table, attn_table(attn_isa_chosen()));
+    assert_ptr_equal(table, table_here(attn_isa_chosen()));
     for (int i = ATTN_ISA_SCALAR; i <= ATTN_ISA_COUNT; i++) {
         attn_isa isa = (attn_isa)i;
         attn_status expected = !attn_isa_built(isa)       ? ATTN_UNKNOWN_ISA
@@ -435,7 +482,7 @@ static void table_for_checks_the_isa(void **state) {
         test_case("isa %d", i);
         table = NULL;
         assert_status(expected, attn_table_for(isa, &table));
-        assert_ptr_equal(table, expected == ATTN_OK ? attn_table(isa) : NULL);
+        assert_ptr_equal(table, expected == ATTN_OK ? table_here(isa) : NULL);
     }
 }
 
@@ -506,6 +553,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(refuses_unknown_names),
         cmocka_unit_test(supported_is_built),
         cmocka_unit_test(tables_are_complete),
+        cmocka_unit_test(slow_pairs_are_multiplied_by_fma),
         cmocka_unit_test(table_for_checks_the_isa),
         cmocka_unit_test(finds_the_first_gemm_kernel),
         cmocka_unit_test(chooses_the_class),

@@ -333,7 +333,7 @@ static void describes_itself(void **state) {
     assert_in_range(kernel->rows, 1, ATTN_MAX_ROWS);
     assert_int_equal(0, ATTN_MAX_COLS % kernel->b.cols);
     /* What the softmax stores is what the product takes. */
-    assert_int_equal(kernel->a, attn_table_bf16(test_table())->type);
+    assert_int_equal(kernel->a, attn_bf16_for(test_table(), kernel)->type);
 }
 
 /* An element of a, and one of b, of row `row` of packed b: +0 where the product lacks it. */

@@ -7,13 +7,18 @@
 #include <string.h>
 
 #include "bf16_model.h"
+#include "dispatch.h"
 
 /* The class under test; main goes through both. */
 static bool is_bf16;
 
+static const struct attn_bf16_kernel *bf16_of(const struct attn_kernels *of) {
+    return attn_bf16_for(of, attn_gemm_find(of, ATTN_CLASS_BF16));
+}
+
 /* What probabilities become. */
 static attn_type probability_type(const struct attn_kernels *of) {
-    return is_bf16 ? attn_table_bf16(of)->type : ATTN_F32;
+    return is_bf16 ? bf16_of(of)->type : ATTN_F32;
 }
 
 /* ---- A tile ---- */
@@ -66,7 +71,7 @@ static void free_tile(struct tile *tile) {
 /* The scale is looked at in class BF16 alone. */
 static void run_block(const struct attn_kernels *of, const struct tile *tile, const struct side *side, size_t begin,
                       size_t end, float scale) {
-    (is_bf16 ? attn_table_bf16(of)->online_softmax : attn_table_attention(of)->online_softmax)(
+    (is_bf16 ? bf16_of(of)->online_softmax : attn_table_attention(of)->online_softmax)(
         &(struct attn_online_softmax_args){.rows = tile->rows,
                                            .scores = side->scores,
                                            .score_stride = tile->score_stride,

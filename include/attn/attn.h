@@ -152,8 +152,9 @@ typedef enum attn_isa {
  * read once. A name of another architecture is ignored, an unknown one too, and reported on stderr.
  * ATTN_VERBOSE, read once too, prints to stderr: 1, a line per created object, and another one
  * where the calling thread takes denormal numbers for 0, which changes results, where ATTN_MAX_ISA
- * is ignored, or where the system refuses AMX; 2, also a line per call, with its sizes, the options
- * in use, the microseconds it took, and any size of 0 that makes it do nothing. */
+ * is ignored, where the system refuses AMX, or where VDPBF16PS is slow and not used; 2, also a line
+ * per call, with its sizes, the options in use, the microseconds it took, and any size of 0 that
+ * makes it do nothing. */
 
 /* "best", "scalar", "avx2", ...; NULL for a value that is no ISA. */
 ATTN_API const char *attn_isa_name(attn_isa isa);

@@ -501,8 +501,8 @@ size_t attn_layer_kernels(const attn_layer *layer, char *text, size_t size) {
     if (!layer)
         return 0;
     const struct attn_gemm_kernel *attention = attn_gemm_for(layer->table, layer->kv_type, layer->arithmetic);
-    bool is_bf16 = attn_class_is_bf16(attention->arithmetic);
-    const char *softmax = is_bf16 ? attn_table_bf16(layer->table)->name : attn_table_attention(layer->table)->name;
+    const struct attn_bf16_kernel *bf16 = attn_bf16_for(layer->table, attention);
+    const char *softmax = bf16 ? bf16->name : attn_table_attention(layer->table)->name;
     int length = snprintf(text, size, "gemm=%s attention=%s softmax=%s copy=%s", layer->w_q.kernel->name,
                           attention->name, softmax, attn_table_copy(layer->table)->name);
     return length < 0 ? 0 : (size_t)length;

@@ -4,7 +4,7 @@
 
 static void update(struct attn_tile *tile, const struct attn_block *block) {
     bool is_bf16 = attn_tile_is_bf16(tile), is_scaled = attn_tile_uses(tile, ATTN_USE_LOGITS);
-    (is_bf16 ? attn_table_bf16(tile->problem->table)->online_softmax : tile->attention->online_softmax)(
+    (is_bf16 ? tile->problem->plan.bf16->online_softmax : tile->attention->online_softmax)(
         &(struct attn_online_softmax_args){.rows = tile->rows,
                                            .scores = block->scores,
                                            .score_stride = block->score_stride,

@@ -193,15 +193,29 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
         plan_packing(problem, plan, heads);
 }
 
+/* Those of `table`. */
+static void take_kernels(const struct attn_problem *problem, const struct attn_kernels *table, struct attn_plan *plan) {
+    plan->gemm = attn_gemm_for_stored(table, problem->stored, problem->arithmetic);
+    plan->decode = attn_decode_for(table, plan->gemm);
+    plan->bf16 = attn_bf16_for(table, plan->gemm);
+}
+
+/* Those of attn_kernels.few_rows where they decode all rows. */
+static void plan_kernels(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
+    const struct attn_kernels *table = problem->table;
+    take_kernels(problem, table->few_rows ? table->few_rows : table, plan);
+    if (table->few_rows && !(plan->decode && rows <= plan->decode->rows))
+        take_kernels(problem, table, plan);
+    plan->arithmetic = plan->gemm->arithmetic;
+}
+
 static bool plan_tiles(const struct attn_problem *problem, struct attn_plan *plan) {
     size_t rows, heads, tiles, items;
-    plan->gemm = attn_gemm_for_stored(problem->table, problem->stored, problem->arithmetic);
-    plan->decode = attn_decode_for(problem->table, plan->gemm);
-    plan->arithmetic = plan->gemm->arithmetic;
-    plan->tile_rows = most_tile_rows(plan);
-    plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     if (!attn_mul(problem->longest.rows, problem->group, &rows) || !attn_mul(problem->batch, problem->kv_heads, &heads))
         return false;
+    plan_kernels(problem, plan, rows);
+    plan->tile_rows = most_tile_rows(plan);
+    plan->output_stride = (problem->value_size + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
     plan->tiles = attn_tiles_of(plan, rows);
     if (!attn_mul(heads, plan->tiles, &tiles) || !plan_spans(problem, plan, tiles) ||
         !attn_mul(tiles, plan->spans, &items))

@@ -78,6 +78,7 @@ struct attn_plan {
     int distant;                             /* prefetch hint for keys and values, see attn_decode_args */
     const struct attn_gemm_kernel *gemm;     /* of both products; NULL without tiles */
     const struct attn_decode_kernel *decode; /* of tiles of few rows; NULL where there is none */
+    const struct attn_bf16_kernel *bf16;     /* the online softmax of classes BF16 and BF16_TILE; of others NULL */
     size_t tile_rows;                        /* of a tile of query rows, at most; 0 without tiles */
     size_t tiles;                            /* of the longest sequence, for each kv head */
     size_t spans; /* items that a tile is cut into, of ATTN_SPAN keys each; 1: it is not cut */

@@ -18,10 +18,23 @@
 #error "libattn needs arithmetic in float and double as declared; on i386 -msse2 -mfpmath=sse gives it"
 #endif
 
+/* product + c rounded once to a float, from their sum rounded to a double: where this is even and inexact it is made odd,
+ * towards what it lost. Out of line: it is rare, and functions of the reference have up to 40 multiply-adds. */
+static __attribute__((noinline, unused)) float attn_round_odd(double product, double c, double sum) {
+    double rest = sum - product, lost = (product - (sum - rest)) + (c - rest);
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if (lost != 0 && !(bits & 1)) {
+        bits = (lost > 0) == (sum > 0) ? bits + 1 : bits - 1;
+        memcpy(&sum, &bits, sizeof sum);
+    }
+    return (float)sum;
+}
+
 /* a * b + c rounded once, of doubles without an instruction for it. The product is exact. The sum is rounded to a
  * double and then to a float. Two roundings differ from one only where the double is inexact and lies halfway between
- * two floats: it is then made odd, towards what the first rounding lost, and so is not halfway any more. A double is
- * halfway if its low 29 bits say so; where the float is denormal more bits count, and every double is treated so. */
+ * two floats: made odd it is not halfway any more. A double is halfway if its low 29 bits say so; where the float is
+ * denormal more bits count, and every double is treated so. */
 static inline float attn_fmaf_emulated(float a, float b, float c) {
     double product = (double)a * (double)b, sum = product + (double)c;
     uint64_t bits;
@@ -29,12 +42,7 @@ static inline float attn_fmaf_emulated(float a, float b, float c) {
     const uint64_t low = (UINT64_C(1) << 29) - 1, half = UINT64_C(1) << 28, normal = UINT64_C(1023 - 126);
     if ((bits & low) != half && (bits >> 52 & 0x7ff) >= normal)
         return (float)sum;
-    double rest = sum - product, lost = (product - (sum - rest)) + ((double)c - rest);
-    if (lost != 0 && !(bits & 1)) {
-        bits = (lost > 0) == (sum > 0) ? bits + 1 : bits - 1;
-        memcpy(&sum, &bits, sizeof sum);
-    }
-    return (float)sum;
+    return attn_round_odd(product, (double)c, sum);
 }
 
 /* Not the C library's fmaf where that may be a call: mingw's rounds twice, musl's does where the result is denormal,

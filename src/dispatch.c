@@ -141,11 +141,9 @@ static void report(uint32_t selected, const struct attn_cpu_registers *registers
         attn_verbose("VDPBF16PS is slow on this processor: avx512_bf16 and amx multiply class BF16 as avx512 does");
 }
 
-static uint32_t select_isas(void) {
-    uint32_t selected = atomic_load_explicit(&selection, memory_order_relaxed);
-    if (selected)
-        return selected;
-
+/* Out of line, or every call saves the registers that this needs. */
+static __attribute__((noinline)) uint32_t look_at_machine(void) {
+    uint32_t selected = 0;
     struct attn_cpu_registers registers;
     attn_cpu_read(&registers);
     const char *name = getenv("ATTN_MAX_ISA");
@@ -161,6 +159,11 @@ static uint32_t select_isas(void) {
                                                 memory_order_relaxed))
         report(found, &registers, name, kind);
     return found;
+}
+
+static uint32_t select_isas(void) {
+    uint32_t selected = atomic_load_explicit(&selection, memory_order_relaxed);
+    return selected ? selected : look_at_machine();
 }
 
 attn_status attn_table_for(attn_isa isa, const struct attn_kernels **table) {

@@ -92,8 +92,11 @@ static void project_pending(const struct projector *projector, const struct attn
                                  .parallel = projector->parallel});
 }
 
-static void project(const struct projector *projector, const struct attn_packed *w, const struct rows *x, size_t batch,
-                    struct attn_interval (*interval)(const void *context, size_t b), const void *context, void *y) {
+/* Out of line: a copy for each caller would take 4 KB more. */
+static __attribute__((noinline)) void project(const struct projector *projector, const struct attn_packed *w,
+                                              const struct rows *x, size_t batch,
+                                              struct attn_interval (*interval)(const void *context, size_t b),
+                                              const void *context, void *y) {
     struct pending rows = {0, 0};
     for (size_t b = 0; b < batch; b++) {
         struct attn_interval used = interval(context, b);

@@ -16,6 +16,8 @@
 
 #include "tile.h"
 
+#include "body/one_copy.h"
+
 /* Elements of columns in place that do not fill a transposition, in a panel. */
 enum { PANEL_DEPTH = 24 };
 
@@ -231,12 +233,6 @@ static void ISA_FN(gemm_multiply)(const struct product *args) {
 }
 
 /* ---- Packing ---- */
-
-#ifdef __clang__
-#define ONE_COPY __attribute__((noinline))
-#else
-#define ONE_COPY __attribute__((noinline, noclone)) /* or gcc writes it once for each caller */
-#endif
 
 /* What is packed may be pairs of smaller elements, which have their alignment. */
 INLINE float load_unit(const float *b) {

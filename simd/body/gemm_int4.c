@@ -26,6 +26,7 @@ enum { UNIT = 8, UNIT_BYTES = COLS * 4 };
 enum { AHEAD_ROWS = 8 * UNIT_BYTES };
 
 #include "body/gemm_quads.h"
+#include "body/one_copy.h"
 
 /* Or gcc loads what comes later too, and keeps it on the stack. */
 #define KEEP_ORDER() __asm__ volatile("" : : : "memory")
@@ -84,17 +85,30 @@ INLINE void tile_fold(const struct tile *t, const uint8_t *b, const int8_t *sums
 }
 
 /* c = fma(t, scale of the row, bias). */
-INLINE void tile_end(const struct tile *t, const float *total, const int rows, const int width) {
+INLINE void end_rows(const struct tile *t, const float *total, size_t rows, const int width) {
     const int8_t *row_scale = t->a + attn_quantised_padded(t->k);
     const float *bias = t->bias;
     float *c = t->c;
     size_t a_stride = t->a_stride, c_stride = t->c_stride; /* c may lie anywhere, in *t too */
-    UNROLL for (int i = 0; i < rows; i++, c += c_stride, row_scale += a_stride) {
+    for (; rows > 0; rows--, c += c_stride, row_scale += a_stride, total += width * VEC_LANES) {
         vec row = vec_from_bits(quad_repeat(row_scale));
         UNROLL for (int j = 0; j < width; j++)
-            vec_store(c + j * VEC_LANES,
-                      vec_fma(vec_load(total + (i * width + j) * VEC_LANES), row, vec_load(bias + j * VEC_LANES)));
+            vec_store(c + j * VEC_LANES, vec_fma(vec_load(total + j * VEC_LANES), row, vec_load(bias + j * VEC_LANES)));
     }
+}
+
+/* For tiles of all heights: once where their loops pass over all of k. */
+#define END(width)                                                                                                     \
+    static ONE_COPY void TILES_FN(end_##width)(const struct tile *t, const float *total, size_t rows) {                \
+        end_rows(t, total, rows, width);                                                                               \
+    }
+END(2)
+END(4)
+END(8)
+
+INLINE void tile_end(const struct tile *t, const float *total, const int rows, const int width) {
+    _Static_assert(VECS == 2 || VECS == 4, "else another width");
+    (width == 2 ? TILES_FN(end_2) : width == 4 ? TILES_FN(end_4) : TILES_FN(end_8))(t, total, (size_t)rows);
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {

@@ -105,8 +105,9 @@ static void take_cache_scales(const attn_cache_config *config, struct attn_store
 }
 
 /* Fills *cache, whose store points into the arena. *object is where the object itself goes. */
-static attn_status layout_cache(const attn_cache_config *config, struct attn_arena *arena, struct attn_cache *cache,
-                                struct attn_cache **object, attn_error *error) {
+static __attribute__((noinline)) attn_status layout_cache(const attn_cache_config *config, struct attn_arena *arena,
+                                                          struct attn_cache *cache, struct attn_cache **object,
+                                                          attn_error *error) {
     size_t segments;
     RETURN_IF_ERROR(check_config(config, error));
     *cache = (struct attn_cache){.config = *config};
@@ -350,8 +351,9 @@ static size_t own_keys(const attn_cache_fork_config *config) {
     return attn_min(config->capacity, config->capacity - config->len + ATTN_MAX_COLS - 1);
 }
 
-static attn_status layout_fork(const attn_cache_fork_config *config, struct attn_arena *arena, struct attn_cache *fork,
-                               struct attn_cache **object, attn_error *error) {
+static __attribute__((noinline)) attn_status layout_fork(const attn_cache_fork_config *config, struct attn_arena *arena,
+                                                         struct attn_cache *fork, struct attn_cache **object,
+                                                         attn_error *error) {
     RETURN_IF_ERROR(check_fork(config, error));
     const struct attn_cache *parent = config->parent;
     *fork = (struct attn_cache){.table = parent->table, .config = parent->config, .quantise = parent->quantise};

@@ -207,9 +207,10 @@ static struct rows layer_rows_of(const attn_tensor *x, size_t len, attn_ints cu)
 static struct rows spread(const struct attn_layer_run *run, const struct rows *x, size_t size,
                           struct attn_interval (*interval)(const void *context, size_t b)) {
     const struct attn_problem *problem = &run->problem;
-    size_t stride = attn_row_stride(run->layer->w_o.k, ATTN_F32);
+    size_t stride = attn_row_stride(run->layer->w_o.k, x->type);
     size_t rows = attn_ints_given(&x->cu) ? (size_t)attn_ints_at(&x->cu, problem->batch) : problem->batch * x->len;
-    bool aliases = x->type == ATTN_F32 && x->row_stride * sizeof(float) % ATTN_ALIAS == 0;
+    size_t element = attn_type_size(x->type), row_bytes = x->row_stride * element;
+    bool aliases = x->type == ATTN_F32 && row_bytes % ATTN_ALIAS == 0;
     if (!aliases || problem->o.type != ATTN_F32 || size > stride || rows > run->o_rows)
         return *x;
     for (size_t b = 0; b < problem->batch; b++) {
@@ -217,10 +218,10 @@ static struct rows spread(const struct attn_layer_run *run, const struct rows *x
         size_t first = row_number(x, b, used.begin);
         if (used.begin < used.end)
             attn_table_copy(run->layer->table)
-                ->rows(used.end - used.begin, size * sizeof(float), (const float *)x->data + row_offset(x, first),
-                       x->row_stride * sizeof(float), (float *)run->o + first * stride, stride * sizeof(float));
+                ->rows(used.end - used.begin, size * element, attn_element_at(x->data, x->type, row_offset(x, first)),
+                       row_bytes, (char *)run->o + first * stride * element, stride * element);
     }
-    return (struct rows){run->o, ATTN_F32, x->len * stride, stride, x->len, x->cu};
+    return (struct rows){run->o, x->type, x->len * stride, stride, x->len, x->cu};
 }
 
 static bool same_rows(const struct rows *x, const struct rows *y) {

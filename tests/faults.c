@@ -28,6 +28,11 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return isa == ATTN_ISA_SCALAR; /* which runs on any machine, so that calls with ATTN_ISA_BEST compute too */
 }
 
+bool attn_cpu_is_slow_at_pairs(const struct attn_cpu_registers *registers) {
+    (void)registers;
+    return false;
+}
+
 /* ---- Valid arguments ---- */
 
 struct arena arena, before;

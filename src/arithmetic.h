@@ -18,8 +18,8 @@
 #error "libattn needs arithmetic in float and double as declared; on i386 -msse2 -mfpmath=sse gives it"
 #endif
 
-/* product + c rounded once to a float, from their sum rounded to a double: where this is even and inexact it is made odd,
- * towards what it lost. Out of line: it is rare, and functions of the reference have up to 40 multiply-adds. */
+/* product + c rounded once to a float, from their sum rounded to a double: where this is even and inexact it is made
+ * odd, towards what it lost. Out of line: it is rare, and functions of the reference have up to 40 multiply-adds. */
 static __attribute__((noinline, unused)) float attn_round_odd(double product, double c, double sum) {
     double rest = sum - product, lost = (product - (sum - rest)) + (c - rest);
     uint64_t bits;

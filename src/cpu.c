@@ -129,13 +129,13 @@ bool attn_cpu_supports(const struct attn_cpu_registers *registers, attn_isa isa)
     return false;
 }
 
-/* Models of Intel's family 6. Golden Cove begins a VDPBF16PS every other cycle and two multiply-adds in each; GFLOP/s of
- * both with 512 bits:
+/* Models of Intel's family 6. Golden Cove begins a VDPBF16PS every other cycle and two multiply-adds in each; GFLOP/s
+ * of both with 512 bits:
  *   Sapphire Rapids  80 and 159, 115 and 230   github.com/pigirons/cpufp, benchmark_result/x64
  *   Emerald Rapids   89 and 177                measured; half as fast in github.com/libxsmm/tpp-mlir/pull/1025 too
  *   Granite Rapids   no figure was found: its cores follow these
- * Zen 5 has 708 and 354 (cpufp), Zen 4 is twice as fast too (github.com/iree-org/iree/pull/15089). Of Cooper Lake, model
- * 0x55, no figure was found. */
+ * Zen 5 has 708 and 354 (cpufp), Zen 4 is twice as fast too (github.com/iree-org/iree/pull/15089). Of Cooper Lake,
+ * model 0x55, no figure was found. */
 static const uint8_t slow_at_pairs[] = {0x8f /* Sapphire Rapids */, 0xcf /* Emerald Rapids */,
                                         0xad /* Granite Rapids */, 0xae /* Granite Rapids D */};
 

@@ -1,5 +1,5 @@
-/* Blobs that cannot be. A status, the name of the field, and, of tampered blobs, whose checksum may be right again, never
- * a byte read beyond them. */
+/* Blobs that cannot be. A status, the name of the field, and, of tampered blobs, whose checksum may be right again,
+ * never a byte read beyond them. */
 #include "weights.h"
 
 #include <math.h>

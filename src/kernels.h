@@ -297,14 +297,24 @@ struct attn_decode_kernel {
 
 /* ---- Masked softmax ---- */
 
+/* For each row: y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the
+ * valid x (+0 where that is -inf) and sum the lane sum of the exp. A sum of 0 (every x is -inf) gives a row of +0.
+ * x[valid..] is not read. y may be x. */
+struct attn_softmax_rows {
+    /* Of x and of y: F32, BF16 or F16. They are widened and narrowed as attn_convert_kernel does, but for the bits of
+     * NaN. */
+    attn_type from, to;
+    size_t rows, cols;
+    const size_t *valid; /* [rows]; a row of 0 is not looked at */
+    const void *x;
+    size_t x_stride; /* bytes */
+    void *y;
+    size_t y_stride;
+};
+
 struct attn_softmax_kernel {
     const char *name;
-    /* The largest of x[0..n), -inf where there is none; NaN is passed over, and of two zeros it may be either. */
-    float (*max)(const float *x, size_t n);
-    /* y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the valid x
-     * (+0 where that is -inf) and sum the lane sum of the exp. valid >= 1. A sum of 0 (every x is -inf) gives a row of
-     * +0. x[valid..] is not read. y may be x. */
-    void (*row)(const float *x, size_t valid, size_t cols, float *y);
+    void (*rows)(const struct attn_softmax_rows *args);
 };
 
 /* ---- Elementary functions ---- */

@@ -164,7 +164,7 @@ class Check(unittest.TestCase):
     EXP = ["top: vfmadd231ps %ymm1,%ymm2,%ymm3", "dec %rax", "jne top", "ret"]
 
     OTHERS = dict(
-        body_softmax={"softmax_row": EXP}, body_small={"small_output": EXP}, body_elementary={"exp_array": EXP}
+        body_softmax={"softmax_passes": EXP}, body_small={"small_output": EXP}, body_elementary={"exp_array": EXP}
     )
 
     def listing(self, tile=TILE, name="avx2_tile_1_1_2", exp=EXP):

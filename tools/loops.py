@@ -23,9 +23,9 @@ from collections import namedtuple
 Limit = namedtuple("Limit", "isa function gcc clang why")
 LIMITS = [
     Limit("avx2", "online_softmax", 5, 18, "four exp at once fill the registers: constants and shift are read back, once for four"),
-    Limit("avx2", "softmax_row", 16, 18, "as in online_softmax"),
+    Limit("avx2", "softmax_passes", 16, 18, "as in online_softmax"),
     Limit("avx2", "softmax", 1, 0, "of the file small: a constant of exp, as in exp_array"),
-    Limit("avx2", "weights", 1, 4, "as in softmax_row, and one more factor"),
+    Limit("avx2", "weights", 1, 4, "as in softmax_passes, and one more factor"),
     Limit("avx2", "exp_array", 12, 14, "as in online_softmax"),
     Limit("avx2", "log_array", 6, 9, "as in tanh_array"),
     Limit("avx2", "tanh_array", 6, 15, "constants of body/elementary.h, read back once a register; gcc 14: a value too"),
@@ -34,7 +34,7 @@ LIMITS = [
     Limit("avx2", "soft_cap", 6, 15, "as in tanh_array"),
     Limit("avx512", "online_softmax_blocks", 2, 0, "the lanes' maxima of each block, stored at both ends of a loop over blocks"),
     Limit("neon", "online_softmax", 0, 2, "four exp at once, constants are read back"),
-    Limit("neon", "softmax_row", 2, 5, "four exp at once: gcc keeps one of the four sums on the stack; clang: constants"),
+    Limit("neon", "softmax_passes", 2, 5, "four exp at once: gcc keeps one of the four sums on the stack; clang: constants"),
     Limit("neon", "exp_array", 2, 2, "four exp at once"),
     Limit("sve256", "small_softmax", 6, 0, "a loop over keys stores the sums that it leaves behind"),
 ]

@@ -352,12 +352,30 @@ INLINE void vec_store_u16_first(size_t n, uint16_t *p, vec_u16 x) {
 }
 /* From and to the upper 16 bits of each lane; the lower ones become 0, or are left out. */
 INLINE vec_int vec_from_upper(vec_u16 x) {
-    return _mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16);
+    const __m256i places = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 8, 9, -1,
+                                            -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(x), places);
 }
 INLINE vec_u16 vec_to_upper(vec_int i) {
     __m256i upper = _mm256_srli_epi32(i, 16);
     return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
+/* Two registers of probabilities (see body/bf16.h) to 16 elements of BF16, in 15 operations where each alone takes 11:
+ * all 16 are rounded at once. That is by the carry out of lower + 0x7fff + odd, half of which is an average. */
+INLINE void vec_store_probabilities_bf16(uint16_t *p, vec x, vec y) {
+    const __m256i apart = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
+                                           13, 2, 3, 6, 7, 10, 11, 14, 15);
+    __m256i a = _mm256_shuffle_epi8(_mm256_castps_si256(x), apart);
+    __m256i b = _mm256_shuffle_epi8(_mm256_castps_si256(y), apart);
+    __m256i lower = _mm256_unpacklo_epi64(a, b), upper = _mm256_unpackhi_epi64(a, b);
+    __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi16(1));
+    __m256i half = _mm256_avg_epu16(lower, _mm256_add_epi16(odd, _mm256_set1_epi16(0x7ffe)));
+    __m256i rounded = _mm256_sub_epi16(upper, _mm256_cmpgt_epi16(_mm256_setzero_si256(), half));
+    __m256i is_normal = _mm256_cmpgt_epi16(upper, _mm256_set1_epi16(0x7f));
+    rounded = _mm256_permute4x64_epi64(_mm256_and_si256(rounded, is_normal), 0xd8);
+    _mm256_storeu_si256((__m256i *)p, rounded);
+}
+#define VEC_PROBABILITIES_TO_BF16 vec_store_probabilities_bf16
 /* From and to IEEE binary16. */
 INLINE vec vec_from_f16(vec_u16 x) {
     return _mm256_cvtph_ps(x);

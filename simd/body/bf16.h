@@ -2,6 +2,7 @@
 #ifndef ATTN_BODY_BF16_H
 #define ATTN_BODY_BF16_H
 
+#include "attn/attn.h"
 #include "vec.h"
 
 /* x rounded to BF16, in the upper 16 bits of each lane; the lower ones are open. Half a unit less one is added, and
@@ -25,6 +26,12 @@ INLINE vec vec_round_bf16(vec x) {
 INLINE vec vec_from_bf16(vec_u16 x) {
     return vec_from_bits(vec_from_upper(x));
 }
+
+/* Of BF16 or F16. */
+INLINE vec vec_from_u16(attn_type type, vec_u16 x) {
+    return type == ATTN_BF16 ? vec_from_bf16(x) : vec_from_f16(x);
+}
+
 /* Rounds. */
 #ifndef VEC_TO_BF16 /* an instruction with the same bits */
 INLINE vec_u16 vec_to_bf16(vec x) {
@@ -35,6 +42,14 @@ INLINE vec_u16 vec_to_bf16(vec x) {
     return VEC_TO_BF16(x);
 }
 #endif
+
+/* Rounds what is neither below 0 nor -0 nor NaN. */
+INLINE vec_u16 vec_probability_to_bf16(vec x) {
+    vec_mask is_normal = vec_int_greater(vec_bits(x), vec_int_set(0x007fffff));
+    vec_int bits = vec_bits(vec_select(is_normal, x, vec_zero()));
+    vec_int odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
+    return vec_to_upper(vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd));
+}
 
 /* Rounds what is 0, a normal number above 0, or a quiet NaN. */
 INLINE vec vec_round_probability(vec x) {

@@ -6,10 +6,6 @@
 #include "body/objects.h"
 #include "body/stored.h"
 
-INLINE vec from_u16(attn_type type, vec_u16 x) {
-    return type == ATTN_BF16 ? vec_from_bf16(x) : vec_from_f16(x);
-}
-
 INLINE vec_u16 to_u16(attn_type type, vec x) {
     return type == ATTN_BF16 ? vec_to_bf16(x) : vec_to_f16(x);
 }
@@ -18,9 +14,9 @@ INLINE vec_u16 to_u16(attn_type type, vec x) {
 INLINE void widen_u16(const attn_type type, size_t n, const uint16_t *x, float *y) {
     size_t j = 0;
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        vec_store(y + j, from_u16(type, vec_load_u16(x + j)));
+        vec_store(y + j, vec_from_u16(type, vec_load_u16(x + j)));
     if (j < n)
-        vec_store_first(n - j, y + j, from_u16(type, vec_load_u16_first(n - j, x + j)));
+        vec_store_first(n - j, y + j, vec_from_u16(type, vec_load_u16_first(n - j, x + j)));
 }
 
 INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t *y) {

@@ -13,7 +13,9 @@
  *     quad_repeat                   32 bits in every lane
  *     quad_right, quad_b            four elements of each of VEC_LANES columns
  *     quad_multiply_add             four products for each lane, added to it
- *     quad_load, quad_load_bytes, quad_word_products   for blocks: see gemm_int4.c */
+ *     quad_load, quad_load_bytes, quad_word_products   for blocks: see gemm_int4.c
+ *     QUAD_FOLDS                    1: tiles of more than two rows fold blocks without zero points themselves, for 400
+ *                                   bytes of code each */
 #include <stdbool.h>
 
 #include "format.h"
@@ -35,9 +37,9 @@ INLINE size_t quads_of(size_t k) {
     return (k + QUAD - 1) / QUAD;
 }
 
-/* Takes off what QUAD_FLIP adds. */
-INLINE void tile_begin(const struct tile *t, vec_int *acc, const int rows, const int width) {
-    const int8_t *sums = t->a + attn_quantised_padded(t->k) + (t->part + 1) * sizeof(int32_t);
+/* Takes off what QUAD_FLIP adds to a part, or block. */
+INLINE void tile_begin(const struct tile *t, size_t part, vec_int *acc, const int rows, const int width) {
+    const int8_t *sums = t->a + attn_quantised_padded(t->k) + (part + 1) * sizeof(int32_t);
     UNROLL for (int i = 0; i < rows; i++) {
         vec_int start = vec_int_set(0);
         if (QUAD_FLIP)
@@ -65,8 +67,9 @@ INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b,
     }
 }
 
-/* c = fma(t, scale of the row * scale of the column, bias). */
-INLINE void tile_end(const struct tile *t, const vec_int *acc, const int rows, const int width) {
+/* c = fma(t, scale of the row * scale of the column, bias), t as bits of floats. Where blocks were folded, whose scales
+ * are in t, that of the column is 1. */
+INLINE void tile_end(const struct tile *t, const vec_int *sums, const bool folded, const int rows, const int width) {
     const uint8_t *scales = t->b + quads_of(t->k) * QUAD_BYTES;
     const int8_t *row_scale = t->a + attn_quantised_padded(t->k);
     const float *biases = t->bias;
@@ -74,13 +77,13 @@ INLINE void tile_end(const struct tile *t, const vec_int *acc, const int rows, c
     size_t panel = t->panel, a_stride = t->a_stride, c_stride = t->c_stride; /* c may lie anywhere, in *t too */
     vec column[WIDEST], bias[WIDEST];
     UNROLL for (int j = 0; j < width; j++) {
-        column[j] = vec_load((const float *)(const void *)(scales + place(panel, j, QUAD)));
+        column[j] = folded ? vec_set(1.0f) : vec_load((const float *)(const void *)(scales + place(panel, j, QUAD)));
         bias[j] = vec_load(biases + j * VEC_LANES);
     }
     UNROLL for (int i = 0; i < rows; i++, c += c_stride, row_scale += a_stride) {
         vec row = vec_from_bits(quad_repeat(row_scale));
         UNROLL for (int j = 0; j < width; j++)
-            vec_store(c + j * VEC_LANES, vec_fma(vec_from_int(acc[i * width + j]), vec_mul(row, column[j]), bias[j]));
+            vec_store(c + j * VEC_LANES, vec_fma(vec_from_bits(sums[i * width + j]), vec_mul(row, column[j]), bias[j]));
     }
 }
 
@@ -90,27 +93,71 @@ INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, con
         vec_store((float *)sums + (i * width + j) * VEC_LANES, vec_from_bits(acc[i * width + j]));
 }
 
+/* t = fma(acc, scale, t) for a block without zero points whose scales are at b. */
+INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc, float *total, const int rows,
+                      const int width) {
+    size_t panel = t->panel;
+    bool half = t->scaling.type == ATTN_F16;
+    vec scale[WIDEST];
+    UNROLL for (int j = 0; j < width; j++) {
+        const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
+        scale[j] = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
+    }
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) {
+        float *to = total + (i * width + j) * VEC_LANES;
+        vec_store(to, vec_fma(vec_from_int(acc[i * width + j]), scale[j], vec_load(to)));
+    }
+}
+
+/* Few rows wait for memory, and leave it to int8_blocks. */
+INLINE bool tile_folds(const struct tile *t, size_t rows) {
+    return QUAD_FOLDS && rows > FEW_ROWS && attn_has_blocks(&t->scaling) && !t->scaling.has_zero_point;
+}
+
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
+    float memory[QUAD_FOLDS ? MOST_VECS * VEC_LANES : 1], *total = memory;
     const int8_t *a[POINTERS];
     const uint8_t *b = t->b;
-    size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD;
-    size_t count = quads_of(t->k) - t->part * most;
-    if (count > most)
-        count = most;
-    tile_begin(t, acc, rows, width);
-    point_to_rows(a, t->a + t->part * t->scaling.block, a_stride, rows);
-    for (; count > 0; count--) {
-        tile_step(a, a_stride, b, panel, acc, rows, width);
-        UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
-            quad_prefetch(b + place(panel, j / VEC_LANES, QUAD) + fetch);
-        UNROLL for (int q = 0; q < POINTERS; q++) a[q] += QUAD;
-        b += QUAD_BYTES;
+    size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD, part = t->part;
+    size_t left = quads_of(t->k) - part * most;
+    size_t between = 0;
+    bool folds = tile_folds(t, (size_t)rows);
+    point_to_rows(a, t->a + part * t->scaling.block, a_stride, rows);
+    if (folds) {
+        between = COLS * (t->scaling.type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float));
+        __asm__("" : "+r"(total)); /* or gcc keeps sums in registers, which sums of products need more */
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
+            vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
     }
-    if (t->sums)
+    for (;; part++) {
+        size_t count = left < most ? left : most;
+        tile_begin(t, part, acc, rows, width);
+        for (left -= count; count > 0; count--) {
+            tile_step(a, a_stride, b, panel, acc, rows, width);
+            UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
+                quad_prefetch(b + place(panel, j / VEC_LANES, QUAD) + fetch);
+            UNROLL for (int q = 0; q < POINTERS; q++) a[q] += QUAD;
+            b += QUAD_BYTES;
+        }
+        if (!folds)
+            break;
+        tile_fold(t, b, acc, total, rows, width);
+        b += between;
+        if (left == 0)
+            break;
+    }
+    if (folds) {
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+            vec_bits(vec_load(total + (i * width + j) * VEC_LANES));
+        tile_end(t, acc, true, rows, width);
+    } else if (t->sums) {
         tile_end_part(t->sums, acc, rows, width);
-    else
-        tile_end(t, acc, rows, width);
+    } else {
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
+            vec_bits(vec_from_int(acc[i * width + j]));
+        tile_end(t, acc, false, rows, width);
+    }
 }
 
 /* `rows` rows and `cols` columns of several parts, one after the other: their sums are added up in c. */
@@ -201,7 +248,7 @@ static __attribute__((noinline)) void ISA_FN(int8_blocks)(struct tile t, tile_fu
 }
 
 INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
-    if (attn_has_blocks(&t->scaling))
+    if (attn_has_blocks(&t->scaling) && !tile_folds(t, rows))
         ISA_FN(int8_blocks)(*t, run, rows, cols);
     else if (t->k > ATTN_INT8_PART)
         ISA_FN(int8_parts)(*t, run, rows, cols);

@@ -10,7 +10,7 @@
 void attn_neon_quantise(const struct attn_quantise_args *args);
 #define QUADS_PACK_A attn_neon_quantise
 
-enum { COLS = 8, QUAD_FLIP = 0 };
+enum { COLS = 8, QUAD_FLIP = 0, QUAD_FOLDS = 0 };
 
 typedef int8x16_t quad_left, quad_right;
 

@@ -229,6 +229,9 @@ struct attn_gemm_kernel {
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     /* Of a kernel that widens B: what `run` is faster with, bytes for each of up to so many rows of a panel. Else 0. */
     size_t widened_row, widened_rows;
+    /* NULL, or the kernel of the class over B of floats, which are bf16 numbers: where many rows read a B that is packed
+     * for them, it is faster. */
+    const struct attn_gemm_kernel *of_floats;
     void (*pack)(const struct attn_pack_args *args);
     /* Classes of integers: quantises rows for `run` (quantised.h). Others: NULL. */
     void (*pack_a)(const struct attn_quantise_args *args);
@@ -245,9 +248,11 @@ struct attn_gemm_kernel {
     void (*end_task)(void);
 };
 
-/* For products of m rows and k. */
+/* For products of m rows and k, from row 0 of B on. */
 static inline size_t attn_gemm_widened_bytes(const struct attn_gemm_kernel *kernel, size_t m, size_t k) {
-    size_t rows = k < kernel->widened_rows ? k : kernel->widened_rows;
+    size_t unit = kernel->b.k_unit, rows = kernel->widened_rows;
+    if (k < rows)
+        rows = (k + unit - 1) / unit * unit;
     return m > kernel->rows ? rows * kernel->widened_row : 0;
 }
 

@@ -196,16 +196,21 @@ static void pack_piece(struct test_random *random, const struct problem *p, cons
     bool by_column = layout == LAYOUT_K_UNIT;
     size_t outer = by_column ? n : k, inner = by_column ? k : n, stride = inner * step + gap;
     size_t count = outer && inner ? (outer - 1) * stride + (inner - 1) * step + 1 : 0;
-    uint16_t *b = guarded_alloc(count * sizeof *b, sizeof *b, random_below(random, 2) ? FLUSH_END : FLUSH_START);
+    size_t size = attn_type_size(kernel->b.type);
+    char *b = guarded_alloc(count * size, size, random_below(random, 2) ? FLUSH_END : FLUSH_START);
     size_t k_stride = by_column ? 1 : stride, n_stride = by_column ? stride : step;
     for (size_t q = 0; q < k; q++)
-        for (size_t j = 0; j < n; j++)
-            b[q * k_stride + j * n_stride] = p->b[(row + q) * p->n + column + j];
+        for (size_t j = 0; j < n; j++) {
+            const uint16_t *x = &p->b[(row + q) * p->n + column + j];
+            float widened = model_widened(*x);
+            memcpy(b + (q * k_stride + j * n_stride) * size, kernel->b.type == ATTN_F32 ? (const void *)&widened : x,
+                   size);
+        }
     kernel->pack(&(struct attn_pack_args){.k = k,
                                           .n = n,
                                           .b = b,
-                                          .k_stride = k_stride * sizeof *b,
-                                          .n_stride = n_stride * sizeof *b,
+                                          .k_stride = k_stride * size,
+                                          .n_stride = n_stride * size,
                                           .packed = *panels,
                                           .row = row,
                                           .column = column});
@@ -278,6 +283,12 @@ static void check_narrow_run(const struct problem *p, const struct attn_gemm_arg
     guarded_free(c);
 }
 
+/* Memory for what the kernel widens, in half of the products from row 0 on. */
+static void *new_widened(struct test_random *random, const struct problem *p) {
+    size_t bytes = p->row == 0 ? attn_gemm_widened_bytes(kernel, p->m, p->k) : 0;
+    return bytes > 0 && random_below(random, 2) ? guarded_alloc(bytes, ATTN_ALIGNMENT, FLUSH_END) : NULL;
+}
+
 static void check_run(struct test_random *random, const struct problem *p, const struct attn_panels *panels,
                       enum attn_start start) {
     size_t gap = random_below(random, 2) * random_below(random, 6), a_stride = p->k + random_below(random, 4);
@@ -300,11 +311,14 @@ static void check_run(struct test_random *random, const struct problem *p, const
                                   .factors = factors,
                                   .c = c.data,
                                   .c_stride = c.stride * sizeof *c.data};
+    void *widened = new_widened(random, p);
+    args.widened = widened;
     run(&args);
     float *wanted = expected(p, start);
     for (size_t i = 0; i < p->m; i++)
         assert_same_bits(wanted + i * p->n, c.data + i * c.stride, p->n);
     check_narrow_run(p, &args, wanted, flush);
+    guarded_free(widened);
     test_matrix_free(&c);
     free(wanted);
     guarded_free(a);
@@ -327,7 +341,7 @@ static void check_problem(struct test_random *random, const struct problem *p, e
 static void describes_itself(void **state) {
     (void)state;
     assert_true(attn_class_is_bf16(kernel->arithmetic));
-    assert_int_equal(ATTN_BF16, kernel->b.type);
+    assert_true(kernel->b.type == ATTN_BF16 || kernel->b.type == ATTN_F32);
     assert_true(kernel->c == ATTN_F32 || kernel->c == ATTN_BF16);
     assert_true(kernel->a == ATTN_F32 || kernel->a == ATTN_BF16);
     assert_in_range(kernel->rows, 1, ATTN_MAX_ROWS);
@@ -466,7 +480,7 @@ static void equals_reference_on_every_k(void **state) {
 static void equals_reference_on_large_sizes(void **state) {
     (void)state;
     static const size_t sizes[][4] = {{130, 33, 64, 0}, {300, 16, 40, 1},  {3, 40, 2048, 0}, {3, 40, 2049, 1},
-                                      {3, 40, 2048, 1}, {17, 70, 4100, 1}, {1, 600, 300, 0}};
+                                      {3, 40, 2048, 1}, {17, 70, 4100, 1}, {1, 600, 300, 0}, {13, 40, 515, 0}};
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < (test_quick() ? 3 : 4 * sizeof sizes / sizeof *sizes); i++) {
         const size_t *s = sizes[i % (sizeof sizes / sizeof *sizes)];
@@ -613,7 +627,7 @@ static void finds_what_is_not_finite(void **state) {
                         random_between(&random, 1, 3 * ATTN_MAX_COLS), 0, 0, random_between(&random, 1, 30));
         size_t bad_row = random_below(&random, p.rows), bad_column = random_below(&random, p.n);
         size_t row = random_below(&random, p.rows), k = random_below(&random, p.rows - row + 1);
-        size_t n = random_between(&random, 1, p.n);
+        size_t n = kernel->b.type == ATTN_F32 ? p.n : random_between(&random, 1, p.n); /* of floats whole panels */
         p.b[bad_row * p.n + bad_column] = bad[i % (sizeof bad / sizeof *bad)];
         struct attn_panels panels = pack(&random, &p, (enum layout)(i / 2 % LAYOUTS), i / 6 % 2);
         bool asked = bad_row >= row && bad_row < row + k && bad_column < n;

@@ -48,6 +48,9 @@ INLINE vec pair_interleave(const void *even, const void *odd) {
 
 #define TAILS 0
 
+/* Shifts and masks share ports with the multiply-adds. */
+#define PAIRS_WIDE
+
 #include "body/pairs_fma.h"
 
 #endif

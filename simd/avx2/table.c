@@ -3,6 +3,7 @@
 
 static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32),
                                                       &ISA_OBJECT(gemm_bf16),
+                                                      &ISA_OBJECT(gemm_bf16_wide),
                                                       &ISA_OBJECT(gemm_int8),
                                                       &ISA_OBJECT(gemm_int4),
                                                       &ISA_OBJECT(gemm_f16),

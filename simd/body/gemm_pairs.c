@@ -14,7 +14,8 @@
  *     NARROWS, pair_store_narrow                 whether C may be BF16
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
  *
- * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. */
+ * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where what is left to do
+ * beside multiply-adds takes their place (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -64,6 +65,9 @@ struct tile {
     void *c;                   /* floats; BF16 where narrow */
     size_t c_stride;           /* elements */
     bool narrow;
+    bool wide;               /* b has floats, a row after the other */
+    float *widened;          /* where PAIRS_WIDE: where b's are left, a pair `widened_step` floats after the other */
+    size_t widened_step;
     vec_tail tail[VECS];     /* where TAILS: the columns that are there */
     size_t fetch;            /* units ahead */
     const struct tile *next; /* more pairs of the same rows and columns, which only say where these lie; or NULL */
@@ -111,9 +115,18 @@ INLINE size_t place(struct layout layout, size_t v) {
     return panel + (VECS > half ? within / half * layout.next + within % half * VEC_LANES : within * VEC_LANES);
 }
 
+/* Leaves a half of a pair as floats. */
+INLINE void leave_widened(float *widened, const int s, const vec *x) {
+#ifdef PAIRS_WIDE
+    UNROLL for (int j = 0; j < VECS; j++) vec_store(widened + (s == 0 ? COLS : 0) + j * VEC_LANES, x[j]);
+#else
+    (void)widened, (void)s, (void)x;
+#endif
+}
+
 /* One pair of each row and column. */
-INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, vec *acc,
-                      const int rows, const int width) {
+INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, struct layout layout, float *widened,
+                      vec *acc, const int rows, const int width) {
     if (rows <= FEW_ROWS) { /* registers are left: each of B is read once */
         vec av[FEW_ROWS * PAIR_STEPS];
         UNROLL for (int i = 0; i < rows * PAIR_STEPS; i++) av[i] =
@@ -131,6 +144,7 @@ INLINE void tile_step(const PAIR_A *const *a, size_t a_stride, const float *b, s
     UNROLL for (int s = 0; s < PAIR_STEPS; s++) {
         vec bv[WIDEST];
         UNROLL for (int j = 0; j < width; j++) bv[j] = pair_b(vec_load(b + place(layout, (size_t)j)), s, 0);
+        leave_widened(widened, s, bv);
         UNROLL for (int i = 0; i < rows; i++) {
             vec av = pair_a(a[i / 4] + (size_t)(i % 4) * a_stride, s, 0);
             UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
@@ -153,18 +167,27 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         const float *b = from->b;
         size_t a_stride = from->a_stride, step = from->layout.step, pairs = from->pairs, fetch = from->fetch;
         struct layout layout = from->layout;
+        float *widened = from->widened;
+        size_t widened_step = from->widened_step;
         point_to_rows(a, from->a, a_stride, rows);
         for (size_t p = 0; p < pairs; p++) {
-            tile_step(a, a_stride, b, layout, acc, rows, width);
+            tile_step(a, a_stride, b, layout, widened, acc, rows, width);
             UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)
                 vec_prefetch(b + place(layout, (size_t)(j / VEC_LANES)), fetch);
             UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;
             b += step;
+            widened += widened_step;
         }
         from = from->next;
     } while (from);
     tile_end(t, acc, rows, width);
 }
+#endif
+
+#ifdef PAIRS_WIDE
+#include "body/pairs_wide.h"
+#else
+enum { WIDE_BLOCK = 0 };
 #endif
 
 /* ---- A product ---- */
@@ -187,6 +210,11 @@ struct product {
     size_t pairs;  /* that its rows lie in */
     size_t depth;  /* of them, taken at once */
     bool last;     /* of the last pair the first half only */
+    bool wide;     /* B has floats */
+    /* Where PAIRS_WIDE: memory for floats of `depth` pairs of a panel, which its first tile leaves for those below, and
+     * floats from pair to pair; or for those of one pair, and 0: then all tiles widen. */
+    float *widened;
+    size_t widened_step;
     struct stretch stretch;
 };
 
@@ -206,7 +234,10 @@ INLINE struct tile tile_of(const struct product *product, size_t i, size_t j) {
                      .c = (char *)args->c + i * args->c_stride + j * c_bytes,
                      .c_stride = args->c_stride / c_bytes,
                      .narrow = narrow,
-                     .fetch = AHEAD_ROWS * product->layout.step};
+                     .wide = product->wide,
+                     .widened = product->widened,
+                     .widened_step = product->widened_step,
+                     .fetch = product->widened_step ? product->layout.panel : AHEAD_ROWS * product->layout.step};
     if (stretch->p > 0 || args->start == ATTN_START_C)
         t.scale = ones;
     else if (args->start == ATTN_START_SCALE)
@@ -257,8 +288,10 @@ static __attribute__((noinline)) void ISA_FN(pairs_run_halves)(const struct tile
     struct tile whole = *t, first = *t, last = *t;
     whole.a += t->first;
     whole.b += t->first ? t->layout.step : 0;
+    whole.widened += t->first * t->widened_step;
     whole.next = t->last ? &last : NULL;
     first.next = &whole;
+    last.widened = whole.widened + t->pairs * t->widened_step;
     if (t->first)
         ISA_FN(pairs_take_half)(&first_half, t, t->a, t->b, rows, cols, 1, &first);
     const PAIR_A *a = whole.a + 2 * t->pairs;
@@ -269,6 +302,12 @@ static __attribute__((noinline)) void ISA_FN(pairs_run_halves)(const struct tile
 }
 
 INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
+#ifdef PAIRS_WIDE
+    if (t->wide) {
+        ISA_FN(pairs_run_wide)(t, rows, cols);
+        return;
+    }
+#endif
     if (t->first || t->last)
         ISA_FN(pairs_run_halves)(t, run, rows, cols);
     else
@@ -294,6 +333,10 @@ INLINE void tile_go_down(struct tile *t, size_t rows) {
     t->a += rows * t->a_stride;
     t->c = (char *)t->c + rows * t->c_stride * c_bytes;
     t->scale = t->scale && t->scale != ones ? t->scale + rows : t->scale;
+    if (t->widened_step > 0) {
+        t->b = t->widened;
+        t->wide = true;
+    }
 }
 
 /* Pairs from p on. */
@@ -317,20 +360,33 @@ INLINE bool product_go_on(struct product *product) {
 
 #include "body/gemm_loops.h"
 
-static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
+INLINE struct product product_of(const struct attn_gemm_args *args, size_t block) {
     size_t before = args->k > 0 ? args->row % 2 : 0, end = before + args->k, pairs = (end + 1) / 2;
-    struct product product = {.args = args,
-                              .b = unit_at(&args->b, args->row, args->column),
-                              .layout = layout_of(&args->b),
-                              .before = before,
-                              .pairs = pairs,
-                              .depth = share(pairs, PAIR_BLOCK + before),
-                              .last = end % 2};
+    return (struct product){.args = args,
+                            .b = unit_at(&args->b, args->row, args->column),
+                            .layout = layout_of(&args->b),
+                            .before = before,
+                            .pairs = pairs,
+                            .depth = share(pairs, block + before),
+                            .last = end % 2};
+}
+
+INLINE void multiply_flushed(struct product *product) {
+    const struct attn_gemm_args *args = product->args;
     if (args->k == 0 && args->start == ATTN_START_C)
         return; /* denormal numbers too stay as they are */
     flush_state state = flush_begin();
-    ISA_FN(pairs_multiply)(&product);
+    ISA_FN(pairs_multiply)(product);
     flush_end(state);
+}
+
+static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
+    bool widens = WIDE_BLOCK > 0 && args->widened && args->m > ROWS;
+    struct product product = product_of(args, widens ? WIDE_BLOCK : PAIR_BLOCK);
+    float pair[2 * COLS];
+    product.widened = widens ? args->widened : pair;
+    product.widened_step = widens ? 2 * COLS : 0;
+    multiply_flushed(&product);
 }
 
 /* ---- Packing ---- */
@@ -430,6 +486,39 @@ static int ISA_FN(pairs_finite)(const struct attn_panels *b, size_t row, size_t 
     return 1;
 }
 
+#ifdef PAIRS_WIDE
+/* ---- B of floats ---- */
+
+static void ISA_FN(pairs_wide_run)(const struct attn_gemm_args *args) {
+    struct product product = product_of(args, WIDE_BLOCK);
+    product.wide = true;
+    product.layout.step = 2 * COLS;
+    product.b += args->row / 2 * COLS;
+    multiply_flushed(&product);
+}
+
+static void ISA_FN(pairs_wide_pack)(const struct attn_pack_args *args) {
+    ISA_OBJECT(gemm_f32).pack(args);
+}
+
+static int ISA_FN(pairs_wide_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
+    return ISA_OBJECT(gemm_f32).finite(b, row, k, n);
+}
+
+const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16_wide) = {.name = PAIRS_NAME "_wide",
+                                                            .arithmetic = ATTN_CLASS_BF16,
+                                                            .a = PAIR_A_TYPE,
+                                                            .c = ATTN_F32,
+                                                            .b = {.type = ATTN_F32, .cols = COLS, .k_unit = 1},
+                                                            .rows = ROWS,
+                                                            .pack = ISA_FN(pairs_wide_pack),
+                                                            .finite = ISA_FN(pairs_wide_finite),
+                                                            .run = ISA_FN(pairs_wide_run)};
+#define PAIRS_OF_FLOATS &ISA_OBJECT(gemm_bf16_wide)
+#else
+#define PAIRS_OF_FLOATS NULL
+#endif
+
 const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = PAIRS_NAME,
                                                        .arithmetic = ATTN_CLASS_BF16,
                                                        .a = PAIR_A_TYPE,
@@ -437,6 +526,9 @@ const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16) = {.name = PAIRS_NAME,
                                                        .c_most = 2 * PAIR_BLOCK,
                                                        .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 2},
                                                        .rows = ROWS,
+                                                       .widened_row = WIDE_BLOCK > 0 ? sizeof(float[COLS]) : 0,
+                                                       .widened_rows = 2 * WIDE_BLOCK,
+                                                       .of_floats = PAIRS_OF_FLOATS,
                                                        .pack = ISA_FN(pairs_pack),
                                                        .finite = ISA_FN(pairs_finite),
                                                        .run = ISA_FN(pairs_run)};

@@ -22,8 +22,18 @@ static struct conversion conversion_of_values(const struct attn_store *store, co
     return (struct conversion){store, rows, rows->v_type, rows->v, rows->v_stride, store->value_size, NULL};
 }
 
+/* Whether its floats are bf16 numbers. */
+static bool rounds_floats(const struct attn_store *store) {
+    return store->kernel->b.type == ATTN_F32 && attn_class_is_bf16(store->kernel->arithmetic);
+}
+
+/* Whether rows of a type are packed as they are. */
+static bool takes(const struct attn_store *store, attn_type type) {
+    return type == store->kernel->b.type && !rounds_floats(store);
+}
+
 static bool keys_are_converted(const struct attn_store *store, const struct attn_key_rows *rows) {
-    return rows->rotary || rows->k_type != store->kernel->b.type;
+    return rows->rotary || !takes(store, rows->k_type);
 }
 
 /* Bytes of a row of n quantised elements. */
@@ -97,6 +107,8 @@ static void convert_row(const struct conversion *c, size_t row, float *scale, vo
     }
     if (!to_floats)
         round_row(c, from, scale, y);
+    else if (rounds_floats(c->store) && (c->rotary || c->type != ATTN_BF16))
+        c->rows->convert->round_bf16(c->n, from, y);
 }
 
 /* Rows row .. row + count - 1 into the strip. */
@@ -158,7 +170,7 @@ void attn_store_append(const struct attn_store *store, size_t sequence, size_t h
             put_converted(&keys, put_keys, segment, taken, segment.key_scales, done);
         else
             put_keys(store, &segment, taken, rows->k + done * rows->k_stride, rows->k_stride);
-        if (rows->v && rows->v_type != store->kernel->b.type)
+        if (rows->v && !takes(store, rows->v_type))
             put_converted(&values, put_values, segment, taken, segment.value_scales, done);
         else if (rows->v)
             put_values(store, &segment, taken, rows->v + done * rows->v_stride, rows->v_stride);

@@ -163,6 +163,11 @@ static void take_queries_one_by_one(const struct attn_tile *tile) {
             memcpy(to, query_at(tile, tile->row[r].head, tile->row[r].row), attn_tile_query_bytes(tile));
             continue;
         }
+        if (attn_tile_is_bf16(tile) && !is_rotated(tile, &tile->row[r])) {
+            attn_take_row(tile->convert, tile->gemm, problem->q.type, n,
+                          query_at(tile, tile->row[r].head, tile->row[r].row), to);
+            continue;
+        }
         const float *query = query_of_row(tile, &tile->row[r]);
         if (!attn_tile_is_bf16(tile))
             tile->attention->scale(1, n, query, 0, problem->scale, (float *)to, 0);

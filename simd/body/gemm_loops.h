@@ -8,7 +8,7 @@
  *     tile_starts_from_c(t)                whether it reads c
  *     tile_leave_columns(t, cols)          to the tile: only so many are there. Where TAILS, the others are not touched
  *     tile_go_down(t, rows)                on to the rows below
- *     struct product, tile_of(product, i, j)   of row i and column j, to fetch what many rows need
+ *     struct product, tile_place(t, product, i, j)   to row i and column j, to fetch what many rows need
  *     product_begin(product), product_go_on(product)
  *                                          takes the first rows of B, and the next ones, or returns false
  *     AHEAD                                what few rows fetch
@@ -45,31 +45,35 @@ static const struct wide_tile {
 } few[FEW_ROWS][WIDTHS] = {{ONE_ROW_TILES(WIDE_TILE)}, {TWO_ROW_TILES(WIDE_TILE)}};
 
 /* The last columns, fewer than a tile has: where there are no TAILS, in memory of a tile's width. */
-static __attribute__((noinline)) void TILES_FN(last_columns)(struct tile t, size_t rows, size_t cols) {
-    tile_leave_columns(&t, cols);
+static __attribute__((noinline)) void TILES_FN(last_columns)(struct tile *t, size_t rows, size_t cols) {
+    tile_leave_columns(t, cols);
     if (TAILS) {
-        run_tile(&t, tiles[rows - 1], rows, COLS);
+        run_tile(t, tiles[rows - 1], rows, COLS);
         return;
     }
-    float c[MOST_ROWS * COLS], bias[COLS], *to = t.c;
-    size_t stride = t.c_stride;
-    for (size_t i = 0; tile_starts_from_c(&t) && i < rows; i++)
+    float c[MOST_ROWS * COLS], bias[COLS], *to = t->c;
+    const float *given = t->bias;
+    size_t stride = t->c_stride;
+    for (size_t i = 0; tile_starts_from_c(t) && i < rows; i++)
         for (size_t j = 0; j < COLS; j++)
             c[i * COLS + j] = j < cols ? to[i * stride + j] : 0.0f;
     for (size_t j = 0; j < COLS; j++)
-        bias[j] = t.bias && j < cols ? t.bias[j] : 0.0f;
-    t.bias = t.bias ? bias : NULL;
-    t.c = c;
-    t.c_stride = COLS;
-    run_tile(&t, tiles[rows - 1], rows, COLS);
+        bias[j] = given && j < cols ? given[j] : 0.0f;
+    t->bias = given ? bias : NULL;
+    t->c = c;
+    t->c_stride = COLS;
+    run_tile(t, tiles[rows - 1], rows, COLS);
     for (size_t i = 0; i < rows; i++)
         memcpy(to + i * stride, c + i * COLS, cols * sizeof *c);
+    t->bias = given;
+    t->c = to;
+    t->c_stride = stride;
 }
 
 /* A panel, of which so many columns are there. */
-INLINE void run_panel(const struct tile *t, size_t rows, size_t cols) {
+INLINE void run_panel(struct tile *t, size_t rows, size_t cols) {
     if (cols < COLS)
-        TILES_FN(last_columns)(*t, rows, cols);
+        TILES_FN(last_columns)(t, rows, cols);
     else
         run_tile(t, tiles[rows - 1], rows, COLS);
 }
@@ -77,14 +81,15 @@ INLINE void run_panel(const struct tile *t, size_t rows, size_t cols) {
 /* `rows` rows over all columns. */
 static void TILES_FN(rows)(const struct product *product, size_t i, size_t rows) {
     size_t n = product->args->n, j = 0;
+    struct tile t;
     for (size_t w = 0; rows <= FEW_ROWS && w < WIDTHS && few[rows - 1][w].run; w++)
         for (const struct wide_tile *wide = &few[rows - 1][w]; j + wide->cols <= n; j += wide->cols) {
-            struct tile t = tile_of(product, i, j);
+            tile_place(&t, product, i, j);
             t.fetch = AHEAD;
             run_tile(&t, wide->run, rows, wide->cols);
         }
     for (; j < n; j += COLS) {
-        struct tile t = tile_of(product, i, j);
+        tile_place(&t, product, i, j);
         run_panel(&t, rows, n - j);
     }
 }
@@ -111,8 +116,9 @@ static void TILES_FN(block)(const struct product *product, size_t i, size_t m) {
         TILES_FN(rows)(product, i, m);
         return;
     }
+    struct tile t;
     for (size_t j = 0; j < n; j += COLS) {
-        struct tile t = tile_of(product, i, j);
+        tile_place(&t, product, i, j);
         TILES_FN(panel)(&t, &tiling, n - j);
     }
 }

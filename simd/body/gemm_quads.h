@@ -43,18 +43,18 @@ INLINE size_t place(size_t panel, int v, size_t bytes) {
 
 static const float no_bias[WIDEST * VEC_LANES];
 
-INLINE struct tile tile_of(const struct product *product, size_t i, size_t j) {
+INLINE void tile_place(struct tile *t, const struct product *product, size_t i, size_t j) {
     const struct attn_gemm_args *args = product->args;
-    return (struct tile){.k = args->k,
-                         .scaling = args->scaling,
-                         .a = (const int8_t *)args->a + i * args->a_stride,
-                         .a_stride = args->a_stride,
-                         .b = (const uint8_t *)args->b.data + (args->column + j) / COLS * args->b.stride,
-                         .panel = args->b.stride,
-                         .bias = args->start == ATTN_START_BIAS ? args->factors + j : no_bias,
-                         .c = (float *)((char *)args->c + i * args->c_stride) + j,
-                         .c_stride = args->c_stride / sizeof(float),
-                         .fetch = AHEAD_ROWS};
+    *t = (struct tile){.k = args->k,
+                       .scaling = args->scaling,
+                       .a = (const int8_t *)args->a + i * args->a_stride,
+                       .a_stride = args->a_stride,
+                       .b = (const uint8_t *)args->b.data + (args->column + j) / COLS * args->b.stride,
+                       .panel = args->b.stride,
+                       .bias = args->start == ATTN_START_BIAS ? args->factors + j : no_bias,
+                       .c = (float *)((char *)args->c + i * args->c_stride) + j,
+                       .c_stride = args->c_stride / sizeof(float),
+                       .fetch = AHEAD_ROWS};
 }
 
 INLINE void tile_go_down(struct tile *t, size_t rows) {

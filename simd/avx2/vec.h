@@ -376,6 +376,19 @@ INLINE void vec_store_probabilities_bf16(uint16_t *p, vec x, vec y) {
     _mm256_storeu_si256((__m256i *)p, rounded);
 }
 #define VEC_PROBABILITIES_TO_BF16 vec_store_probabilities_bf16
+/* The same of two registers. */
+#define VEC_U16_TWO
+INLINE void vec_store_upper_two(uint16_t *p, vec_int a, vec_int b) {
+    __m256i quads = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(quads, 0xd8));
+}
+/* Whether an exponent of a or b is the smallest or the largest: one more than either leaves none of its upper 7 bits. */
+INLINE int vec_any_extreme(vec a, vec b) {
+    const __m256i one = _mm256_set1_epi32(1 << 23), upper = _mm256_set1_epi32(0x7f000000);
+    __m256i x = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(a), one), upper);
+    __m256i y = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(b), one), upper);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, y), _mm256_setzero_si256())) != 0;
+}
 /* From and to IEEE binary16. */
 INLINE vec vec_from_f16(vec_u16 x) {
     return _mm256_cvtph_ps(x);

@@ -8,10 +8,14 @@
 /* x rounded to BF16, in the upper 16 bits of each lane; the lower ones are open. Half a unit less one is added, and
  * one more where the result would be odd, so that of two neighbours as near the even one is reached; a carry goes on
  * into the exponent, from the largest number to infinity's. Denormal x and NaN are not for that sum. */
+INLINE vec_int bf16_sum(vec x) {
+    vec_int bits = vec_bits(x), odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
+    return vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd);
+}
+
 INLINE vec_int bf16_bits(vec x) {
     vec_int bits = vec_bits(x), magnitude = vec_int_and(bits, vec_int_set(INT32_MAX));
-    vec_int odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
-    vec y = vec_from_bits(vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd));
+    vec y = vec_from_bits(bf16_sum(x));
     vec zero = vec_from_bits(vec_int_and(bits, vec_int_set(INT32_MIN)));
     vec quiet = vec_from_bits(vec_int_or(bits, vec_int_set(0x00400000)));
     y = vec_select(vec_int_greater(vec_int_set(0x00800000), magnitude), zero, y);
@@ -53,8 +57,7 @@ INLINE vec_u16 vec_probability_to_bf16(vec x) {
 
 /* Rounds what is 0, a normal number above 0, or a quiet NaN. */
 INLINE vec vec_round_probability(vec x) {
-    vec_int bits = vec_bits(x), odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
-    vec y = vec_from_bits(vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd));
+    vec y = vec_from_bits(bf16_sum(x));
     return vec_from_bits(vec_int_and(vec_bits(vec_select(vec_equal(x, x), y, x)), vec_int_set((int32_t)0xffff0000)));
 }
 

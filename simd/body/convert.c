@@ -19,8 +19,24 @@ INLINE void widen_u16(const attn_type type, size_t n, const uint16_t *x, float *
         vec_store_first(n - j, y + j, vec_from_u16(type, vec_load_u16_first(n - j, x + j)));
 }
 
+/* BF16 of two registers: what the sum is not for is looked for in both at once. */
+INLINE void narrow_two(const float *x, uint16_t *y) {
+#ifdef VEC_U16_TWO
+    vec a = vec_load(x), b = vec_load(x + VEC_LANES);
+    if (__builtin_expect(vec_any_extreme(a, b), 0))
+        vec_store_upper_two(y, bf16_bits(a), bf16_bits(b));
+    else
+        vec_store_upper_two(y, bf16_sum(a), bf16_sum(b));
+#else
+    for (size_t i = 0; i < 2 * VEC_LANES; i += VEC_LANES)
+        vec_store_u16(y + i, vec_to_bf16(vec_load(x + i)));
+#endif
+}
+
 INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t *y) {
     size_t j = 0;
+    for (; type == ATTN_BF16 && j + 2 * VEC_LANES <= n; j += 2 * VEC_LANES)
+        narrow_two(x + j, y + j);
     for (; j + VEC_LANES <= n; j += VEC_LANES)
         vec_store_u16(y + j, to_u16(type, vec_load(x + j)));
     if (j < n)
@@ -70,9 +86,18 @@ INLINE void copy_floats(size_t n, const float *x, float *y) {
         vec_store_first(n - j, y + j, vec_load_first(n - j, x + j));
 }
 
+/* Out of line, so that short rows do not wait for what the other types take of the stack. */
+static __attribute__((noinline)) void ISA_FN(widen_bf16)(size_t n, const uint16_t *x, float *y) {
+    widen_u16(ATTN_BF16, n, x, y);
+}
+
+static __attribute__((noinline)) void ISA_FN(narrow_bf16)(size_t n, const float *x, uint16_t *y) {
+    narrow_u16(ATTN_BF16, n, x, y);
+}
+
 static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
     if (type == ATTN_BF16)
-        widen_u16(ATTN_BF16, n, x, y);
+        ISA_FN(widen_bf16)(n, x, y);
     else if (type == ATTN_F16)
         widen_u16(ATTN_F16, n, x, y);
     else if (type == ATTN_F8_E4M3)
@@ -87,7 +112,7 @@ static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
 
 static void ISA_FN(narrow)(attn_type type, size_t n, const float *x, void *y) {
     if (type == ATTN_BF16)
-        narrow_u16(ATTN_BF16, n, x, y);
+        ISA_FN(narrow_bf16)(n, x, y);
     else if (type == ATTN_F16)
         narrow_u16(ATTN_F16, n, x, y);
     else if (type == ATTN_F8_E4M3)

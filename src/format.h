@@ -9,10 +9,15 @@
 #include "kernels.h"
 #include "types.h"
 
+/* Bytes of a packed element. */
+static inline size_t attn_packed_size(const struct attn_format *format) {
+    return format->wide ? sizeof(float) : attn_type_size(format->type);
+}
+
 /* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */
 static inline bool attn_panel_bytes(const struct attn_format *format, size_t k, size_t cols, size_t *bytes) {
     size_t rows;
-    return attn_round_up(k, format->k_unit, &rows) && attn_mul(rows, cols * attn_type_size(format->type), bytes) &&
+    return attn_round_up(k, format->k_unit, &rows) && attn_mul(rows, cols * attn_packed_size(format), bytes) &&
            attn_add(*bytes, cols * format->beside, bytes);
 }
 

@@ -133,6 +133,7 @@ struct attn_format {
     size_t k_unit; /* rows whose elements lie side by side; a panel holds a multiple of so many */
     size_t beside; /* bytes of each column beside its elements: of class INT8 its scale */
     uint8_t flip;  /* of INT8: what each element is combined with by exclusive or; 0x80 adds 128 to it */
+    uint8_t wide;  /* of BF16: 1 where packed elements are floats */
 };
 
 /* Products of INT8 that are added up as integers: with bytes of either sign, and with bytes that are made positive,
@@ -229,8 +230,8 @@ struct attn_gemm_kernel {
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     /* Of a kernel that widens B: what `run` is faster with, bytes for each of up to so many rows of a panel. Else 0. */
     size_t widened_row, widened_rows;
-    /* NULL, or the kernel of the class over B of floats, which are bf16 numbers: where many rows read a B that is packed
-     * for them, it is faster. */
+    /* NULL, or the kernel of the same class and types whose packed B is wide: faster where many rows read what is packed
+     * for them alone. */
     const struct attn_gemm_kernel *of_floats;
     void (*pack)(const struct attn_pack_args *args);
     /* Classes of integers: quantises rows for `run` (quantised.h). Others: NULL. */

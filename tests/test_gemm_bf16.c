@@ -196,21 +196,16 @@ static void pack_piece(struct test_random *random, const struct problem *p, cons
     bool by_column = layout == LAYOUT_K_UNIT;
     size_t outer = by_column ? n : k, inner = by_column ? k : n, stride = inner * step + gap;
     size_t count = outer && inner ? (outer - 1) * stride + (inner - 1) * step + 1 : 0;
-    size_t size = attn_type_size(kernel->b.type);
-    char *b = guarded_alloc(count * size, size, random_below(random, 2) ? FLUSH_END : FLUSH_START);
+    uint16_t *b = guarded_alloc(count * sizeof *b, sizeof *b, random_below(random, 2) ? FLUSH_END : FLUSH_START);
     size_t k_stride = by_column ? 1 : stride, n_stride = by_column ? stride : step;
     for (size_t q = 0; q < k; q++)
-        for (size_t j = 0; j < n; j++) {
-            const uint16_t *x = &p->b[(row + q) * p->n + column + j];
-            float widened = model_widened(*x);
-            memcpy(b + (q * k_stride + j * n_stride) * size, kernel->b.type == ATTN_F32 ? (const void *)&widened : x,
-                   size);
-        }
+        for (size_t j = 0; j < n; j++)
+            b[q * k_stride + j * n_stride] = p->b[(row + q) * p->n + column + j];
     kernel->pack(&(struct attn_pack_args){.k = k,
                                           .n = n,
                                           .b = b,
-                                          .k_stride = k_stride * size,
-                                          .n_stride = n_stride * size,
+                                          .k_stride = k_stride * sizeof *b,
+                                          .n_stride = n_stride * sizeof *b,
                                           .packed = *panels,
                                           .row = row,
                                           .column = column});
@@ -341,7 +336,7 @@ static void check_problem(struct test_random *random, const struct problem *p, e
 static void describes_itself(void **state) {
     (void)state;
     assert_true(attn_class_is_bf16(kernel->arithmetic));
-    assert_true(kernel->b.type == ATTN_BF16 || kernel->b.type == ATTN_F32);
+    assert_int_equal(ATTN_BF16, kernel->b.type);
     assert_true(kernel->c == ATTN_F32 || kernel->c == ATTN_BF16);
     assert_true(kernel->a == ATTN_F32 || kernel->a == ATTN_BF16);
     assert_in_range(kernel->rows, 1, ATTN_MAX_ROWS);
@@ -627,7 +622,7 @@ static void finds_what_is_not_finite(void **state) {
                         random_between(&random, 1, 3 * ATTN_MAX_COLS), 0, 0, random_between(&random, 1, 30));
         size_t bad_row = random_below(&random, p.rows), bad_column = random_below(&random, p.n);
         size_t row = random_below(&random, p.rows), k = random_below(&random, p.rows - row + 1);
-        size_t n = kernel->b.type == ATTN_F32 ? p.n : random_between(&random, 1, p.n); /* of floats whole panels */
+        size_t n = kernel->b.wide ? p.n : random_between(&random, 1, p.n); /* of floats whole panels */
         p.b[bad_row * p.n + bad_column] = bad[i % (sizeof bad / sizeof *bad)];
         struct attn_panels panels = pack(&random, &p, (enum layout)(i / 2 % LAYOUTS), i / 6 % 2);
         bool asked = bad_row >= row && bad_row < row + k && bad_column < n;

@@ -19,24 +19,23 @@ INLINE void widen_u16(const attn_type type, size_t n, const uint16_t *x, float *
         vec_store_first(n - j, y + j, vec_from_u16(type, vec_load_u16_first(n - j, x + j)));
 }
 
+#ifdef VEC_U16_TWO
 /* BF16 of two registers: what the sum is not for is looked for in both at once. */
 INLINE void narrow_two(const float *x, uint16_t *y) {
-#ifdef VEC_U16_TWO
     vec a = vec_load(x), b = vec_load(x + VEC_LANES);
     if (__builtin_expect(vec_any_extreme(a, b), 0))
         vec_store_upper_two(y, bf16_bits(a), bf16_bits(b));
     else
         vec_store_upper_two(y, bf16_sum(a), bf16_sum(b));
-#else
-    for (size_t i = 0; i < 2 * VEC_LANES; i += VEC_LANES)
-        vec_store_u16(y + i, vec_to_bf16(vec_load(x + i)));
-#endif
 }
+#endif
 
 INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t *y) {
     size_t j = 0;
+#ifdef VEC_U16_TWO
     for (; type == ATTN_BF16 && j + 2 * VEC_LANES <= n; j += 2 * VEC_LANES)
         narrow_two(x + j, y + j);
+#endif
     for (; j + VEC_LANES <= n; j += VEC_LANES)
         vec_store_u16(y + j, to_u16(type, vec_load(x + j)));
     if (j < n)

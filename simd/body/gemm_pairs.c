@@ -500,8 +500,82 @@ static void ISA_FN(pairs_wide_run)(const struct attn_gemm_args *args) {
     multiply_flushed(&product);
 }
 
+INLINE float *float_at(const struct attn_panels *b, size_t row, size_t column) {
+    return (float *)((char *)b->data + column / COLS * b->stride) + row * COLS + column % COLS;
+}
+
+static void ISA_FN(pairs_wide_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
+    for (size_t j = j0; j < j1; j++) {
+        const char *b = (const char *)args->b + j * args->n_stride;
+        float *column = float_at(&args->packed, args->row, args->column + j);
+        for (size_t p = p0; p < p1; p++) {
+            uint16_t x;
+            memcpy(&x, b + p * args->k_stride, sizeof x);
+            uint32_t bits = (uint32_t)x << 16;
+            memcpy(column + p * COLS, &bits, sizeof bits);
+        }
+    }
+}
+
+/* A register's columns from j on, whose elements follow each other: pairs are transposed, then taken apart. */
+static void ISA_FN(pairs_wide_pack_columns)(const struct attn_pack_args *args, size_t j) {
+    enum { DEPTH = 2 * VEC_LANES };
+    const char *b = (const char *)args->b + j * args->n_stride;
+    float *to = float_at(&args->packed, args->row, args->column + j);
+    size_t p = 0;
+    for (; p + DEPTH <= args->k; p += DEPTH, b += DEPTH * sizeof(uint16_t)) {
+        vec r[VEC_LANES];
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++) {
+            const float *pairs = (const float *)(const void *)(b + i * args->n_stride);
+            vec_prefetch(pairs, VEC_LANES * args->n_stride / sizeof(float));
+            r[i] = vec_load(pairs);
+        }
+        vec_transpose(r);
+        UNROLL for (size_t i = 0; i < VEC_LANES; i++, to += 2 * COLS) {
+            vec_store(to, pair_lower(r[i]));
+            vec_store(to + COLS, pair_upper(r[i]));
+        }
+    }
+    ISA_FN(pairs_wide_pack_any)(args, p, args->k, j, j + VEC_LANES);
+}
+
+/* A row whose columns follow each other. */
+static void ISA_FN(pairs_wide_pack_row)(const struct attn_pack_args *args, size_t p) {
+    const uint16_t *b = (const uint16_t *)(const void *)((const char *)args->b + p * args->k_stride);
+    size_t j = 0;
+    for (; j + VEC_LANES <= args->n; j += VEC_LANES) {
+        vec_prefetch((const float *)(const void *)(b + j), WIDE_FETCH * args->k_stride / sizeof(float));
+        vec_store(float_at(&args->packed, args->row + p, args->column + j), vec_from_bf16(vec_load_u16(b + j)));
+    }
+    ISA_FN(pairs_wide_pack_any)(args, p, p + 1, j, args->n);
+}
+
+/* As pairs_pack_beyond. */
+static void ISA_FN(pairs_wide_pack_beyond)(const struct attn_pack_args *args) {
+    size_t end = args->column + args->n, within = end % COLS;
+    if (args->n == 0 || args->k == 0 || within == 0 || end - within < args->column)
+        return;
+    float *last = float_at(&args->packed, args->row, end - 1);
+    for (size_t p = 0; p < args->k; p++, last += COLS)
+        for (size_t i = 1; i <= COLS - within; i++)
+            memcpy(last + i, last, sizeof *last);
+}
+
 static void ISA_FN(pairs_wide_pack)(const struct attn_pack_args *args) {
-    ISA_OBJECT(gemm_f32).pack(args);
+    size_t k = args->k, n = args->n, j = 0;
+    if (args->k_stride == sizeof(uint16_t)) {
+        j = (VEC_LANES - args->column % VEC_LANES) % VEC_LANES;
+        j = j < n ? j : n;
+        ISA_FN(pairs_wide_pack_any)(args, 0, k, 0, j);
+        for (; j + VEC_LANES <= n; j += VEC_LANES)
+            ISA_FN(pairs_wide_pack_columns)(args, j);
+    }
+    if (args->n_stride == sizeof(uint16_t) && args->column % VEC_LANES == 0 && j == 0)
+        for (size_t p = 0; p < k; p++)
+            ISA_FN(pairs_wide_pack_row)(args, p);
+    else
+        ISA_FN(pairs_wide_pack_any)(args, 0, k, j, n);
+    ISA_FN(pairs_wide_pack_beyond)(args);
 }
 
 static int ISA_FN(pairs_wide_finite)(const struct attn_panels *b, size_t row, size_t k, size_t n) {
@@ -512,7 +586,7 @@ const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16_wide) = {.name = PAIRS_NAME "
                                                             .arithmetic = ATTN_CLASS_BF16,
                                                             .a = PAIR_A_TYPE,
                                                             .c = ATTN_F32,
-                                                            .b = {.type = ATTN_F32, .cols = COLS, .k_unit = 1},
+                                                            .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 1, .wide = 1},
                                                             .rows = ROWS,
                                                             .pack = ISA_FN(pairs_wide_pack),
                                                             .finite = ISA_FN(pairs_wide_finite),

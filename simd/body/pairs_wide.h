@@ -6,6 +6,9 @@
 /* Pairs that are widened at a time: 16 KiB, which stay in L1 while the rows pass. */
 enum { WIDE_BLOCK = 4096 / (2 * COLS) };
 
+/* Rows fetched ahead of what is packed. */
+enum { WIDE_FETCH = 8 };
+
 /* Element n of each row from a on, times the row of B at b. */
 INLINE void wide_step(const PAIR_A *const *a, size_t a_stride, const size_t n, const float *b, vec *acc,
                       const int rows) {

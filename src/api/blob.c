@@ -32,7 +32,7 @@ uint64_t attn_blob_checksum(const struct attn_blob_header *header) {
 }
 
 static struct attn_format format_of(const struct attn_blob_weight *w) {
-    return (struct attn_format){(attn_type)w->type, w->cols, w->k_unit, w->beside, (uint8_t)w->flip};
+    return (struct attn_format){(attn_type)w->type, w->cols, w->k_unit, w->beside, (uint8_t)w->flip, 0};
 }
 
 static bool same_format(const struct attn_format *a, const struct attn_format *b) {

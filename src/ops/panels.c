@@ -22,18 +22,8 @@ static struct conversion conversion_of_values(const struct attn_store *store, co
     return (struct conversion){store, rows, rows->v_type, rows->v, rows->v_stride, store->value_size, NULL};
 }
 
-/* Whether its floats are bf16 numbers. */
-static bool rounds_floats(const struct attn_store *store) {
-    return store->kernel->b.type == ATTN_F32 && attn_class_is_bf16(store->kernel->arithmetic);
-}
-
-/* Whether rows of a type are packed as they are. */
-static bool takes(const struct attn_store *store, attn_type type) {
-    return type == store->kernel->b.type && !rounds_floats(store);
-}
-
 static bool keys_are_converted(const struct attn_store *store, const struct attn_key_rows *rows) {
-    return rows->rotary || !takes(store, rows->k_type);
+    return rows->rotary || rows->k_type != store->kernel->b.type;
 }
 
 /* Bytes of a row of n quantised elements. */
@@ -107,26 +97,13 @@ static void convert_row(const struct conversion *c, size_t row, float *scale, vo
     }
     if (!to_floats)
         round_row(c, from, scale, y);
-    else if (rounds_floats(c->store) && (c->rotary || c->type != ATTN_BF16))
-        c->rows->convert->round_bf16(c->n, from, y);
-}
-
-/* Rows that lie apart are fetched so many ahead: the processor's own prefetcher does not follow them. */
-enum { FETCHED_ROWS = 8, LINE = 64 };
-
-static void fetch_row(const struct conversion *c, size_t row) {
-    const char *x = c->x + row * c->stride;
-    for (size_t j = 0; j < c->n * attn_type_size(c->type); j += LINE)
-        __builtin_prefetch(x + j);
 }
 
 /* Rows row .. row + count - 1 into the strip. */
 static void convert_to_strip(const struct conversion *c, size_t row, size_t count, struct attn_scales scales) {
     size_t bytes = converted_bytes(c);
-    for (size_t i = 0; i < count; i++) {
-        fetch_row(c, row + i + FETCHED_ROWS);
+    for (size_t i = 0; i < count; i++)
         convert_row(c, row + i, scales.data ? scales.data + i * scales.step : NULL, c->rows->strip + i * bytes);
-    }
 }
 
 /* ---- Packing ---- */
@@ -181,7 +158,7 @@ void attn_store_append(const struct attn_store *store, size_t sequence, size_t h
             put_converted(&keys, put_keys, segment, taken, segment.key_scales, done);
         else
             put_keys(store, &segment, taken, rows->k + done * rows->k_stride, rows->k_stride);
-        if (rows->v && !takes(store, rows->v_type))
+        if (rows->v && rows->v_type != store->kernel->b.type)
             put_converted(&values, put_values, segment, taken, segment.value_scales, done);
         else if (rows->v)
             put_values(store, &segment, taken, rows->v + done * rows->v_stride, rows->v_stride);

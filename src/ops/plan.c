@@ -194,7 +194,7 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
     if ((plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL) && plan->gemm->of_floats &&
         rows > at_once) {
         plan->gemm = plan->gemm->of_floats;
-        plan->decode = attn_decode_for(problem->table, plan->gemm);
+        plan->decode = NULL; /* it reads what the other kernel packs */
     }
 }
 

@@ -94,10 +94,8 @@ static __attribute__((noinline)) void ISA_FN(narrow_bf16)(size_t n, const float 
     narrow_u16(ATTN_BF16, n, x, y);
 }
 
-static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
-    if (type == ATTN_BF16)
-        ISA_FN(widen_bf16)(n, x, y);
-    else if (type == ATTN_F16)
+static __attribute__((noinline)) void ISA_FN(widen_others)(attn_type type, size_t n, const void *x, float *y) {
+    if (type == ATTN_F16)
         widen_u16(ATTN_F16, n, x, y);
     else if (type == ATTN_F8_E4M3)
         widen_s8(ATTN_F8_E4M3, n, x, y);
@@ -107,6 +105,13 @@ static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
         widen_s8(ATTN_INT8, n, x, y);
     else
         copy_floats(n, x, y);
+}
+
+static void ISA_FN(widen)(attn_type type, size_t n, const void *x, float *y) {
+    if (type == ATTN_BF16)
+        ISA_FN(widen_bf16)(n, x, y);
+    else
+        ISA_FN(widen_others)(type, n, x, y);
 }
 
 static void ISA_FN(narrow)(attn_type type, size_t n, const float *x, void *y) {

@@ -51,15 +51,18 @@ static __attribute__((noinline)) void TILES_FN(last_columns)(struct tile *t, siz
         run_tile(t, tiles[rows - 1], rows, COLS);
         return;
     }
-    float c[MOST_ROWS * COLS], bias[COLS], *to = t->c;
+    float c[MOST_ROWS * COLS], bias[COLS] = {0}, *to = t->c;
     const float *given = t->bias;
     size_t stride = t->c_stride;
-    for (size_t i = 0; tile_starts_from_c(t) && i < rows; i++)
-        for (size_t j = 0; j < COLS; j++)
-            c[i * COLS + j] = j < cols ? to[i * stride + j] : 0.0f;
-    for (size_t j = 0; j < COLS; j++)
-        bias[j] = given && j < cols ? given[j] : 0.0f;
-    t->bias = given ? bias : NULL;
+    if (tile_starts_from_c(t)) {
+        memset(c, 0, rows * COLS * sizeof *c);
+        for (size_t i = 0; i < rows; i++)
+            memcpy(c + i * COLS, to + i * stride, cols * sizeof *c);
+    }
+    if (given) {
+        memcpy(bias, given, cols * sizeof *bias);
+        t->bias = bias;
+    }
     t->c = c;
     t->c_stride = COLS;
     run_tile(t, tiles[rows - 1], rows, COLS);

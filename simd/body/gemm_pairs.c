@@ -504,7 +504,7 @@ INLINE float *float_at(const struct attn_panels *b, size_t row, size_t column) {
     return (float *)((char *)b->data + column / COLS * b->stride) + row * COLS + column % COLS;
 }
 
-static void ISA_FN(pairs_wide_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
+static __attribute__((noinline)) void ISA_FN(pairs_wide_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
     for (size_t j = j0; j < j1; j++) {
         const char *b = (const char *)args->b + j * args->n_stride;
         float *column = float_at(&args->packed, args->row, args->column + j);
@@ -539,15 +539,15 @@ static void ISA_FN(pairs_wide_pack_columns)(const struct attn_pack_args *args, s
     ISA_FN(pairs_wide_pack_any)(args, p, args->k, j, j + VEC_LANES);
 }
 
-/* A row whose columns follow each other. */
-static void ISA_FN(pairs_wide_pack_row)(const struct attn_pack_args *args, size_t p) {
-    const uint16_t *b = (const uint16_t *)(const void *)((const char *)args->b + p * args->k_stride);
-    size_t j = 0;
-    for (; j + VEC_LANES <= args->n; j += VEC_LANES) {
-        vec_prefetch((const float *)(const void *)(b + j), WIDE_FETCH * args->k_stride / sizeof(float));
-        vec_store(float_at(&args->packed, args->row + p, args->column + j), vec_from_bf16(vec_load_u16(b + j)));
+/* A panel's columns from j on, of rows whose columns follow each other. */
+static void ISA_FN(pairs_wide_pack_rows)(const struct attn_pack_args *args, size_t j) {
+    const char *b = (const char *)args->b + j * sizeof(uint16_t);
+    float *to = float_at(&args->packed, args->row, args->column + j);
+    for (size_t p = 0; p < args->k; p++, b += args->k_stride, to += COLS) {
+        vec_prefetch((const float *)(const void *)b, WIDE_FETCH * args->k_stride / sizeof(float));
+        UNROLL for (size_t v = 0; v < VECS; v++) vec_store(
+            to + v * VEC_LANES, vec_from_bf16(vec_load_u16((const uint16_t *)(const void *)b + v * VEC_LANES)));
     }
-    ISA_FN(pairs_wide_pack_any)(args, p, p + 1, j, args->n);
 }
 
 /* As pairs_pack_beyond. */
@@ -562,19 +562,13 @@ static void ISA_FN(pairs_wide_pack_beyond)(const struct attn_pack_args *args) {
 }
 
 static void ISA_FN(pairs_wide_pack)(const struct attn_pack_args *args) {
-    size_t k = args->k, n = args->n, j = 0;
-    if (args->k_stride == sizeof(uint16_t)) {
-        j = (VEC_LANES - args->column % VEC_LANES) % VEC_LANES;
-        j = j < n ? j : n;
-        ISA_FN(pairs_wide_pack_any)(args, 0, k, 0, j);
-        for (; j + VEC_LANES <= n; j += VEC_LANES)
-            ISA_FN(pairs_wide_pack_columns)(args, j);
-    }
-    if (args->n_stride == sizeof(uint16_t) && args->column % VEC_LANES == 0 && j == 0)
-        for (size_t p = 0; p < k; p++)
-            ISA_FN(pairs_wide_pack_row)(args, p);
-    else
-        ISA_FN(pairs_wide_pack_any)(args, 0, k, j, n);
+    bool columns = args->k_stride == sizeof(uint16_t), rows = args->n_stride == sizeof(uint16_t);
+    size_t n = args->n, width = columns ? VEC_LANES : COLS, j = (COLS - args->column % COLS) % width;
+    j = j < n ? j : n;
+    ISA_FN(pairs_wide_pack_any)(args, 0, args->k, 0, j);
+    for (; (columns || rows) && j + width <= n; j += width)
+        (columns ? ISA_FN(pairs_wide_pack_columns) : ISA_FN(pairs_wide_pack_rows))(args, j);
+    ISA_FN(pairs_wide_pack_any)(args, 0, args->k, j, n);
     ISA_FN(pairs_wide_pack_beyond)(args);
 }
 

@@ -44,7 +44,7 @@ INLINE void wide_tile(const struct tile *t, const int rows) {
         UNROLL for (int q = 0; q < POINTERS; q++) a[q]++;
         b += 2 * COLS;
     }
-    for (; pairs > 0; pairs--, b += 2 * COLS) {
+    _Pragma("GCC unroll 2") for (; pairs > 0; pairs--, b += 2 * COLS) {
         wide_step(a, a_stride, 1, b + COLS, acc, rows);
         wide_step(a, a_stride, 0, b, acc, rows);
         UNROLL for (int q = 0; q < POINTERS; q++) a[q] += 2;

@@ -230,8 +230,8 @@ struct attn_gemm_kernel {
     size_t rows;          /* of the largest tile; <= ATTN_MAX_ROWS */
     /* Of a kernel that widens B: what `run` is faster with, bytes for each of up to so many rows of a panel. Else 0. */
     size_t widened_row, widened_rows;
-    /* NULL, or the kernel of the same class and types whose packed B is wide: faster where many rows read what is packed
-     * for them alone. */
+    /* NULL, or the kernel of the same class and types whose packed B is wide: faster where many rows read what is
+     * packed for them alone. */
     const struct attn_gemm_kernel *of_floats;
     void (*pack)(const struct attn_pack_args *args);
     /* Classes of integers: quantises rows for `run` (quantised.h). Others: NULL. */

@@ -1,18 +1,10 @@
 /* The AVX2 table. */
 #include "body/objects.h"
 
-static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_f32),
-                                                      &ISA_OBJECT(gemm_bf16),
-                                                      &ISA_OBJECT(gemm_bf16_wide),
-                                                      &ISA_OBJECT(gemm_int8),
-                                                      &ISA_OBJECT(gemm_int4),
-                                                      &ISA_OBJECT(gemm_f16),
-                                                      &ISA_OBJECT(gemm_s8),
-                                                      &ISA_OBJECT(gemm_e4m3),
-                                                      &ISA_OBJECT(gemm_e5m2),
-                                                      &ISA_OBJECT(gemm_int4_f32),
-                                                      &ISA_OBJECT(gemm_int8_blocks),
-                                                      NULL};
+static const struct attn_gemm_kernel *const gemm[] = {
+    &ISA_OBJECT(gemm_f32),  &ISA_OBJECT(gemm_bf16),     &ISA_OBJECT(gemm_bf16_wide),   &ISA_OBJECT(gemm_int8),
+    &ISA_OBJECT(gemm_int4), &ISA_OBJECT(gemm_f16),      &ISA_OBJECT(gemm_s8),          &ISA_OBJECT(gemm_e4m3),
+    &ISA_OBJECT(gemm_e5m2), &ISA_OBJECT(gemm_int4_f32), &ISA_OBJECT(gemm_int8_blocks), NULL};
 
 static const struct attn_decode_kernel *const stored_decode[] = {&ISA_OBJECT(decode_f16),  &ISA_OBJECT(decode_s8),
                                                                  &ISA_OBJECT(decode_e4m3), &ISA_OBJECT(decode_e5m2),

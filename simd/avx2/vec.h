@@ -382,7 +382,7 @@ INLINE void vec_store_upper_two(uint16_t *p, vec_int a, vec_int b) {
     __m256i quads = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(quads, 0xd8));
 }
-/* Whether an exponent of a or b is the smallest or the largest: one more than either leaves none of its upper 7 bits. */
+/* Whether an exponent of a or b is the smallest or the largest: of either and one more the upper 7 bits are 0. */
 INLINE int vec_any_extreme(vec a, vec b) {
     const __m256i one = _mm256_set1_epi32(1 << 23), upper = _mm256_set1_epi32(0x7f000000);
     __m256i x = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(a), one), upper);

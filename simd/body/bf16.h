@@ -7,12 +7,13 @@
 
 /* x rounded to BF16, in the upper 16 bits of each lane; the lower ones are open. Half a unit less one is added, and
  * one more where the result would be odd, so that of two neighbours as near the even one is reached; a carry goes on
- * into the exponent, from the largest number to infinity's. Denormal x and NaN are not for that sum. */
+ * into the exponent, from the largest number to infinity's. Not for denormal x and NaN. */
 INLINE vec_int bf16_sum(vec x) {
     vec_int bits = vec_bits(x), odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
     return vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd);
 }
 
+/* The same of any x. */
 INLINE vec_int bf16_bits(vec x) {
     vec_int bits = vec_bits(x), magnitude = vec_int_and(bits, vec_int_set(INT32_MAX));
     vec y = vec_from_bits(bf16_sum(x));

@@ -14,8 +14,8 @@
  *     NARROWS, pair_store_narrow                 whether C may be BF16
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
  *
- * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where what is left to do
- * beside multiply-adds takes their place (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
+ * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where taking pairs
+ * apart takes turns from the multiply-adds (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -65,8 +65,8 @@ struct tile {
     void *c;                   /* floats; BF16 where narrow */
     size_t c_stride;           /* elements */
     bool narrow;
-    bool wide;               /* b has floats, a row after the other */
-    float *widened;          /* where PAIRS_WIDE: where b's are left, a pair `widened_step` floats after the other */
+    bool wide;      /* b has floats, a row after the other */
+    float *widened; /* where PAIRS_WIDE: where b's are left, a pair `widened_step` floats after the other */
     size_t widened_step;
     vec_tail tail[VECS];     /* where TAILS: the columns that are there */
     size_t fetch;            /* units ahead */
@@ -504,7 +504,8 @@ INLINE float *float_at(const struct attn_panels *b, size_t row, size_t column) {
     return (float *)((char *)b->data + column / COLS * b->stride) + row * COLS + column % COLS;
 }
 
-static __attribute__((noinline)) void ISA_FN(pairs_wide_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
+static __attribute__((noinline)) void ISA_FN(pairs_wide_pack_any)(const struct attn_pack_args *args, size_t p0,
+                                                                  size_t p1, size_t j0, size_t j1) {
     for (size_t j = j0; j < j1; j++) {
         const char *b = (const char *)args->b + j * args->n_stride;
         float *column = float_at(&args->packed, args->row, args->column + j);
@@ -576,15 +577,16 @@ static int ISA_FN(pairs_wide_finite)(const struct attn_panels *b, size_t row, si
     return ISA_OBJECT(gemm_f32).finite(b, row, k, n);
 }
 
-const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16_wide) = {.name = PAIRS_NAME "_wide",
-                                                            .arithmetic = ATTN_CLASS_BF16,
-                                                            .a = PAIR_A_TYPE,
-                                                            .c = ATTN_F32,
-                                                            .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 1, .wide = 1},
-                                                            .rows = ROWS,
-                                                            .pack = ISA_FN(pairs_wide_pack),
-                                                            .finite = ISA_FN(pairs_wide_finite),
-                                                            .run = ISA_FN(pairs_wide_run)};
+const struct attn_gemm_kernel ISA_OBJECT(gemm_bf16_wide) = {
+    .name = PAIRS_NAME "_wide",
+    .arithmetic = ATTN_CLASS_BF16,
+    .a = PAIR_A_TYPE,
+    .c = ATTN_F32,
+    .b = {.type = ATTN_BF16, .cols = COLS, .k_unit = 1, .wide = 1},
+    .rows = ROWS,
+    .pack = ISA_FN(pairs_wide_pack),
+    .finite = ISA_FN(pairs_wide_finite),
+    .run = ISA_FN(pairs_wide_run)};
 #define PAIRS_OF_FLOATS &ISA_OBJECT(gemm_bf16_wide)
 #else
 #define PAIRS_OF_FLOATS NULL

@@ -191,8 +191,8 @@ static void plan_path(const struct attn_problem *problem, struct attn_plan *plan
         plan->path = ATTN_PATH_STREAMED;
     else
         plan_packing(problem, plan, heads);
-    if ((plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL) && plan->gemm->of_floats &&
-        rows > at_once) {
+    bool packs = plan->path == ATTN_PATH_PACK_HEAD || plan->path == ATTN_PATH_PACK_ALL;
+    if (packs && rows > at_once && plan->gemm->of_floats) {
         plan->gemm = plan->gemm->of_floats;
         plan->decode = NULL; /* it reads what the other kernel packs */
     }

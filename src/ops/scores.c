@@ -50,7 +50,8 @@ static void multiply_segment_keys(const struct attn_tile *tile, const struct att
                                   .b = segment->keys,
                                   .column = segment->first,
                                   .c = rows->scores,
-                                  .c_stride = rows->score_stride * sizeof *rows->scores};
+                                  .c_stride = rows->score_stride * sizeof *rows->scores,
+                                  .widened = tile->scratch.widened};
     (attn_kv_is_packed(&tile->k) ? tile->gemm->run : tile->gemm->run_columns)(&args);
 }
 

@@ -125,7 +125,8 @@ static void multiply_segment_values(const struct attn_tile *tile, const struct a
                                   .start = weighted->start,
                                   .factors = weighted->factors,
                                   .c = weighted->output,
-                                  .c_stride = tile->problem->plan.output_stride * sizeof *weighted->output};
+                                  .c_stride = tile->problem->plan.output_stride * sizeof *weighted->output,
+                                  .widened = tile->scratch.widened};
     (attn_kv_is_packed(&tile->v) ? tile->gemm->run : tile->gemm->run_rows)(&args);
 }
 

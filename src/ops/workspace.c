@@ -29,6 +29,11 @@ static void lay_out_scratch(const struct attn_problem *problem, const struct att
     }
     if (plan->arithmetic == ATTN_CLASS_BF16_TILE)
         lay_out_group(problem, plan, scratch, arena);
+    if (plan->path == ATTN_PATH_CACHED && plan->arithmetic == ATTN_CLASS_BF16) /* a product may begin within a pair */
+        scratch->widened =
+            attn_arena_take(arena, 1,
+                            attn_gemm_widened_bytes(plan->gemm, plan->tile_rows,
+                                                    attn_max(problem->head_size, ATTN_BLOCK) + plan->gemm->b.k_unit));
     if (plan->path != ATTN_PATH_STREAMED)
         return;
     arena->overflow |= !attn_store_init(&scratch->block, plan->gemm, 1, problem->head_size, problem->value_size,

@@ -18,6 +18,7 @@ struct attn_scratch {
     char *strip;                        /* likewise: see attn_key_rows */
     struct attn_store block;            /* of one block of keys, where streamed */
     struct attn_panels group;           /* in class BF16_TILE: of ATTN_TILE_K values, see ops/values.c */
+    void *widened;                      /* for products over a cache of class BF16, attn_gemm_args.widened; else NULL */
 };
 
 /* Floats of a row of scores: a block and a cache line, so that the same column of all rows lies in different cache

@@ -34,6 +34,14 @@ enum { PAIR_BLOCK = 1024 };
 /* Prefetch distances in panels, in units of 32 bits: few rows, which wait for B; and where B is not in L1. */
 enum { AHEAD = 256, AHEAD_ROWS = 16 };
 
+/* The prefetch distance of packing, in rows that follow each other in memory or not. Arm's processors fetch by
+ * themselves. */
+#ifdef PAIRS_BY_LANE
+enum { PACK_AHEAD = 0 };
+#else
+enum { PACK_AHEAD = 32 };
+#endif
+
 /* How panels lie, in units of 32 bits: from pair to pair, and from panel to panel. A panel of ATTN_LANES columns,
  * which is narrower than the kernel's, counts as half of one: `next` is the distance of the halves. */
 struct layout {
@@ -432,16 +440,33 @@ static void ISA_FN(pairs_pack_columns)(const struct attn_pack_args *args, size_t
                                         .packed = panels});
 }
 
-/* Two rows whose columns follow each other. */
-static void ISA_FN(pairs_pack_two_rows)(const struct attn_pack_args *args, size_t p) {
-    const char *even = (const char *)args->b + p * args->k_stride, *odd = even + args->k_stride;
-    for (size_t j = 0; j < args->n; j += VEC_LANES) {
-        size_t left = args->n - j;
-        float *unit = unit_at(&args->packed, args->row + p, args->column + j);
-        if (left >= VEC_LANES)
-            vec_store(unit, pair_interleave(even + j * sizeof(uint16_t), odd + j * sizeof(uint16_t)));
-        else
-            ISA_FN(pairs_pack_any)(args, p, p + 2, j, args->n);
+/* Rows p, p + 1 and so on, whose columns follow each other: two at a time, whole registers of the first n columns. The
+ * first column begins a narrow panel, or half of a wide one. What is read so many rows later is fetched. */
+static void ISA_FN(pairs_pack_rows)(const struct attn_pack_args *args, size_t p, size_t n) {
+    enum { LINE_ELEMENTS = 64 / sizeof(uint16_t) };
+    const size_t cols = args->packed.cols, stride = args->k_stride, ahead = PACK_AHEAD * stride;
+    const size_t next = args->packed.stride / sizeof(float) - cols;
+    for (; p + 2 <= args->k; p += 2) {
+        const uint16_t *even = (const uint16_t *)((const char *)args->b + p * stride);
+        const uint16_t *odd = (const uint16_t *)((const char *)even + stride);
+        float *unit = unit_at(&args->packed, args->row + p, args->column);
+        size_t column = args->column % cols, j = 0;
+        for (; j + ATTN_LANES <= n; j += ATTN_LANES) {
+            if (PACK_AHEAD > 0 && j % LINE_ELEMENTS == 0) {
+                vec_prefetch((const float *)(const void *)((const char *)(even + j) + ahead), 0);
+                vec_prefetch((const float *)(const void *)((const char *)(odd + j) + ahead), 0);
+            }
+            UNROLL for (size_t v = 0; v < ATTN_LANES; v += VEC_LANES)
+                vec_store(unit + v, pair_interleave(even + j + v, odd + j + v));
+            unit += ATTN_LANES;
+            column += ATTN_LANES;
+            if (column == cols) {
+                unit += next;
+                column = 0;
+            }
+        }
+        for (; j < n; j += VEC_LANES, unit += VEC_LANES)
+            vec_store(unit, pair_interleave(even + j, odd + j));
     }
 }
 
@@ -454,12 +479,12 @@ static void ISA_FN(pairs_pack)(const struct attn_pack_args *args) {
         if (beside < n && last > 0)
             ISA_FN(pairs_pack_columns)(args, beside, n - beside);
         ISA_FN(pairs_pack_any)(args, last, k, beside, n);
-    } else if (args->n_stride == sizeof(uint16_t) && args->column % VEC_LANES == 0) {
-        size_t p = args->row % 2 < k ? args->row % 2 : k;
+    } else if (args->n_stride == sizeof(uint16_t) && args->column % ATTN_LANES == 0) {
+        size_t p = args->row % 2 < k ? args->row % 2 : k, end = p + (k - p) / 2 * 2, whole = n / VEC_LANES * VEC_LANES;
         ISA_FN(pairs_pack_any)(args, 0, p, 0, n);
-        for (; p + 2 <= k; p += 2)
-            ISA_FN(pairs_pack_two_rows)(args, p);
-        ISA_FN(pairs_pack_any)(args, p, k, 0, n);
+        ISA_FN(pairs_pack_rows)(args, p, whole);
+        ISA_FN(pairs_pack_any)(args, p, end, whole, n);
+        ISA_FN(pairs_pack_any)(args, end, k, 0, n);
     } else {
         ISA_FN(pairs_pack_any)(args, 0, k, 0, n);
     }

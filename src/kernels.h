@@ -274,7 +274,8 @@ struct attn_decode_args {
     const void *x;
     size_t x_stride;      /* bytes */
     struct attn_panels b; /* as the class' GEMM kernel packs elements of the type; in place data and stride alone */
-    size_t first;         /* the first key's column, that of a panel, or the first value's row; 0 in place */
+    size_t first;         /* the first key's column, that of a panel, or the first value's row; in place 1 where the
+                           * first value's key is the second of a pair, else 0 */
     bool fetched;         /* what follows this stretch lies elsewhere: the caller has fetched it */
     int distant;     /* prefetch hint: 0 if a cache holds all keys and values, 1 if it holds some, 2 if it holds few */
     float *y;        /* scores: [rows][keys]; values: [rows][size]. Up to 31 floats more of each row are written. */
@@ -293,8 +294,9 @@ struct attn_decode_kernel {
     const char *name;
     enum attn_class arithmetic; /* F32 or BF16 */
     attn_type x;                /* F32, or what the GEMM kernel has for A */
-    attn_type type;             /* of keys and values; in place F32 alone, else NULL */
+    attn_type type;             /* of keys and values */
     size_t rows;                /* the most */
+    /* In place: both, or NULL. F32 has them on every ISA. */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);
     void (*values)(const struct attn_decode_args *args);

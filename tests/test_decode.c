@@ -112,6 +112,17 @@ static struct attn_panels pack(const struct attn_gemm_kernel *gemm, const struct
     return panels;
 }
 
+/* The rows in place, with a gap between them; what is not theirs is NaN, or not there. */
+static struct attn_panels place(struct test_random *random, const struct problem *problem) {
+    size_t element = attn_type_size(type), row = problem->size * element;
+    size_t stride = row + random_below(random, 4) * element, bytes = (problem->keys - 1) * stride + row;
+    char *rows = guarded_alloc(bytes, element, random_below(random, 2) ? FLUSH_END : FLUSH_START);
+    memset(rows, 0xff, bytes);
+    for (size_t i = 0; i < problem->keys; i++)
+        memcpy(rows + i * stride, (char *)problem->stored + i * row, row);
+    return (struct attn_panels){.data = rows, .stride = stride};
+}
+
 /* Rows with a gap between them, and room for what the kernel may write beyond. */
 static float *new_result(const struct problem *problem, size_t width, size_t stride, const float *start) {
     float *y = guarded_floats((problem->rows - 1) * stride + width + FURTHER, FLUSH_END);
@@ -170,8 +181,8 @@ static void check(struct test_random *random, const struct problem *problem, boo
     const struct attn_decode_kernel *kernel = decode_of(test_table());
     size_t width = of_values ? problem->size : problem->keys, stride = width + FURTHER + random_below(random, 9);
     size_t first = source == IN_PLACE ? 0 : random_below(random, 3) * ATTN_MAX_COLS;
-    if (source != IN_PLACE && of_values)
-        first += random_below(random, ATTN_MAX_COLS);
+    if (of_values)
+        first += random_below(random, source == IN_PLACE ? gemm->b.k_unit : ATTN_MAX_COLS);
     struct attn_decode_args args = {.rows = problem->rows,
                                     .keys = problem->keys,
                                     .size = problem->size,
@@ -189,7 +200,7 @@ static void check(struct test_random *random, const struct problem *problem, boo
     test_case("%s of %zu rows, %zu keys of %zu, %s from %zu on, start %d", of_values ? "values" : "scores",
               problem->rows, problem->keys, problem->size, source_names[source], first, (int)args.start);
     float *expected = reference(problem, args, of_values);
-    args.b = source == IN_PLACE ? (struct attn_panels){.data = problem->given, .stride = problem->size * sizeof(float)}
+    args.b = source == IN_PLACE ? place(random, problem)
                                 : pack(gemm, problem, !of_values, source == NARROW && !of_values, first);
     void *x = new_x(problem, kernel, of_values, &args.x_stride);
     args.x = x;
@@ -203,14 +214,14 @@ static void check(struct test_random *random, const struct problem *problem, boo
     guarded_free(x);
     guarded_free(args.y);
     guarded_free(expected);
-    if (source != IN_PLACE)
-        guarded_free(args.b.data);
+    guarded_free(args.b.data);
 }
 
 static void check_values_of(struct test_random *random, enum test_values values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(random, values);
-        for (enum source source = 0; source < (type == ATTN_F32 ? SOURCES : IN_PLACE); source++) {
+        for (enum source source = 0; source < (decode_of(test_table())->scores_in_place ? SOURCES : IN_PLACE);
+             source++) {
             check(random, &problem, false, source);
             check(random, &problem, true, source);
         }
@@ -241,6 +252,8 @@ static void is_for_few_rows(void **state) {
     assert_int_equal(kernel->arithmetic, gemm->arithmetic);
     assert_int_equal(kernel->type, type);
     assert_int_equal(kernel->x, gemm->a);
+    assert_int_equal(kernel->scores_in_place != NULL, kernel->values_in_place != NULL);
+    assert_true(type != ATTN_F32 || kernel->scores_in_place);
 }
 
 int main(int argc, char **argv) {

@@ -278,7 +278,7 @@ static const struct path_row {
     {"32 keys, a cache", {2, 4, 1, 0, 4, 32, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
     {"32 keys, many rows", {1, 8, 1, 0, 1000, 32, 64, 4}, 0, ATTN_PATH_SMALL, 1, 4},
     {"no key", {2, 4, 1, 0, 4, 0, 64, 4}, 0, ATTN_PATH_SMALL, 1, 1},
-    {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
+    {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_IN_PLACE, 1, 1},
     /* Tensors. */
     {"3 tiles", {1, 4, 1, 3, 0, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
     {"3 tiles and a row", {1, 4, 1, 3, 1, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
@@ -286,8 +286,8 @@ static const struct path_row {
     {"4 tiles, of 2 query heads", {1, 4, 2, 2, 0, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
     {"one tile, rotary", {1, 4, 1, 1, 0, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_STREAMED, 1, 1},
     {"one tile and a row, rotary", {1, 4, 1, 1, 1, 1000, 64, 1}, ATTN_USE_ROTARY, ATTN_PATH_PACK_HEAD, 1, 1},
-    {"one tile, types", {1, 4, 1, 1, 0, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
-    {"one tile and a row, types", {1, 4, 1, 1, 1, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_PACK_HEAD, 1, 1},
+    {"3 tiles, types", {1, 4, 1, 3, 0, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_IN_PLACE, 1, 1},
+    {"3 tiles and a row, types", {1, 4, 1, 3, 1, 1000, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_PACK_HEAD, 1, 1},
     {"fewer heads than threads, types", {1, 2, 1, 0, 200, 400, 64, 3}, ATTN_USE_TYPES, ATTN_PATH_PACK_ALL, 1, 3},
     /* Threads: 4 heads for each; an even share; neither. */
     {"4 heads for each of 3 threads", {1, 13, 1, 0, 200, 400, 64, 3}, 0, ATTN_PATH_PACK_HEAD, 1, 3},
@@ -332,6 +332,36 @@ static void check_paths(const struct attn_kernels *table) {
 static void test_paths(void **state) {
     (void)state;
     for_each_table(check_paths);
+}
+
+/* Keys and values are read in place where a kernel reads their type: of 16 bits by the rows that a decode kernel takes, if
+ * that does so in place. */
+static void check_types_in_place(const struct attn_kernels *table) {
+    static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_BF16};
+    for (size_t i = 0; i < 27; i++) {
+        attn_type k = types[i % 3];
+        enum attn_class arithmetic = k == ATTN_BF16 ? ATTN_CLASS_BF16 : ATTN_CLASS_F32;
+        const struct attn_gemm_kernel *gemm = attn_gemm_find_type(table, arithmetic, k);
+        const struct attn_decode_kernel *decode = gemm ? attn_decode_for(table, gemm) : NULL;
+        bool decodes = decode && decode->scores_in_place && 1 + i / 9 <= decode->rows;
+        struct planned p;
+        begin(&p, table, &(struct shape){1, 4, 1, 0, 1 + i / 9, 1000, 64, 1});
+        p.problem.q.type = types[i / 3 % 3];
+        p.problem.k.type = p.problem.v.type = k;
+        p.problem.stored = k == ATTN_BF16 ? ATTN_BF16 : ATTN_F32;
+        p.problem.arithmetic = ATTN_ARITHMETIC_PORTABLE;
+        assert_true(attn_plan_make(&p.problem));
+        test_case("%s: %zu rows of type %d, keys of type %d", attn_isa_name(table->isa), 1 + i / 9,
+                  (int)p.problem.q.type, (int)k);
+        assert_int_equal(k == ATTN_F32 || decodes, p.problem.plan.path == ATTN_PATH_IN_PLACE);
+        assert_true(!decodes || p.problem.plan.decode == decode);
+        assert_true(decodes || table->isa != ATTN_ISA_AVX2 || k == ATTN_F16 || i >= 18);
+    }
+}
+
+static void test_types_in_place(void **state) {
+    (void)state;
+    for_each_table(check_types_in_place);
 }
 
 /* A ring is never cut into spans, for where its keys lie depends on how many came before. */
@@ -488,6 +518,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_ring),
         cmocka_unit_test(test_values_in_place),
+        cmocka_unit_test(test_types_in_place),
         cmocka_unit_test(test_few_keys_support_little),
         cmocka_unit_test(test_supports),
         cmocka_unit_test(test_room),

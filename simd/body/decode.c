@@ -2,11 +2,13 @@
  * has the loops; decode.h gives, for each ISA, beside what these ask for
  *
  *     KEY_PANELS_1, _2     panels of keys that one row, or two, read side by side
- *     EACH_WIDTH_1, _2     registers of a value that one row, or two, accumulate at once
+ *     EACH_WIDTH_1, _2     registers of a value that one row, or two, accumulate at once: multiples of LANES_VECS
  *     ROWS_AHEAD           the prefetch distance in rows of values in place
  *     COLUMNS_1, _2        registers of keys in place that one row, or two, take at once; EACH_COLUMNS and
  *                          DECODE_COLUMNS name these tiles */
 #include "decode.h"
+
+#include <string.h>
 
 #include "body/objects.h"
 #include "body/stored.h"
@@ -39,6 +41,16 @@ INLINE vec decode_b(vec unit, const int s, const int part) {
 INLINE vec decode_multiply_add(vec a, vec b, vec acc) {
     return vec_fma(a, b, acc);
 }
+/* Of F16: rows of floats go another way. */
+static __attribute__((noinline)) vec ISA_FN(decode_some_of_row)(const char *row, size_t n) {
+    uint16_t halves[VEC_LANES] = {0};
+    memcpy(halves, row, n * sizeof *halves);
+    return vec_from_f16(vec_load_u16(halves));
+}
+INLINE vec decode_load_rows(const char *first, const char *second, size_t n) {
+    (void)second;
+    return ISA_FN(decode_some_of_row)(first, n);
+}
 
 #include "body/decode_loops.h"
 
@@ -52,16 +64,13 @@ static void ISA_FN(decode_scores)(const struct attn_decode_args *args) {
 #define F32_ENTRY(rows, width)  VALUES_ENTRY(values, rows, width)
 EACH_WIDTH_1(F32_VALUES, 1)
 EACH_WIDTH_2(F32_VALUES, 2)
-#define ONE_MORE(rows, width) +1
+#define ONE_MORE(rows, width) +LANES_VECS
 enum { WIDEST_1 = 0 EACH_WIDTH_1(ONE_MORE, 1), WIDEST_2 = 0 EACH_WIDTH_2(ONE_MORE, 2) };
-static values_function *const values_1[WIDEST_1] = {EACH_WIDTH_1(F32_ENTRY, 1)};
-static values_function *const values_2[WIDEST_2] = {EACH_WIDTH_2(F32_ENTRY, 2)};
+static values_function *const values_1[] = {EACH_WIDTH_1(F32_ENTRY, 1)};
+static values_function *const values_2[] = {EACH_WIDTH_2(F32_ENTRY, 2)};
 
-static void ISA_FN(decode_parts)(const struct stretch *s, bool two_rows, size_t total) {
-    if (two_rows)
-        values_of_parts(ATTN_F32, *s, values_2, WIDEST_2, total);
-    else
-        values_of_parts(ATTN_F32, *s, values_1, WIDEST_1, total);
+static void ISA_FN(decode_parts)(struct stretch *s, bool two_rows, size_t total) {
+    values_of_parts(ATTN_F32, s, two_rows ? values_2 : values_1, two_rows ? WIDEST_2 : WIDEST_1, total);
 }
 
 static void ISA_FN(decode_values)(const struct attn_decode_args *args) {
@@ -147,13 +156,13 @@ static void ISA_FN(decode_last_columns)(const struct attn_decode_args *args, siz
 
 static void ISA_FN(decode_values_in_place)(const struct attn_decode_args *args) {
     struct stretch s = stretch_of(ATTN_F32, args);
-    size_t whole = args->size / VEC_LANES;
+    size_t whole = args->size / ATTN_LANES * ATTN_LANES;
     s.step = s.panel; /* rows in place are panels side by side */
     s.panel = COLS;
     s.fetch = ROWS_AHEAD * s.step * sizeof(float);
-    ISA_FN(decode_parts)(&s, args->rows > 1, whole);
-    if (whole * VEC_LANES < args->size)
-        ISA_FN(decode_last_columns)(args, whole * VEC_LANES);
+    ISA_FN(decode_parts)(&s, args->rows > 1, whole / VEC_LANES);
+    if (whole < args->size)
+        ISA_FN(decode_last_columns)(args, whole);
 }
 
 const struct attn_decode_kernel ISA_OBJECT(decode) = {.name = ISA_NAME,
@@ -169,26 +178,58 @@ const struct attn_decode_kernel ISA_OBJECT(decode) = {.name = ISA_NAME,
 /* Registers of a value that one row, or two, accumulate at once: whole panels, and what fills part of one. */
 enum { STORED_WIDEST = 4 };
 _Static_assert(STORED_WIDEST % (COLS / VEC_LANES) == 0, "parts are whole panels");
-#define EACH_STORED_WIDTH(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4)
 
-#define STORED(name_, type_)                                                                                           \
+#define STORED_PRODUCTS(name_, type_)                                                                                  \
     static void ISA_FN(decode_##name_##_scores)(const struct attn_decode_args *args) {                                 \
         scores_of(type_, args, KEY_PANELS_1, KEY_PANELS_2);                                                            \
     }                                                                                                                  \
-    EACH_STORED_WIDTH(VALUES, name_##_values, type_, 1)                                                                \
-    EACH_STORED_WIDTH(VALUES, name_##_values, type_, 2)                                                                \
-    static values_function *const name_##_values[MOST_ROWS][STORED_WIDEST] = {                                         \
-        {EACH_STORED_WIDTH(VALUES_ENTRY, name_##_values, 1)}, {EACH_STORED_WIDTH(VALUES_ENTRY, name_##_values, 2)}};   \
+    EACH_WHOLE_WIDTH(VALUES, name_##_values, type_, 1)                                                                 \
+    EACH_WHOLE_WIDTH(VALUES, name_##_values, type_, 2)                                                                 \
+    static values_function *const name_##_values[MOST_ROWS][STORED_WIDEST / LANES_VECS] = {                            \
+        {EACH_WHOLE_WIDTH(VALUES_ENTRY, name_##_values, 1)}, {EACH_WHOLE_WIDTH(VALUES_ENTRY, name_##_values, 2)}};     \
     static void ISA_FN(decode_##name_##_values)(const struct attn_decode_args *args) {                                 \
-        values_of_parts(type_, stretch_of_values(type_, args), name_##_values[args->rows - 1], STORED_WIDEST,          \
-                        registers_of(args->size));                                                                     \
-    }                                                                                                                  \
+        struct stretch s = stretch_of_values(type_, args);                                                             \
+        values_of_parts(type_, &s, name_##_values[args->rows - 1], STORED_WIDEST, registers_of(args->size));           \
+    }
+
+STORED_PRODUCTS(s8, ATTN_INT8)
+STORED_PRODUCTS(e4m3, ATTN_F8_E4M3)
+STORED_PRODUCTS(e5m2, ATTN_F8_E5M2)
+STORED_PRODUCTS(f16, ATTN_F16)
+
+/* ---- F16 in place ---- */
+
+#ifdef F16_IN_PLACE
+INLINE void decode_columns(const attn_type type, const char *b, size_t stride, vec *units) {
+    (void)type;
+    vec_load_columns_f16(b, stride, units);
+}
+
+#include "body/decode_columns.h"
+
+SCORES_IN_PLACE(f16, ATTN_F16)
+VALUES_OF_ROWS(f16_rows, ATTN_F16, 1, 1)
+VALUES_OF_ROWS(f16_rows, ATTN_F16, 2, 1)
+
+static void ISA_FN(decode_f16_values_in_place)(const struct attn_decode_args *args) {
+    struct stretch s = stretch_in_place(ATTN_F16, args, ROWS_AHEAD);
+    values_of_rows(ATTN_F16, &s, f16_values[args->rows - 1], STORED_WIDEST,
+                   args->rows > 1 ? ISA_FN(decode_f16_rows_2_1) : ISA_FN(decode_f16_rows_1_1));
+}
+
+#define F16_PLACES .scores_in_place = ISA_FN(decode_f16_columns), .values_in_place = ISA_FN(decode_f16_values_in_place)
+#else
+#define F16_PLACES .scores_in_place = NULL
+#endif
+
+#define STORED_KERNEL(name_, type_, ...)                                                                               \
     const struct attn_decode_kernel ISA_OBJECT(decode_##name_) = {.name = ISA_NAME "_" #name_,                         \
                                                                   .type = type_,                                       \
                                                                   .rows = MOST_ROWS,                                   \
                                                                   .scores = ISA_FN(decode_##name_##_scores),           \
-                                                                  .values = ISA_FN(decode_##name_##_values)};
-STORED(f16, ATTN_F16)
-STORED(s8, ATTN_INT8)
-STORED(e4m3, ATTN_F8_E4M3)
-STORED(e5m2, ATTN_F8_E5M2)
+                                                                  .values = ISA_FN(decode_##name_##_values),           \
+                                                                  __VA_ARGS__};
+STORED_KERNEL(f16, ATTN_F16, F16_PLACES)
+STORED_KERNEL(s8, ATTN_INT8, .scores_in_place = NULL)
+STORED_KERNEL(e4m3, ATTN_F8_E4M3, .scores_in_place = NULL)
+STORED_KERNEL(e5m2, ATTN_F8_E5M2, .scores_in_place = NULL)

@@ -9,6 +9,7 @@
  *     decode_bytes             of a unit
  *     decode_at_once           how many registers of units are loaded at once of a row of so many
  *     decode_load              so many registers of units, or fewer
+ *     decode_load_rows         the first n units of a register that a row in place, or two, make
  *     decode_a, decode_b       operands of multiply-add number s, where `part` of a unit is there
  *     decode_multiply_add
  *
@@ -42,6 +43,7 @@ struct stretch {
     size_t factor_stride;
     float *y;
     size_t y_stride;
+    size_t columns; /* values in place: of a register that is taken alone */
 };
 
 INLINE struct stretch stretch_of(const attn_type type, const struct attn_decode_args *args) {
@@ -78,6 +80,23 @@ INLINE void from_panels(const attn_type type, const struct stretch *s, const cha
 /* Which elements of a unit are there. */
 enum part { WHOLE, FIRST_MISSING, LAST_MISSING };
 
+/* The registers of a panel, if there is none: values in place make units, or end within a register. */
+enum { OF_ROWS = 0 };
+
+/* Register v of the units that a row in place makes, of pairs with the next row. A row that is not there is not read. */
+INLINE void from_rows(const attn_type type, const struct stretch *s, const char *b, const int v, const int width,
+                      const enum part part, vec *unit) {
+    const size_t offset = (size_t)(v * VEC_LANES) * decode_bytes(type) / UNIT;
+    const char *first = b + offset, *second = first + s->step * decode_bytes(type) / UNIT;
+    if (FETCH_LINES && offset % (LINE * sizeof(float)) == 0) {
+        vec_prefetch((const float *)(const void *)(first + s->fetch), 0);
+        if (UNIT > 1)
+            vec_prefetch((const float *)(const void *)(second + s->fetch), 0);
+    }
+    *unit = decode_load_rows(part == FIRST_MISSING ? second : first, part == LAST_MISSING ? first : second,
+                             width > 1 ? VEC_LANES : s->columns);
+}
+
 /* Rows and registers are literals, here and below. */
 INLINE void take_unit(const attn_type type, const struct stretch *s, const decode_x *const *x, size_t k, const char *b,
                       vec *acc, const int rows, const int width, const int registers, const enum part part) {
@@ -86,7 +105,9 @@ INLINE void take_unit(const attn_type type, const struct stretch *s, const decod
     const int most = decode_at_once(type, registers);
     vec units[2];
     UNROLL for (int v = 0; v < width; v++) {
-        if (v % most == 0)
+        if (registers == OF_ROWS)
+            from_rows(type, s, b, v, width, part, units);
+        else if (v % most == 0)
             from_panels(type, s, b, v, width - v < most ? width - v : most, registers, units);
         UNROLL for (int i = 0; i < STEPS; i++) {
             vec bv = decode_b(units[v % most], i, (int)part);
@@ -179,7 +200,8 @@ INLINE void values_begin(const struct stretch *s, vec *acc, const int rows, cons
     }
 }
 
-INLINE void values_run(const attn_type type, const struct stretch *s, const int rows, const int width) {
+INLINE void values_run(const attn_type type, const struct stretch *s, const int rows, const int width,
+                       const int registers) {
     const size_t step = s->step * decode_bytes(type), block = ATTN_BLOCK * sizeof(float) / sizeof(decode_x);
     vec acc[16];
     values_begin(s, acc, rows, width);
@@ -188,7 +210,7 @@ INLINE void values_run(const attn_type type, const struct stretch *s, const int 
     const char *b = s->b;
     for (size_t left = s->keys, n; left > 0; left -= n) {
         n = left < ATTN_BLOCK ? left : ATTN_BLOCK;
-        b = take_units(type, s, x, n, s->before, b, step, acc, rows, width, COLS / VEC_LANES);
+        b = take_units(type, s, x, n, s->before, b, step, acc, rows, width, registers);
         factors += s->factor_stride;
         UNROLL for (int r = 0; r < rows && n < left; r++) UNROLL for (int v = 0; v < width; v++) acc[r * width + v] =
             vec_mul(acc[r * width + v], vec_set(factors[r]));
@@ -201,21 +223,44 @@ typedef void values_function(const struct stretch *s);
 
 #define VALUES(name, type, rows, width)                                                                                \
     static void ISA_FN(decode_##name##_##rows##_##width)(const struct stretch *s) {                                    \
-        values_run(type, s, rows, width);                                                                              \
+        values_run(type, s, rows, width, COLS / VEC_LANES);                                                            \
+    }
+/* The same of rows in place that make units, or that end within a register. */
+#define VALUES_OF_ROWS(name, type, rows, width)                                                                        \
+    static __attribute__((noinline)) void ISA_FN(decode_##name##_##rows##_##width)(const struct stretch *s) {          \
+        values_run(type, s, rows, width, OF_ROWS);                                                                     \
     }
 #define VALUES_ENTRY(name, rows, width) ISA_FN(decode_##name##_##rows##_##width),
 
-/* `total` registers of a value, in nearly equal parts that begin with a panel, of `most` registers or fewer. */
-INLINE void values_of_parts(const attn_type type, struct stretch s, values_function *const *values, size_t most,
-                            size_t total) {
-    const size_t unit = COLS / VEC_LANES, parts = (total + most - 1) / most, panel = s.panel * decode_bytes(type);
+/* Registers of ATTN_LANES columns. Panels have so many or a multiple, and y has room for them: values are taken in no
+ * smaller parts. */
+enum { LANES_VECS = ATTN_LANES / VEC_LANES };
+#if VEC_LANES == 4
+#define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 4)
+#elif VEC_LANES == 8
+#define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 2) X(__VA_ARGS__, 4)
+#else
+#define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4)
+#endif
+
+/* `total` registers of a value, in nearly equal parts that begin with a panel, of `most` registers or fewer. Functions
+ * are those of LANES_VECS registers and their multiples. */
+static __attribute__((noinline)) void ISA_FN(decode_values_of_parts)(struct stretch *s, size_t unit_bytes,
+                                                                     values_function *const *values, size_t most,
+                                                                     size_t total) {
+    const size_t unit = COLS / VEC_LANES, parts = (total + most - 1) / most, panel = s->panel * unit_bytes;
     for (size_t done = 0, width; done < total; done += width) {
         width = ((total + parts - 1) / parts + unit - 1) / unit * unit;
         width = width < total - done ? width : total - done;
-        values[width - 1](&s);
-        s.b += width / unit * panel;
-        s.y += width * VEC_LANES;
+        values[width / LANES_VECS - 1](s);
+        s->b += width / unit * panel;
+        s->y += width * VEC_LANES;
     }
+}
+
+INLINE void values_of_parts(const attn_type type, struct stretch *s, values_function *const *values, size_t most,
+                            size_t total) {
+    ISA_FN(decode_values_of_parts)(s, decode_bytes(type), values, most, total);
 }
 
 /* The stretch of values that begins with row `first` of its panels. */
@@ -226,8 +271,36 @@ INLINE struct stretch stretch_of_values(const attn_type type, const struct attn_
     return s;
 }
 
+/* Values in place: rows are parts of panels side by side, UNIT of them a step. */
+INLINE struct stretch stretch_in_place(const attn_type type, const struct attn_decode_args *args, size_t rows_ahead) {
+    struct stretch s = stretch_of(type, args);
+    s.before = args->first % UNIT;
+    s.b -= s.before * args->b.stride;
+    s.step = args->b.stride * UNIT / decode_bytes(type);
+    s.panel = COLS / UNIT;
+    s.fetch = rows_ahead * args->b.stride;
+    return s;
+}
+
+/* What is not ATTN_LANES columns goes register by register, by `one`. */
+INLINE void values_of_rows(const attn_type type, struct stretch *s, values_function *const *values, size_t most,
+                           values_function *one) {
+    const size_t element = decode_bytes(type) / UNIT, whole = s->size / ATTN_LANES * ATTN_LANES;
+    const char *b = s->b + whole * element;
+    float *y = s->y + whole;
+    values_of_parts(type, s, values, most, whole / VEC_LANES);
+    s->b = b;
+    s->y = y;
+    for (size_t left = s->size - whole; left > 0; left -= s->columns) {
+        s->columns = left < VEC_LANES ? left : VEC_LANES;
+        one(s);
+        s->b += VEC_LANES * element;
+        s->y += VEC_LANES;
+    }
+}
+
 INLINE size_t registers_of(size_t size) {
-    return (size + VEC_LANES - 1) / VEC_LANES;
+    return (size + ATTN_LANES - 1) / ATTN_LANES * LANES_VECS;
 }
 
 #endif

@@ -13,9 +13,7 @@ enum { COLUMNS_1 = 4, COLUMNS_2 = 4 };
 #define EACH_COLUMNS(X)             X(1, 4, 0) X(1, 4, 1) X(2, 4, 0)
 #define DECODE_COLUMNS(rows, dense) ISA_FN(decode_columns_##rows##_4_##dense)
 
-#define EACH_WIDTH_2(X, rows)       X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4) X(rows, 5) X(rows, 6) X(rows, 7) X(rows, 8)
-#define EACH_WIDTH_1(X, rows)                                                                                          \
-    EACH_WIDTH_2(X, rows)                                                                                              \
-    X(rows, 9) X(rows, 10) X(rows, 11) X(rows, 12) X(rows, 13) X(rows, 14) X(rows, 15) X(rows, 16)
+#define EACH_WIDTH_2(X, rows)       X(rows, 4) X(rows, 8)
+#define EACH_WIDTH_1(X, rows)       EACH_WIDTH_2(X, rows) X(rows, 12) X(rows, 16)
 
 #endif

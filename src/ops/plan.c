@@ -49,7 +49,7 @@ static const struct {
     [ATTN_PATH_SMALL] = {"small", ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL |
                                       ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS},
     [ATTN_PATH_CACHED] = {"cached", USE_PACKED | ATTN_USE_CACHE | ATTN_USE_SCORES_HIDDEN},
-    [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES | ATTN_USE_SCORES_HIDDEN},
+    [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES | ATTN_USE_TYPES | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_STREAMED] = {"streamed", USE_PACKED},
     [ATTN_PATH_PACK_HEAD] = {"pack_head", USE_PACKED | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_PACK_ALL] = {"pack_all", USE_PACKED | ATTN_USE_SCORES_HIDDEN},
@@ -181,12 +181,31 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
         plan->tasks = plan->spans = 1;
 }
 
+/* What reads keys and values for so many query rows as the caller has them; NULL where nothing does. */
+static const struct attn_decode_kernel *decodes_in_place(const struct attn_problem *problem,
+                                                         const struct attn_plan *plan, size_t rows) {
+    const struct attn_gemm_kernel *gemm = attn_gemm_find_type(problem->table, plan->arithmetic, problem->k.type);
+    const struct attn_decode_kernel *decode = gemm ? attn_decode_for(problem->table, gemm) : NULL;
+    return decode && decode->scores_in_place && rows <= decode->rows ? decode : NULL;
+}
+
+/* Whether that takes less time than to pack them. The decode kernel may be that of another type than the packed one. */
+static bool plan_in_place(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
+    const struct attn_decode_kernel *decode = decodes_in_place(problem, plan, rows);
+    bool floats = problem->k.type == ATTN_F32 && rows <= tuning_of(problem)->in_place_tiles * plan->gemm->rows;
+    if (problem->k.type != problem->v.type || !supports(ATTN_PATH_IN_PLACE, plan) || !(floats || decode))
+        return false;
+    plan->path = ATTN_PATH_IN_PLACE;
+    plan->decode = decode ? decode : plan->decode;
+    return true;
+}
+
 static void plan_path(const struct attn_problem *problem, struct attn_plan *plan, size_t heads) {
     size_t rows = problem->longest.rows * problem->group, at_once = plan->gemm->rows;
     if (problem->cache)
         plan->path = ATTN_PATH_CACHED;
-    else if (rows <= tuning_of(problem)->in_place_tiles * at_once && supports(ATTN_PATH_IN_PLACE, plan))
-        plan->path = ATTN_PATH_IN_PLACE;
+    else if (plan_in_place(problem, plan, rows))
+        return;
     else if (rows <= at_once && supports(ATTN_PATH_STREAMED, plan))
         plan->path = ATTN_PATH_STREAMED;
     else

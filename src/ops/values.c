@@ -33,16 +33,17 @@ struct weighted_rows {
     const float *factors; /* of a block; the next block's follow, tile->rows further on */
 };
 
-/* The product with `keys` keys of a segment, by the kernel for few rows. */
-static void decode_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t keys, bool in_pages,
-                          const struct weighted_rows *weighted) {
+/* The product with the keys of a segment from `key` on, by the kernel for few rows. */
+static void decode_values(const struct attn_tile *tile, const struct attn_segment *segment, size_t key, size_t keys,
+                          bool in_pages, const struct weighted_rows *weighted) {
+    bool packed = attn_kv_is_packed(&tile->v);
     struct attn_decode_args args = {.rows = weighted->count,
                                     .keys = keys,
                                     .size = tile->problem->value_size,
                                     .x = weighted->probabilities,
                                     .x_stride = weighted->stride * sizeof(float),
                                     .b = segment->values,
-                                    .first = segment->first,
+                                    .first = packed ? segment->first : key % 2,
                                     .fetched = in_pages,
                                     .distant = tile->problem->plan.distant,
                                     .y = weighted->output,
@@ -50,7 +51,7 @@ static void decode_values(const struct attn_tile *tile, const struct attn_segmen
                                     .start = weighted->start,
                                     .factors = weighted->factors,
                                     .factor_stride = tile->rows};
-    (attn_kv_is_packed(&tile->v) ? tile->decode->values : tile->decode->values_in_place)(&args);
+    (packed ? tile->decode->values : tile->decode->values_in_place)(&args);
 }
 
 /* ---- Groups of keys ---- */
@@ -155,7 +156,7 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
         weighted.factors = rescaled ? so_far.rescale + c / ATTN_BLOCK * tile->rows : NULL;
         weighted.start = start_of(so_far.exists || c > begin, weighted.factors);
         if (attn_tile_decodes(tile))
-            decode_values(tile, &segment, n, in_pages, &weighted);
+            decode_values(tile, &segment, key, n, in_pages, &weighted);
         else
             multiply_segment_values(tile, &segment, n, &weighted);
     }
@@ -163,14 +164,23 @@ static void multiply_values(const struct attn_tile *tile, const struct attn_bloc
 
 /* ---- Values that are not finite ---- */
 
+static bool row_finite(const struct attn_tile *tile, const void *row) {
+    attn_type type = tile->problem->v.type;
+    size_t n = tile->problem->value_size;
+    if (type == ATTN_F32)
+        return tile->attention->all_finite(row, n);
+    tile->convert->widen(type, n, row, tile->scratch.row);
+    return tile->attention->all_finite(tile->scratch.row, n);
+}
+
 static bool rows_finite(const struct attn_tile *tile, size_t begin, size_t end) {
     struct attn_panels rows = attn_kv_locate(&tile->v, begin).values;
-    size_t n = end - begin, size = tile->problem->value_size;
+    size_t n = end - begin, floats = tile->problem->value_size * attn_type_size(ATTN_F32);
     const char *data = rows.data;
-    if (rows.stride == size * attn_type_size(ATTN_F32)) /* the rows are contiguous: one call for all */
-        return tile->attention->all_finite(rows.data, n * size);
+    if (tile->problem->v.type == ATTN_F32 && rows.stride == floats) /* the rows are contiguous: one call for all */
+        return tile->attention->all_finite(rows.data, n * tile->problem->value_size);
     for (size_t i = 0; i < n; i++)
-        if (!tile->attention->all_finite((const float *)(data + i * rows.stride), size))
+        if (!row_finite(tile, data + i * rows.stride))
             return false;
     return true;
 }

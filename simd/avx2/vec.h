@@ -469,5 +469,11 @@ INLINE void vec_load_columns(const float *p, size_t stride, vec r[4]) {
         _mm256_set_m128(_mm_loadu_ps(p + (i + 4) * stride), _mm_loadu_ps(p + i * stride));
     vec_transpose_quads(r);
 }
+/* The same of F16s, `stride` bytes apart. */
+INLINE void vec_load_columns_f16(const char *p, size_t stride, vec r[4]) {
+    UNROLL for (size_t i = 0; i < 4; i++) r[i] =
+        _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_loadu_si64(p + i * stride), _mm_loadu_si64(p + (i + 4) * stride)));
+    vec_transpose_quads(r);
+}
 
 #endif

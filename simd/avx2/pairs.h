@@ -28,18 +28,6 @@ INLINE vec pair_upper_few(vec unit) {
 INLINE vec pair_lower(vec unit) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(unit), 16));
 }
-/* Below -126 t counts as that: -inf has no integer. NaN stays, as the second operand. */
-INLINE vec vec_exp2_split(vec *t, vec *n) {
-    *t = _mm256_max_ps(vec_set(-126.0f), *t);
-    *n = vec_round(*t);
-    return vec_sub(*t, *n);
-}
-
-/* u * 2^n, +0 where t < -125. */
-INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
-    vec y = vec_from_bits(vec_int_add(vec_bits(u), vec_int_shift_left(vec_to_int(n), 23)));
-    return _mm256_and_ps(_mm256_cmp_ps(t, vec_set(-125.0f), _CMP_NLT_UQ), y);
-}
 /* 8 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {
     __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(even)), high = _mm256_cvtepu16_epi32(_mm_loadu_si128(odd));

@@ -51,4 +51,16 @@ INLINE void vec_exp_each(vec *x, const int n) {
     vec_exp_low_each(x, n);
 }
 
+/* ---- 2^t, for class BF16 (body/exp2.h) ---- */
+
+INLINE vec vec_exp2_split(vec *t, vec *n) {
+    *n = vec_round(*t);
+    return _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(*t, vec_set(-125.0f), _CMP_NLT_UQ), *t, *n);
+}
+
+/* u * 2^n, +0 where t < -125. */
+INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
+}
+
 #endif

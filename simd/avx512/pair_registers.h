@@ -7,16 +7,6 @@
 
 #define TAILS 1
 
-INLINE vec vec_exp2_split(vec *t, vec *n) {
-    *n = vec_round(*t);
-    return _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(*t, vec_set(-125.0f), _CMP_NLT_UQ), *t, *n);
-}
-
-/* u * 2^n, +0 where t < -125. */
-INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, vec_set(-125.0f), _CMP_NLT_UQ), u, n);
-}
-
 /* 16 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even)),

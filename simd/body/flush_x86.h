@@ -6,15 +6,22 @@
 
 typedef unsigned flush_state;
 
+/* Keeps what is loaded and stored, and the arithmetic between, on its side. */
+INLINE void flush_set(unsigned state) {
+    __asm__ volatile("" : : : "memory");
+    _mm_setcsr(state);
+    __asm__ volatile("" : : : "memory");
+}
+
 /* FTZ and DAZ. */
 INLINE flush_state flush_begin(void) {
     unsigned state = _mm_getcsr();
-    _mm_setcsr(state | 0x8040);
+    flush_set(state | 0x8040);
     return state;
 }
 
 INLINE void flush_end(flush_state state) {
-    _mm_setcsr(state);
+    flush_set(state);
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* Pairs of bf16 by multiply-adds of floats, for an ISA without an instruction for them. A's elements are floats. An
- * ISA gives pair_upper, pair_lower, pair_interleave, vec_exp2_split and vec_exp2_scale; gemm_pairs.c has the rest. */
+ * ISA gives pair_upper, pair_lower and pair_interleave; gemm_pairs.c has the rest. */
 #ifndef ATTN_BODY_PAIRS_FMA_H
 #define ATTN_BODY_PAIRS_FMA_H
 

@@ -1,5 +1,5 @@
 /* Pairs of bf16 by multiply-adds of floats by lane. A's elements are floats. An ISA gives pair_load_one, the halves
- * of a unit, pair_interleave, pair_any, vec_exp2_split and vec_exp2_scale. */
+ * of a unit, pair_interleave and pair_any. */
 #ifndef ATTN_BODY_PAIRS_FMA_LANES_H
 #define ATTN_BODY_PAIRS_FMA_LANES_H
 

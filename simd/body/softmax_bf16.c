@@ -1,10 +1,8 @@
-/* Online softmax of class BF16. pairs.h says what a probability is stored as (PAIR_A), and has
- *
- *     vec_exp2_split   t less the nearest integer, which it gives too; nothing is raised for -inf, a hidden key's
- *     vec_exp2_scale   u * 2^n, +0 where t < -125 */
+/* Online softmax of class BF16. pairs.h says what a probability is stored as (PAIR_A). */
 #include "pairs.h"
 
 #include "body/bf16.h"
+#include "body/exp2.h"
 #include "body/logits.h"
 #include "body/objects.h"
 
@@ -13,15 +11,10 @@ struct powers {
     vec scale, shift;
 };
 
-INLINE void exp2_each(vec *x, struct powers powers, const int n) {
-    vec t[EXP_VECS], whole[EXP_VECS], f[EXP_VECS];
-    UNROLL for (int i = 0; i < n; i++) t[i] = vec_mul(x[i], powers.scale);
-    UNROLL for (int i = 0; i < n; i++) t[i] = vec_mul(vec_sub(t[i], powers.shift), vec_set(ATTN_LOG2_E));
-    UNROLL for (int i = 0; i < n; i++) f[i] = vec_exp2_split(&t[i], &whole[i]);
-    UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(vec_set(ATTN_EXP2_C3), f[i], vec_set(ATTN_EXP2_C2));
-    UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(x[i], f[i], vec_set(ATTN_EXP2_C1));
-    UNROLL for (int i = 0; i < n; i++) x[i] = vec_fma(x[i], f[i], vec_set(1.0f));
-    UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp2_scale(x[i], whole[i], t[i]);
+INLINE void powers_each(vec *x, struct powers powers, const int n) {
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_mul(x[i], powers.scale);
+    UNROLL for (int i = 0; i < n; i++) x[i] = vec_mul(vec_sub(x[i], powers.shift), vec_set(ATTN_LOG2_E));
+    exp2_each(x, n);
 }
 
 INLINE void clear_probabilities(PAIR_A *p, size_t begin, size_t end) {
@@ -31,7 +24,7 @@ INLINE void clear_probabilities(PAIR_A *p, size_t begin, size_t end) {
 /* Logits of n registers from column c on become probabilities. All are read before the first is written: the row of
  * probabilities begins where that of logits does. */
 INLINE void take_registers(vec *x, struct powers powers, PAIR_A *p, vec lanes[SUM_VECS], const int n) {
-    exp2_each(x, powers, n);
+    powers_each(x, powers, n);
     UNROLL for (int i = 0; i < n; i++) {
         pair_store_a(p + i * VEC_LANES, x[i]);
         lanes[i % SUM_VECS] = vec_add(lanes[i % SUM_VECS], x[i]);

@@ -59,4 +59,18 @@ INLINE void vec_exp_each(vec *x, const int n) {
     UNROLL for (int i = 0; i < n; i++) x[i] = vec_exp(x[i]);
 }
 
+/* ---- 2^t, for class BF16 (body/exp2.h) ---- */
+
+/* Below -126 t counts as that: -inf has no integer. NaN stays. */
+INLINE vec vec_exp2_split(vec *t, vec *n) {
+    *t = svmax_n_f32_x(ALL, *t, -126.0f);
+    *n = vec_round(*t);
+    return vec_sub(*t, *n);
+}
+/* u * 2^n, +0 where t < -125. */
+INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
+    vec y = vec_from_bits(vec_int_add(vec_bits(u), vec_int_shift_left(vec_to_int(n), 23)));
+    return svsel_f32(svcmplt_n_f32(ALL, t, -125.0f), vec_zero(), y);
+}
+
 #endif

@@ -37,17 +37,6 @@ INLINE vec pair_lower(vec unit) {
 INLINE int pair_any(vec_mask mask) {
     return svptest_any(ALL, mask);
 }
-/* Below -126 t counts as that: -inf has no integer. NaN stays. */
-INLINE vec vec_exp2_split(vec *t, vec *n) {
-    *t = svmax_n_f32_x(ALL, *t, -126.0f);
-    *n = vec_round(*t);
-    return vec_sub(*t, *n);
-}
-/* u * 2^n, +0 where t < -125. */
-INLINE vec vec_exp2_scale(vec u, vec n, vec t) {
-    vec y = vec_from_bits(vec_int_add(vec_bits(u), vec_int_shift_left(vec_to_int(n), 23)));
-    return svsel_f32(svcmplt_n_f32(ALL, t, -125.0f), vec_zero(), y);
-}
 /* 8 bf16 of each row. */
 INLINE vec pair_interleave(const void *even, const void *odd) {
     svuint32_t low = svld1uh_u32(ALL, even), high = svld1uh_u32(ALL, odd);

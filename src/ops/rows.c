@@ -159,20 +159,16 @@ static void take_queries_one_by_one(const struct attn_tile *tile) {
     size_t n = problem->head_size;
     char *to = tile->scratch.query;
     for (size_t r = 0; r < tile->rows; r++, to += attn_tile_query_bytes(tile)) {
-        if (problem->q.type != ATTN_F32 && problem->q.type == tile->gemm->a && !is_rotated(tile, &tile->row[r])) {
-            memcpy(to, query_at(tile, tile->row[r].head, tile->row[r].row), attn_tile_query_bytes(tile));
-            continue;
-        }
-        if (attn_tile_is_bf16(tile) && !is_rotated(tile, &tile->row[r])) {
-            attn_take_row(tile->convert, tile->gemm, problem->q.type, n,
-                          query_at(tile, tile->row[r].head, tile->row[r].row), to);
-            continue;
-        }
-        const float *query = query_of_row(tile, &tile->row[r]);
+        const struct attn_tile_row *row = &tile->row[r];
+        const void *given = query_at(tile, row->head, row->row);
         if (!attn_tile_is_bf16(tile))
-            tile->attention->scale(1, n, query, 0, problem->scale, (float *)to, 0);
+            tile->attention->scale(1, n, query_of_row(tile, row), 0, problem->scale, (float *)to, 0);
+        else if (is_rotated(tile, row))
+            attn_take_row(tile->convert, tile->gemm, ATTN_F32, n, query_of_row(tile, row), to);
+        else if (problem->q.type != ATTN_F32 && problem->q.type == tile->gemm->a)
+            memcpy(to, given, attn_tile_query_bytes(tile));
         else
-            attn_take_row(tile->convert, tile->gemm, ATTN_F32, n, query, to);
+            attn_take_row(tile->convert, tile->gemm, problem->q.type, n, given, to);
     }
 }
 

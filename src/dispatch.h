@@ -61,12 +61,16 @@ attn_gemm_for_linear(const struct attn_kernels *table, const attn_linear *linear
     return attn_gemm_for(table, linear->type, arithmetic);
 }
 
-/* The kernel of products with keys and values that are stored as `type`: INT8 counts as integers that are widened. */
+/* The class of products with keys and values that are stored as `type`: all but BF16 are widened. */
+static inline enum attn_class attn_class_for_stored(const struct attn_kernels *table, attn_type type,
+                                                    attn_arithmetic arithmetic) {
+    return type == ATTN_BF16 ? attn_class_for(table, type, arithmetic) : ATTN_CLASS_F32;
+}
+
+/* Their kernel. */
 static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct attn_kernels *table, attn_type type,
                                                                   attn_arithmetic arithmetic) {
-    if (type == ATTN_BF16)
-        return attn_gemm_for(table, type, arithmetic);
-    return attn_gemm_find_type(table, ATTN_CLASS_F32, type);
+    return attn_gemm_find_type(table, attn_class_for_stored(table, type, arithmetic), type);
 }
 
 /* The kernel for few query rows over keys and values that `gemm` has packed; NULL where there is none. */

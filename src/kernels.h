@@ -449,20 +449,22 @@ struct attn_bf16_kernel {
 /* ---- Attention over few keys ---- */
 
 /* The heads of one sequence, in one call. Query row i of head h reads the first hi[i] keys and values of kv head h /
- * group, and no byte of key number `keys` or later ones. Row i of head h of a tensor begins at data + h * head_stride +
- * i * row_stride. */
+ * group, and no byte of key number `keys` or later ones. Row i of head h of a tensor begins h * head_stride + i *
+ * row_stride elements behind its data. */
 struct attn_small_args {
-    size_t heads, group;          /* query heads, a multiple of group */
-    size_t rows;                  /* of each head */
-    size_t keys;                  /* 1 to ATTN_SMALL_KEYS */
-    const uint32_t *hi;           /* [rows], each at most keys; NULL: every row sees every key */
-    size_t head_size, value_size; /* each at least 1; head_size at most ATTN_SMALL_SIZE */
+    enum attn_class arithmetic;        /* F32; BF16 where the kernel has it */
+    attn_type q_type, kv_type, o_type; /* F32, BF16 or F16 */
+    size_t heads, group;               /* query heads, a multiple of group */
+    size_t rows;                       /* of each head */
+    size_t keys;                       /* 1 to ATTN_SMALL_KEYS */
+    const uint32_t *hi;                /* [rows], each at most keys; NULL: every row sees every key */
+    size_t head_size, value_size;      /* each at least 1; head_size at most ATTN_SMALL_SIZE */
     float scale;
-    const float *q, *k, *v;
+    const void *q, *k, *v;
     size_t q_head_stride, q_row_stride;
     size_t k_head_stride, k_row_stride;
     size_t v_head_stride, v_row_stride;
-    float *o;
+    void *o;
     size_t o_head_stride, o_row_stride;
     void *scratch; /* scratch_bytes of memory, aligned to ATTN_ALIGNMENT */
 };
@@ -470,12 +472,16 @@ struct attn_small_args {
 struct attn_small_kernel {
     const char *name;
     size_t scratch_bytes; /* a multiple of ATTN_ALIGNMENT */
-    /* The bits that scale, gemm, online_softmax, gemm, sum and normalize give for one block:
+    bool has_bf16;        /* class BF16 too */
+    /* The bits that scale, gemm, online_softmax, gemm, sum and normalize give for one block of elements that are
+     * widened, and then `narrow`. In class F32:
      *   logit[c] = chain over ascending d of (q[d] * scale) * k[c][d], from +0
      *   max = the largest visible logit, NaN passed over, -0 made +0, -inf where there is none
      *   shift = max, or +0 for -inf
      *   p[c] = exp(logit[c] - shift); sum = the lane sum of p
-     *   o[j] = (chain over ascending visible c of p[c] * v[c][j], from +0) * (1 / sum, or 0 where sum is 0) + 0 */
+     *   o[j] = (chain over ascending visible c of p[c] * v[c][j], from +0) * (1 / sum, or 0 where sum is 0) + 0
+     * In class BF16 elements are rounded to BF16 first, chains are those of that class, logits are products times scale,
+     * and attn_bf16_kernel says what p[c] are. */
     void (*run)(const struct attn_small_args *args);
 };
 

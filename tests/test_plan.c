@@ -278,7 +278,8 @@ static const struct path_row {
     {"32 keys, a cache", {2, 4, 1, 0, 4, 32, 64, 1}, ATTN_USE_CACHE, ATTN_PATH_CACHED, 1, 1},
     {"32 keys, many rows", {1, 8, 1, 0, 1000, 32, 64, 4}, 0, ATTN_PATH_SMALL, 1, 4},
     {"no key", {2, 4, 1, 0, 4, 0, 64, 4}, 0, ATTN_PATH_SMALL, 1, 1},
-    {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_IN_PLACE, 1, 1},
+    {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_SMALL, 1, 1},
+    {"16 keys, heads of 129, types", {2, 4, 1, 0, 1, 16, 129, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
     /* Tensors. */
     {"3 tiles", {1, 4, 1, 3, 0, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
     {"3 tiles and a row", {1, 4, 1, 3, 1, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},
@@ -426,8 +427,39 @@ static const struct {
 static void test_few_keys_support_little(void **state) {
     (void)state;
     assert_int_equal(ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL | ATTN_USE_WINDOW_RIGHT |
-                         ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS,
+                         ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS | ATTN_USE_TYPES,
                      attn_path_supports(ATTN_PATH_SMALL));
+}
+
+/* Few keys of any types take that path, but for class BF16 on Arm and class BF16_TILE. */
+static void check_small_types(const struct attn_kernels *table) {
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
+    bool arm = table->isa == ATTN_ISA_NEON || table->isa == ATTN_ISA_NEON_DOT || table->isa == ATTN_ISA_NEON_MM ||
+               table->isa == ATTN_ISA_SVE256;
+    for (size_t i = 0; i < 54; i++) {
+        attn_type kv = types[i / 9 % 3];
+        struct planned p;
+        begin(&p, table, &of_path[ATTN_PATH_SMALL].shape);
+        p.problem.q.type = types[i % 3];
+        p.problem.o.type = types[i / 3 % 3];
+        p.problem.k.type = p.problem.v.type = kv;
+        p.problem.stored = kv == ATTN_BF16 ? ATTN_BF16 : ATTN_F32;
+        p.problem.arithmetic = i < 27 ? ATTN_ARITHMETIC_FASTEST : ATTN_ARITHMETIC_PORTABLE;
+        bool tiles = table->isa == ATTN_ISA_AMX && p.problem.arithmetic == ATTN_ARITHMETIC_FASTEST;
+        assert_true(attn_plan_make(&p.problem));
+        test_case("%s: q of type %d, k and v %d, o %d", attn_isa_name(table->isa), (int)p.problem.q.type, (int)kv,
+                  (int)p.problem.o.type);
+        assert_int_equal(kv != ATTN_BF16 || !(arm || tiles), p.problem.plan.path == ATTN_PATH_SMALL);
+        assert_int_equal(kv != ATTN_BF16 ? ATTN_CLASS_F32
+                         : tiles         ? ATTN_CLASS_BF16_TILE
+                                         : ATTN_CLASS_BF16,
+                         p.problem.plan.arithmetic);
+    }
+}
+
+static void test_few_keys_of_any_type(void **state) {
+    (void)state;
+    for_each_table(check_small_types);
 }
 
 static bool is_general(enum attn_path path) {
@@ -520,6 +552,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_values_in_place),
         cmocka_unit_test(test_types_in_place),
         cmocka_unit_test(test_few_keys_support_little),
+        cmocka_unit_test(test_few_keys_of_any_type),
         cmocka_unit_test(test_supports),
         cmocka_unit_test(test_room),
     };

@@ -6,15 +6,20 @@
 
 #include "vec.h"
 
+#include "body/flush_x86.h"
+
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
 /* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
  * at a time. Two key registers over four strips make eight chains. */
 enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 2, MANY_STRIPS = 3, VALUE_VECS = 3, PAIR_VECS = 1 };
 
-/* Keys are read again for each of their four elements, and what ends in part of a register is copied once: there are
- * too few registers to keep the one, and the other takes several loads. */
-enum { KEYS_STAY = 0, TAILS_ARE_COPIED = 1 };
+/* Keys are read again for each of their four elements: there are too few registers to keep them. Part of a register takes
+ * several loads or stores. */
+enum { KEYS_STAY = 0, TAILS_OVERLAP = 1 };
+
+/* Class BF16 is computed here too. */
+enum { HAS_PAIRS = 1 };
 
 /* Four floats in each quad. */
 INLINE vec quad_broadcast(const float *p) {
@@ -34,6 +39,11 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     _mm_storeu_ps(p + n * ROWS, _mm_set1_ps(-INFINITY));
+}
+
+/* Quads 2 i and 2 i + 1 change places. */
+INLINE vec quad_swap(vec x) {
+    return _mm256_permute2f128_ps(x, x, 0x01);
 }
 
 /* Numbers of keys, one for each row, in each quad. */

@@ -6,6 +6,8 @@
 
 #include "vec.h"
 
+#include "body/flush_x86.h"
+
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
 /* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
@@ -13,7 +15,10 @@ enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 4, MANY_STRIPS = 5, VALUE_VECS = 4, PAIR_VECS = 2 };
 
 /* Keys stay in registers while their four elements are used; part of a register is loaded under a mask. */
-enum { KEYS_STAY = 1, TAILS_ARE_COPIED = 0 };
+enum { KEYS_STAY = 1, TAILS_OVERLAP = 0 };
+
+/* Class BF16 is computed here too. */
+enum { HAS_PAIRS = 1 };
 
 /* Four floats in each quad. */
 INLINE vec quad_broadcast(const float *p) {
@@ -40,6 +45,11 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     vec_store_mask(vec_lanes(n * ROWS, VEC_LANES), p, vec_set(-INFINITY));
+}
+
+/* Quads 2 i and 2 i + 1 change places. */
+INLINE vec quad_swap(vec x) {
+    return _mm512_shuffle_f32x4(x, x, 0xb1);
 }
 
 /* Numbers of keys, one for each row, in each quad. */

@@ -6,15 +6,20 @@
 
 #include "vec.h"
 
+#include "body/flush_arm.h"
+
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
 /* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
  * at a time. Four keys over four strips make sixteen chains; one strip takes eight keys. */
 enum { KEY_VECS = 8, KEY_VECS_OF_MANY = 4, MANY_STRIPS = 2, VALUE_VECS = 6, PAIR_VECS = 2 };
 
-/* Keys stay in registers while their four elements are used; what ends in part of a register, of several loads, is
- * copied once. */
-enum { KEYS_STAY = 1, TAILS_ARE_COPIED = 1 };
+/* Keys stay in registers while their four elements are used. Part of a register takes several loads or stores. */
+enum { KEYS_STAY = 1, TAILS_OVERLAP = 1 };
+
+/* Class BF16 takes the general path: its products may have to be computed twice (flush_arm.h). */
+enum { HAS_PAIRS = 0 };
+#define quad_swap(x) (x)
 
 /* Four floats in each quad. */
 INLINE vec quad_broadcast(const float *p) {

@@ -6,6 +6,8 @@
 
 #include "vec.h"
 
+#include "body/flush_arm.h"
+
 enum { ROWS = 4, KEYS = VEC_LANES / ROWS };
 
 /* Registers: of keys in a tile, and while MANY_STRIPS or more share it; of value columns that one strip or two take
@@ -14,7 +16,11 @@ enum { KEY_VECS = 4, KEY_VECS_OF_MANY = 2, MANY_STRIPS = 3, VALUE_VECS = 3, PAIR
 
 /* Keys stay in registers while their four elements are used; what ends in part of a register is loaded by a
  * predicate. */
-enum { KEYS_STAY = 1, TAILS_ARE_COPIED = 0 };
+enum { KEYS_STAY = 1, TAILS_OVERLAP = 0 };
+
+/* Class BF16 takes the general path: its products may have to be computed twice (flush_arm.h). */
+enum { HAS_PAIRS = 0 };
+#define quad_swap(x) (x)
 
 /* Four floats in each quad. */
 INLINE vec quad_broadcast(const float *p) {

@@ -47,7 +47,8 @@ static const struct {
     uint32_t supports;
 } paths[ATTN_PATHS] = {
     [ATTN_PATH_SMALL] = {"small", ATTN_USE_VALID_PER_SEQUENCE | ATTN_USE_VALID_PER_ROW | ATTN_USE_CAUSAL |
-                                      ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS},
+                                      ATTN_USE_WINDOW_RIGHT | ATTN_USE_PACKED_ROWS | ATTN_USE_PACKED_KEYS |
+                                      ATTN_USE_TYPES},
     [ATTN_PATH_CACHED] = {"cached", USE_PACKED | ATTN_USE_CACHE | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_IN_PLACE] = {"in_place", USE_TILES | ATTN_USE_TYPES | ATTN_USE_SCORES_HIDDEN},
     [ATTN_PATH_STREAMED] = {"streamed", USE_PACKED},
@@ -101,9 +102,19 @@ static bool fills_registers(const struct attn_problem *problem) {
     return problem->longest.rows >= 4 || problem->longest.keys <= ATTN_LANES;
 }
 
+static bool small_has_class(const struct attn_problem *problem, enum attn_class arithmetic) {
+    return arithmetic == ATTN_CLASS_F32 ||
+           (arithmetic == ATTN_CLASS_BF16 && attn_table_small(problem->table)->has_bf16);
+}
+
+/* Whether the call is small if it has few keys, and not too few rows. */
+static bool small_if_short(const struct attn_problem *problem, const struct attn_plan *plan) {
+    return problem->head_size <= ATTN_SMALL_SIZE && supports(ATTN_PATH_SMALL, plan) &&
+           small_has_class(problem, plan->arithmetic);
+}
+
 static bool is_small(const struct attn_problem *problem, const struct attn_plan *plan) {
-    return problem->longest.keys <= ATTN_SMALL_KEYS && fills_registers(problem) &&
-           problem->head_size <= ATTN_SMALL_SIZE && supports(ATTN_PATH_SMALL, plan);
+    return problem->longest.keys <= ATTN_SMALL_KEYS && fills_registers(problem) && small_if_short(problem, plan);
 }
 
 /* Without keys the kernel is not called. */
@@ -115,6 +126,14 @@ static bool plan_small(const struct attn_problem *problem, struct attn_plan *pla
     plan->scratch_bytes = problem->longest.keys > 0 ? attn_table_small(problem->table)->scratch_bytes : 0;
     attn_arena_take(&arena, plan->scratches, plan->scratch_bytes);
     plan->workspace_bytes = arena.used;
+    return !arena.overflow;
+}
+
+/* The workspace of tiles must also serve calls with fewer keys, by no more tasks. */
+static bool leave_room_for_small(const struct attn_problem *problem, struct attn_plan *plan) {
+    struct attn_arena arena = {0};
+    attn_arena_take(&arena, plan->scratches, attn_table_small(problem->table)->scratch_bytes);
+    plan->workspace_bytes = attn_max(plan->workspace_bytes, arena.used);
     return !arena.overflow;
 }
 
@@ -263,8 +282,9 @@ bool attn_plan_make(struct attn_problem *problem) {
     struct attn_plan *plan = &problem->plan;
     uint32_t uses = attn_uses_of(problem);
     size_t bytes = 0;
-    *plan = (struct attn_plan){.uses = uses};
-    bool small = is_small(problem, plan);
+    enum attn_class arithmetic = attn_class_for_stored(problem->table, problem->stored, problem->arithmetic);
+    *plan = (struct attn_plan){.uses = uses, .arithmetic = arithmetic};
+    bool small = is_small(problem, plan), may_be_small = small_if_short(problem, plan);
     /* Above ATTN_LANES keys a call with fewer rows is not small: the workspace must serve its tiles too. */
     if (!small || problem->longest.keys > ATTN_LANES) {
         if (!plan_tiles(problem, plan) || !attn_workspace_measure(problem, plan))
@@ -272,8 +292,8 @@ bool attn_plan_make(struct attn_problem *problem) {
         bytes = plan->workspace_bytes;
     }
     if (!small)
-        return true;
-    *plan = (struct attn_plan){.uses = uses};
+        return !may_be_small || leave_room_for_small(problem, plan);
+    *plan = (struct attn_plan){.uses = uses, .arithmetic = arithmetic};
     bool fits = plan_small(problem, plan);
     plan->workspace_bytes = attn_max(plan->workspace_bytes, bytes);
     return fits;

@@ -29,10 +29,12 @@ static void count_visible(const struct attn_problem *problem, const struct attn_
     }
 }
 
-static void clear_rows(const struct attn_problem *problem, float *o, size_t heads, size_t rows) {
+static void clear_rows(const struct attn_problem *problem, char *o, size_t heads, size_t rows) {
+    size_t element = attn_type_size(problem->o.type);
     for (size_t h = 0; h < heads; h++)
         for (size_t i = 0; i < rows; i++)
-            memset(o + h * problem->o.head_stride + i * problem->o.row_stride, 0, problem->value_size * sizeof *o);
+            memset(o + (h * problem->o.head_stride + i * problem->o.row_stride) * element, 0,
+                   problem->value_size * element);
 }
 
 /* What one call of the kernel takes: rows of the query heads that share some kv heads of one sequence. */
@@ -41,17 +43,15 @@ struct piece {
     size_t row, rows;
 };
 
-/* Inlined into both callers: for the smallest problems a call would be a hundredth of their time. */
-static inline __attribute__((always_inline)) void run_piece(const struct attn_problem *problem,
-                                                            const struct attn_sequence *sequence,
-                                                            const struct piece *piece, void *scratch) {
+static void run_piece(const struct attn_problem *problem, const struct attn_sequence *sequence,
+                      const struct piece *piece, void *scratch) {
     const attn_tensor *q = &problem->q, *k = &problem->k, *v = &problem->v;
     const attn_tensor_out *o = &problem->o;
     size_t q_batch = attn_ints_given(&problem->q_cu) ? 0 : piece->b;
     size_t kv_batch = attn_ints_given(&problem->kv_cu) ? 0 : piece->b;
     size_t query_head = piece->head * problem->group, heads = piece->kv_heads * problem->group;
     size_t row = sequence->q_row + piece->row, key = sequence->kv_row;
-    float *out = attn_row_out_at(o, q_batch, query_head, row);
+    void *out = attn_typed_row_out_at(o, q_batch, query_head, row);
     struct visible visible;
     count_visible(problem, sequence, piece->b, piece->row, piece->rows, &visible);
     if (visible.most == 0) { /* then the caller need not have given a pointer to keys */
@@ -59,7 +59,11 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
         return;
     }
     attn_table_small(problem->table)
-        ->run(&(struct attn_small_args){.heads = heads,
+        ->run(&(struct attn_small_args){.arithmetic = problem->plan.arithmetic,
+                                        .q_type = q->type,
+                                        .kv_type = k->type,
+                                        .o_type = o->type,
+                                        .heads = heads,
                                         .group = problem->group,
                                         .rows = piece->rows,
                                         .keys = visible.most,
@@ -67,9 +71,9 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
                                         .head_size = problem->head_size,
                                         .value_size = problem->value_size,
                                         .scale = problem->scale,
-                                        .q = attn_row_at(q, q_batch, query_head, row),
-                                        .k = attn_row_at(k, kv_batch, piece->head, key),
-                                        .v = attn_row_at(v, kv_batch, piece->head, key),
+                                        .q = attn_typed_row_at(q, q_batch, query_head, row),
+                                        .k = attn_typed_row_at(k, kv_batch, piece->head, key),
+                                        .v = attn_typed_row_at(v, kv_batch, piece->head, key),
                                         .q_head_stride = q->head_stride,
                                         .q_row_stride = q->row_stride,
                                         .k_head_stride = k->head_stride,
@@ -82,8 +86,8 @@ static inline __attribute__((always_inline)) void run_piece(const struct attn_pr
                                         .scratch = scratch});
 }
 
-static inline __attribute__((always_inline)) void run_chunk(const struct attn_problem *problem, size_t b, size_t chunk,
-                                                            size_t head, size_t kv_heads, void *scratch) {
+static void run_chunk(const struct attn_problem *problem, size_t b, size_t chunk, size_t head, size_t kv_heads,
+                      void *scratch) {
     struct attn_sequence sequence = attn_sequence_of(problem, b);
     struct piece piece = {.b = b, .head = head, .kv_heads = kv_heads, .row = chunk * ROWS};
     if (piece.row >= sequence.q_len)

@@ -145,7 +145,7 @@ static float reference_softmax(const struct problem *p, size_t n, float *scores,
                                             .rescale = &rescale,
                                             .scale = p->scale};
     if (p->shape.arithmetic == ATTN_CLASS_BF16)
-        attn_table_bf16(&attn_kernels_scalar)->online_softmax(&args);
+        attn_kernels_scalar.bf16->online_softmax(&args);
     else
         attention->online_softmax(&args);
     attention->sum(1, lanes, &sum);

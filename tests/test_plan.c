@@ -279,7 +279,7 @@ static const struct path_row {
     {"32 keys, many rows", {1, 8, 1, 0, 1000, 32, 64, 4}, 0, ATTN_PATH_SMALL, 1, 4},
     {"no key", {2, 4, 1, 0, 4, 0, 64, 4}, 0, ATTN_PATH_SMALL, 1, 1},
     {"16 keys, types", {2, 4, 1, 0, 1, 16, 64, 1}, ATTN_USE_TYPES, ATTN_PATH_SMALL, 1, 1},
-    {"16 keys, heads of 129, types", {2, 4, 1, 0, 1, 16, 129, 1}, ATTN_USE_TYPES, ATTN_PATH_STREAMED, 1, 1},
+    {"16 keys, heads of 129, types", {2, 4, 1, 0, 1, 16, 129, 1}, ATTN_USE_TYPES, ATTN_PATH_IN_PLACE, 1, 1},
     /* Tensors. */
     {"3 tiles", {1, 4, 1, 3, 0, 1000, 64, 1}, 0, ATTN_PATH_IN_PLACE, 1, 1},
     {"3 tiles and a row", {1, 4, 1, 3, 1, 1000, 64, 1}, 0, ATTN_PATH_PACK_HEAD, 1, 1},

@@ -62,7 +62,7 @@ static void check_weight(const struct attn_gemm_kernel *by, const struct weight 
 static bool packs(const struct attn_gemm_kernel *kernel, const struct weight_kind *kind) {
     const struct attn_scaling scaling = {.block = kind->block ? kind->block : ATTN_INT8_PART};
     enum attn_class portable = kind->dequantised ? ATTN_CLASS_F32 : attn_class_of_weights(kind->type, &scaling);
-    return kernel->b.type == kind->type &&
+    return kernel->b.type == kind->type && !kernel->b.wide && /* of keys and values alone */
            (kernel->arithmetic == portable ||
             (portable == ATTN_CLASS_BF16 && kernel->arithmetic == ATTN_CLASS_BF16_TILE));
 }

@@ -109,9 +109,9 @@ INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc
     }
 }
 
-/* Few rows wait for memory, and leave it to int8_blocks. */
+/* Few rows wait for memory, and leave it to int8_blocks, as a product without a block does. */
 INLINE bool tile_folds(const struct tile *t, size_t rows) {
-    return QUAD_FOLDS && rows > FEW_ROWS && attn_has_blocks(&t->scaling) && !t->scaling.has_zero_point;
+    return QUAD_FOLDS && rows > FEW_ROWS && t->k > 0 && attn_has_blocks(&t->scaling) && !t->scaling.has_zero_point;
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {

@@ -96,6 +96,7 @@ memory reordered(const memory &plain, const memory::desc &wanted) {
     if (plain.get_desc() == wanted)
         return plain;
     memory other(wanted, cpu().engine);
+    allocated_bytes() += wanted.get_size();
     dnnl::reorder(plain, other).execute(cpu().stream, const_cast<memory &>(plain), other);
     cpu().stream.wait();
     return other;
@@ -248,8 +249,8 @@ class int8_gemm {
         : x(random_normal(shape.m * shape.k, 1)), y(shape.m * shape.n), quantised(shape.m * shape.k),
           weight(shape.k * shape.n), scales(shape.n, 1e-3f) {
         random_bits bits(2);
-        for (std::int8_t &element : weight)
-            element = static_cast<std::int8_t>(bits.next());
+        for (std::size_t i = 0; i < shape.k * shape.n; i++)
+            weight.data()[i] = static_cast<std::int8_t>(bits.next());
         using type = memory::data_type;
         const memory::dim m = dim(shape.m), n = dim(shape.n), k = dim(shape.k);
         const memory rows = at(dense({m, k}, type::f32), x.data());
@@ -274,8 +275,8 @@ class int8_gemm {
 
   private:
     buffer<float> x, y;
-    std::vector<std::uint8_t> quantised;
-    std::vector<std::int8_t> weight;
+    buffer<std::uint8_t> quantised;
+    buffer<std::int8_t> weight;
     std::vector<float> scales;
     float row_scale = 1 / 40.0f;
     std::vector<step> steps;

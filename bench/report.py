@@ -38,6 +38,7 @@ ISA_LABELS = {
 }
 # Best first. One that inherits its products of some types has no cases of them.
 BEST = ["amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2_vnni", "avx2", "sve256", "neon_mm", "neon_dot", "neon"]
+BF16_UNITS = ["amx", "avx512_bf16", "neon_mm"]
 PROGRAMS = {
     "onednn": ["onednn"],
     "openblas": ["openblas", "unfused_openblas"],
@@ -441,6 +442,7 @@ Microseconds.
 - *gqa*: four query heads share a kv head. To oneDNN and OpenBLAS they are four times as many rows of one head; PyTorch's
   products take repeated keys and values, its `scaled_dot_product_attention` is told (`enable_gqa`, from 2.5 on); the operator
   of ONNX Runtime has no such thing.
+- BF16 without a unit for it: oneDNN has no such thing, and PyTorch takes many times as long as in F32.
 - oneDNN has neither causality nor valid lengths and computes every score; PyTorch adds a mask to all of them. ONNX Runtime
   cannot be held to AVX2 where there is AVX-512."""
 
@@ -491,7 +493,8 @@ INDEX = """\
 
 A folder for each machine, which `tools/bench --publish` writes there ([how to measure](../benchmarking.md)); its page has a table
 of all its tables. Figures are the quickest peer's time over ours, geometric means: of the models' attention and layers, and of
-all products. *INT8* is weights of INT8 and rows of F32."""
+all products. *INT8* is weights of INT8 and rows of F32. On AVX2, which has no unit for BF16, its peers take many times as long as
+in F32."""
 
 
 def index(reports):
@@ -520,8 +523,8 @@ CAPTION = (
 
 
 def section(name, results):
-    """README's first screen."""
-    low = comparison(results, "bf16")
+    """README's first screen. Without a unit for BF16 its peers take many times as long as in F32: nothing to boast of."""
+    low = comparison(results, "bf16") if compared(results, "bf16")[0] in BF16_UNITS else ""
     sentence = (
         "libattn computes multi-head attention on CPUs%s%s, and gives a request the same bits alone, in a batch, in chunks and"
         " token by token, on every instruction set, with any number of threads."

@@ -32,6 +32,7 @@ LIMITS = [
     Limit("avx2", "sin_array", 0, 4, "as in log_array"),
     Limit("avx2", "cos_array", 0, 6, "as in log_array"),
     Limit("avx2", "soft_cap", 6, 15, "as in tanh_array"),
+    Limit("avx2", "small_finish", 0, 5, "constants of class BF16's exp, read back once a register"),
     Limit("avx512", "online_softmax_blocks", 2, 0, "the lanes' maxima of each block, stored at both ends of a loop over blocks"),
     Limit("neon", "online_softmax", 0, 2, "four exp at once, constants are read back"),
     Limit("neon", "softmax_passes", 2, 5, "four exp at once: gcc keeps one of the four sums on the stack; clang: constants"),

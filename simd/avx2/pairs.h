@@ -41,4 +41,13 @@ INLINE vec pair_interleave(const void *even, const void *odd) {
 
 #include "body/pairs_fma.h"
 
+/* clang puts sums into the registers of products, and has too few of them for eight sums. */
+#ifdef __clang__
+INLINE vec pair_multiply_add_in_place(vec a, vec b, vec acc) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+    return acc;
+}
+#define pair_multiply_add pair_multiply_add_in_place
+#endif
+
 #endif

@@ -39,9 +39,6 @@ endif()
 
 attn_supported(attn_src_flags ${attn_prefix}-fno-tree-vectorize ${attn_prefix}-fno-vectorize ${attn_prefix}-fno-slp-vectorize)
 attn_supported(attn_ref_flags ${attn_prefix}-fno-lto)
-if(ATTN_OPTIMIZED)
-  list(APPEND attn_ref_flags ${attn_prefix}-O2)
-endif()
 
 attn_supported(attn_simd_flags ${attn_prefix}-fno-jump-tables ${attn_prefix}-falign-functions=64)
 if(MINGW AND CMAKE_C_COMPILER_ID STREQUAL "GNU")

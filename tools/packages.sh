@@ -23,9 +23,18 @@ only_help() {
 have() {
     case $1 in
     abigail-tools) command -v abidw && command -v abidiff ;;
+    bochs) command -v bochs-bin ;;
+    bochs-term) compgen -G '/usr/lib/*/bochs/plugins/libbx_term_gui.so' ;;
+    bsdutils) command -v script ;;
     build-essential) command -v cc && command -v c++ ;;
     clang-16) command -v clang-16 ;;
+    busybox-static) command -v busybox ;;
     cmake) command -v cmake ;;
+    cpio) command -v cpio ;;
+    genisoimage) command -v genisoimage ;;
+    isolinux) test -e /usr/lib/ISOLINUX/isolinux.bin ;;
+    linux-image-cloud-amd64) compgen -G '/boot/vmlinuz-*cloud-amd64' ;;
+    syslinux-common) test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 ;;
     clang-format) command -v clang-format ;;
     debian-archive-keyring) test -e /usr/share/keyrings/debian-archive-keyring.gpg ;;
     debootstrap) command -v debootstrap ;;

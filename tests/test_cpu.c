@@ -1,6 +1,6 @@
 /* Which instruction sets the registers of known processors allow, under operating systems that save more or fewer of
  * them. */
-#include "cpu.h"
+#include "processors.h"
 #include "support.h"
 
 #define OSXSAVE (UINT32_C(1) << 27)
@@ -14,8 +14,7 @@
 #define XCR0_AVX        UINT64_C(0x7)
 #define XCR0_AVX_PKRU   UINT64_C(0x207)
 #define XCR0_AVX512     UINT64_C(0xe7)
-#define XCR0_AVX512_ALL UINT64_C(0x2e7)   /* and PKRU */
-#define XCR0_TILES      UINT64_C(0x602e7) /* and TILECFG and TILEDATA */
+#define XCR0_AVX512_ALL UINT64_C(0x2e7) /* and PKRU */
 
 static const struct attn_cpu_registers conroe = {.max_leaf = 0xa, .leaf1_ecx = 0x0000e3bd, .leaf1_edx = 0xbfebfbff};
 
@@ -66,25 +65,13 @@ static const struct attn_cpu_registers ice_lake = {.max_leaf = 0x1b,
                                                    .leaf7_edx = 0xbc040412,
                                                    .xcr0 = XCR0_AVX512_ALL};
 
-static const struct attn_cpu_registers sapphire_rapids = {.max_leaf = 0x20,
-                                                          .leaf1_ecx = 0x7ffefbff,
-                                                          .leaf1_edx = 0xbfebfbff,
-                                                          .leaf7_ebx = 0xf3bfbfeb,
-                                                          .leaf7_ecx = 0xfb417ffe,
-                                                          .leaf7_edx = 0xffdd4432,
-                                                          .leaf7_1_eax = 0x00001c30,
-                                                          .xcr0 = XCR0_TILES,
-                                                          .amx_permission = ATTN_AMX_GRANTED};
-
 /* And AMX-FP16, bit 21. */
 #define GRANITE_RAPIDS_7_1_EAX 0x00201c30
 
-/* CPUID leaf 0, ebx; leaf 1, eax. */
-#define INTEL            0x756e6547
+/* CPUID leaf 0, ebx; leaf 1, eax; more are in processors.h. */
 #define AMD              0x68747541
 #define COOPER_LAKE      0x0005065b
 #define SAPPHIRE_RAPIDS  0x000806f8
-#define EMERALD_RAPIDS   0x000c06f2
 #define GRANITE_RAPIDS   0x000a06d1
 #define GRANITE_RAPIDS_D 0x000a06e1
 #define ZEN_4            0x00a60f12

@@ -3,6 +3,7 @@
 #include "cpu.c"
 #undef attn_cpu_read
 
+#include "processors.h"
 #include "support.h"
 
 #include <stdio.h>
@@ -13,16 +14,9 @@
 
 /* Emerald Rapids, to which the system grants AMX. */
 void attn_cpu_read(struct attn_cpu_registers *registers) {
-    *registers = (struct attn_cpu_registers){.max_leaf = 0x20,
-                                             .vendor = 0x756e6547,
-                                             .leaf1_eax = 0x000c06f2,
-                                             .leaf1_ecx = 0x7ffefbff,
-                                             .leaf7_ebx = 0xf3bfbfeb,
-                                             .leaf7_ecx = 0xfb417ffe,
-                                             .leaf7_edx = 0xffdd4432,
-                                             .leaf7_1_eax = 0x00001c30,
-                                             .xcr0 = 0x602e7,
-                                             .amx_permission = ATTN_AMX_GRANTED};
+    *registers = sapphire_rapids;
+    registers->vendor = INTEL;
+    registers->leaf1_eax = EMERALD_RAPIDS;
 }
 
 static const struct attn_kernels *table_for(attn_isa isa) {

@@ -360,6 +360,19 @@ INLINE vec_u16 vec_to_upper(vec_int i) {
     __m256i upper = _mm256_srli_epi32(i, 16);
     return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
+/* The upper 16 bits of two registers. */
+#define VEC_U16_TWO
+INLINE void vec_store_upper_two(uint16_t *p, vec_int a, vec_int b) {
+    __m256i quads = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(quads, 0xd8));
+}
+/* Whether an exponent of a or b is the smallest or the largest: of either and one more the upper 7 bits are 0. */
+INLINE int vec_any_extreme(vec a, vec b) {
+    const __m256i one = _mm256_set1_epi32(1 << 23), upper = _mm256_set1_epi32(0x7f000000);
+    __m256i x = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(a), one), upper);
+    __m256i y = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(b), one), upper);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, y), _mm256_setzero_si256())) != 0;
+}
 /* Two registers of probabilities (see body/bf16.h) to 16 elements of BF16, in 15 operations where each alone takes 11:
  * all 16 are rounded at once. That is by the carry out of lower + 0x7fff + odd, half of which is an average. */
 INLINE void vec_store_probabilities_bf16(uint16_t *p, vec x, vec y) {
@@ -376,19 +389,6 @@ INLINE void vec_store_probabilities_bf16(uint16_t *p, vec x, vec y) {
     _mm256_storeu_si256((__m256i *)p, rounded);
 }
 #define VEC_PROBABILITIES_TO_BF16 vec_store_probabilities_bf16
-/* The same of two registers. */
-#define VEC_U16_TWO
-INLINE void vec_store_upper_two(uint16_t *p, vec_int a, vec_int b) {
-    __m256i quads = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
-    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(quads, 0xd8));
-}
-/* Whether an exponent of a or b is the smallest or the largest: of either and one more the upper 7 bits are 0. */
-INLINE int vec_any_extreme(vec a, vec b) {
-    const __m256i one = _mm256_set1_epi32(1 << 23), upper = _mm256_set1_epi32(0x7f000000);
-    __m256i x = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(a), one), upper);
-    __m256i y = _mm256_and_si256(_mm256_add_epi32(_mm256_castps_si256(b), one), upper);
-    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, y), _mm256_setzero_si256())) != 0;
-}
 /* From and to IEEE binary16. */
 INLINE vec vec_from_f16(vec_u16 x) {
     return _mm256_cvtph_ps(x);

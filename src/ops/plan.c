@@ -212,7 +212,7 @@ static const struct attn_decode_kernel *decodes_in_place(const struct attn_probl
 static bool plan_in_place(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
     const struct attn_decode_kernel *decode = decodes_in_place(problem, plan, rows);
     bool floats = problem->k.type == ATTN_F32 && rows <= tuning_of(problem)->in_place_tiles * plan->gemm->rows;
-    if (problem->k.type != problem->v.type || !supports(ATTN_PATH_IN_PLACE, plan) || !(floats || decode))
+    if (!supports(ATTN_PATH_IN_PLACE, plan) || !(floats || decode))
         return false;
     plan->path = ATTN_PATH_IN_PLACE;
     plan->decode = decode ? decode : plan->decode;

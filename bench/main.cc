@@ -41,11 +41,9 @@ constexpr char skipped[] = "SKIPPED";
 
 /* The call before the first timed one finds errors and faults pages in. */
 void run(benchmark::State &state, const entry &entry) {
-    if (!attn_isa_supported(entry.isa)) {
-        state.SkipWithError((std::string(skipped) + ": this machine has no " + attn_isa_name(entry.isa)).c_str());
-        return;
-    }
     try {
+        if (!attn_isa_supported(entry.isa))
+            throw unsupported("this machine has no " + std::string(attn_isa_name(entry.isa)));
         const subject subject = entry.make();
         attn_error error{};
         check(subject.call(&error), error);
@@ -54,6 +52,8 @@ void run(benchmark::State &state, const entry &entry) {
             benchmark::ClobberMemory();
         }
         report(state, entry.isa, subject.work);
+    } catch (const unsupported &reason) {
+        state.SkipWithError((std::string(skipped) + ": " + reason.what()).c_str());
     } catch (const std::bad_alloc &) {
         state.SkipWithError((std::string(skipped) + ": this machine has not enough memory").c_str());
     } catch (const std::exception &error) {

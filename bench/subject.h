@@ -97,6 +97,11 @@ struct failure : std::runtime_error {
     using runtime_error::runtime_error;
 };
 
+/* What this machine or this version of a peer cannot do: a benchmark that is not run, not one that failed. */
+struct unsupported : failure {
+    using failure::failure;
+};
+
 /* Throws a failure with the error's text, unless the status is ATTN_OK. */
 void check(attn_status status, const attn_error &error);
 

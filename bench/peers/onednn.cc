@@ -314,23 +314,32 @@ class whole_softmax {
     std::vector<step> steps;
 };
 
+template <class T, class... Args> subject subject_of(const work &work, Args &&...args) {
+    try {
+        return make_subject<T>(work, std::forward<Args>(args)...);
+    } catch (const dnnl::error &error) {
+        if (error.status == dnnl_unimplemented)
+            throw unsupported("oneDNN " + onednn_version() + " has no such primitive for this processor");
+        throw;
+    }
+}
+
 } /* namespace */
 
 void add_onednn(catalogue &to) {
     const attn_isa isa = attn_isa_chosen();
     for (const attn_type type : {ATTN_F32, ATTN_BF16}) {
         for (const gemm_shape &shape : gemm_shapes)
-            to.push_back(
-                {"gemm", "onednn", shape.name, isa,
-                 [&shape, type] { return make_subject<gemm>(with_type(least_work(shape), type), shape, type); }, false,
-                 type_suffix(type)});
+            to.push_back({"gemm", "onednn", shape.name, isa,
+                          [&shape, type] { return subject_of<gemm>(with_type(least_work(shape), type), shape, type); },
+                          false, type_suffix(type)});
         for (const attention_shape &shape : attention_shapes)
             for (const bool ahead : {false, true})
                 if (!ahead || shape.over_cache)
                     to.push_back({ahead ? "attention_cache" : "attention", "onednn", shape.name, isa,
                                   [&shape, ahead, type] {
-                                      return make_subject<attention>(with_type(least_work(shape), type), shape, ahead,
-                                                                     type);
+                                      return subject_of<attention>(with_type(least_work(shape), type), shape, ahead,
+                                                                   type);
                                   },
                                   false, type_suffix(type)});
     }
@@ -338,11 +347,11 @@ void add_onednn(catalogue &to) {
         if (types.rows == ATTN_F32 && types.weights == ATTN_INT8)
             for (const gemm_shape &shape : gemm_shapes)
                 to.push_back({"gemm", "onednn", shape.name, isa,
-                              [&shape, &types] { return make_subject<int8_gemm>(least_work(shape, types), shape); },
+                              [&shape, &types] { return subject_of<int8_gemm>(least_work(shape, types), shape); },
                               false, types.name});
     for (const softmax_shape &shape : softmax_shapes)
         to.push_back({"softmax", "onednn", shape.name, isa,
-                      [&shape] { return make_subject<whole_softmax>(least_work(shape), shape); }});
+                      [&shape] { return subject_of<whole_softmax>(least_work(shape), shape); }});
 }
 
 void run_onednn(const gemm_shape &shape, attn_type type, const onednn_gemm &of) {

@@ -98,6 +98,7 @@ INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc
                       const int width) {
     size_t panel = t->panel;
     bool half = t->scaling.type == ATTN_F16;
+    __asm__("" : "+r"(total)); /* or gcc keeps totals in registers, which sums of products need more */
     vec scale[WIDEST];
     UNROLL for (int j = 0; j < width; j++) {
         const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
@@ -109,27 +110,15 @@ INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc
     }
 }
 
-/* Few rows wait for memory, and leave it to int8_blocks, as a product without a block does. */
-INLINE bool tile_folds(const struct tile *t, size_t rows) {
-    return QUAD_FOLDS && rows > FEW_ROWS && t->k > 0 && attn_has_blocks(&t->scaling) && !t->scaling.has_zero_point;
-}
-
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
-    float memory[QUAD_FOLDS ? MOST_VECS * VEC_LANES : 1], *total = memory;
+    float *total = QUAD_FOLDS && rows > FEW_ROWS ? t->totals : NULL;
     const int8_t *a[POINTERS];
     const uint8_t *b = t->b;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD, part = t->part;
     size_t left = quads_of(t->k) - part * most;
-    size_t between = 0;
-    bool folds = tile_folds(t, (size_t)rows);
+    size_t between = COLS * (t->scaling.type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float));
     point_to_rows(a, t->a + part * t->scaling.block, a_stride, rows);
-    if (folds) {
-        between = COLS * (t->scaling.type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float));
-        __asm__("" : "+r"(total)); /* or gcc keeps sums in registers, which sums of products need more */
-        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++)
-            vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
-    }
     for (;; part++) {
         size_t count = left < most ? left : most;
         tile_begin(t, part, acc, rows, width);
@@ -140,14 +129,14 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
             UNROLL for (int q = 0; q < POINTERS; q++) a[q] += QUAD;
             b += QUAD_BYTES;
         }
-        if (!folds)
+        if (!total)
             break;
         tile_fold(t, b, acc, total, rows, width);
         b += between;
         if (left == 0)
             break;
     }
-    if (folds) {
+    if (total) {
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
             vec_bits(vec_load(total + (i * width + j) * VEC_LANES));
         tile_end(t, acc, true, rows, width);
@@ -247,8 +236,21 @@ static __attribute__((noinline)) void ISA_FN(int8_blocks)(struct tile t, tile_fu
     }
 }
 
-INLINE void run_tile(const struct tile *t, tile_function *run, size_t rows, size_t cols) {
-    if (attn_has_blocks(&t->scaling) && !tile_folds(t, rows))
+/* The tile folds the blocks, which have no zero points. */
+static __attribute__((noinline)) void ISA_FN(int8_folded)(struct tile *t, tile_function *run) {
+    float totals[MOST_VECS * VEC_LANES];
+    UNROLL for (int v = 0; v < MOST_VECS; v++) vec_store(totals + v * VEC_LANES, vec_zero());
+    t->totals = totals;
+    run(t);
+    t->totals = NULL;
+}
+
+/* Few rows wait for memory, and leave blocks to int8_blocks, as a product without a block does. */
+INLINE void run_tile(struct tile *t, tile_function *run, size_t rows, size_t cols) {
+    bool folds = QUAD_FOLDS && rows > FEW_ROWS && t->k > 0 && !t->scaling.has_zero_point;
+    if (attn_has_blocks(&t->scaling) && folds)
+        ISA_FN(int8_folded)(t, run);
+    else if (attn_has_blocks(&t->scaling))
         ISA_FN(int8_blocks)(*t, run, rows, cols);
     else if (t->k > ATTN_INT8_PART)
         ISA_FN(int8_parts)(*t, run, rows, cols);

@@ -488,6 +488,17 @@ static void equals_reference_on_long_chains(void **state) {
     }
 }
 
+/* Blocks are no parts of ATTN_INT8_PART, however many there are. */
+static void equals_reference_on_many_blocks(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; has_blocks && i < 8; i++) {
+        struct problem problem = new_problem(&random, KIND_NORMAL, 5, kernel()->b.cols + 2, ATTN_INT8_PART + 1);
+        check_corners(&random, &problem, 3);
+        free_problem(&problem);
+    }
+}
+
 /* ---- Against integers and doubles ---- */
 
 /* y is the sum over blocks of (integers * scale) * scale of the row + bias, but for the roundings that bounds.h
@@ -876,6 +887,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_reference_on_every_k),
         cmocka_unit_test(equals_reference_on_many_rows),
         cmocka_unit_test(equals_reference_on_long_chains),
+        cmocka_unit_test(equals_reference_on_many_blocks),
         cmocka_unit_test(is_the_integer_sum),
         cmocka_unit_test(is_the_chain_of_floats),
         cmocka_unit_test(is_near_the_product_of_the_floats),

@@ -522,9 +522,6 @@ struct attn_kernels {
     /* Of an ISA that has an instruction for pairs of BF16: the same table with products of class BF16 by multiply-adds,
      * whose panels are the same, for processors that are faster at these. Else NULL. */
     const struct attn_kernels *by_fma;
-    /* Of such a table: the one that it takes the place of, whose decode kernel of class BF16 waits for memory. Else
-     * NULL. */
-    const struct attn_kernels *few_rows;
     const struct attn_gemm_kernel *const *gemm; /* ends with NULL */
     const struct attn_decode_kernel *decode;
     /* Of keys and values of other types, a list that ends with NULL; NULL: the lower ISA's. Scalar has the reference

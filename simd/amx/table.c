@@ -8,7 +8,6 @@ static const struct attn_gemm_kernel *const gemm[] = {&ISA_OBJECT(gemm_bf16), &I
 
 static const struct attn_kernels by_fma = {.isa = ATTN_ISA_AMX,
                                            .lower = &attn_kernels_avx512_bf16_by_fma,
-                                           .few_rows = &attn_kernels_amx,
                                            .gemm = gemm,
                                            .bf16 = &attn_avx512_bf16_bf16};
 

@@ -19,5 +19,4 @@ const struct attn_kernels attn_kernels_avx512_bf16 = {.isa = ATTN_ISA_AVX512_BF1
  * pairs is 2.15 times as fast as floats, the product by multiply-adds 2.06 times. */
 const struct attn_kernels attn_kernels_avx512_bf16_by_fma = {.isa = ATTN_ISA_AVX512_BF16,
                                                              .lower = &attn_kernels_avx512_vnni,
-                                                             .few_rows = &attn_kernels_avx512_bf16,
                                                              .convert = &ISA_OBJECT(convert)};

@@ -243,12 +243,12 @@ static void take_kernels(const struct attn_problem *problem, const struct attn_k
     plan->bf16 = attn_bf16_for(table, plan->gemm);
 }
 
-/* Those of attn_kernels.few_rows where they decode all rows. */
+/* Where the table is another one's by_fma, rows that this one decodes take its kernels: they wait for memory. */
 static void plan_kernels(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
-    const struct attn_kernels *table = problem->table;
-    take_kernels(problem, table->few_rows ? table->few_rows : table, plan);
-    if (table->few_rows && !(plan->decode && rows <= plan->decode->rows))
-        take_kernels(problem, table, plan);
+    const struct attn_kernels *by_pairs = attn_table(problem->table->isa);
+    take_kernels(problem, by_pairs, plan);
+    if (problem->table != by_pairs && !(plan->decode && rows <= plan->decode->rows))
+        take_kernels(problem, problem->table, plan);
     plan->arithmetic = plan->gemm->arithmetic;
 }
 

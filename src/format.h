@@ -11,7 +11,7 @@
 
 /* Bytes of a packed element. */
 static inline size_t attn_packed_size(const struct attn_format *format) {
-    return format->wide ? sizeof(float) : attn_type_size(format->type);
+    return attn_type_size(format->wide ? ATTN_F32 : format->type);
 }
 
 /* *bytes = those of a panel of k rows and `cols` columns. False where that does not fit. */

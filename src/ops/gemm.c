@@ -82,7 +82,7 @@ static bool spread_rows(size_t *bytes) {
 
 /* Bytes from one row of floats that become y to the next. */
 static bool result_stride(size_t width, size_t *bytes) {
-    return attn_mul(width, sizeof(float), bytes) && spread_rows(bytes);
+    return attn_mul(width, attn_type_size(ATTN_F32), bytes) && spread_rows(bytes);
 }
 
 /* Bytes from one converted row of x to the next. */

@@ -34,7 +34,7 @@ static bool quantised_bytes(size_t n, size_t *bytes) {
 /* Bytes for a row in a strip; its elements may take fewer. */
 static bool strip_row_bytes(attn_type type, size_t n, size_t *bytes) {
     size_t quantised = 0;
-    if (!attn_mul(n, sizeof(float), bytes) || !quantised_bytes(n, &quantised))
+    if (!attn_mul(n, attn_type_size(ATTN_F32), bytes) || !quantised_bytes(n, &quantised))
         return false;
     if (type == ATTN_INT8)
         *bytes = attn_max(*bytes, quantised);

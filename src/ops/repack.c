@@ -196,7 +196,7 @@ static bool is_power_of_two(size_t x) {
 
 bool attn_format_is_known(const struct attn_format *format, const struct attn_scaling *scaling) {
     bool int8 = format->type == ATTN_INT8, int4 = format->type == ATTN_INT4;
-    size_t most = int4 ? scaling->block : 8, beside = int8 && !attn_has_blocks(scaling) ? sizeof(float) : 0;
+    size_t most = int4 ? scaling->block : 8, beside = int8 && !attn_has_blocks(scaling) ? attn_type_size(ATTN_F32) : 0;
     return is_power_of_two(format->cols) && format->cols <= ATTN_MAX_COLS && is_power_of_two(format->k_unit) &&
            format->k_unit >= (int4 ? 2 : 1) && format->k_unit <= most && format->beside == beside &&
            (int8 ? format->flip == 0 || format->flip == 0x80 : format->flip == 0);

@@ -10,7 +10,8 @@ static void lay_out_group(const struct attn_problem *problem, const struct attn_
 
 static void lay_out_scratch(const struct attn_problem *problem, const struct attn_plan *plan,
                             struct attn_scratch *scratch, struct attn_arena *arena) {
-    size_t strip = 0, row = sizeof(float) * plan->tile_rows, size = attn_max(problem->head_size, problem->value_size);
+    size_t strip = 0, row = attn_type_size(ATTN_F32) * plan->tile_rows,
+           size = attn_max(problem->head_size, problem->value_size);
     scratch->query = attn_arena_take(arena, problem->head_size, row);
     scratch->scores = attn_arena_take(arena, ATTN_SCORE_STRIDE, row);
     scratch->lanes = attn_arena_take(arena, ATTN_LANES, row);

@@ -71,29 +71,6 @@ static attn_import_config config_of(const struct blob *blob) {
 
 static float x[ROWS * STRIDE], y[ROWS * STRIDE];
 
-static void run_gemm(const attn_gemm *gemm) {
-    attn_gemm_run_args args = {.m = ROWS};
-    attn_error error = {0};
-    args.x = attn_rows_dense(x, ATTN_F32, ROWS, STRIDE);
-    args.y = attn_rows_out_dense(y, ATTN_F32, ROWS, STRIDE);
-    assert_ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error));
-    args.workspace = poisoned_alloc(args.workspace_bytes, FLUSH_END);
-    assert_ok(attn_gemm_run(gemm, &args, &error));
-    guarded_free(args.workspace);
-}
-
-static void run_layer(const attn_layer *layer) {
-    attn_layer_args args = {.batch = 1, .q_len = ROWS, .kv_len = ROWS};
-    attn_error error = {0};
-    size_t bytes = 0;
-    args.q = args.k = args.v = attn_rows_dense(x, ATTN_F32, ROWS, STRIDE);
-    args.y = attn_rows_out_dense(y, ATTN_F32, ROWS, STRIDE);
-    assert_ok(attn_layer_workspace(layer, &args, &bytes, &error));
-    void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
-    guarded_free(workspace);
-}
-
 /* Imports; what is taken runs. */
 static attn_status import(const struct blob *blob, const attn_import_config *config, attn_error *error) {
     attn_gemm *gemm = NULL;
@@ -106,10 +83,10 @@ static attn_status import(const struct blob *blob, const attn_import_config *con
     void *object = poisoned_alloc(bytes, FLUSH_END);
     if (blob->is_layer) {
         assert_ok(attn_layer_import(config, object, bytes, &layer, error));
-        run_layer(layer);
+        forward_rows(layer, STRIDE, STRIDE, ROWS, x, y);
     } else {
         assert_ok(attn_gemm_import(config, object, bytes, &gemm, error));
-        run_gemm(gemm);
+        multiply_rows(gemm, STRIDE, STRIDE, ROWS, x, y);
     }
     guarded_free(object);
     return ATTN_OK;

@@ -192,18 +192,6 @@ static attn_layer *new_layer(const struct layer_weights *w, attn_type kv_type) {
     return layer;
 }
 
-static void forward(const attn_layer *layer, const float *x, float *y) {
-    attn_layer_args args = {.batch = 1, .q_len = LEN, .kv_len = LEN, .options = {.causal = 1}};
-    attn_error error = {0};
-    size_t bytes = 0;
-    args.q = args.k = args.v = attn_rows_dense(x, ATTN_F32, LEN, LAYER_WIDTH);
-    args.y = attn_rows_out_dense(y, ATTN_F32, LEN, LAYER_OUT);
-    assert_ok(attn_layer_workspace(layer, &args, &bytes, &error));
-    void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
-    guarded_free(workspace);
-}
-
 static struct blob export_layer(const attn_layer *layer, attn_isa isa) {
     attn_error error = {0};
     size_t bytes = 0;
@@ -235,11 +223,11 @@ static void layers_come_back(void **state) {
             size_t bytes = 0;
             test_case("kind %zu, mode %d", kind, mode);
             random_fill(&random, TEST_NORMAL, x, LEN * LAYER_WIDTH);
-            forward(layer, x, expected);
+            forward_rows(layer, LAYER_WIDTH, LAYER_OUT, LEN, x, expected);
             struct blob blob = export_layer(layer, mode == ATTN_IMPORT_COPY ? ATTN_ISA_SCALAR : ATTN_ISA_BEST);
             attn_layer *made = import_layer(&blob, (attn_import_mode)mode, &bytes);
             assert_true(mode == ATTN_IMPORT_COPY ? bytes > LAYER_WIDTH * HEADS * HEAD : bytes <= 2 * SMALL);
-            forward(made, x, y);
+            forward_rows(made, LAYER_WIDTH, LAYER_OUT, LEN, x, y);
             assert_same_bits(expected, y, LEN * LAYER_OUT);
             struct blob again = export_layer(made, ATTN_ISA_BEST), first = export_layer(layer, ATTN_ISA_BEST);
             assert_int_equal(first.bytes, again.bytes);

@@ -155,3 +155,15 @@ void multiply_rows(const attn_gemm *gemm, size_t in, size_t out, size_t m, const
     assert_ok(attn_gemm_run(gemm, &args, &error));
     guarded_free(args.workspace);
 }
+
+void forward_rows(const attn_layer *layer, size_t in, size_t out, size_t len, const float *x, float *y) {
+    attn_layer_args args = {.batch = 1, .q_len = len, .kv_len = len, .options = {.causal = 1}};
+    attn_error error = {0};
+    size_t bytes = 0;
+    args.q = args.k = args.v = attn_rows_dense(x, ATTN_F32, len, in);
+    args.y = attn_rows_out_dense(y, ATTN_F32, len, out);
+    assert_ok(attn_layer_workspace(layer, &args, &bytes, &error));
+    void *workspace = poisoned_alloc(bytes, FLUSH_END);
+    assert_ok(attn_layer_forward(layer, &args, workspace, bytes, &error));
+    guarded_free(workspace);
+}

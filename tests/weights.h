@@ -33,5 +33,7 @@ void free_weight(struct weight *weight);
 attn_gemm *new_gemm(const struct weight *weight, attn_arithmetic arithmetic);
 /* y[m][out] = x[m][in] times the gemm's weight. */
 void multiply_rows(const attn_gemm *gemm, size_t in, size_t out, size_t m, const float *x, float *y);
+/* y[len][out], the layer's causal self-attention of x[len][in]. */
+void forward_rows(const attn_layer *layer, size_t in, size_t out, size_t len, const float *x, float *y);
 
 #endif

@@ -17,6 +17,7 @@
 #include "tile.h"
 
 #include "body/one_copy.h"
+#include "body/panel.h"
 
 /* Elements of columns in place that do not fill a transposition, in a panel. */
 enum { PANEL_DEPTH = 24 };
@@ -420,11 +421,9 @@ INLINE struct product product_of(const struct attn_gemm_args *args) {
                             .c_stride = args->c_stride / sizeof(float)};
 }
 
-/* Where row `row` and column `column`, the first of a panel, lie. A panel's columns are a kernel's or a narrow one's, so
- * that nothing is divided by a variable. */
+/* Where row `row` lies of the panel that has that column. */
 INLINE float *panel_at(const struct attn_panels *panels, size_t row, size_t column) {
-    size_t panel = panels->cols == COLS ? column / COLS : column / ATTN_LANES;
-    return (float *)panels->data + panel * (panels->stride / sizeof(float)) + row * panels->cols;
+    return (float *)panels->data + panel_number(panels, column) * (panels->stride / sizeof(float)) + row * panels->cols;
 }
 
 static void ISA_FN(gemm_run)(const struct attn_gemm_args *args) {

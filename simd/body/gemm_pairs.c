@@ -27,6 +27,7 @@
 typedef PAIR_A tile_element;
 
 #include "body/gemm_tiles.h"
+#include "body/panel.h"
 
 /* Pairs that rows take at once: as many bytes as the kernel of class F32 takes. */
 enum { PAIR_BLOCK = 1024 };
@@ -54,10 +55,9 @@ INLINE struct layout layout_of(const struct attn_panels *b) {
                           : (struct layout){COLS, ATTN_LANES < COLS ? ATTN_LANES : 0, stride};
 }
 
-/* The unit of row `row` and column `column`. A panel has a kernel's columns or a narrow one's, so that nothing is divided
- * by a variable. */
+/* The unit of row `row` and column `column`. */
 INLINE float *unit_at(const struct attn_panels *b, size_t row, size_t column) {
-    size_t panel = b->cols == COLS ? column / COLS : column / ATTN_LANES;
+    size_t panel = panel_number(b, column);
     return (float *)((char *)b->data + panel * b->stride) + row / 2 * b->cols + (column - panel * b->cols);
 }
 

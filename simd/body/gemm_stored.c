@@ -11,6 +11,8 @@
 #include "format.h"
 #include "tile.h"
 
+#include "body/panel.h"
+
 /* Floats of the part where the caller gives no memory: 4 KiB of the stack, of which attention has taken up to 9 when
  * it calls. A tile loads and stores C once in so many steps. */
 enum { PART = 1024, PART_ROWS = PART / COLS };
@@ -21,9 +23,9 @@ enum { STORED_ROW_BLOCK = 512 };
 /* Few rows, the most registers of B that they take at once, and how far ahead they fetch, in bytes. */
 enum { STORED_FEW_ROWS = 2, STORED_WIDTH = 4, STORED_AHEAD = 1024 };
 
-/* Where row `row` and column `column`, the first of a panel, lie. */
+/* Where row `row` lies of the panel that has that column. */
 INLINE char *stored_at(const struct attn_panels *b, size_t row, size_t column, const size_t size) {
-    return (char *)b->data + column / b->cols * b->stride + row * b->cols * size;
+    return (char *)b->data + panel_number(b, column) * b->stride + row * b->cols * size;
 }
 
 /* As panels lie, in elements. */

@@ -51,9 +51,7 @@ INLINE vec_u16 vec_to_bf16(vec x) {
 /* Rounds what is neither below 0 nor -0 nor NaN. */
 INLINE vec_u16 vec_probability_to_bf16(vec x) {
     vec_mask is_normal = vec_int_greater(vec_bits(x), vec_int_set(0x007fffff));
-    vec_int bits = vec_bits(vec_select(is_normal, x, vec_zero()));
-    vec_int odd = vec_int_and(vec_int_shift_right(bits, 16), vec_int_set(1));
-    return vec_to_upper(vec_int_add(vec_int_add(bits, vec_int_set(0x7fff)), odd));
+    return vec_to_upper(bf16_sum(vec_select(is_normal, x, vec_zero())));
 }
 
 /* Rounds what is 0, a normal number above 0, or a quiet NaN. */

@@ -50,14 +50,15 @@ flags_are_pinned() {
 without_isas() {
     local directory=$top/isas
     quietly "$directory.log" configure "$directory" -Dwerror=true -Dbench=disabled -Dexamples=disabled -Dtests=enabled "-Disas=$1" &&
-        quietly "$directory.log" ninja -C "$directory" libattn.a tests/test_dispatch tests/test_badinput || return 1
+        quietly "$directory.log" ninja -C "$directory" libattn.a tests/test_dispatch tests/test_badinput{,_attention} || return 1
     local isa symbols
     symbols=$(nm "$directory/libattn.a") || return 1
     for isa in avx2 avx512; do
         [[ $1 == *$isa* || $symbols != *attn_kernels_$isa* ]] || { echo "libattn.a holds $isa"; return 1; }
     done
     quietly "$directory.log" "$directory/tests/test_dispatch" --expect "${1:-scalar}" &&
-        ATTN_TEST_QUICK=1 quietly "$directory.log" "$directory/tests/test_badinput"
+        ATTN_TEST_QUICK=1 quietly "$directory.log" "$directory/tests/test_badinput" &&
+        ATTN_TEST_QUICK=1 quietly "$directory.log" "$directory/tests/test_badinput_attention"
 }
 
 # Every file of a target in one. Kernels are compiled one by one whatever is asked for, and so not again here.
@@ -197,7 +198,7 @@ platform() {
 }
 
 # Under an emulator, and so without ISAs but scalar: a minute of processor time or less.
-some_tests=(hashes cpu dispatch philox softmax transpose small golden semantics badinput gemm_bf16 quantised convert)
+some_tests=(hashes cpu dispatch philox softmax transpose small golden semantics badinput badinput_attention gemm_bf16 quantised convert)
 
 run_riscv64() {
     platform riscv64 riscv64-linux-gnu "${some_tests[@]}"
@@ -236,7 +237,7 @@ run_musl() {
 run_windows() {
     export WINEPREFIX=$PWD/$top/wine WINEDEBUG=-all
     local cross=x86_64-w64-mingw32
-    platform windows "$cross" hashes cpu dispatch badinput gemm gemm_bf16 quantised convert softmax small attention \
+    platform windows "$cross" hashes cpu dispatch badinput badinput_attention gemm gemm_bf16 quantised convert softmax small attention \
         types masks cache_kinds threads
     [ -n "${built[$cross]:-}" ] || return 0
     check "windows: exported symbols" dll_exports_match "$top/$cross"

@@ -7,511 +7,7 @@
  * Prints the list, or compares it with the file and prints the first difference. Exits with 77 for an ISA that cannot
  * run here. Inputs come from integers by exact operations alone. Stands by itself, without cmocka and without the
  * library's insides, so that it runs wherever a C compiler is. */
-#include <attn/attn.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-/* ---- The case ---- */
-
-/* Of queries, of keys and values, of outputs; for a layer or a product those of x, of weights and what keys and
- * values are rounded to, of y. */
-struct types {
-    const char *name; /* "" for F32 throughout, else what begins the case's name */
-    attn_type q, kv, o;
-    const struct quantised *weights; /* NULL: they have the type of keys and values */
-};
-
-/* Weights of F16, or of integers and what they have beside their elements. */
-struct quantised {
-    attn_type type;
-    size_t block; /* of blocks, as the next two */
-    attn_type scale_type;
-    bool has_zero_points, dequantised;
-};
-
-static const struct types all_f32 = {"", ATTN_F32, ATTN_F32, ATTN_F32, NULL};
-
-static struct {
-    attn_isa isa;
-    const struct types *types;
-    attn_type cache; /* not F32: of caches, whatever the types say */
-    FILE *expected;  /* NULL: print */
-    const char *path;
-    char name[128];
-    uint64_t random, hash;
-    size_t cases;
-} now;
-
-static void stop(const char *format, ...) {
-    va_list list;
-    va_start(list, format);
-    fprintf(stderr, "hashes: ");
-    vfprintf(stderr, format, list);
-    fprintf(stderr, "\n");
-    va_end(list);
-    exit(1);
-}
-
-/* FNV-1a, 64 bits. */
-static uint64_t mix(uint64_t hash, unsigned byte) {
-    return (hash ^ byte) * UINT64_C(0x100000001b3);
-}
-
-static const uint64_t fnv_start = UINT64_C(0xcbf29ce484222325);
-
-/* Each case draws the same numbers whatever comes before it. */
-static void begin(const char *format, ...) {
-    va_list list;
-    int length = snprintf(now.name, sizeof now.name, "%s", now.types->name);
-    va_start(list, format);
-    vsnprintf(now.name + length, sizeof now.name - (size_t)length, format, list);
-    va_end(list);
-    now.random = now.hash = fnv_start;
-    for (const char *c = now.name; *c; c++)
-        now.random = mix(now.random, (unsigned char)*c);
-}
-
-/* Little-endian, every NaN alike. */
-static void add(const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        if ((bits & 0x7fffffff) > 0x7f800000)
-            bits = 0x7fc00000;
-        for (int shift = 0; shift < 32; shift += 8)
-            now.hash = mix(now.hash, bits >> shift & 255);
-    }
-}
-
-/* The same of elements of a type. */
-static void add_elements(attn_type type, const void *x, size_t n) {
-    const uint16_t *halves = x;
-    unsigned infinity = type == ATTN_BF16 ? 0x7f80 : 0x7c00;
-    if (type == ATTN_F32)
-        add(x, n);
-    for (size_t i = 0; i < n && type != ATTN_F32; i++) {
-        unsigned bits = (halves[i] & 0x7fffu) > infinity ? 0x7fff : halves[i];
-        now.hash = mix(mix(now.hash, bits & 255), bits >> 8);
-    }
-}
-
-static void *take(size_t bytes);
-static void release(void);
-
-static void compare(const char *line) {
-    char expected[256] = "end of file\n";
-    if (fgets(expected, sizeof expected, now.expected))
-        expected[strcspn(expected, "\r\n")] = '\0';
-    if (strcmp(line, expected) != 0)
-        stop("%s on %s:\n  expected %s\n  is       %s", now.path, attn_isa_name(now.isa), expected, line);
-}
-
-static void end(void) {
-    char line[160];
-    snprintf(line, sizeof line, "%s %08lx%08lx", now.name, (unsigned long)(now.hash >> 32),
-             (unsigned long)(now.hash & 0xffffffff));
-    if (now.expected)
-        compare(line);
-    else
-        puts(line);
-    now.cases++;
-    release();
-}
-
-/* ---- Memory, until the case ends ---- */
-
-static void *blocks[256];
-static size_t block_count;
-
-static void *take(size_t bytes) {
-    char *block = malloc(bytes + ATTN_ALIGNMENT);
-    if (!block || block_count == COUNT(blocks))
-        stop("no memory");
-    blocks[block_count++] = block;
-    return block + (ATTN_ALIGNMENT - (uintptr_t)block % ATTN_ALIGNMENT) % ATTN_ALIGNMENT;
-}
-
-static void release(void) {
-    while (block_count > 0)
-        free(blocks[--block_count]);
-}
-
-/* Outputs start as this, and what the library does not touch stays it. */
-static float *outputs(size_t n) {
-    float *x = take(n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = -77.0f;
-    return x;
-}
-
-static void *typed_outputs(attn_type type, size_t n) {
-    if (type == ATTN_F32)
-        return outputs(n);
-    uint16_t *x = take(n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = 0xc29a;
-    return x;
-}
-
-/* ---- Numbers ---- */
-
-static uint64_t bits64(void) { /* splitmix64 */
-    uint64_t z = now.random += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
-static size_t below(size_t bound) {
-    return (size_t)((bits64() >> 32) * bound >> 32);
-}
-
-/* The sum of four 21-bit integers, 0 in the mean: exact in a float. Deviation about 1. */
-static float number(void) {
-    uint64_t bits = bits64(), more = bits64();
-    int32_t sum = (int32_t)(bits & 0x1fffff) + (int32_t)(bits >> 32 & 0x1fffff);
-    sum += (int32_t)(more & 0x1fffff) + (int32_t)(more >> 32 & 0x1fffff);
-    return (float)(sum - 0x400000 + 2) * 0x1p-20f;
-}
-
-static float *numbers(size_t n) {
-    float *x = take(n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = number();
-    return x;
-}
-
-static float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* x as elements of the type, cut to it: the numbers are the same on every platform. F16: normal numbers alone. */
-static const void *cut(attn_type type, const float *x, size_t n) {
-    if (type == ATTN_F32)
-        return x;
-    uint16_t *y = take(n * sizeof *y);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff, least = UINT32_C(113) << 23;
-        if (type == ATTN_BF16)
-            y[i] = (uint16_t)(bits >> 16);
-        else
-            y[i] = (uint16_t)(magnitude < least                  ? sign
-                              : magnitude >= UINT32_C(143) << 23 ? sign | 0x7c00 | (magnitude > 0x7f800000 ? 0x200 : 0)
-                                                                 : sign | (magnitude - (UINT32_C(112) << 23)) >> 13);
-    }
-    return y;
-}
-
-static void give_type(attn_tensor *x, attn_type type, size_t n) {
-    x->data = cut(type, x->data, n);
-    x->type = type;
-}
-
-/* Some elements become infinite, NaN, -0, the largest or denormal. */
-static void strew(const float *x, size_t n) {
-    static const uint32_t special[] = {0x7f800000, 0xff800000, 0x7fc00000, 0x80000000,
-                                       0x7f7fffff, 0x00000001, 0x807fffff};
-    float *writable = (float *)(uintptr_t)x;
-    for (size_t i = 0; i < 1 + n / 200; i++)
-        writable[below(n)] = float_of(special[below(COUNT(special))]);
-}
-
-static int64_t *lengths(size_t n, size_t most) {
-    int64_t *lens = take(n * sizeof *lens);
-    for (size_t i = 0; i < n; i++)
-        lens[i] = (int64_t)below(most + 1);
-    return lens;
-}
-
-/* cu[0 .. batch], sequence b of len - b * 2 or so rows. */
-static const int64_t *starts_of(size_t batch, size_t len, size_t *total) {
-    int64_t *cu = take((batch + 1) * sizeof *cu);
-    cu[0] = 0;
-    for (size_t b = 0; b < batch; b++)
-        cu[b + 1] = cu[b] + (int64_t)(b == 0 ? len : below(len + 1));
-    *total = (size_t)cu[batch];
-    return cu;
-}
-
-/* ---- Calls ---- */
-
-static void ok(attn_status status, const attn_error *error) {
-    if (status != ATTN_OK)
-        stop("%s: %s: %s", now.name, error->field, attn_status_string(status));
-}
-
-/* As many tasks as threads, the last one first, in the calling thread. */
-static void run_backwards(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
-    (void)context;
-    while (count > 0)
-        task(arg, --count);
-}
-
-static const attn_parallel three_tasks = {run_backwards, NULL, 3};
-
-static attn_rotary *new_rotary(size_t positions, size_t dims, attn_rotary_pairs pairs, double base) {
-    attn_rotary_config config = {.positions = positions, .dims = dims / 2 * 2, .pairs = pairs, .base = base};
-    attn_rotary *rotary = NULL;
-    attn_error error = {0};
-    size_t bytes = 0;
-    ok(attn_rotary_size(&config, &bytes, &error), &error);
-    ok(attn_rotary_create(&config, take(bytes), bytes, &rotary, &error), &error);
-    return rotary;
-}
-
-static void run_attention(const attn_attention_args *args) {
-    attn_error error = {0};
-    size_t bytes = 0;
-    ok(attn_attention_workspace(args, &bytes, &error), &error);
-    ok(attn_attention(args, take(bytes), bytes, &error), &error);
-}
-
-/* ---- Options ---- */
-
-/* What options are chosen for, and where their outputs lie. */
-struct problem {
-    size_t batch, heads, q_len, kv_len, head_size;
-    bool packed;          /* some sequence may have fewer keys than query rows */
-    const float *data[3]; /* inputs to strew, NULL for none, and their lengths */
-    size_t length[3];
-    float scale;
-    attn_options *options;
-};
-
-static size_t rows_of(const struct problem *p) {
-    return p->batch * p->heads * p->q_len;
-}
-
-static void plain(struct problem *p) {
-    (void)p;
-}
-static void valid_per_sequence(struct problem *p) {
-    p->options->valid =
-        (attn_valid_lens){.kind = ATTN_VALID_PER_SEQUENCE, .lens.i64 = lengths(p->batch, p->kv_len + 2)};
-}
-static void valid_per_row(struct problem *p) {
-    p->options->valid =
-        (attn_valid_lens){.kind = ATTN_VALID_PER_ROW, .lens.i64 = lengths(p->batch * p->q_len, p->kv_len)};
-}
-static void left_padding(struct problem *p) {
-    p->options->starts.i64 = lengths(p->batch, p->kv_len / 2);
-}
-static void causal(struct problem *p) {
-    p->options->causal = 1;
-}
-static void causal_top_left(struct problem *p) {
-    p->options->causal = 1;
-    p->options->position = ATTN_POSITION_TOP_LEFT;
-}
-static void causal_offset(struct problem *p) {
-    p->options->causal = 1;
-    p->options->position = ATTN_POSITION_OFFSET;
-    p->options->position_offset = (int64_t)p->kv_len / 3;
-}
-static void window(struct problem *p) {
-    p->options->window_left = 1 + p->kv_len / 4;
-    p->options->window_right = 3;
-}
-static void causal_window(struct problem *p) {
-    causal(p);
-    p->options->window_left = 1 + p->kv_len / 3;
-}
-static void mask(struct problem *p) {
-    size_t n = p->heads * p->q_len * p->kv_len;
-    uint8_t *data = take(n);
-    for (size_t i = 0; i < n; i++)
-        data[i] = below(4) ? (uint8_t)(1 + below(255)) : 0;
-    p->options->mask = (attn_tensor){data, ATTN_BOOL, 0, p->q_len * p->kv_len, p->kv_len, 1};
-}
-static void bias(struct problem *p) {
-    float *data = numbers(p->heads * p->kv_len);
-    for (size_t i = 0; i < p->heads * p->kv_len; i += 7)
-        data[i] = float_of(0xff800000);
-    p->options->bias = (attn_tensor){data, ATTN_F32, 0, p->kv_len, 0, 1};
-}
-static void bias_factors(struct problem *p) {
-    float *factors = numbers(p->heads);
-    factors[0] = 0.0f;
-    bias(p);
-    p->options->bias_factors = factors;
-}
-static void bias_bf16(struct problem *p) {
-    bias_factors(p);
-    give_type(&p->options->bias, ATTN_BF16, p->heads * p->kv_len);
-}
-/* Keys outermost. */
-static void bias_f16_columns(struct problem *p) {
-    size_t rows = rows_of(p), n = rows * p->kv_len;
-    float *data = numbers(n);
-    for (size_t i = 0; i < n; i += 5)
-        data[i] = float_of(0xff800000);
-    p->options->bias = (attn_tensor){data, ATTN_F32, p->heads * p->q_len, p->q_len, 1, rows};
-    give_type(&p->options->bias, ATTN_F16, n);
-}
-static void soft_cap(struct problem *p) {
-    p->options->soft_cap = 1.5f;
-}
-static void alibi(struct problem *p) {
-    float *slopes = take(p->heads * sizeof *slopes);
-    for (size_t h = 0; h < p->heads; h++)
-        slopes[h] = h == 1 ? 0.0f : 0.5f / (float)(1 << h);
-    p->options->alibi = slopes;
-}
-static void sinks(struct problem *p) {
-    p->options->sinks = numbers(p->heads);
-}
-static void empty_mean(struct problem *p) {
-    valid_per_row(p);
-    p->options->empty = ATTN_EMPTY_MEAN;
-    p->options->log_sum_exp.data = outputs(rows_of(p));
-}
-static void rotary_offsets(struct problem *p) {
-    int64_t *offsets = lengths(p->batch, 5);
-    for (size_t b = 0; b < p->batch; b++)
-        offsets[b] += (int64_t)p->q_len;
-    p->options->rotary_offsets.i64 = offsets;
-}
-static void rotary(struct problem *p) {
-    p->options->rotary = new_rotary(p->kv_len + p->q_len + 6, p->head_size, ATTN_ROTARY_HALVES, 0);
-    if (p->packed) /* rows of a sequence with fewer keys would stand before position 0 */
-        rotary_offsets(p);
-}
-static void rotary_interleaved(struct problem *p) {
-    p->options->rotary = new_rotary(p->kv_len + p->q_len + 6, p->head_size - 2, ATTN_ROTARY_INTERLEAVED, 5e5);
-    rotary_offsets(p);
-}
-static void dropout(struct problem *p) {
-    p->options->dropout = 0.25f;
-    p->options->dropout_seed = UINT64_C(0x123456789abcdef);
-}
-static void log_sum_exp(struct problem *p) {
-    p->options->log_sum_exp.data = outputs(rows_of(p));
-}
-static void weights(struct problem *p) {
-    p->options->weights.data = outputs(rows_of(p) * p->kv_len);
-}
-static void raw_scores(struct problem *p) {
-    p->options->scores.data = outputs(rows_of(p) * p->kv_len);
-}
-static void masked_scores(struct problem *p) {
-    soft_cap(p);
-    alibi(p);
-    bias(p);
-    causal(p);
-    raw_scores(p);
-    p->options->score_stage = ATTN_SCORE_MASKED;
-}
-static void large_logits(struct problem *p) {
-    p->scale = 20.0f;
-}
-static void tiny_logits(struct problem *p) {
-    p->scale = 0x1p-130f;
-}
-static void special_values(struct problem *p) {
-    for (size_t i = 0; i < 3; i++)
-        if (p->data[i])
-            strew(p->data[i], p->length[i]);
-}
-/* Rows of a tile that see different keys, some of them with values that are not finite. */
-static void special_values_causal(struct problem *p) {
-    special_values(p);
-    causal(p);
-}
-static void special_values_mask(struct problem *p) {
-    special_values(p);
-    mask(p);
-}
-/* Rows whose sum is NaN, with keys that an interval hides and others that a mask hides. */
-static void special_values_weights(struct problem *p) {
-    special_values_mask(p);
-    causal_window(p);
-    weights(p);
-}
-static void masked_weights(struct problem *p) {
-    mask(p);
-    weights(p);
-}
-/* Distances that are no longer exact in a float. */
-static void far_alibi(struct problem *p) {
-    alibi(p);
-    p->options->causal = 1;
-    p->options->position = ATTN_POSITION_OFFSET;
-    p->options->position_offset = INT64_C(1) << 40;
-}
-static void everything(struct problem *p) {
-    valid_per_sequence(p);
-    p->options->starts.i64 = lengths(p->batch, 3);
-    causal_window(p);
-    mask(p);
-    bias(p);
-    soft_cap(p);
-    alibi(p);
-    sinks(p);
-    dropout(p);
-    log_sum_exp(p);
-    weights(p);
-    raw_scores(p);
-    p->options->score_stage = ATTN_SCORE_CAPPED;
-    rotary(p);
-}
-
-/* The first few go with every shape and cache, the others with smaller shapes. */
-enum { FEW_OPTIONS = 7 };
-
-static const struct option {
-    const char *name;
-    void (*choose)(struct problem *p);
-} all_options[] = {
-    {"plain", plain},
-    {"causal", causal},
-    {"causal-window", causal_window},
-    {"mask", mask},
-    {"rotary", rotary},
-    {"weights", weights},
-    {"everything", everything},
-    {"valid-per-sequence", valid_per_sequence},
-    {"valid-per-row", valid_per_row},
-    {"left-padding", left_padding},
-    {"causal-top-left", causal_top_left},
-    {"causal-offset", causal_offset},
-    {"window", window},
-    {"bias", bias},
-    {"soft-cap", soft_cap},
-    {"alibi", alibi},
-    {"sinks", sinks},
-    {"empty-mean", empty_mean},
-    {"rotary-interleaved", rotary_interleaved},
-    {"dropout", dropout},
-    {"log-sum-exp", log_sum_exp},
-    {"raw-scores", raw_scores},
-    {"masked-scores", masked_scores},
-    {"large-logits", large_logits},
-    {"tiny-logits", tiny_logits},
-    {"special-values", special_values},
-    {"special-values-causal", special_values_causal},
-    {"special-values-mask", special_values_mask},
-    {"masked-weights", masked_weights},
-    {"far-alibi", far_alibi},
-    {"special-values-weights", special_values_weights},
-};
-
-static void add_outputs(const struct problem *p) {
-    if (p->options->weights.data)
-        add(p->options->weights.data, rows_of(p) * p->kv_len);
-    if (p->options->scores.data)
-        add(p->options->scores.data, rows_of(p) * p->kv_len);
-    if (p->options->log_sum_exp.data)
-        add(p->options->log_sum_exp.data, rows_of(p));
-}
+#include "hashes.h"
 
 /* ---- Attention over tensors ---- */
 
@@ -545,7 +41,7 @@ static attn_tensor input(const struct shape *s, size_t heads, size_t rows, size_
 }
 
 static void attention_case(const struct shape *s, const struct option *option) {
-    begin("attention/%s/%s", s->name, option->name);
+    case_begin("attention/%s/%s", s->name, option->name);
     attn_attention_args a = {.isa = now.isa, .batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads};
     a.arithmetic = ATTN_ARITHMETIC_PORTABLE;
     a.q_len = s->q_len;
@@ -572,9 +68,9 @@ static void attention_case(const struct shape *s, const struct option *option) {
     give_type(&a.k, now.types->kv, p.length[1]);
     give_type(&a.v, now.types->kv, p.length[2]);
     run_attention(&a);
-    add_elements(now.types->o, a.o.data, rows * row);
-    add_outputs(&p);
-    end();
+    hash_elements(now.types->o, a.o.data, rows * row);
+    hash_outputs(&p);
+    case_end();
 }
 
 /* ---- Attention over caches ---- */
@@ -702,7 +198,7 @@ static attn_cache *fill_cache(enum kind kind, size_t len, const attn_rotary *rot
 }
 
 static void cache_case(enum kind kind, size_t len, const struct option *option, const attn_parallel *parallel) {
-    begin("cache/%s/%zu-keys/%s%s", kind_names[kind], len, option->name, parallel ? "/three-tasks" : "");
+    case_begin("cache/%s/%zu-keys/%s%s", kind_names[kind], len, option->name, parallel ? "/three-tasks" : "");
     enum { HEADS = 2 * CACHE_KV_HEADS, ROWS = 3 };
     attn_attention_args a = {.isa = now.isa, .batch = CACHE_BATCH, .heads = HEADS, .kv_heads = CACHE_KV_HEADS};
     a.q_len = ROWS;
@@ -729,9 +225,9 @@ static void cache_case(enum kind kind, size_t len, const struct option *option, 
     a.o = (attn_tensor_out){typed_outputs(now.types->o, n), now.types->o,     n / CACHE_BATCH,
                             ROWS * CACHE_VALUE_SIZE,        CACHE_VALUE_SIZE, 1};
     run_attention(&a);
-    add_elements(now.types->o, a.o.data, n);
-    add_outputs(&p);
-    end();
+    hash_elements(now.types->o, a.o.data, n);
+    hash_outputs(&p);
+    case_end();
 }
 
 static void cache_cases(void) {
@@ -862,24 +358,24 @@ static void forward(const attn_layer *layer, const attn_layer_args *args, size_t
     size_t bytes = 0;
     ok(attn_layer_workspace(layer, args, &bytes, &error), &error);
     ok(attn_layer_forward(layer, args, take(bytes), bytes, &error), &error);
-    add_elements(now.types->o, args->y.data, args->batch * args->q_len * hidden);
+    hash_elements(now.types->o, args->y.data, args->batch * args->q_len * hidden);
 }
 
 static void layer_case(const struct layer_shape *s, const struct option *option) {
-    begin("layer/%s/%s", s->name, option->name);
+    case_begin("layer/%s/%s", s->name, option->name);
     attn_layer *layer = new_layer(s);
     attn_layer_args a = layer_args(s);
     struct problem p = {s->batch,  s->heads, s->q_len, s->kv_len, s->hidden / s->heads,
                         s->packed, {0},      {0},      0,         &a.options};
     option->choose(&p);
     forward(layer, &a, s->hidden);
-    add_outputs(&p);
-    end();
+    hash_outputs(&p);
+    case_end();
 }
 
 /* All keys but the last are projected first, the last are appended one at a time: a step of decoding for each. */
 static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
-    begin("layer/%s/cache/%s", s->name, kind_names[kind]);
+    case_begin("layer/%s/cache/%s", s->name, kind_names[kind]);
     attn_layer *layer = new_layer(s);
     attn_layer_args a = layer_args(s);
     attn_cache_config config;
@@ -905,7 +401,7 @@ static void layer_cache_case(const struct layer_shape *s, enum kind kind) {
         a.kv_len = done;
         forward(layer, &a, s->hidden);
     }
-    end();
+    case_end();
 }
 
 static void layer_cases(void) {
@@ -927,7 +423,7 @@ static void layer_cases(void) {
 /* ---- Merging parts ---- */
 
 static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, const attn_parallel *parallel) {
-    begin("merge/%zu-parts/%zux%zux%zu", parts, heads, q_len, size);
+    case_begin("merge/%zu-parts/%zux%zux%zu", parts, heads, q_len, size);
     attn_tensor o[8];
     attn_tensor log_sum_exp_of[8];
     size_t rows = 2 * heads * q_len;
@@ -949,16 +445,16 @@ static void merge_case(size_t parts, size_t heads, size_t q_len, size_t size, co
         (attn_tensor_out){typed_outputs(type, rows * size), type, heads * q_len * size, q_len * size, size, 1};
     attn_error error = {0};
     ok(attn_merge(&args, &error), &error);
-    add_elements(type, args.merged.data, rows * size);
-    add(args.merged_log_sum_exp.data, rows);
-    end();
+    hash_elements(type, args.merged.data, rows * size);
+    hash_floats(args.merged_log_sum_exp.data, rows);
+    case_end();
 }
 
 /* ---- Kernels ---- */
 
 /* Rows of x `gap` floats further apart than they are long. */
 static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transposed, const attn_parallel *parallel) {
-    begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
+    case_begin("gemm/%zux%zux%zu/%s%s", m, n, k, is_transposed ? "out-in" : "in-out", gap ? "/gap" : "");
     attn_gemm_config config = {.isa = now.isa, .k = k, .n = n, .arithmetic = ATTN_ARITHMETIC_PORTABLE};
     config.w = linear(k, n, is_transposed, is_transposed);
     attn_gemm *gemm = NULL;
@@ -973,8 +469,8 @@ static void gemm_case(size_t m, size_t n, size_t k, size_t gap, bool is_transpos
     ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error), &error);
     args.workspace = args.workspace_bytes ? take(args.workspace_bytes) : NULL;
     ok(attn_gemm_run(gemm, &args, &error), &error);
-    add_elements(now.types->o, args.y.data, m * n);
-    end();
+    hash_elements(now.types->o, args.y.data, m * n);
+    case_end();
 }
 
 static void gemm_cases(void) {
@@ -989,8 +485,8 @@ static void gemm_cases(void) {
 
 static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empty, bool in_place) {
     static const char *const kinds[] = {"all", "per-sequence", "per-row"};
-    begin("softmax/%zu/%s%s%s", cols, kinds[kind], empty == ATTN_EMPTY_MEAN ? "/mean" : "",
-          in_place ? "/in-place" : "");
+    case_begin("softmax/%zu/%s%s%s", cols, kinds[kind], empty == ATTN_EMPTY_MEAN ? "/mean" : "",
+               in_place ? "/in-place" : "");
     enum { BATCH = 2, ROWS = 5 };
     const size_t n = BATCH * ROWS * cols;
     attn_softmax_args args = {.isa = now.isa, .batch = BATCH, .rows = ROWS, .cols = cols, .empty = empty};
@@ -1003,8 +499,8 @@ static void softmax_case(size_t cols, attn_valid_kind kind, attn_empty_rows empt
         args.valid.lens.i64 = lengths((size_t)BATCH * ROWS, cols);
     attn_error error = {0};
     ok(attn_masked_softmax(&args, &error), &error);
-    add_elements(now.types->o, y, n);
-    end();
+    hash_elements(now.types->o, y, n);
+    case_end();
 }
 
 static void softmax_cases(void) {
@@ -1017,7 +513,7 @@ static void softmax_cases(void) {
 }
 
 static void transpose_case(size_t len, size_t heads, size_t head_size, size_t gap) {
-    begin("transpose/%zux%zux%zu%s", len, heads, head_size, gap ? "/gap" : "");
+    case_begin("transpose/%zux%zux%zu%s", len, heads, head_size, gap ? "/gap" : "");
     enum { BATCH = 2 };
     size_t row = heads * head_size + gap, n = BATCH * len * heads * head_size;
     attn_type from = now.types->q, to = now.types->o;
@@ -1031,9 +527,9 @@ static void transpose_case(size_t len, size_t heads, size_t head_size, size_t ga
     args.x = (attn_tensor){.data = split, .type = to};
     args.y = (attn_tensor_out){merged, from, len * row, 0, row, 1};
     ok(attn_transpose_output(&args, &error), &error);
-    add_elements(to, split, n);
-    add_elements(from, merged, BATCH * len * row);
-    end();
+    hash_elements(to, split, n);
+    hash_elements(from, merged, BATCH * len * row);
+    case_end();
 }
 
 /* ---- Types ---- */
@@ -1045,7 +541,7 @@ static void bf16_cases(void) {
     for (size_t i = 0; i < COUNT(shapes); i++)
         for (size_t j = 0; j < FEW_OPTIONS; j++)
             attention_case(&shapes[i], &all_options[j]);
-    for (size_t j = FEW_OPTIONS; j < COUNT(all_options); j++)
+    for (size_t j = FEW_OPTIONS; j < option_count; j++)
         attention_case(&shapes[4], &all_options[j]);
     cache_cases();
     layer_cases();
@@ -1217,7 +713,7 @@ static void all_cases(void) {
     transpose_case(17, 3, 64, 5);
     transpose_case(40, 4, 33, 1024 - 132); /* rows a multiple of 4 KiB apart */
     for (size_t i = 0; i < COUNT(shapes); i++)
-        for (size_t j = 0; j < (shapes[i].is_large ? FEW_OPTIONS : COUNT(all_options)); j++)
+        for (size_t j = 0; j < (shapes[i].is_large ? FEW_OPTIONS : option_count); j++)
             attention_case(&shapes[i], &all_options[j]);
     cache_cases();
     layer_cases();

@@ -8,8 +8,9 @@
  *   attn-accuracy onednn                                               its version, where there is one
  *
  * WHO is `ours`, on the best ISA or that of ATTN_MAX_ISA, or `onednn`, which takes one type for all. w is [k][n]; of
- * `int8`, `int4` and `int4_dequantised` [n][k], and `scales` its scales, of each block unless BLOCK is 0. CACHE is the type of a cache that k and v are
- * appended to, or `none`; of an F8 the files k_scales and v_scales hold each head's scale. */
+ * `int8`, `int4` and `int4_dequantised` [n][k], and `scales` its scales, of each block unless BLOCK is 0. CACHE is the
+ * type of a cache that k and v are appended to, or `none`; of an F8 the files k_scales and v_scales hold each head's
+ * scale. */
 #include "subject.h"
 #include <cmath>
 #include <cstdio>

@@ -1,6 +1,6 @@
-/* PyTorch's nn.MultiheadAttention(8, 2, batch_first=True) with both of its masks, against the numbers that PyTorch gives
- * (multihead.py). In PyTorch's masks True means hidden, in the library's visible: mask_hides says that this one is
- * PyTorch's.
+/* PyTorch's nn.MultiheadAttention(8, 2, batch_first=True) with both of its masks, against the numbers that PyTorch
+ * gives (multihead.py). In PyTorch's masks True means hidden, in the library's visible: mask_hides says that this one
+ * is PyTorch's.
  *
  *     attn_mask          [queries, keys]: options.mask, the same for all sequences and heads by strides of 0; one of
  *                        floats would be options.bias

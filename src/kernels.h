@@ -60,14 +60,15 @@ enum attn_class {
     /* A and B are bf16 numbers. One chain over ascending pairs of rows of packed B, 2 i and 2 i + 1:
      *   acc = fma(a[2 i], b[2 i], fma(a[2 i + 1], b[2 i + 1], acc))
      * Where the product lacks one of the two, both its elements are +0. Denormal operands and results count as zeros of
-     * their sign; what is tiny is decided after rounding (attn_fmaf_flushed). These are the bits of VDPBF16PS. The product
-     * c * factor of a start is flushed likewise. */
+     * their sign; what is tiny is decided after rounding (attn_fmaf_flushed). These are the bits of VDPBF16PS. The
+     * product c * factor of a start is flushed likewise. */
     ATTN_CLASS_BF16,
-    /* A and B are bf16 numbers, flushed as above. For each ATTN_TILE_K rows of packed B, counted from row 0 of the panel,
-     * in ascending order:
+    /* A and B are bf16 numbers, flushed as above. For each ATTN_TILE_K rows of packed B, counted from row 0 of the
+     * panel, in ascending order:
      *   even = fma(a[2 i], b[2 i], even) over ascending i, from +0; odd = fma(a[2 i + 1], b[2 i + 1], odd) likewise
      *   acc = acc + (even + odd)
-     * Where the product lacks a row of them both its elements are +0, and take part. These are the bits of TDPBF16PS. */
+     * Where the product lacks a row of them both its elements are +0, and take part. These are the bits of
+     * TDPBF16PS. */
     ATTN_CLASS_BF16_TILE,
     /* A's rows and B are integers with scales. Sums of products are exact integers, whatever their order:
      *   acc = sum over p of a[p] * b[p], of each ATTN_INT8_PART rows of B; t = (float)acc of the first, + (float)acc of
@@ -296,7 +297,7 @@ struct attn_decode_kernel {
     attn_type x;                /* F32, or what the GEMM kernel has for A */
     attn_type type;             /* of keys and values */
     size_t rows;                /* the most */
-    /* In place: both, or NULL. F32 has them on every ISA. */
+    /* Those in place are both there, or both NULL. F32 has them on every ISA. */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);
     void (*values)(const struct attn_decode_args *args);
@@ -429,15 +430,16 @@ struct attn_bf16_kernel {
     const char *name;
     /* Of probabilities, and of A of the GEMM kernels that take them: BF16, or F32 for floats that are BF16 numbers. */
     attn_type type;
-    /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits does.
-     * For each row with a visible column:
+    /* As attn_attention_kernel's, but a row of scores becomes a row of `type`, which begins where the row of logits
+     * does. For each row with a visible column:
      *   logit[c] = logit[c] * scale, rounded: the bits are those of logits that were scaled before they came here
      *   new = max(old maximum, visible logits); shift, rescale and lanes as there
      *   t[c] = (logit[c] - shift) * log2(e), which is never above 0
      *   n = t[c] rounded to the nearest integer, the even one of two; f = t[c] - n
      *   p[c] = fma(fma(fma(C3, f, C2), f, C1), f, 1) * 2^n, or +0 where t[c] < -125; lanes[c % 16] += p[c]
      *   p[c], rounded to BF16, is the probability
-     * The polynomial is 2^f for abs(f) <= 1/2 with a relative error of at most 2^-13.2 (minimax with a constant of 1). */
+     * The polynomial is 2^f for abs(f) <= 1/2 with a relative error of at most 2^-13.2 (minimax with a constant of
+     * 1). */
     void (*online_softmax)(const struct attn_online_softmax_args *args);
 };
 
@@ -480,8 +482,8 @@ struct attn_small_kernel {
      *   shift = max, or +0 for -inf
      *   p[c] = exp(logit[c] - shift); sum = the lane sum of p
      *   o[j] = (chain over ascending visible c of p[c] * v[c][j], from +0) * (1 / sum, or 0 where sum is 0) + 0
-     * In class BF16 elements are rounded to BF16 first, chains are those of that class, logits are products times scale,
-     * and attn_bf16_kernel says what p[c] are. */
+     * In class BF16 elements are rounded to BF16 first, chains are those of that class, logits are products times
+     * scale, and attn_bf16_kernel says what p[c] are. */
     void (*run)(const struct attn_small_args *args);
 };
 

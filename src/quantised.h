@@ -8,8 +8,8 @@
  *           scale = largest / 127
  * Each operation is rounded to a float. abs(q) is at most 127: x * inverse is at most 127 (1 + 2^-22).
  *
- * In memory: q, of k_padded elements, those from k on 0 as far as the next multiple of 4; the scale; and for each block of
- * elements the sum of its q, an int32. */
+ * In memory: q, of k_padded elements, those from k on 0 as far as the next multiple of 4; the scale; and for each block
+ * of elements the sum of its q, an int32. */
 #ifndef ATTN_QUANTISED_H
 #define ATTN_QUANTISED_H
 

@@ -1,5 +1,5 @@
-/* Bad input at attention, of tensors and by a layer, at merging and at rotary tables: the status, the name of the argument
- * that is wrong, and not a byte written. */
+/* Bad input at attention, of tensors and by a layer, at merging and at rotary tables: the status, the name of the
+ * argument that is wrong, and not a byte written. */
 #include "faults.h"
 
 #include <math.h>

@@ -377,8 +377,8 @@ static void refuses_scales_that_are_not_finite(void **state) {
     }
 }
 
-/* A zero point of INT4 above 16 is found without a checksum of the data too. Each byte behind the header is set to 200 in turn:
- * those of zero points are refused by that name. */
+/* A zero point of INT4 above 16 is found without a checksum of the data too. Each byte behind the header is set to 200
+ * in turn: those of zero points are refused by that name. */
 static void refuses_zero_points_above_16(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);

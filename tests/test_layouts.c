@@ -130,8 +130,8 @@ static uint32_t *new_words(size_t n) {
 }
 
 /* AutoGPTQ: qweight [in / 8][cols], element k in bits 4 (k % 8); qzeros [groups][cols / 8], that of column j in bits 4
- * (j % 8), less `less`; g_idx[k] = k / group. Of 8 bits a word has 4. The arrays have `cols` columns, of which the weight
- * is the first. */
+ * (j % 8), less `less`; g_idx[k] = k / group. Of 8 bits a word has 4. The arrays have `cols` columns, of which the
+ * weight is the first. */
 static struct file write_gptq(const struct weight *weight, size_t cols, bool v2) {
     size_t in_word = weight->linear.type == ATTN_INT8 ? 4 : 8, bits = 32 / in_word;
     size_t words = weight->in / in_word, zero_words = (weight->out + in_word - 1) / in_word, less = v2 ? 0 : 1;

@@ -335,8 +335,8 @@ static void test_paths(void **state) {
     for_each_table(check_paths);
 }
 
-/* Keys and values are read in place where a kernel reads their type: of 16 bits by the rows that a decode kernel takes, if
- * that does so in place. */
+/* Keys and values are read in place where a kernel reads their type: of 16 bits by the rows that a decode kernel takes,
+ * if that does so in place. */
 static void check_types_in_place(const struct attn_kernels *table) {
     static const attn_type types[] = {ATTN_F32, ATTN_F16, ATTN_BF16};
     for (size_t i = 0; i < 27; i++) {

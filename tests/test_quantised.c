@@ -1,5 +1,6 @@
-/* Weights of INT8, without blocks and with, and of INT4, and of INT4 that is dequantised, class F32: packer and kernel of one ISA
- * against the reference, the reference against integers and doubles, and the public functions around them. */
+/* Weights of INT8, without blocks and with, and of INT4, and of INT4 that is dequantised, class F32: packer and kernel
+ * of one ISA against the reference, the reference against integers and doubles, and the public functions around
+ * them. */
 #include "support.h"
 
 #include <math.h>

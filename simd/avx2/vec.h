@@ -374,8 +374,9 @@ INLINE int vec_any_extreme(vec a, vec b) {
     return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, y), _mm256_setzero_si256())) != 0;
 }
 /* Two registers of probabilities (see body/bf16.h) to 16 elements of BF16, in 15 operations where each alone takes 11:
- * all 16 are rounded at once. That is by the carry out of lower + 0x7fff + odd, half of which is an average. Not the way
- * of vec_store_upper_two: on a Zen 5 the softmax takes 1.05 of the time by that one, and narrowing 1.16 by this one. */
+ * all 16 are rounded at once. That is by the carry out of lower + 0x7fff + odd, half of which is an average. Not the
+ * way of vec_store_upper_two: on a Zen 5 the softmax takes 1.05 of the time by that one, and narrowing 1.16 by this
+ * one. */
 INLINE void vec_store_probabilities_bf16(uint16_t *p, vec x, vec y) {
     const __m256i apart = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
                                            13, 2, 3, 6, 7, 10, 11, 14, 15);

@@ -48,7 +48,7 @@ INLINE vec_u16 vec_to_bf16(vec x) {
 }
 #endif
 
-/* Rounds what is neither below 0 nor -0 nor NaN. */
+/* Rounds a probability: none is below 0, -0 or NaN. */
 INLINE vec_u16 vec_probability_to_bf16(vec x) {
     vec_mask is_normal = vec_int_greater(vec_bits(x), vec_int_set(0x007fffff));
     return vec_to_upper(bf16_sum(vec_select(is_normal, x, vec_zero())));

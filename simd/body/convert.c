@@ -20,7 +20,7 @@ INLINE void widen_u16(const attn_type type, size_t n, const uint16_t *x, float *
 }
 
 #ifdef VEC_U16_TWO
-/* BF16 of two registers: what the sum is not for is looked for in both at once. */
+/* Two registers to BF16. Denormal numbers and NaN, which bf16_sum is not for, are looked for in both at once. */
 INLINE void narrow_two(const float *x, uint16_t *y) {
     vec a = vec_load(x), b = vec_load(x + VEC_LANES);
     if (__builtin_expect(vec_any_extreme(a, b), 0))

@@ -1,7 +1,7 @@
 /* GEMM around the tiles of tile.h: packing, and which tile takes which part of the product.
  *
- * A tile.h has tile_run and tile_columns_run, the list of tiles EACH_ROW_COUNT, and what it wants fetched ahead, to which it gives these answers;
- * gemm_plain.h has those of an ISA that wants nothing:
+ * A tile.h has tile_run and tile_columns_run, the list of tiles EACH_ROW_COUNT, and what it wants fetched ahead, to
+ * which it gives these answers; gemm_plain.h has those of an ISA that wants nothing:
  *
  *     fetch_block      before a block of k, what comes first
  *     widest_of        registers that a tile of few rows takes at once

@@ -8,13 +8,15 @@
  *     tile_starts_from_c(t)                whether it reads c
  *     tile_leave_columns(t, cols)          to the tile: only so many are there. Where TAILS, the others are not touched
  *     tile_go_down(t, rows)                on to the rows below
- *     struct product, tile_place(t, product, i, j)   to row i and column j, to fetch what many rows need
+ *     struct product
+ *     tile_place(t, product, i, j)         the tile to row i and column j, with the prefetch distance of many rows
  *     product_begin(product), product_go_on(product)
  *                                          takes the first rows of B, and the next ones, or returns false
  *     AHEAD                                what few rows fetch
  *     TAILS                                1 where loads and stores of the first lanes are as fast as whole ones
- *     EACH_WIDE_TILE(X)                    X(rows, registers): tiles of FEW_ROWS over several panels; where there is none, as
- *                                          below. And of one row and of two, widest first, the narrowest included */
+ *     EACH_WIDE_TILE(X)                    X(rows, registers): tiles of FEW_ROWS over several panels
+ *     ONE_ROW_TILES(X), TWO_ROW_TILES(X)   those of one row, and of two, widest first; last the tile of one panel.
+ *                                          These three where there are others than below */
 #ifndef ATTN_BODY_GEMM_LOOPS_H
 #define ATTN_BODY_GEMM_LOOPS_H
 

@@ -1,5 +1,5 @@
-/* GEMM of class BF16. Two elements of a column of B that follow each other in k, a pair, lie in 32 bits, as those of a row of A
- * do. A panel of pairs looks like a panel of floats with half as many rows, and is packed as one.
+/* GEMM of class BF16. Two elements of a column of B that follow each other in k, a pair, lie in 32 bits, as those of a
+ * row of A do. A panel of pairs looks like a panel of floats with half as many rows, and is packed as one.
  *
  * pairs.h gives, for each ISA:
  *
@@ -15,7 +15,7 @@
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
  *
  * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where taking pairs
- * apart takes turns from the multiply-adds (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
+ * apart keeps ports from the multiply-adds (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -74,7 +74,7 @@ struct tile {
     size_t c_stride;           /* elements */
     bool narrow;
     bool wide;      /* b has floats, a row after the other */
-    float *widened; /* where PAIRS_WIDE: where b's are left, a pair `widened_step` floats after the other */
+    float *widened; /* where PAIRS_WIDE: where b's pairs are left as floats, `widened_step` from one to the next */
     size_t widened_step;
     vec_tail tail[VECS];     /* where TAILS: the columns that are there */
     size_t fetch;            /* units ahead */

@@ -1,5 +1,5 @@
-/* Tiles of pairs on Arm: A is multiplied by lane, PAIRS_AT_ONCE pairs of a row at a time. What came out as zero because it was
- * tiny is computed again, one register of C after the other.
+/* Tiles of pairs on Arm: A is multiplied by lane, PAIRS_AT_ONCE pairs of a row at a time. What came out as zero because
+ * it was tiny is computed again, one register of C after the other.
  *
  * pairs.h gives, for each ISA:
  *

@@ -63,7 +63,7 @@ void attn_blob_layout(struct attn_blob *blob, struct attn_arena *arena) {
 
 attn_status attn_blob_table(attn_isa isa, const struct attn_kernels **table, attn_error *error) {
     *table = attn_table(isa);
-    if (*table) /* of this machine the one that it computes with, whose kernel's name the header says */
+    if (*table) /* where the ISA runs here, the table that calls take: the header has the name of its kernel */
         attn_table_for(isa, table);
     return *table || isa == ATTN_ISA_BEST ? ATTN_OK : attn_fail(ATTN_UNKNOWN_ISA, "isa", error);
 }

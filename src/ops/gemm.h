@@ -52,8 +52,8 @@ static inline struct attn_matrix attn_matrix_of(const void *data, attn_type type
 }
 
 /* Bytes of memory that each task needs for a product of at most m rows of these types: rows that the kernel does not
- * take as they are, or returns as they are asked for, are converted some at a time, and a kernel may widen weights there.
- * 0 where there is nothing to convert or widen. False where that does not fit. */
+ * take as they are, or returns as they are asked for, are converted some at a time, and a kernel may widen weights
+ * there. 0 where there is nothing to convert or widen. False where that does not fit. */
 bool attn_gemm_spare_bytes(const struct attn_packed *w, size_t m, attn_type x, attn_type y, size_t *bytes);
 
 /* y[m, n] = x[m, k] w + bias. */

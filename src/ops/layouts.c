@@ -91,7 +91,7 @@ static void q8_0_scale(const void *context, size_t j, size_t b, void *to) {
     memcpy(to, ggml_block(context, j, b * ATTN_GGML_BLOCK, ATTN_Q8_0_BYTES), sizeof(uint16_t));
 }
 
-/* ---- Words of eight elements of 4 bits, or of four of 8 bits, which have no sign; the first in the lowest bits ---- */
+/* ---- Words of eight elements of 4 bits or four of 8, without a sign, the first in the lowest bits ---- */
 
 /* Element `place` of the word that is number i of the array. */
 static uint8_t word_element(attn_type type, const void *words, size_t i, size_t place) {

@@ -200,7 +200,7 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
         plan->tasks = plan->spans = 1;
 }
 
-/* What reads keys and values for so many query rows as the caller has them; NULL where nothing does. */
+/* The kernel that reads keys and values where the caller has them, for so many query rows; NULL where there is none. */
 static const struct attn_decode_kernel *decodes_in_place(const struct attn_problem *problem,
                                                          const struct attn_plan *plan, size_t rows) {
     const struct attn_gemm_kernel *gemm = attn_gemm_find_type(problem->table, plan->arithmetic, problem->k.type);
@@ -208,7 +208,8 @@ static const struct attn_decode_kernel *decodes_in_place(const struct attn_probl
     return decode && decode->scores_in_place && rows <= decode->rows ? decode : NULL;
 }
 
-/* Whether that takes less time than to pack them. The decode kernel may be that of another type than the packed one. */
+/* Whether to read in place takes less time than to pack. The decode kernel is then that of the caller's type, which may
+ * be another than the packed one. */
 static bool plan_in_place(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
     const struct attn_decode_kernel *decode = decodes_in_place(problem, plan, rows);
     bool floats = problem->k.type == ATTN_F32 && rows <= tuning_of(problem)->in_place_tiles * plan->gemm->rows;

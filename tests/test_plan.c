@@ -540,6 +540,59 @@ static void test_room(void **state) {
     for_each_table(check_room);
 }
 
+/* Fewer sequences, and every other time fewer rows, or keys. */
+static struct shape smaller(struct test_random *random, const struct attn_kernels *table, struct shape s) {
+    size_t rows = s.tiles * rows_at_once(table) + s.more;
+    s.batch = random_between(random, 1, s.batch);
+    s.kv_len = random_below(random, 2) ? s.kv_len : random_below(random, s.kv_len + 1);
+    if (random_below(random, 2)) {
+        s.tiles = 0;
+        s.more = random_between(random, 1, rows);
+    }
+    return s;
+}
+
+/* Of tensors, or over a cache of `kv`'s type. */
+static size_t workspace_of(const struct attn_kernels *table, const struct shape *s, uint32_t uses, attn_type q,
+                           attn_type kv) {
+    struct planned p;
+    begin(&p, table, s);
+    p.problem.q.type = q;
+    p.problem.k.type = p.problem.v.type = kv;
+    p.problem.stored = kv == ATTN_BF16 ? ATTN_BF16 : ATTN_F32;
+    for (uint32_t bit = 1; bit < (uint32_t)1 << ATTN_USE_COUNT; bit <<= 1)
+        if (uses & bit)
+            use(&p, bit);
+    assert_true(attn_plan_make(&p.problem));
+    return p.problem.plan.workspace_bytes;
+}
+
+/* What attn.h says of a workspace: it also serves smaller batches and lengths. */
+static void check_smaller(const struct attn_kernels *table) {
+    static const attn_type types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
+    struct test_random random = test_random(__func__);
+    for (size_t i = 0; i < (test_quick() ? 3000 : 30000); i++) {
+        struct shape s = random_shape(&random), fewer;
+        attn_type q = types[random_below(&random, 3)], kv = types[random_below(&random, 3)];
+        uint32_t uses = random_below(&random, 2) ? 0 : (uint32_t)random_bits(&random);
+        uses &= random_below(&random, 2) ? ATTN_USE_CAUSAL | ATTN_USE_CACHE : ((uint32_t)1 << ATTN_USE_COUNT) - 1;
+        fewer = smaller(&random, table, s);
+        test_case("%s: %zu x %zu heads, group %zu, %zu tiles and %zu rows, %zu keys of %zu, %zu threads, q of type %d, "
+                  "kv %d, uses %x; then %zu, %zu and %zu, %zu",
+                  attn_isa_name(table->isa), s.batch, s.kv_heads, s.group, s.tiles, s.more, s.kv_len, s.head_size,
+                  s.threads, (int)q, (int)kv, uses, fewer.batch, fewer.tiles, fewer.more, fewer.kv_len);
+        assert_in_range(workspace_of(table, &fewer, uses, q, kv), 0, workspace_of(table, &s, uses, q, kv));
+    }
+}
+
+static void test_smaller(void **state) {
+    (void)state;
+    for_each_table(check_smaller);
+    for (int isa = ATTN_ISA_SCALAR; isa < ATTN_ISA_COUNT; isa++)
+        if (attn_table_on((attn_isa)isa, true) != attn_table((attn_isa)isa))
+            check_smaller(attn_table_on((attn_isa)isa, true));
+}
+
 int main(int argc, char **argv) {
     test_init(argc, argv, NULL);
     const struct CMUnitTest tests[] = {
@@ -555,6 +608,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_few_keys_of_any_type),
         cmocka_unit_test(test_supports),
         cmocka_unit_test(test_room),
+        cmocka_unit_test(test_smaller),
     };
     return test_run(tests);
 }

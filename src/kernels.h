@@ -308,7 +308,7 @@ struct attn_decode_kernel {
 
 /* For each row: y[c] = exp(x[c] - m) * (1 / sum) for c < valid, +0 for valid <= c < cols, where m is the maximum of the
  * valid x (+0 where that is -inf) and sum the lane sum of the exp. A sum of 0 (every x is -inf) gives a row of +0.
- * x[valid..] is not read. y may be x. */
+ * x[valid..] is not read. y may be x where their elements have one size. */
 struct attn_softmax_rows {
     /* Of x and of y: F32, BF16 or F16. They are widened and narrowed as attn_convert_kernel does, but for the bits of
      * NaN. */

@@ -28,6 +28,6 @@ enum { PAIR_PANELS_1 = 4, PAIR_PANELS_2 = 2 };
  * registers 1 / 0.87 of the time. */
 #define PAIRS_IN_PLACE
 #define F16_IN_PLACE
-enum { PAIR_DEPTH = 4, KEYS_AHEAD = 32 };
+enum { UNIT_COLUMNS_1 = 4, UNIT_COLUMNS_2 = 2, PAIR_DEPTH = 4, KEYS_AHEAD = 32, VALUES_AHEAD = 32 };
 
 #endif

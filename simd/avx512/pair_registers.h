@@ -14,4 +14,11 @@ INLINE vec pair_interleave(const void *even, const void *odd) {
     return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
+/* The first n of each, the others 0. */
+INLINE vec pair_interleave_first(size_t n, const void *even, const void *odd) {
+    __m512i low = _mm512_cvtepu16_epi32(vec_load_u16_first(n, even)),
+            high = _mm512_cvtepu16_epi32(vec_load_u16_first(n, odd));
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+
 #endif

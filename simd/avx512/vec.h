@@ -388,9 +388,21 @@ INLINE void vec_transpose(vec r[VEC_LANES]) {
     }
 }
 
+/* Registers that hold eight floats of columns i and i + 4 of a half of 16 columns, 0 to 3 of the lower half first:
+ * element l of all of them in register l. */
+INLINE void vec_turn_columns(vec r[8]) {
+    vec t[8];
+    vec_transpose_quads(r);
+    vec_transpose_quads(r + 4);
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
 /* Eight floats from each of 16 columns: element l of all of them in register l. */
 INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
-    vec t[8];
     const float *four[4]; /* columns are within reach of each */
     UNROLL for (size_t i = 0; i < 4; i++) {
         four[i] = p + i * 4 * stride;
@@ -401,13 +413,21 @@ INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
         __m256 high = _mm256_loadu_ps(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride);
         r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
     }
-    vec_transpose_quads(r);
-    vec_transpose_quads(r + 4);
-    UNROLL for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+    vec_turn_columns(r);
+}
+/* The same of F16s, `stride` bytes apart. */
+INLINE void vec_load_columns_f16(const char *p, size_t stride, vec r[8]) {
+    const char *four[4];
+    UNROLL for (size_t i = 0; i < 4; i++) {
+        four[i] = p + i * 4 * stride;
+        __asm__("" : "+r"(four[i]));
     }
-    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
+    UNROLL for (int i = 0; i < 8; i++) {
+        __m128i low = _mm_loadu_si128((const __m128i *)(four[i / 4 * 2] + (size_t)(i % 4) * stride));
+        __m128i high = _mm_loadu_si128((const __m128i *)(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride));
+        r[i] = _mm512_cvtph_ps(_mm256_set_m128i(high, low));
+    }
+    vec_turn_columns(r);
 }
 
 #endif

@@ -64,10 +64,9 @@ static void ISA_FN(decode_scores)(const struct attn_decode_args *args) {
 #define F32_ENTRY(rows, width)  VALUES_ENTRY(values, rows, width)
 EACH_WIDTH_1(F32_VALUES, 1)
 EACH_WIDTH_2(F32_VALUES, 2)
-#define ONE_MORE(rows, width) +LANES_VECS
-enum { WIDEST_1 = 0 EACH_WIDTH_1(ONE_MORE, 1), WIDEST_2 = 0 EACH_WIDTH_2(ONE_MORE, 2) };
 static values_function *const values_1[] = {EACH_WIDTH_1(F32_ENTRY, 1)};
 static values_function *const values_2[] = {EACH_WIDTH_2(F32_ENTRY, 2)};
+enum { WIDEST_1 = WIDEST_OF(values_1), WIDEST_2 = WIDEST_OF(values_2) };
 
 static void ISA_FN(decode_parts)(struct stretch *s, bool two_rows, size_t total) {
     values_of_parts(ATTN_F32, s, two_rows ? values_2 : values_1, two_rows ? WIDEST_2 : WIDEST_1, total);
@@ -212,7 +211,7 @@ VALUES_OF_ROWS(f16_rows, ATTN_F16, 1, 1)
 VALUES_OF_ROWS(f16_rows, ATTN_F16, 2, 1)
 
 static void ISA_FN(decode_f16_values_in_place)(const struct attn_decode_args *args) {
-    struct stretch s = stretch_in_place(ATTN_F16, args, ROWS_AHEAD);
+    struct stretch s = stretch_in_place(ATTN_F16, args);
     values_of_rows(ATTN_F16, &s, f16_values[args->rows - 1], STORED_WIDEST,
                    args->rows > 1 ? ISA_FN(decode_f16_rows_2_1) : ISA_FN(decode_f16_rows_1_1));
 }

@@ -6,7 +6,9 @@
  *
  * and decode.h gives, for each ISA,
  *
- *     KEYS_AHEAD        the prefetch distance in keys */
+ *     KEYS_AHEAD             the prefetch distance in keys
+ *     VALUES_AHEAD           likewise of values in place, which pairs and F16 take in decode_loops.h's loops
+ *     UNIT_COLUMNS_1, _2     registers of keys that one row, or two, take at once */
 #ifndef ATTN_BODY_DECODE_COLUMNS_H
 #define ATTN_BODY_DECODE_COLUMNS_H
 
@@ -43,7 +45,7 @@ INLINE void columns_run(const attn_type type, const struct stretch *s, size_t st
     const size_t row = depth / UNIT * decode_bytes(type);
     size_t offset = 0;
     for (size_t k = 0; k < depth; k += DEPTH * UNIT, b += bytes) {
-        UNROLL for (size_t i = 0; i < turns; i++) {
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < turns; i++) {
             vec_prefetch((const float *)(const void *)(ahead + offset), 0);
             offset += line;
             ahead += offset < row ? 0 : stride;
@@ -66,7 +68,7 @@ INLINE void columns_run(const attn_type type, const struct stretch *s, size_t st
 INLINE vec gather_unit(const attn_type type, const char *b, size_t stride, size_t n, size_t bytes) {
     char units[VEC_LANES * sizeof(float)] = {0};
     vec unit;
-    for (size_t i = 0; i < VEC_LANES; i++)
+    _Pragma("GCC unroll 1") for (size_t i = 0; i < VEC_LANES; i++)
         memcpy(units + i * decode_bytes(type), b + (i < n ? i : n - 1) * stride, bytes);
     decode_load(type, units, &unit, 1);
     return unit;
@@ -92,6 +94,18 @@ INLINE void columns_rest(const attn_type type, const struct stretch *s, size_t s
     }
 }
 
+/* Values in place: rows are parts of panels side by side, UNIT of them a step. */
+INLINE struct stretch stretch_in_place(const attn_type type, const struct attn_decode_args *args) {
+    struct stretch s = stretch_of(type, args);
+    s.before = args->first % UNIT;
+    s.b -= s.before * args->b.stride;
+    s.step = args->b.stride * UNIT / decode_bytes(type);
+    s.panel = COLS / UNIT;
+    s.fetch = VALUES_AHEAD * args->b.stride;
+    s.columns = VEC_LANES;
+    return s;
+}
+
 typedef void columns_function(const struct stretch *s, size_t stride, size_t depth);
 
 /* Elements of keys in place that fill transpositions; those of fewer keys than a register has go one by one. */
@@ -100,9 +114,9 @@ INLINE size_t depth_of(const attn_type type, const struct attn_decode_args *args
     return aligned && args->keys >= VEC_LANES ? args->size / (DEPTH * UNIT) * DEPTH * UNIT : 0;
 }
 
-/* So many registers of keys at once, then one; the last one begins among keys that are done already. */
+/* So many registers of keys at once, then one, row by row; the last one begins among keys that are done already. */
 static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, struct stretch *s, size_t depth,
-                                                                columns_function *several, size_t width,
+                                                                size_t rows, columns_function *several, size_t width,
                                                                 columns_function *one) {
     for (size_t left = s->keys, taken; left > 0; left -= taken, s->b += taken * stride, s->y += taken) {
         if (left < VEC_LANES) {
@@ -111,23 +125,28 @@ static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, s
             left = VEC_LANES;
         }
         taken = left < width * VEC_LANES ? VEC_LANES : width * VEC_LANES;
-        (taken > VEC_LANES ? several : one)(s, stride, depth);
+        if (taken > VEC_LANES) {
+            several(s, stride, depth);
+            continue;
+        }
+        struct stretch row = *s;
+        for (size_t r = 0; r < rows; r++, row.x += row.x_stride, row.y += row.y_stride)
+            one(&row, stride, depth);
     }
 }
 
 /* Defines decode_`name`_columns, which computes scores over keys in place. Out of line, so that no arithmetic leaves the
  * part of its caller in which denormal numbers may count as 0. */
-#define COLUMNS_FN(name, rows, width) ISA_FN(decode_##name##_columns_##rows##_##width)
-#define COLUMNS_RUN(name, type, rows, width)                                                                           \
-    static __attribute__((noinline)) void COLUMNS_FN(name, rows, width)(const struct stretch *s, size_t stride,        \
+#define COLUMNS_FN(name, rows, count) ISA_FN(decode_##name##_columns_##rows##_##count)
+#define COLUMNS_RUN(name, type, rows, count, width)                                                                    \
+    static __attribute__((noinline)) void COLUMNS_FN(name, rows, count)(const struct stretch *s, size_t stride,        \
                                                                         size_t depth) {                                \
         columns_run(type, s, stride, depth, rows, width);                                                              \
     }
 #define SCORES_IN_PLACE(name, type)                                                                                    \
-    COLUMNS_RUN(name, type, 1, 1)                                                                                      \
-    COLUMNS_RUN(name, type, 1, 4)                                                                                      \
-    COLUMNS_RUN(name, type, 2, 1)                                                                                      \
-    COLUMNS_RUN(name, type, 2, 2)                                                                                      \
+    COLUMNS_RUN(name, type, 1, one, 1)                                                                                 \
+    COLUMNS_RUN(name, type, 1, several, UNIT_COLUMNS_1)                                                                \
+    COLUMNS_RUN(name, type, 2, several, UNIT_COLUMNS_2)                                                                \
     static __attribute__((noinline)) void ISA_FN(decode_##name##_rest)(const struct stretch *s, size_t stride,         \
                                                                        size_t depth, size_t row) {                     \
         columns_rest(type, s, stride, depth, row);                                                                     \
@@ -139,8 +158,8 @@ static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, s
         bool two = args->rows > 1;                                                                                     \
         if (depth > 0)                                                                                                 \
             ISA_FN(decode_columns_of)                                                                                  \
-        (stride, &s, depth, two ? COLUMNS_FN(name, 2, 2) : COLUMNS_FN(name, 1, 4), two ? 2 : 4,                        \
-         two ? COLUMNS_FN(name, 2, 1) : COLUMNS_FN(name, 1, 1));                                                       \
+        (stride, &s, depth, args->rows, two ? COLUMNS_FN(name, 2, several) : COLUMNS_FN(name, 1, several),             \
+         two ? UNIT_COLUMNS_2 : UNIT_COLUMNS_1, COLUMNS_FN(name, 1, one));                                             \
         s.b = b;                                                                                                       \
         s.y = args->y;                                                                                                 \
         for (size_t row = 0; depth < args->size && row < args->rows; row++)                                            \

@@ -117,21 +117,12 @@ INLINE void take_unit(const attn_type type, const struct stretch *s, const decod
     }
 }
 
-/* Chains go on with n elements of x, which the units from b on are multiplied by; of the first one `before` elements do
- * not take part. Returns where the next element's unit lies. */
+/* Chains go on with the n / UNIT units from b on. Returns where the next one lies. */
 INLINE const char *take_units(const attn_type type, const struct stretch *s, const decode_x *const *x, size_t n,
-                              size_t before, const char *b, size_t step, vec *acc, const int rows, const int width,
+                              const char *b, size_t step, vec *acc, const int rows, const int width,
                               const int registers) {
-    size_t k = 0;
-    if (UNIT > 1 && before > 0) {
-        take_unit(type, s, x, 0, b, acc, rows, width, registers, FIRST_MISSING);
-        k = 1;
-        b += step;
-    }
-    for (; k + UNIT <= n; k += UNIT, b += step)
+    for (size_t k = 0; k + UNIT <= n; k += UNIT, b += step)
         take_unit(type, s, x, k, b, acc, rows, width, registers, WHOLE);
-    if (UNIT > 1 && k < n)
-        take_unit(type, s, x, k, b, acc, rows, width, registers, LAST_MISSING);
     return b;
 }
 
@@ -142,14 +133,14 @@ INLINE void store_chains(const struct stretch *s, const vec *acc, const int rows
 
 /* ---- Scores ---- */
 
-/* Panels side by side, of `registers` each. */
+/* Panels side by side, of `registers` each. What of a key makes whole units. */
 INLINE void scores_run(const attn_type type, const struct stretch *s, const int rows, const int panels,
                        const int registers) {
     const int width = panels * registers;
     vec acc[16];
     UNROLL for (int i = 0; i < rows * width; i++) acc[i] = vec_zero();
     const decode_x *x[MOST_ROWS] = {s->x, rows > 1 ? s->x + s->x_stride : s->x};
-    take_units(type, s, x, s->size, 0, s->b, (size_t)(registers * VEC_LANES) * decode_bytes(type), acc, rows, width,
+    take_units(type, s, x, s->size, s->b, (size_t)(registers * VEC_LANES) * decode_bytes(type), acc, rows, width,
                registers);
     store_chains(s, acc, rows, width);
 }
@@ -200,6 +191,7 @@ INLINE void values_begin(const struct stretch *s, vec *acc, const int rows, cons
     }
 }
 
+/* Keys make whole units, and so do those of each block. */
 INLINE void values_run(const attn_type type, const struct stretch *s, const int rows, const int width,
                        const int registers) {
     const size_t step = s->step * decode_bytes(type), block = ATTN_BLOCK * sizeof(float) / sizeof(decode_x);
@@ -210,7 +202,7 @@ INLINE void values_run(const attn_type type, const struct stretch *s, const int 
     const char *b = s->b;
     for (size_t left = s->keys, n; left > 0; left -= n) {
         n = left < ATTN_BLOCK ? left : ATTN_BLOCK;
-        b = take_units(type, s, x, n, s->before, b, step, acc, rows, width, registers);
+        b = take_units(type, s, x, n, b, step, acc, rows, width, registers);
         factors += s->factor_stride;
         UNROLL for (int r = 0; r < rows && n < left; r++) UNROLL for (int v = 0; v < width; v++) acc[r * width + v] =
             vec_mul(acc[r * width + v], vec_set(factors[r]));
@@ -230,7 +222,8 @@ typedef void values_function(const struct stretch *s);
     static __attribute__((noinline)) void ISA_FN(decode_##name##_##rows##_##width)(const struct stretch *s) {          \
         values_run(type, s, rows, width, OF_ROWS);                                                                     \
     }
-#define VALUES_ENTRY(name, rows, width) ISA_FN(decode_##name##_##rows##_##width),
+#define VALUES_ENTRY(name, rows, width) [width / LANES_VECS - 1] = ISA_FN(decode_##name##_##rows##_##width),
+#define WIDEST_OF(table)                ((int)(sizeof(table) / sizeof *(table)) * LANES_VECS)
 
 /* Registers of ATTN_LANES columns. Panels have so many or a multiple, and y has room for them: values are taken in no
  * smaller parts. */
@@ -244,7 +237,8 @@ enum { LANES_VECS = ATTN_LANES / VEC_LANES };
 #endif
 
 /* `total` registers of a value, in nearly equal parts that begin with a panel, of `most` registers or fewer. Functions
- * are those of LANES_VECS registers and their multiples. */
+ * are those of LANES_VECS registers and their multiples, of panels and 1 at least; where one is NULL a smaller one takes
+ * its place. */
 static __attribute__((noinline)) void ISA_FN(decode_values_of_parts)(struct stretch *s, size_t unit_bytes,
                                                                      values_function *const *values, size_t most,
                                                                      size_t total) {
@@ -252,6 +246,8 @@ static __attribute__((noinline)) void ISA_FN(decode_values_of_parts)(struct stre
     for (size_t done = 0, width; done < total; done += width) {
         width = ((total + parts - 1) / parts + unit - 1) / unit * unit;
         width = width < total - done ? width : total - done;
+        while (!values[width / LANES_VECS - 1])
+            width -= LANES_VECS;
         values[width / LANES_VECS - 1](s);
         s->b += width / unit * panel;
         s->y += width * VEC_LANES;
@@ -268,17 +264,6 @@ INLINE struct stretch stretch_of_values(const attn_type type, const struct attn_
     struct stretch s = stretch_of(type, args);
     s.b += args->first / UNIT * s.step * decode_bytes(type);
     s.before = args->first % UNIT;
-    return s;
-}
-
-/* Values in place: rows are parts of panels side by side, UNIT of them a step. */
-INLINE struct stretch stretch_in_place(const attn_type type, const struct attn_decode_args *args, size_t rows_ahead) {
-    struct stretch s = stretch_of(type, args);
-    s.before = args->first % UNIT;
-    s.b -= s.before * args->b.stride;
-    s.step = args->b.stride * UNIT / decode_bytes(type);
-    s.panel = COLS / UNIT;
-    s.fetch = rows_ahead * args->b.stride;
     return s;
 }
 

@@ -4,7 +4,7 @@
  *     PAIR_PANELS_1, _2        panels of keys that one row, or two, read side by side
  *     EACH_PAIR_WIDTH_1, _2    registers of a value that one row, or two, accumulate at once: multiples of LANES_VECS
  *     PAIRS_IN_PLACE           where keys and values are read in place too; then also
- *     PAIR_DEPTH, KEYS_AHEAD   see decode_columns.h */
+ *     PAIR_DEPTH               units of keys that are transposed at once, and what decode_columns.h asks for */
 #include "decode.h"
 #include "pairs.h"
 
@@ -39,15 +39,20 @@ INLINE vec decode_multiply_add(vec a, vec b, vec acc) {
     return pair_multiply_add(a, b, acc);
 }
 
-/* Where a register is taken alone some of its columns may not be there: they go through memory of their own. */
+/* Where a register is taken alone some of its columns may not be there. */
+#if TAILS
+#define decode_some_of_rows(first, second, n) pair_interleave_first(n, first, second)
+#else
 static __attribute__((noinline)) vec ISA_FN(decode_some_of_rows)(const char *first, const char *second, size_t n) {
     uint16_t rows[2][VEC_LANES] = {0};
     memcpy(rows[0], first, n * sizeof(uint16_t));
     memcpy(rows[1], second, n * sizeof(uint16_t));
     return pair_interleave(rows[0], rows[1]);
 }
+#define decode_some_of_rows(first, second, n) ISA_FN(decode_some_of_rows)(first, second, n)
+#endif
 INLINE vec decode_load_rows(const char *first, const char *second, size_t n) {
-    return __builtin_constant_p(n) ? pair_interleave(first, second) : ISA_FN(decode_some_of_rows)(first, second, n);
+    return __builtin_constant_p(n) ? pair_interleave(first, second) : decode_some_of_rows(first, second, n);
 }
 
 #include "body/decode_loops.h"
@@ -56,27 +61,105 @@ INLINE vec decode_load_rows(const char *first, const char *second, size_t n) {
 #define PAIRS_ENTRY(rows, width)  VALUES_ENTRY(pairs, rows, width)
 EACH_PAIR_WIDTH_1(PAIRS_VALUES, 1)
 EACH_PAIR_WIDTH_2(PAIRS_VALUES, 2)
-#define ONE_MORE(rows, width) +LANES_VECS
-enum { WIDEST_1 = 0 EACH_PAIR_WIDTH_1(ONE_MORE, 1), WIDEST_2 = 0 EACH_PAIR_WIDTH_2(ONE_MORE, 2) };
 static values_function *const values_1[] = {EACH_PAIR_WIDTH_1(PAIRS_ENTRY, 1)};
 static values_function *const values_2[] = {EACH_PAIR_WIDTH_2(PAIRS_ENTRY, 2)};
+enum { WIDEST_1 = WIDEST_OF(values_1), WIDEST_2 = WIDEST_OF(values_2) };
 
 /* Out of line, so that no arithmetic leaves the part of its caller in which denormal numbers count as 0. */
 static __attribute__((noinline)) void ISA_FN(decode_pairs_scores)(const struct attn_decode_args *args) {
     scores_of(ATTN_BF16, args, PAIR_PANELS_1, PAIR_PANELS_2);
 }
 
+/* Chains of all keys go on with the last element of an odd number. */
+static __attribute__((noinline)) void ISA_FN(decode_last_scores)(const struct attn_decode_args *args) {
+    struct stretch s = stretch_of(ATTN_BF16, args);
+    const char *b = s.b + (args->first / s.step * s.panel + s.size / UNIT * s.step) * decode_bytes(ATTN_BF16);
+    for (size_t r = 0; r < args->rows; r++)
+        for (size_t j = 0; j < s.keys; j += VEC_LANES) {
+            const decode_x *x = s.x + r * s.x_stride + s.size - 1;
+            float *y = s.y + r * s.y_stride + j;
+            vec acc = vec_load(y), unit;
+            decode_load(ATTN_BF16, b + (j / s.step * s.panel + j % s.step) * decode_bytes(ATTN_BF16), &unit, 1);
+            UNROLL for (int i = 0; i < STEPS; i++) acc =
+                decode_multiply_add(decode_a(x, i, LAST_MISSING), decode_b(unit, i, LAST_MISSING), acc);
+            vec_store(y, acc);
+        }
+}
+
 static void ISA_FN(decode_bf16_scores)(const struct attn_decode_args *args) {
     flush_state state = flush_begin();
     ISA_FN(decode_pairs_scores)(args);
+    if (args->size % UNIT)
+        ISA_FN(decode_last_scores)(args);
     flush_end(state);
 }
 
+/* ---- Values whose pairs are not whole ---- */
+
+/* One unit, of which `part` is there, for chains of all columns; `registers` as take_unit's. */
+INLINE void values_of_part(const struct stretch *all, size_t rows, const int registers, const enum part part) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < all->size; j += VEC_LANES) {
+            struct stretch s = *all;
+            size_t offset = registers == OF_ROWS ? j / UNIT : j / COLS * s.panel + j % COLS;
+            vec acc;
+            s.x += r * s.x_stride;
+            s.y += r * s.y_stride + j;
+            s.columns = s.size - j < VEC_LANES ? s.size - j : VEC_LANES;
+            if (s.start == ATTN_START_SCALE)
+                s.factors += r;
+            values_begin(&s, &acc, 1, 1);
+            take_unit(ATTN_BF16, &s, &s.x, 0, s.b + offset * decode_bytes(ATTN_BF16), &acc, 1, 1, registers, part);
+            store_chains(&s, &acc, 1, 1);
+        }
+}
+
+/* Of a stretch: the second element of its first pair, whole pairs, the first one of its last. */
+enum piece { FIRST_PIECE, WHOLE_PIECE, LAST_PIECE, PIECES };
+
+typedef void piece_function(struct stretch *s, size_t rows);
+
+/* The pieces of a stretch. Where it begins within a pair, so does each of its blocks. */
+static __attribute__((noinline)) void ISA_FN(decode_values_of_pieces)(const struct stretch *all, size_t rows,
+                                                                      piece_function *const pieces[PIECES]) {
+    const size_t block = ATTN_BLOCK * sizeof(float) / sizeof(decode_x);
+    for (size_t key = 0; key < all->keys;) {
+        struct stretch s = *all;
+        size_t number = key / ATTN_BLOCK, in_block = key % ATTN_BLOCK, left = s.keys - key;
+        if (s.before && left > ATTN_BLOCK - in_block)
+            left = ATTN_BLOCK - in_block;
+        enum piece piece = s.before && in_block == 0 ? FIRST_PIECE : left < UNIT ? LAST_PIECE : WHOLE_PIECE;
+        s.b += (key + s.before) / UNIT * s.step * decode_bytes(ATTN_BF16);
+        s.x += number * block + in_block;
+        s.keys = piece == WHOLE_PIECE ? left / UNIT * UNIT : 1;
+        if (key > 0)
+            s.start = in_block == 0 ? ATTN_START_SCALE : ATTN_START_C;
+        if (number > 0)
+            s.factors += number * s.factor_stride;
+        key += s.keys;
+        pieces[piece](&s, rows);
+    }
+}
+
+enum { PANEL = COLS / VEC_LANES };
+
+static __attribute__((noinline)) void ISA_FN(decode_first_of_panels)(struct stretch *s, size_t rows) {
+    values_of_part(s, rows, PANEL, FIRST_MISSING);
+}
+static __attribute__((noinline)) void ISA_FN(decode_last_of_panels)(struct stretch *s, size_t rows) {
+    values_of_part(s, rows, PANEL, LAST_MISSING);
+}
+static void ISA_FN(decode_whole_of_panels)(struct stretch *s, size_t rows) {
+    values_of_parts(ATTN_BF16, s, rows > 1 ? values_2 : values_1, rows > 1 ? WIDEST_2 : WIDEST_1,
+                    registers_of(s->size));
+}
+
 static void ISA_FN(decode_bf16_values)(const struct attn_decode_args *args) {
+    static piece_function *const pieces[PIECES] = {ISA_FN(decode_first_of_panels), ISA_FN(decode_whole_of_panels),
+                                                   ISA_FN(decode_last_of_panels)};
     struct stretch s = stretch_of_values(ATTN_BF16, args);
-    size_t total = registers_of(args->size);
     flush_state state = flush_begin();
-    values_of_parts(ATTN_BF16, &s, args->rows > 1 ? values_2 : values_1, args->rows > 1 ? WIDEST_2 : WIDEST_1, total);
+    ISA_FN(decode_values_of_pieces)(&s, args->rows, pieces);
     flush_end(state);
 }
 
@@ -105,17 +188,31 @@ static void ISA_FN(decode_bf16_scores_in_place)(const struct attn_decode_args *a
 #define ROWS_ENTRY(rows, width)  VALUES_ENTRY(pairs_rows, rows, width)
 EACH_PAIR_WIDTH_1(ROWS_VALUES, 1)
 EACH_PAIR_WIDTH_2(ROWS_VALUES, 2)
+#if VEC_LANES < 16 /* else they are there */
 ROWS_VALUES(1, 1)
 ROWS_VALUES(2, 1)
+#endif
 static values_function *const rows_1[] = {EACH_PAIR_WIDTH_1(ROWS_ENTRY, 1)};
 static values_function *const rows_2[] = {EACH_PAIR_WIDTH_2(ROWS_ENTRY, 2)};
 
-static void ISA_FN(decode_bf16_values_in_place)(const struct attn_decode_args *args) {
-    struct stretch s = stretch_in_place(ATTN_BF16, args, ROWS_AHEAD);
-    bool two = args->rows > 1;
-    flush_state state = flush_begin();
-    values_of_rows(ATTN_BF16, &s, two ? rows_2 : rows_1, two ? WIDEST_2 : WIDEST_1,
+static __attribute__((noinline)) void ISA_FN(decode_first_of_rows)(struct stretch *s, size_t rows) {
+    values_of_part(s, rows, OF_ROWS, FIRST_MISSING);
+}
+static __attribute__((noinline)) void ISA_FN(decode_last_of_rows)(struct stretch *s, size_t rows) {
+    values_of_part(s, rows, OF_ROWS, LAST_MISSING);
+}
+static void ISA_FN(decode_whole_of_rows)(struct stretch *s, size_t rows) {
+    bool two = rows > 1;
+    values_of_rows(ATTN_BF16, s, two ? rows_2 : rows_1, two ? WIDEST_2 : WIDEST_1,
                    two ? ISA_FN(decode_pairs_rows_2_1) : ISA_FN(decode_pairs_rows_1_1));
+}
+
+static void ISA_FN(decode_bf16_values_in_place)(const struct attn_decode_args *args) {
+    static piece_function *const pieces[PIECES] = {ISA_FN(decode_first_of_rows), ISA_FN(decode_whole_of_rows),
+                                                   ISA_FN(decode_last_of_rows)};
+    struct stretch s = stretch_in_place(ATTN_BF16, args);
+    flush_state state = flush_begin();
+    ISA_FN(decode_values_of_pieces)(&s, args->rows, pieces);
     flush_end(state);
 }
 #endif

@@ -232,6 +232,19 @@ const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *tabl
     return found;
 }
 
+/* Kernels of the ISAs below do too: there are no panels. */
+const struct attn_decode_kernel *attn_decode_in_place(const struct attn_kernels *table,
+                                                      const struct attn_gemm_kernel *gemm, attn_type type) {
+    if (gemm->arithmetic == ATTN_CLASS_F32 && type == ATTN_F32)
+        return attn_table_decode(table);
+    for (; table; table = table->lower)
+        for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
+            if ((*kernel)->arithmetic == gemm->arithmetic && (*kernel)->type == type && (*kernel)->x == gemm->a &&
+                (*kernel)->scores_in_place)
+                return *kernel;
+    return NULL;
+}
+
 const struct attn_bf16_kernel *attn_bf16_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm) {
     if (!attn_class_is_bf16(gemm->arithmetic))
         return NULL;

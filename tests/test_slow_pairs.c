@@ -71,6 +71,8 @@ static struct attn_plan plan_of(attn_isa isa, attn_arithmetic arithmetic, size_t
                                    .longest = {rows, 100},
                                    .head_size = 64,
                                    .value_size = 64,
+                                   .k = {.type = ATTN_BF16},
+                                   .v = {.type = ATTN_BF16},
                                    .stored = ATTN_BF16,
                                    .arithmetic = arithmetic,
                                    .options = &options};
@@ -92,6 +94,7 @@ static void plans_by_rows(void **state) {
             assert_ptr_equal(plan.gemm, attn_gemm_find(expected, ATTN_CLASS_BF16));
             assert_ptr_equal(plan.decode, attn_decode_for(expected, plan.gemm));
             assert_ptr_equal(plan.bf16, expected->bf16);
+            assert_int_equal(plan.path == ATTN_PATH_IN_PLACE, expected == by_pairs);
         }
 }
 

@@ -203,9 +203,9 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
 /* The kernel that reads keys and values where the caller has them, for so many query rows; NULL where there is none. */
 static const struct attn_decode_kernel *decodes_in_place(const struct attn_problem *problem,
                                                          const struct attn_plan *plan, size_t rows) {
-    const struct attn_gemm_kernel *gemm = attn_gemm_find_type(problem->table, plan->arithmetic, problem->k.type);
-    const struct attn_decode_kernel *decode = gemm ? attn_decode_for(problem->table, gemm) : NULL;
-    return decode && decode->scores_in_place && rows <= decode->rows ? decode : NULL;
+    const struct attn_kernels *table = problem->table->few_rows ? problem->table->few_rows : problem->table;
+    const struct attn_decode_kernel *decode = attn_decode_in_place(table, plan->gemm, problem->k.type);
+    return decode && rows <= decode->rows ? decode : NULL;
 }
 
 /* Whether to read in place takes less time than to pack. The decode kernel is then that of the caller's type, which may

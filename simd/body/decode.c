@@ -210,10 +210,18 @@ SCORES_IN_PLACE(f16, ATTN_F16)
 VALUES_OF_ROWS(f16_rows, ATTN_F16, 1, 1)
 VALUES_OF_ROWS(f16_rows, ATTN_F16, 2, 1)
 
+/* Of one row twice as many registers: a value of 128 on AVX-512. */
+enum { F16_WIDEST = 2 * STORED_WIDEST };
+VALUES(f16_values, ATTN_F16, 1, 8)
+static values_function *const f16_rows_1[F16_WIDEST / LANES_VECS] = {EACH_WHOLE_WIDTH(VALUES_ENTRY, f16_values, 1)
+                                                                         VALUES_ENTRY(f16_values, 1, 8)};
+
 static void ISA_FN(decode_f16_values_in_place)(const struct attn_decode_args *args) {
     struct stretch s = stretch_in_place(ATTN_F16, args);
-    values_of_rows(ATTN_F16, &s, f16_values[args->rows - 1], STORED_WIDEST,
-                   args->rows > 1 ? ISA_FN(decode_f16_rows_2_1) : ISA_FN(decode_f16_rows_1_1));
+    if (args->rows == 1)
+        values_of_rows(ATTN_F16, &s, f16_rows_1, F16_WIDEST, ISA_FN(decode_f16_rows_1_1));
+    else
+        values_of_rows(ATTN_F16, &s, f16_values[1], STORED_WIDEST, ISA_FN(decode_f16_rows_2_1));
 }
 
 #define F16_PLACES .scores_in_place = ISA_FN(decode_f16_columns), .values_in_place = ISA_FN(decode_f16_values_in_place)

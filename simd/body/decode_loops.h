@@ -233,7 +233,7 @@ enum { LANES_VECS = ATTN_LANES / VEC_LANES };
 #elif VEC_LANES == 8
 #define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 2) X(__VA_ARGS__, 4)
 #else
-#define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4)
+#define EACH_WHOLE_WIDTH(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 4)
 #endif
 
 /* `total` registers of a value, in nearly equal parts that begin with a panel, of `most` registers or fewer. Functions

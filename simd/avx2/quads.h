@@ -8,7 +8,7 @@
 #define QUADS_NAME "avx2_int8_by_words_4x16"
 
 /* 8 accumulators, two registers for each of B, a constant, A and what it becomes: 15 of 16 registers. */
-enum { ROWS = 4, COLS = 16, QUAD_FLIP = 0, QUAD_FOLDS = 1 };
+enum { ROWS = 4, COLS = 16, QUAD_FLIP = 0, QUAD_FOLDS = 4 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2)
 

@@ -10,7 +10,7 @@
 #define QUADS_NAME "avx2_vnni_int8_6x16"
 
 /* 12 accumulators, two registers of B, one of A: 15 of 16 registers. */
-enum { ROWS = 6, COLS = 16, QUAD_FLIP = 0x80, QUAD_FOLDS = 0 };
+enum { ROWS = 6, COLS = 16, QUAD_FLIP = 0x80, QUAD_FOLDS = 6 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
 

@@ -10,7 +10,7 @@
 #define QUADS_NAME "avx512_int8_by_words_8x32"
 
 /* 16 accumulators; two registers for each of B, a constant. */
-enum { ROWS = 8, COLS = 32, QUAD_FLIP = 0, QUAD_FOLDS = 0 };
+enum { ROWS = 8, COLS = 32, QUAD_FLIP = 0, QUAD_FOLDS = 6 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)
 

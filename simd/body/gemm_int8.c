@@ -14,8 +14,8 @@
  *     quad_right, quad_b            four elements of each of VEC_LANES columns
  *     quad_multiply_add             four products for each lane, added to it
  *     quad_load, quad_load_bytes, quad_word_products   for blocks: see gemm_int4.c
- *     QUAD_FOLDS                    1: tiles of more than two rows fold blocks without zero points themselves, for 400
- *                                   bytes of code each */
+ *     QUAD_FOLDS                    tiles of 3 to so many rows fold blocks without zero points themselves, for 400 bytes of
+ *                                   code each. ROWS: with totals in memory; fewer: so few that registers hold them too */
 #include <stdbool.h>
 
 #include "format.h"
@@ -27,6 +27,9 @@
 #define EACH_TILE      EACH_ROW_COUNT
 
 enum { QUAD = 4, QUAD_BYTES = COLS * QUAD };
+
+/* Of all rows at once: there are not registers enough. */
+enum { TOTALS_IN_MEMORY = (int)QUAD_FOLDS == (int)ROWS };
 
 /* What is fetched ahead where B is not in L1, in bytes. */
 enum { AHEAD_ROWS = 16 * QUAD_BYTES };
@@ -94,31 +97,42 @@ INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, con
 }
 
 /* t = fma(acc, scale, t) for a block without zero points whose scales are at b. */
-INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc, float *total, const int rows,
+INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc, vec *total, const int rows,
                       const int width) {
     size_t panel = t->panel;
     bool half = t->scaling.type == ATTN_F16;
-    __asm__("" : "+r"(total)); /* or gcc keeps totals in registers, which sums of products need more */
+    if (TOTALS_IN_MEMORY)
+        __asm__("" : "+r"(total)); /* or gcc keeps totals in registers, which sums of products need more */
     vec scale[WIDEST];
     UNROLL for (int j = 0; j < width; j++) {
         const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
         scale[j] = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
     }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) {
-        float *to = total + (i * width + j) * VEC_LANES;
-        vec_store(to, vec_fma(vec_from_int(acc[i * width + j]), scale[j], vec_load(to)));
-    }
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) total[i * width + j] =
+        vec_fma(vec_from_int(acc[i * width + j]), scale[j], total[i * width + j]);
+}
+
+/* Few rows wait for memory, and leave it to int8_blocks, as a product without a block does. */
+INLINE bool folds(const struct attn_scaling *scaling, size_t k) {
+    return QUAD_FOLDS > 0 && k > 0 && attn_has_blocks(scaling) && !scaling->has_zero_point;
+}
+
+INLINE bool tile_folds(const struct tile *t, size_t rows) {
+    return rows > FEW_ROWS && rows <= QUAD_FOLDS && folds(&t->scaling, t->k);
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     vec_int acc[MOST_VECS];
-    float *total = QUAD_FOLDS && rows > FEW_ROWS ? t->totals : NULL;
+    vec registers[QUAD_FOLDS > 0 ? QUAD_FOLDS * VECS : 1], *total = TOTALS_IN_MEMORY ? t->totals : registers;
+    bool folds = tile_folds(t, (size_t)rows);
     const int8_t *a[POINTERS];
     const uint8_t *b = t->b;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD, part = t->part;
     size_t left = quads_of(t->k) - part * most;
     size_t between = COLS * (t->scaling.type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float));
     point_to_rows(a, t->a + part * t->scaling.block, a_stride, rows);
+    if (folds && !TOTALS_IN_MEMORY)
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) total[i * width + j] = vec_zero();
     for (;; part++) {
         size_t count = left < most ? left : most;
         tile_begin(t, part, acc, rows, width);
@@ -129,16 +143,16 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
             UNROLL for (int q = 0; q < POINTERS; q++) a[q] += QUAD;
             b += QUAD_BYTES;
         }
-        if (!total)
+        if (!folds)
             break;
         tile_fold(t, b, acc, total, rows, width);
         b += between;
         if (left == 0)
             break;
     }
-    if (total) {
+    if (folds) {
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
-            vec_bits(vec_load(total + (i * width + j) * VEC_LANES));
+            vec_bits(total[i * width + j]);
         tile_end(t, acc, true, rows, width);
     } else if (t->sums) {
         tile_end_part(t->sums, acc, rows, width);
@@ -236,27 +250,30 @@ static __attribute__((noinline)) void ISA_FN(int8_blocks)(struct tile t, tile_fu
     }
 }
 
-/* The tile folds the blocks, which have no zero points. */
 static __attribute__((noinline)) void ISA_FN(int8_folded)(struct tile *t, tile_function *run) {
-    float totals[MOST_VECS * VEC_LANES];
-    UNROLL for (int v = 0; v < MOST_VECS; v++) vec_store(totals + v * VEC_LANES, vec_zero());
+    vec totals[MOST_VECS];
+    UNROLL for (int v = 0; v < MOST_VECS; v++) totals[v] = vec_zero();
     t->totals = totals;
     run(t);
     t->totals = NULL;
 }
 
-/* Few rows wait for memory, and leave blocks to int8_blocks, as a product without a block does. */
 INLINE void run_tile(struct tile *t, tile_function *run, size_t rows, size_t cols) {
-    bool folds = QUAD_FOLDS && rows > FEW_ROWS && t->k > 0 && !t->scaling.has_zero_point;
-    if (attn_has_blocks(&t->scaling) && folds)
-        ISA_FN(int8_folded)(t, run);
-    else if (attn_has_blocks(&t->scaling))
+    bool blocks = attn_has_blocks(&t->scaling);
+    if (blocks && !tile_folds(t, rows))
         ISA_FN(int8_blocks)(*t, run, rows, cols);
-    else if (t->k > ATTN_INT8_PART)
+    else if (blocks && TOTALS_IN_MEMORY)
+        ISA_FN(int8_folded)(t, run);
+    else if (!blocks && t->k > ATTN_INT8_PART)
         ISA_FN(int8_parts)(*t, run, rows, cols);
     else
         run(t);
 }
+
+INLINE size_t most_rows(const struct product *product) {
+    return folds(&product->args->scaling, product->args->k) ? (size_t)QUAD_FOLDS : (size_t)MOST_ROWS;
+}
+#define MOST_ROWS_OF most_rows
 
 #include "body/gemm_loops.h"
 

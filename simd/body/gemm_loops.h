@@ -12,6 +12,7 @@
  *     tile_place(t, product, i, j)         the tile to row i and column j, with the prefetch distance of many rows
  *     product_begin(product), product_go_on(product)
  *                                          takes the first rows of B, and the next ones, or returns false
+ *     MOST_ROWS_OF(product)                rows of the largest tile that it takes; where there is none, MOST_ROWS
  *     AHEAD                                what few rows fetch
  *     TAILS                                1 where loads and stores of the first lanes are as fast as whole ones
  *     EACH_WIDE_TILE(X)                    X(rows, registers): tiles of FEW_ROWS over several panels
@@ -21,6 +22,10 @@
 #define ATTN_BODY_GEMM_LOOPS_H
 
 #include "body/gemm_tiles.h"
+
+#ifndef MOST_ROWS_OF
+#define MOST_ROWS_OF(product) MOST_ROWS
+#endif
 
 #ifndef EACH_WIDE_TILE
 #define EACH_WIDE_TILE(X) X(1, 8) X(1, 4) X(2, 4)
@@ -115,7 +120,7 @@ static void TILES_FN(panel)(struct tile *t, const struct tiling *tiling, size_t 
 
 /* m rows, a panel after the other. */
 static void TILES_FN(block)(const struct product *product, size_t i, size_t m) {
-    size_t count = (m + MOST_ROWS - 1) / MOST_ROWS, n = product->args->n;
+    size_t most = MOST_ROWS_OF(product), count = (m + most - 1) / most, n = product->args->n;
     struct tiling tiling = {count, m / count, m % count};
     if (count == 1) {
         TILES_FN(rows)(product, i, m);

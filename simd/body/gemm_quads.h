@@ -28,7 +28,7 @@ struct tile {
      * which are wanted in place of c. */
     size_t part;
     int32_t *sums;
-    float *totals; /* of INT8 in blocks, where a tile folds them itself: [rows][columns], 0 to begin with */
+    vec *totals; /* of INT8 in blocks, where a tile folds them in memory: [rows][registers], 0 to begin with */
 };
 
 typedef void tile_function(const struct tile *t);

@@ -56,6 +56,9 @@ enum { FEW_ROWS = 2, FEW_WIDTH = 4, SHORT = 256 };
 /* A row's last register may have a tail in place, so that a row is read in one go. */
 enum { TAILS_IN_PLACE = 1, TURN = 0 };
 
+/* Which blocks of INT4 one row takes from two panels at once, see gemm_stored.c. */
+#define INT4_WIDE INT4_ANY
+
 #include "body/gemm.h"
 
 /* The addresses of the current step of k. */

@@ -266,6 +266,10 @@ INLINE vec_int vec_int_and(vec_int a, vec_int b) {
 INLINE vec_int vec_int_or(vec_int a, vec_int b) {
     return _mm512_or_si512(a, b);
 }
+/* a & ~b */
+INLINE vec_int vec_int_and_not(vec_int a, vec_int b) {
+    return _mm512_andnot_si512(b, a);
+}
 #define vec_int_shift_left(a, n)  _mm512_slli_epi32(a, n)
 #define vec_int_shift_right(a, n) _mm512_srai_epi32(a, n) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -312,9 +316,12 @@ INLINE vec_u16 vec_to_f16(vec x) {
 
 /* ---- Elements of 8 bits ---- */
 
-/* One for each lane, its sign copied upwards. */
+/* One for each lane, its sign copied upwards, or zeros. */
 INLINE vec_int vec_load_s8(const int8_t *p) {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+INLINE vec_int vec_load_u8(const uint8_t *p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 /* The lowest 8 bits of each lane. */
 INLINE void vec_store_s8(int8_t *p, vec_int i) {

@@ -14,8 +14,8 @@
 #include "body/panel.h"
 
 /* Floats of the part where the caller gives no memory: 4 KiB of the stack, of which attention has taken up to 9 when
- * it calls. A tile loads and stores C once in so many steps. */
-enum { PART = 1024, PART_ROWS = PART / COLS };
+ * it calls, but not for INT4. A tile loads and stores C once in so many steps. */
+enum { PART = 1024, INT4_PART = 2 * PART };
 
 /* Rows that pass over a part of the stack: with so few steps of k their A, 128 KiB or less, and their C stay in L2. */
 enum { STORED_ROW_BLOCK = 512 };
@@ -112,62 +112,91 @@ static void ISA_FN(stored_few_rows)(const struct attn_gemm_args *args, stored_ti
 /* ---- INT4 ---- */
 
 /* A block of a panel holds bytes with two elements of a column, as they came: row i has elements 2 i and 2 i + 1 of
- * each column side by side; then the columns' scales, then their zero points, a byte each. */
+ * each column side by side; then the columns' scales, then their zero points, a byte each.
+ *
+ * Of bytes as ints the lower halves are the last bits of floats 2^23 + x, the upper ones of 2^19 + x, once the other
+ * bits are those of 2^23 and 2^19. `zero` is the zero point on each: the difference, which is exact, needs no
+ * conversion. */
+#define INT4_BASE(half) ((half) ? 0x1p19f : 0x1p23f)
+
+/* What tile.h may say of INT4_WIDE. */
+enum { INT4_NONE, INT4_WITHOUT_ZEROS, INT4_ANY };
+
 struct int4_block {
-    vec scale[VECS];
-    vec_int zero[VECS];
+    vec scale, zero[2];
 };
 
-/* Of the block whose scales are at b. */
-INLINE void int4_load_scales(const struct attn_scaling *scaling, const char *b, struct int4_block *block) {
+/* Of the block and register whose scales are at b. */
+INLINE struct int4_block int4_load_block(const struct attn_scaling *scaling, const char *b, const int v) {
     const bool half = scaling->type == ATTN_F16;
-    const char *zeros = b + COLS * (half ? sizeof(uint16_t) : sizeof(float));
-    UNROLL for (int v = 0; v < VECS; v++) {
-        const void *scale = b + (size_t)v * VEC_LANES * (half ? sizeof(uint16_t) : sizeof(float));
-        block->scale[v] = half ? vec_from_f16(vec_load_u16(scale)) : vec_load(scale);
-        block->zero[v] = scaling->has_zero_point ? vec_load_s8((const int8_t *)zeros + v * VEC_LANES) : vec_int_set(8);
+    const size_t element = half ? sizeof(uint16_t) : sizeof(float);
+    const void *scale = b + (size_t)v * VEC_LANES * element;
+    const char *zeros = b + COLS * element + v * VEC_LANES;
+    vec zero = scaling->has_zero_point ? vec_from_int(vec_load_u8((const uint8_t *)zeros)) : vec_set(8);
+    return (struct int4_block){half ? vec_from_f16(vec_load_u16(scale)) : vec_load(scale),
+                               {vec_add(zero, vec_set(INT4_BASE(0))), vec_add(zero, vec_set(INT4_BASE(1)))}};
+}
+
+/* The two elements of a register, dequantised, of the bytes at b. */
+INLINE void int4_load(const struct int4_block *block, const char *b, vec x[2]) {
+    vec_int bytes = vec_load_u8((const uint8_t *)b), lower = vec_int_set(15);
+    vec_int halves[] = {vec_int_and(bytes, lower), vec_int_and_not(bytes, lower)};
+    UNROLL for (int i = 0; i < 2; i++) {
+        vec number = vec_from_bits(vec_int_or(halves[i], vec_bits(vec_set(INT4_BASE(i)))));
+        x[i] = vec_mul(vec_sub(number, block->zero[i]), block->scale);
     }
 }
 
-/* The two elements of register v, dequantised, of the bytes at b. */
-INLINE void int4_load(const struct int4_block *block, const char *b, const int v, vec x[2]) {
-    vec_int bytes = vec_load_s8((const int8_t *)b + v * VEC_LANES), lower = vec_int_set(15);
-    vec_int first = vec_int_and(bytes, lower), second = vec_int_and(vec_int_shift_right(bytes, 4), lower);
-    x[0] = vec_mul(vec_from_int(vec_int_sub(first, block->zero[v])), block->scale[v]);
-    x[1] = vec_mul(vec_from_int(vec_int_sub(second, block->zero[v])), block->scale[v]);
-}
-
-/* Compile-time rows over a whole panel. */
-INLINE void int4_tile(const struct tile *t, const struct attn_scaling *scaling, const char *b, const int rows) {
-    vec acc[STORED_FEW_ROWS * VECS];
+/* Compile-time rows and registers, those of whole panels. */
+INLINE void int4_tile(const struct tile *t, const struct attn_scaling *scaling, const char *b, const int rows,
+                      const int width) {
+    vec acc[STORED_FEW_ROWS * 2 * VECS];
     const float *a[STORED_FEW_ROWS] = {t->a, rows > 1 ? t->a + t->a_stride : t->a};
-    size_t pairs = scaling->block / 2, between = attn_block_bytes(ATTN_INT4, scaling, COLS) - pairs * COLS, p = 0;
-    tile_begin(t, acc, rows, VECS, 1);
+    size_t panel = t->layout.panel, pairs = scaling->block / 2, p = 0;
+    size_t between = attn_block_bytes(ATTN_INT4, scaling, COLS) - pairs * COLS;
+    tile_begin(t, acc, rows, width, 1);
     for (size_t blocks = t->k / scaling->block; blocks > 0; blocks--, b += between) {
-        struct int4_block block;
-        int4_load_scales(scaling, b + pairs * COLS, &block);
+        struct int4_block block[2 * VECS];
+        UNROLL for (int v = 0; v < width; v++) block[v] =
+            int4_load_block(scaling, b + (size_t)(v / VECS) * panel + pairs * COLS, v % VECS);
         for (size_t count = pairs; count > 0; count--, b += COLS, p += 2) {
-            vec_prefetch((const float *)(const void *)b, STORED_AHEAD / sizeof(float));
-            UNROLL for (int v = 0; v < VECS; v++) {
+            UNROLL for (int v = 0; v < width; v++) {
+                const char *from = b + (size_t)(v / VECS) * panel + v % VECS * VEC_LANES;
                 vec x[2];
-                int4_load(&block, b, v, x);
+                if (v % VECS == 0)
+                    vec_prefetch((const float *)(const void *)from, STORED_AHEAD / sizeof(float));
+                int4_load(&block[v], from, x);
                 UNROLL for (int i = 0; i < rows; i++) {
-                    vec *sum = &acc[i * VECS + v];
+                    vec *sum = &acc[i * width + v];
                     *sum = vec_fma(vec_set(a[i][p]), x[0], *sum);
                     *sum = vec_fma(vec_set(a[i][p + 1]), x[1], *sum);
                 }
+                __asm__ volatile("" : : : "memory"); /* or gcc keeps A for the next register, for which AVX2 has none */
             }
         }
     }
-    tile_end(t, acc, rows, VECS, 1);
+    tile_end(t, acc, rows, width, 1);
 }
 
 static void ISA_FN(int4_f32_1)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
-    int4_tile(t, scaling, b, 1);
+    int4_tile(t, scaling, b, 1, VECS);
 }
 
 static void ISA_FN(int4_f32_2)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
-    int4_tile(t, scaling, b, 2);
+    int4_tile(t, scaling, b, 2, VECS);
+}
+
+/* One row waits for its chains: two panels at once. */
+static void ISA_FN(int4_f32_wide)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
+    struct attn_scaling taken = *scaling;
+    if (INT4_WIDE == INT4_WITHOUT_ZEROS)
+        taken.has_zero_point = false;
+    int4_tile(t, &taken, b, 1, 2 * VECS);
+}
+
+INLINE bool int4_is_wide(const struct attn_gemm_args *args, size_t j) {
+    return args->m == 1 && args->n - j >= 2 * COLS &&
+           (INT4_WIDE == INT4_ANY || (INT4_WIDE == INT4_WITHOUT_ZEROS && !args->scaling.has_zero_point));
 }
 
 /* k rows of a panel from row p on, both even. */
@@ -176,13 +205,13 @@ static void ISA_FN(int4_part)(const struct attn_scaling *scaling, const char *pa
     for (size_t end = p + k, n; p < end; p += n) {
         const char *b = panel + p / scaling->block * bytes;
         size_t first = p % scaling->block, left = scaling->block - first;
-        struct int4_block block;
+        struct int4_block block[VECS];
         n = end - p < left ? end - p : left;
-        int4_load_scales(scaling, b + scaling->block / 2 * COLS, &block);
+        UNROLL for (int v = 0; v < VECS; v++) block[v] = int4_load_block(scaling, b + scaling->block / 2 * COLS, v);
         for (size_t i = 0; i < n; i += 2, part += 2 * COLS)
             UNROLL for (int v = 0; v < VECS; v++) {
                 vec x[2];
-                int4_load(&block, b + (first + i) / 2 * COLS, v, x);
+                int4_load(&block[v], b + (first + i) / 2 * COLS + v * VEC_LANES, x);
                 vec_store(part + v * VEC_LANES, x[0]);
                 vec_store(part + COLS + v * VEC_LANES, x[1]);
             }
@@ -323,9 +352,9 @@ INLINE struct attn_gemm_args panel_of(const struct attn_gemm_args *args, size_t 
 }
 
 /* The caller's memory, for nearly equal parts of k; or the stack. */
-INLINE struct part part_of(const struct attn_gemm_args *args, float stack[PART]) {
+INLINE struct part part_of(const struct attn_gemm_args *args, float *stack, size_t floats) {
     if (!args->widened)
-        return (struct part){stack, PART_ROWS};
+        return (struct part){stack, floats / COLS};
     size_t parts = (args->k + K_BLOCK - 1) / K_BLOCK, rows = parts ? (args->k + parts - 1) / parts : 0;
     return (struct part){args->widened, parts > 1 ? (rows + 3) / 4 * 4 : rows};
 }
@@ -333,8 +362,8 @@ INLINE struct part part_of(const struct attn_gemm_args *args, float stack[PART])
 /* In blocks of rows, a panel after the other. */
 INLINE void multiply_panels(const attn_type type, const struct attn_gemm_args *args) {
     const size_t size = stored_bytes(type), most = args->widened ? ROW_BLOCK : STORED_ROW_BLOCK;
-    float stack[PART];
-    struct part part = part_of(args, stack);
+    float stack[type == ATTN_INT4 ? INT4_PART : PART];
+    struct part part = part_of(args, stack, sizeof stack / sizeof *stack);
     struct layout layout = stored_layout(&args->b, size);
     const char *b = stored_at(&args->b, args->row, args->column, size);
     for (size_t i = 0, m; i < args->m; i += m) {
@@ -357,12 +386,16 @@ static __attribute__((noinline)) void ISA_FN(int4_rest)(const struct attn_gemm_a
 static void ISA_FN(int4_f32_run)(const struct attn_gemm_args *args) {
     size_t j = 0;
     bool few = args->m > 0 && args->m <= STORED_FEW_ROWS;
-    for (; few && j + COLS <= args->n; j += COLS) {
+    for (size_t cols; few && j + COLS <= args->n; j += cols) {
+        bool wide = int4_is_wide(args, j);
         struct tile t = few_rows_of(args);
+        t.layout = stored_layout(&args->b, 1);
         t.bias = t.bias ? t.bias + j : NULL;
         t.c += j;
-        const char *panel = stored_at(&args->b, 0, args->column + j, 1);
-        (args->m > 1 ? ISA_FN(int4_f32_2) : ISA_FN(int4_f32_1))(&t, &args->scaling, panel);
+        cols = wide ? 2 * COLS : COLS;
+        (wide          ? ISA_FN(int4_f32_wide)
+         : args->m > 1 ? ISA_FN(int4_f32_2)
+                       : ISA_FN(int4_f32_1))(&t, &args->scaling, stored_at(&args->b, 0, args->column + j, 1));
     }
     if (j < args->n)
         ISA_FN(int4_rest)(args, j);

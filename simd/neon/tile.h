@@ -30,6 +30,9 @@ enum { DEPTH = 4 };
 enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
 #define TWINS_IN_PLACE
+/* Which blocks of INT4 one row takes from two panels at once, see gemm_stored.c. */
+#define INT4_WIDE INT4_NONE
+
 #include "body/gemm_lanes.h"
 
 /* Rows, the widest tile, registers of columns in place: 16 chains or more. */

@@ -274,6 +274,10 @@ INLINE vec_int vec_int_and(vec_int a, vec_int b) {
 INLINE vec_int vec_int_or(vec_int a, vec_int b) {
     return vorrq_s32(a, b);
 }
+/* a & ~b */
+INLINE vec_int vec_int_and_not(vec_int a, vec_int b) {
+    return vbicq_s32(a, b);
+}
 #define vec_int_shift_left(a, n)  vshlq_n_s32(a, n)
 #define vec_int_shift_right(a, n) vshrq_n_s32(a, n) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -364,9 +368,14 @@ INLINE void vec_f16s_widen(vec_u16s a, vec *x, const int n) {
         x[1] = vec_from_f16(vget_high_u16(a));
 }
 
-/* A byte for each lane, its sign copied upwards. */
+/* A byte for each lane, its sign copied upwards, or zeros. */
 INLINE vec_int vec_load_s8(const int8_t *p) {
     return vmovl_s16(vget_low_s16(vreinterpretq_s16_u16(vec_u16s_load_s8(p, 1))));
+}
+INLINE vec_int vec_load_u8(const uint8_t *p) {
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
 }
 /* The lowest 8 bits of each lane. */
 INLINE void vec_store_s8(int8_t *p, vec_int i) {

@@ -235,6 +235,10 @@ INLINE vec_int vec_int_and(vec_int a, vec_int b) {
 INLINE vec_int vec_int_or(vec_int a, vec_int b) {
     return svorr_s32_x(ALL, a, b);
 }
+/* a & ~b */
+INLINE vec_int vec_int_and_not(vec_int a, vec_int b) {
+    return svbic_s32_x(ALL, a, b);
+}
 #define vec_int_shift_left(a, n)  ((vec_int)svlsl_n_s32_x(ALL, a, n))
 #define vec_int_shift_right(a, n) ((vec_int)svasr_n_s32_x(ALL, a, n)) /* copies of the sign come in */
 /* -x where i is odd. */
@@ -285,9 +289,12 @@ INLINE vec_u16 vec_to_f16(vec x) {
 
 /* ---- Elements of 8 bits ---- */
 
-/* One for each lane, its sign copied upwards. */
+/* One for each lane, its sign copied upwards, or zeros. */
 INLINE vec_int vec_load_s8(const int8_t *p) {
     return svld1sb_s32(ALL, p);
+}
+INLINE vec_int vec_load_u8(const uint8_t *p) {
+    return svld1ub_s32(ALL, p);
 }
 /* The lowest 8 bits of each lane. */
 INLINE void vec_store_s8(int8_t *p, vec_int i) {

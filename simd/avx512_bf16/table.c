@@ -17,6 +17,5 @@ const struct attn_kernels attn_kernels_avx512_bf16 = {.isa = ATTN_ISA_AVX512_BF1
 
 /* Emerald Rapids: products of 128 rows 1.8 times as fast. Decode waits for memory: over a cache in L3 the kernel of
  * pairs is 2.15 times as fast as floats, the product by multiply-adds 2.06 times. */
-const struct attn_kernels attn_kernels_avx512_bf16_by_fma = {.isa = ATTN_ISA_AVX512_BF16,
-                                                             .lower = &attn_kernels_avx512_vnni,
-                                                             .convert = &ISA_OBJECT(convert)};
+const struct attn_kernels attn_kernels_avx512_bf16_by_fma = {
+    .isa = ATTN_ISA_AVX512_BF16, .lower = &attn_kernels_avx512_vnni, .convert = &ISA_OBJECT(convert)};

@@ -200,10 +200,15 @@ static void plan_packing(const struct attn_problem *problem, struct attn_plan *p
         plan->tasks = plan->spans = 1;
 }
 
+/* Few rows wait for memory: where the call's table is another one's by_fma, that other one. */
+static const struct attn_kernels *table_of_few_rows(const struct attn_problem *problem) {
+    return attn_table(problem->table->isa);
+}
+
 /* The kernel that reads keys and values where the caller has them, for so many query rows; NULL where there is none. */
 static const struct attn_decode_kernel *decodes_in_place(const struct attn_problem *problem,
                                                          const struct attn_plan *plan, size_t rows) {
-    const struct attn_kernels *table = problem->table->few_rows ? problem->table->few_rows : problem->table;
+    const struct attn_kernels *table = table_of_few_rows(problem);
     const struct attn_decode_kernel *decode = attn_decode_in_place(table, plan->gemm, problem->k.type);
     return decode && rows <= decode->rows ? decode : NULL;
 }
@@ -244,11 +249,11 @@ static void take_kernels(const struct attn_problem *problem, const struct attn_k
     plan->bf16 = attn_bf16_for(table, plan->gemm);
 }
 
-/* Where the table is another one's by_fma, rows that this one decodes take its kernels: they wait for memory. */
+/* Those of few rows where they decode all rows. */
 static void plan_kernels(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
-    const struct attn_kernels *by_pairs = attn_table(problem->table->isa);
-    take_kernels(problem, by_pairs, plan);
-    if (problem->table != by_pairs && !(plan->decode && rows <= plan->decode->rows))
+    const struct attn_kernels *table = table_of_few_rows(problem);
+    take_kernels(problem, table, plan);
+    if (problem->table != table && !(plan->decode && rows <= plan->decode->rows))
         take_kernels(problem, problem->table, plan);
     plan->arithmetic = plan->gemm->arithmetic;
 }

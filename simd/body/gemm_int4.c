@@ -64,22 +64,44 @@ INLINE void tile_step(const int8_t *const *a, size_t a_stride, const uint8_t *b,
     half_step(a, a_stride, unit, acc, rows, width, true);
 }
 
-/* t = fma(acc - zero point * sum of the row's elements, scale, t) for a block whose scales are at b. */
-INLINE void tile_fold(const struct tile *t, const uint8_t *b, const int8_t *sums, const vec_int *acc, float *total,
-                      const int rows, const int width) {
+/* Takes off the zero point, 8, of a block that has none of its own, multiplied by the sum of the row's elements. */
+INLINE void tile_begin(const struct tile *t, const int8_t *sums, vec_int *acc, const int rows, const int width) {
+    size_t a_stride = t->a_stride;
+    int32_t zero = t->scaling.has_zero_point ? 0 : 8;
+    UNROLL for (int i = 0; i < rows; i++) {
+        int32_t sum; /* no register: gcc would keep a zero for it, for which the tallest tile has no room */
+        memcpy(&sum, sums + (size_t)i * a_stride, sizeof sum);
+        UNROLL for (int j = 0; j < width; j++) acc[i * width + j] = vec_int_set(-zero * sum);
+    }
+}
+
+/* Takes off the zero points at `zeros`. */
+INLINE void take_zero_points(const struct tile *t, const uint8_t *zeros, const int8_t *sums, vec_int *acc,
+                             const int rows, const int width) {
     size_t panel = t->panel, a_stride = t->a_stride;
-    bool half = t->scaling.type == ATTN_F16, has_zero_point = t->scaling.has_zero_point;
     UNROLL for (int j = 0; j < width; j++) {
-        const uint8_t *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
-        const uint8_t *zeros = b + COLS * (half ? sizeof(uint16_t) : sizeof(float)) + place(panel, j, 1);
-        vec scale = half ? vec_from_f16(vec_load_u16((const uint16_t *)(const void *)scales))
-                         : vec_load((const float *)(const void *)scales);
-        vec_int zero = has_zero_point ? quad_load_bytes(zeros) : vec_int_set(8);
+        vec_int zero = quad_load_bytes(zeros + place(panel, j, 1));
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec_int taken = quad_word_products(zero, quad_repeat(sums + (size_t)i * a_stride));
+            acc[i * width + j] = vec_int_sub(acc[i * width + j], taken);
+        }
+    }
+}
+
+/* t = fma(acc - zero point * sum of the row's elements, scale, t) for a block whose scales are at b. */
+INLINE void tile_fold(const struct tile *t, const uint8_t *b, const int8_t *sums, vec_int *acc, float *total,
+                      const int rows, const int width) {
+    size_t panel = t->panel;
+    bool half = t->scaling.type == ATTN_F16;
+    if (t->scaling.has_zero_point)
+        take_zero_points(t, b + COLS * (half ? sizeof(uint16_t) : sizeof(float)), sums, acc, rows, width);
+    KEEP_ORDER();
+    UNROLL for (int j = 0; j < width; j++) {
+        const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
+        vec scale = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
         UNROLL for (int i = 0; i < rows; i++) {
             float *to = total + (i * width + j) * VEC_LANES;
-            vec_int taken = quad_word_products(zero, quad_repeat(sums + (size_t)i * a_stride));
-            vec dot = vec_from_int(vec_int_sub(acc[i * width + j], taken));
-            vec_store(to, vec_fma(dot, scale, vec_load(to)));
+            vec_store(to, vec_fma(vec_from_int(acc[i * width + j]), scale, vec_load(to)));
         }
     }
 }
@@ -123,8 +145,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
         vec_store(total + (i * width + j) * VEC_LANES, vec_zero());
     point_to_rows(a, t->a, a_stride, rows);
     for (size_t blocks = t->k / t->scaling.block; blocks > 0; blocks--) {
-        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) acc[i * width + j] =
-            vec_int_set(0);
+        tile_begin(t, sums, acc, rows, width);
         for (size_t count = units; count > 0; count--) {
             tile_step(a, a_stride, b, panel, acc, rows, width);
             UNROLL for (int j = 0; j < width * VEC_LANES; j += 16)

@@ -29,6 +29,7 @@ static void require(bool holds, const char *what, int t) {
 static struct tile *tile_of(int t) {
     require(t >= 0 && t < TILES, "there is none of this number", t);
     require(tiles[t].rows > 0, "it is used but not configured", t);
+    require(tiles[t].bytes % sizeof(uint32_t) == 0, "its rows are no whole number of floats", t);
     return &tiles[t];
 }
 
@@ -116,8 +117,7 @@ static void multiply_add(int c, int a, int b,
     const struct tile *left = tile_of(a), *right = tile_of(b);
     require(c != a && c != b && a != b, "two of the three are one tile", c);
     require(to->rows == left->rows, "its rows are not those of the left factor", c);
-    require(to->bytes == right->bytes && to->bytes % sizeof(uint32_t) == 0,
-            "its columns are not those of the right factor", c);
+    require(to->bytes == right->bytes, "its columns are not those of the right factor", c);
     require(left->bytes == right->rows * sizeof(uint32_t), "its columns are not the rows of the right factor", a);
     for (size_t m = 0; m < to->rows; m++)
         for (size_t n = 0; n < to->bytes / sizeof(uint32_t); n++) {

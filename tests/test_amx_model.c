@@ -11,6 +11,7 @@
 #include "format.h"
 #include "quantised.h"
 #include "support.h"
+#include "tile_tasks.h"
 #include "tiles.h"
 
 /* Tile 0 is 3 x 5 floats, tile 1 3 rows of 6 pairs, tile 2 6 rows of 5 pairs. */
@@ -64,6 +65,12 @@ static void multiply_into_a_factor(void) {
 static void multiply_other_shapes_of_quads(void) {
     amx_model_multiply_add_quads(0, 2, 1);
 }
+static void load_half_a_float(void) {
+    struct tile_config config = small_config();
+    config.bytes[1] = 22;
+    amx_model_load_config(&config);
+    amx_model_load(1, memory, TILE_BYTES);
+}
 static void configure_17_rows(void) {
     struct tile_config config = small_config();
     config.rows[0] = TILE_ROWS + 1;
@@ -89,6 +96,7 @@ static void refuses_misuse(void **state) {
     assert_true(ends(multiply_other_shapes));
     assert_true(ends(multiply_into_a_factor));
     assert_true(ends(multiply_other_shapes_of_quads));
+    assert_true(ends(load_half_a_float));
     assert_true(ends(configure_17_rows));
     assert_true(ends(configure_no_bytes));
     assert_true(ends(configure_palette_2));
@@ -246,78 +254,9 @@ static void kernels_keep_a_configuration(void **state) {
 
 /* ---- Tasks ---- */
 
-/* In the calling thread, each from tiles as they are before the first use, which it leaves so. */
-static void run_clean_tasks(void *context, void (*task)(void *arg, size_t index), void *arg, size_t count) {
-    size_t *run = context;
-    for (size_t i = 0; i < count; i++) {
-        assert_true(amx_model_is_clean());
-        task(arg, i);
-        assert_true(amx_model_is_clean());
-    }
-    *run += count;
-}
-
-static void multiply(attn_type type, size_t m, const attn_parallel *parallel) {
-    enum { K = 128, N = 512 };
-    static uint16_t weights[N * K];
-    static float scales[N * K / 32], x[300 * K], y[300 * N];
-    attn_gemm_config config = {.isa = test_isa(), .k = K, .n = N};
-    attn_gemm_run_args args = {.m = m, .parallel = parallel};
-    attn_error error = {0};
-    attn_gemm *gemm = NULL;
-    size_t bytes = 0;
-    config.w = (attn_linear){.weight = weights, .in_stride = 1, .out_stride = K, .type = type};
-    config.w.scales = type == ATTN_BF16 ? NULL : scales;
-    config.w.block = type == ATTN_INT4 ? 32 : 0;
-    assert_ok(attn_gemm_size(&config, &bytes, &error));
-    void *packed = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_gemm_create(&config, packed, bytes, &gemm, &error));
-    args.x = (attn_tensor){.data = x, .row_stride = K};
-    args.y = (attn_tensor_out){.data = y, .row_stride = N};
-    assert_ok(attn_gemm_workspace(gemm, &args, &args.workspace_bytes, &error));
-    args.workspace = poisoned_alloc(args.workspace_bytes, FLUSH_END);
-    assert_ok(attn_gemm_run(gemm, &args, &error));
-    guarded_free(args.workspace);
-    guarded_free(packed);
-}
-
-/* q_len rows of two heads over kv_len keys, all of them zeros. */
-static void attend(size_t q_len, size_t kv_len, const attn_parallel *parallel) {
-    enum { HEADS = 2, SIZE = 32, MOST_KEYS = 9000 };
-    static uint16_t rows[HEADS * MOST_KEYS * SIZE];
-    static float o[HEADS * 100 * SIZE];
-    attn_attention_args args = {.isa = test_isa(), .batch = 1, .heads = HEADS, .q_len = q_len, .parallel = parallel};
-    attn_error error = {0};
-    size_t bytes = 0;
-    args.kv_len = kv_len;
-    args.head_size = SIZE;
-    args.q = (attn_tensor){.data = rows, .type = ATTN_BF16, .head_stride = q_len * SIZE, .row_stride = SIZE};
-    args.k = args.v = (attn_tensor){.data = rows, .type = ATTN_BF16, .head_stride = kv_len * SIZE, .row_stride = SIZE};
-    args.o = (attn_tensor_out){.data = o, .head_stride = q_len * SIZE, .row_stride = SIZE};
-    assert_ok(attn_attention_workspace(&args, &bytes, &error));
-    void *workspace = poisoned_alloc(bytes, FLUSH_END);
-    assert_ok(attn_attention(&args, workspace, bytes, &error));
-    guarded_free(workspace);
-}
-
-/* Every operator that multiplies, in one task and in several. */
 static void tasks_release_tiles(void **state) {
     (void)state;
-    const attn_type types[] = {ATTN_BF16, ATTN_INT8, ATTN_INT4};
-    const size_t lengths[][2] = {{1, 40}, {70, 300}, {100, 100}, {2, 9000}}; /* the last in spans */
-    for (size_t threads = 1; threads <= 3; threads++)
-        for (size_t i = 0; i < 7; i++) {
-            size_t run = 0, before = amx_model_configurations();
-            attn_parallel parallel = {.run = run_clean_tasks, .context = &run, .threads = threads};
-            test_case("operation %zu on %zu threads", i, threads);
-            if (i < 3)
-                multiply(types[i], 300, &parallel);
-            else
-                attend(lengths[i - 3][0], lengths[i - 3][1], &parallel);
-            assert_true(amx_model_is_clean());
-            assert_true(amx_model_configurations() > before);
-            assert_true(run > 0 || threads == 1 || (i >= 3 && i < 6)); /* these may be too little work */
-        }
+    tile_tasks_check(amx_model_is_clean, amx_model_configurations);
 }
 
 int main(int argc, char **argv) {

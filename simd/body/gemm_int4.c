@@ -27,6 +27,7 @@ enum { AHEAD_ROWS = 8 * UNIT_BYTES };
 
 #include "body/gemm_quads.h"
 #include "body/one_copy.h"
+#include "body/scales.h"
 
 /* Or gcc loads what comes later too, and keeps it on the stack. */
 #define KEEP_ORDER() __asm__ volatile("" : : : "memory")
@@ -92,13 +93,12 @@ INLINE void take_zero_points(const struct tile *t, const uint8_t *zeros, const i
 INLINE void tile_fold(const struct tile *t, const uint8_t *b, const int8_t *sums, vec_int *acc, float *total,
                       const int rows, const int width) {
     size_t panel = t->panel;
-    bool half = t->scaling.type == ATTN_F16;
+    attn_type type = t->scaling.type;
     if (t->scaling.has_zero_point)
-        take_zero_points(t, b + COLS * (half ? sizeof(uint16_t) : sizeof(float)), sums, acc, rows, width);
+        take_zero_points(t, b + COLS * scale_bytes(type), sums, acc, rows, width);
     KEEP_ORDER();
     UNROLL for (int j = 0; j < width; j++) {
-        const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
-        vec scale = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
+        vec scale = scales_load(type, b + place(panel, j, scale_bytes(type)));
         UNROLL for (int i = 0; i < rows; i++) {
             float *to = total + (i * width + j) * VEC_LANES;
             vec_store(to, vec_fma(vec_from_int(acc[i * width + j]), scale, vec_load(to)));
@@ -185,7 +185,7 @@ INLINE uint32_t unit_of(uint32_t eight) {
 /* Block b of a column to column `lane` of a panel's block. */
 INLINE void pack_block(const struct attn_pack_args *args, size_t j, size_t b, uint8_t *to, size_t lane) {
     const struct attn_scaling *scaling = &args->scaling;
-    size_t blocks = args->k / scaling->block, element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float);
+    size_t blocks = args->k / scaling->block, element = scale_bytes(scaling->type);
     size_t cols = args->packed.cols;
     const uint8_t *from = (const uint8_t *)args->b + j * args->n_stride + b * scaling->block / 2;
     for (size_t u = 0; u < scaling->block / UNIT; u++, to += cols * sizeof(uint32_t)) {

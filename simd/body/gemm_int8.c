@@ -35,6 +35,7 @@ enum { TOTALS_IN_MEMORY = (int)QUAD_FOLDS == (int)ROWS };
 enum { AHEAD_ROWS = 16 * QUAD_BYTES };
 
 #include "body/gemm_quads.h"
+#include "body/scales.h"
 
 INLINE size_t quads_of(size_t k) {
     return (k + QUAD - 1) / QUAD;
@@ -100,14 +101,11 @@ INLINE void tile_end_part(int32_t *sums, const vec_int *acc, const int rows, con
 INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc, vec *total, const int rows,
                       const int width) {
     size_t panel = t->panel;
-    bool half = t->scaling.type == ATTN_F16;
+    attn_type type = t->scaling.type;
     if (TOTALS_IN_MEMORY)
         __asm__("" : "+r"(total)); /* or gcc keeps totals in registers, which sums of products need more */
     vec scale[WIDEST];
-    UNROLL for (int j = 0; j < width; j++) {
-        const void *scales = b + place(panel, j, half ? sizeof(uint16_t) : sizeof(float));
-        scale[j] = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
-    }
+    UNROLL for (int j = 0; j < width; j++) scale[j] = scales_load(type, b + place(panel, j, scale_bytes(type)));
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) total[i * width + j] =
         vec_fma(vec_from_int(acc[i * width + j]), scale[j], total[i * width + j]);
 }
@@ -129,7 +127,7 @@ INLINE void tile_run(const struct tile *t, const int rows, const int width) {
     const uint8_t *b = t->b;
     size_t a_stride = t->a_stride, panel = t->panel, fetch = t->fetch, most = t->scaling.block / QUAD, part = t->part;
     size_t left = quads_of(t->k) - part * most;
-    size_t between = COLS * (t->scaling.type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float));
+    size_t between = COLS * scale_bytes(t->scaling.type);
     point_to_rows(a, t->a + part * t->scaling.block, a_stride, rows);
     if (folds && !TOTALS_IN_MEMORY)
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) total[i * width + j] = vec_zero();
@@ -187,11 +185,11 @@ static __attribute__((noinline)) void ISA_FN(int8_parts)(struct tile t, tile_fun
 
 /* ---- Blocks ---- */
 
-/* t = fma(sum - zero point * sum of the row's elements, scale, t) for a block whose scales, of compile-time type, are at t->b.
- * Totals and sums lie row by row. Zero points are packed plus 128. */
-INLINE void fold_block(const struct tile *t, float *total, size_t rows, size_t cols, const bool half,
+/* t = fma(sum - zero point * sum of the row's elements, scale, t) for a block whose scales, of compile-time type, are at
+ * t->b. Totals and sums lie row by row. Zero points are packed plus 128. */
+INLINE void fold_block(const struct tile *t, float *total, size_t rows, size_t cols, const attn_type type,
                        const bool has_zero_point) {
-    const size_t element = half ? sizeof(uint16_t) : sizeof(float);
+    const size_t element = scale_bytes(type);
     const int8_t *row = t->a + attn_quantised_padded(t->k) + (t->part + 1) * sizeof(int32_t);
     const int32_t *sums = t->sums;
     size_t panel = t->panel, a_stride = t->a_stride;
@@ -201,8 +199,7 @@ INLINE void fold_block(const struct tile *t, float *total, size_t rows, size_t c
         vec_int zero[VECS];
         quad_prefetch(b + t->fetch);
         UNROLL for (int v = 0; v < VECS; v++) {
-            const void *scales = b + (size_t)v * VEC_LANES * element;
-            scale[v] = half ? vec_from_f16(vec_load_u16(scales)) : vec_load(scales);
+            scale[v] = scales_load(type, b + (size_t)v * VEC_LANES * element);
             zero[v] = has_zero_point ? quad_load_bytes(b + COLS * element + v * VEC_LANES) : vec_int_set(0);
         }
         for (size_t i = 0; i < rows; i++)
@@ -220,13 +217,13 @@ INLINE void fold_block(const struct tile *t, float *total, size_t rows, size_t c
 
 INLINE void fold_any_block(const struct tile *t, float *total, size_t rows, size_t cols) {
     if (t->scaling.type == ATTN_F16 && t->scaling.has_zero_point)
-        fold_block(t, total, rows, cols, true, true);
+        fold_block(t, total, rows, cols, ATTN_F16, true);
     else if (t->scaling.type == ATTN_F16)
-        fold_block(t, total, rows, cols, true, false);
+        fold_block(t, total, rows, cols, ATTN_F16, false);
     else if (t->scaling.has_zero_point)
-        fold_block(t, total, rows, cols, false, true);
+        fold_block(t, total, rows, cols, ATTN_F32, true);
     else
-        fold_block(t, total, rows, cols, false, false);
+        fold_block(t, total, rows, cols, ATTN_F32, false);
 }
 
 /* `rows` rows and `cols` columns of all blocks, one after the other. c = fma(t, scale of the row, bias). */
@@ -303,7 +300,7 @@ INLINE char *pack_block(const struct attn_pack_args *args, size_t j, size_t b, c
     const struct attn_scaling *scaling = &args->scaling;
     bool has_blocks = attn_has_blocks(scaling);
     size_t rows = has_blocks ? scaling->block : args->k, blocks = has_blocks ? args->k / rows : 1;
-    size_t cols = args->packed.cols, element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float);
+    size_t cols = args->packed.cols, element = scale_bytes(scaling->type);
     for (size_t q = 0; q < quads_of(rows); q++, to += cols * QUAD) {
         uint32_t quad = quad_of(args, (const char *)args->b + j * args->n_stride, b * rows + q * QUAD);
         memcpy(to + lane * QUAD, &quad, sizeof quad);

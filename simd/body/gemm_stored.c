@@ -12,6 +12,7 @@
 #include "tile.h"
 
 #include "body/panel.h"
+#include "body/scales.h"
 
 /* Floats of the part where the caller gives no memory: 4 KiB of the stack, of which attention has taken up to 9 when
  * it calls, but not for INT4. A tile loads and stores C once in so many steps. */
@@ -128,12 +129,11 @@ struct int4_block {
 
 /* Of the block and register whose scales are at b. */
 INLINE struct int4_block int4_load_block(const struct attn_scaling *scaling, const char *b, const int v) {
-    const bool half = scaling->type == ATTN_F16;
-    const size_t element = half ? sizeof(uint16_t) : sizeof(float);
+    const size_t element = scale_bytes(scaling->type);
     const void *scale = b + (size_t)v * VEC_LANES * element;
     const char *zeros = b + COLS * element + v * VEC_LANES;
     vec zero = scaling->has_zero_point ? vec_from_int(vec_load_u8((const uint8_t *)zeros)) : vec_set(8);
-    return (struct int4_block){half ? vec_from_f16(vec_load_u16(scale)) : vec_load(scale),
+    return (struct int4_block){scales_load(scaling->type, scale),
                                {vec_add(zero, vec_set(INT4_BASE(0))), vec_add(zero, vec_set(INT4_BASE(1)))}};
 }
 
@@ -448,7 +448,7 @@ static void ISA_FN(stored_pack_u8)(const struct attn_pack_args *args) {
 /* INT4: panel by panel, all rows. Bytes are packed as elements of 8 bits, half as many of them. */
 static void ISA_FN(int4_f32_pack)(const struct attn_pack_args *args) {
     const struct attn_scaling *scaling = &args->scaling;
-    size_t element = scaling->type == ATTN_F16 ? sizeof(uint16_t) : sizeof(float), blocks = args->k / scaling->block;
+    size_t element = scale_bytes(scaling->type), blocks = args->k / scaling->block;
     size_t rows = scaling->block / 2, bytes = attn_block_bytes(ATTN_INT4, scaling, COLS);
     for (size_t j = 0; j < args->n; j += COLS)
         for (size_t b = 0; b < blocks; b++) {

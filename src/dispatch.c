@@ -211,10 +211,11 @@ enum attn_class attn_class_for(const struct attn_kernels *table, attn_type type,
     return portable;
 }
 
-static const struct attn_decode_kernel *decode_of(const struct attn_kernels *table,
-                                                  const struct attn_gemm_kernel *gemm) {
+/* The table's own, over keys and values of `type`. */
+static const struct attn_decode_kernel *decode_of(const struct attn_kernels *table, enum attn_class arithmetic,
+                                                  attn_type type) {
     for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
-        if ((*kernel)->arithmetic == gemm->arithmetic && (*kernel)->type == gemm->b.type)
+        if ((*kernel)->arithmetic == arithmetic && (*kernel)->type == type)
             return *kernel;
     return NULL;
 }
@@ -224,24 +225,24 @@ const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *tabl
                                                  const struct attn_gemm_kernel *gemm) {
     if (gemm->arithmetic == ATTN_CLASS_F32 && gemm->b.type == ATTN_F32)
         return attn_table_decode(table);
-    const struct attn_decode_kernel *found = decode_of(table, gemm);
+    const struct attn_decode_kernel *found = decode_of(table, gemm->arithmetic, gemm->b.type);
     while (!found && table->lower && !has_gemm(table, gemm)) {
         table = table->lower;
-        found = decode_of(table, gemm);
+        found = decode_of(table, gemm->arithmetic, gemm->b.type);
     }
     return found;
 }
 
-/* Kernels of the ISAs below do too: there are no panels. */
+/* There are no panels, so that the ISAs below serve too. */
 const struct attn_decode_kernel *attn_decode_in_place(const struct attn_kernels *table,
                                                       const struct attn_gemm_kernel *gemm, attn_type type) {
     if (gemm->arithmetic == ATTN_CLASS_F32 && type == ATTN_F32)
         return attn_table_decode(table);
-    for (; table; table = table->lower)
-        for (const struct attn_decode_kernel *const *kernel = table->stored_decode; kernel && *kernel; kernel++)
-            if ((*kernel)->arithmetic == gemm->arithmetic && (*kernel)->type == type && (*kernel)->x == gemm->a &&
-                (*kernel)->scores_in_place)
-                return *kernel;
+    for (; table; table = table->lower) {
+        const struct attn_decode_kernel *found = decode_of(table, gemm->arithmetic, type);
+        if (found && found->x == gemm->a && found->scores_in_place)
+            return found;
+    }
     return NULL;
 }
 

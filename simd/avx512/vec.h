@@ -408,16 +408,22 @@ INLINE void vec_turn_columns(vec r[8]) {
     UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-/* Eight floats from each of 16 columns: element l of all of them in register l. */
-INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
-    const float *four[4]; /* columns are within reach of each */
+/* Every fourth of columns that lie `stride` bytes apart: addressing modes reach the three after it. */
+INLINE void vec_reach_columns(const void *p, size_t stride, const char *four[4]) {
     UNROLL for (size_t i = 0; i < 4; i++) {
-        four[i] = p + i * 4 * stride;
+        four[i] = (const char *)p + i * 4 * stride;
         __asm__("" : "+r"(four[i])); /* or the compiler keeps the distance of each column, some on the stack */
     }
+}
+
+/* Eight floats from each of 16 columns, `stride` floats apart: element l of all of them in register l. */
+INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
+    const char *four[4];
+    stride *= sizeof *p;
+    vec_reach_columns(p, stride, four);
     UNROLL for (int i = 0; i < 8; i++) {
-        __m256 low = _mm256_loadu_ps(four[i / 4 * 2] + (size_t)(i % 4) * stride);
-        __m256 high = _mm256_loadu_ps(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride);
+        __m256 low = _mm256_loadu_ps((const float *)(const void *)(four[i / 4 * 2] + (size_t)(i % 4) * stride));
+        __m256 high = _mm256_loadu_ps((const float *)(const void *)(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride));
         r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
     }
     vec_turn_columns(r);
@@ -425,10 +431,7 @@ INLINE void vec_load_columns(const float *p, size_t stride, vec r[8]) {
 /* The same of F16s, `stride` bytes apart. */
 INLINE void vec_load_columns_f16(const char *p, size_t stride, vec r[8]) {
     const char *four[4];
-    UNROLL for (size_t i = 0; i < 4; i++) {
-        four[i] = p + i * 4 * stride;
-        __asm__("" : "+r"(four[i]));
-    }
+    vec_reach_columns(p, stride, four);
     UNROLL for (int i = 0; i < 8; i++) {
         __m128i low = _mm_loadu_si128((const __m128i *)(four[i / 4 * 2] + (size_t)(i % 4) * stride));
         __m128i high = _mm_loadu_si128((const __m128i *)(four[i / 4 * 2 + 1] + (size_t)(i % 4) * stride));

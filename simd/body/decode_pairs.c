@@ -40,19 +40,17 @@ INLINE vec decode_multiply_add(vec a, vec b, vec acc) {
 }
 
 /* Where a register is taken alone some of its columns may not be there. */
-#if TAILS
-#define decode_some_of_rows(first, second, n) pair_interleave_first(n, first, second)
-#else
-static __attribute__((noinline)) vec ISA_FN(decode_some_of_rows)(const char *first, const char *second, size_t n) {
+#if !TAILS /* those go through memory of their own */
+static __attribute__((noinline)) vec ISA_FN(pair_interleave_first)(size_t n, const void *even, const void *odd) {
     uint16_t rows[2][VEC_LANES] = {0};
-    memcpy(rows[0], first, n * sizeof(uint16_t));
-    memcpy(rows[1], second, n * sizeof(uint16_t));
+    memcpy(rows[0], even, n * sizeof(uint16_t));
+    memcpy(rows[1], odd, n * sizeof(uint16_t));
     return pair_interleave(rows[0], rows[1]);
 }
-#define decode_some_of_rows(first, second, n) ISA_FN(decode_some_of_rows)(first, second, n)
+#define pair_interleave_first ISA_FN(pair_interleave_first)
 #endif
 INLINE vec decode_load_rows(const char *first, const char *second, size_t n) {
-    return __builtin_constant_p(n) ? pair_interleave(first, second) : decode_some_of_rows(first, second, n);
+    return __builtin_constant_p(n) ? pair_interleave(first, second) : pair_interleave_first(n, first, second);
 }
 
 #include "body/decode_loops.h"

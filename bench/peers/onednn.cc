@@ -314,6 +314,7 @@ class whole_softmax {
     std::vector<step> steps;
 };
 
+/* make_subject, and `unsupported` for what this oneDNN lacks. */
 template <class T, class... Args> subject subject_of(const work &work, Args &&...args) {
     try {
         return make_subject<T>(work, std::forward<Args>(args)...);

@@ -41,7 +41,8 @@ enum { PACK_PREFETCH = 8 };
 enum { TAILS_IN_PLACE = 0, ALIASED_ROWS = ROWS };
 
 #define TWINS_IN_PLACE
-/* Which blocks of INT4 one row takes from two panels at once, see gemm_stored.c: zero points have no registers. */
+/* Which blocks of INT4 one row takes from two panels at once, see gemm_stored.c: with zero points two panels' sums and
+ * scales take all 16 registers. */
 #define INT4_WIDE INT4_WITHOUT_ZEROS
 
 #include "body/gemm.h"

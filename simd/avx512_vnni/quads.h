@@ -9,8 +9,8 @@
 
 #define QUADS_NAME "avx512_vnni_int8_8x32"
 
-/* 16 accumulators: an instruction for each takes longer than a step's 12 loads, so that more rows gain nothing. Where blocks
- * are folded, 14 and as many totals. */
+/* 16 accumulators. A step is 16 instructions for them and 12 loads, and two of each are done in a cycle: more rows gain
+ * nothing. Where blocks are folded, 14 and as many totals. */
 enum { ROWS = 8, COLS = 32, QUAD_FLIP = 0x80, QUAD_FOLDS = 7 };
 
 #define EACH_ROW_COUNT(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(7, 2) X(8, 2)

@@ -14,8 +14,8 @@
  *     quad_right, quad_b            four elements of each of VEC_LANES columns
  *     quad_multiply_add             four products for each lane, added to it
  *     quad_load, quad_load_bytes, quad_word_products   for blocks: see gemm_int4.c
- *     QUAD_FOLDS                    tiles of 3 to so many rows fold blocks without zero points themselves, for 400 bytes of
- *                                   code each. ROWS: with totals in memory; fewer: so few that registers hold them too */
+ *     QUAD_FOLDS                    rows of the tallest tile that folds blocks without zero points itself, for 400 bytes of
+ *                                   code; 0: none does. Where that is ROWS the totals are in memory, else in registers */
 #include <stdbool.h>
 
 #include "format.h"
@@ -28,7 +28,7 @@
 
 enum { QUAD = 4, QUAD_BYTES = COLS * QUAD };
 
-/* Of all rows at once: there are not registers enough. */
+/* The tallest tile has no registers for them. */
 enum { TOTALS_IN_MEMORY = (int)QUAD_FOLDS == (int)ROWS };
 
 /* What is fetched ahead where B is not in L1, in bytes. */
@@ -110,13 +110,14 @@ INLINE void tile_fold(const struct tile *t, const uint8_t *b, const vec_int *acc
         vec_fma(vec_from_int(acc[i * width + j]), scale[j], total[i * width + j]);
 }
 
-/* Few rows wait for memory, and leave it to int8_blocks, as a product without a block does. */
-INLINE bool folds(const struct attn_scaling *scaling, size_t k) {
+/* Whether tiles of a product fold its blocks. */
+INLINE bool product_folds(const struct attn_scaling *scaling, size_t k) {
     return QUAD_FOLDS > 0 && k > 0 && attn_has_blocks(scaling) && !scaling->has_zero_point;
 }
 
+/* Few rows wait for memory, and leave the blocks to int8_blocks. */
 INLINE bool tile_folds(const struct tile *t, size_t rows) {
-    return rows > FEW_ROWS && rows <= QUAD_FOLDS && folds(&t->scaling, t->k);
+    return rows > FEW_ROWS && rows <= QUAD_FOLDS && product_folds(&t->scaling, t->k);
 }
 
 INLINE void tile_run(const struct tile *t, const int rows, const int width) {
@@ -247,6 +248,7 @@ static __attribute__((noinline)) void ISA_FN(int8_blocks)(struct tile t, tile_fu
     }
 }
 
+/* Where totals are in memory. */
 static __attribute__((noinline)) void ISA_FN(int8_folded)(struct tile *t, tile_function *run) {
     vec totals[MOST_VECS];
     UNROLL for (int v = 0; v < MOST_VECS; v++) totals[v] = vec_zero();
@@ -268,7 +270,7 @@ INLINE void run_tile(struct tile *t, tile_function *run, size_t rows, size_t col
 }
 
 INLINE size_t most_rows(const struct product *product) {
-    return folds(&product->args->scaling, product->args->k) ? (size_t)QUAD_FOLDS : (size_t)MOST_ROWS;
+    return product_folds(&product->args->scaling, product->args->k) ? (size_t)QUAD_FOLDS : (size_t)MOST_ROWS;
 }
 #define MOST_ROWS_OF most_rows
 

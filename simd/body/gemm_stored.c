@@ -15,7 +15,8 @@
 #include "body/scales.h"
 
 /* Floats of the part where the caller gives no memory: 4 KiB of the stack, of which attention has taken up to 9 when
- * it calls, but not for INT4. A tile loads and stores C once in so many steps. */
+ * it calls. INT4 is a type of weights alone, which attention does not call for: 8 KiB. A tile loads and stores C once in
+ * so many steps. */
 enum { PART = 1024, INT4_PART = 2 * PART };
 
 /* Rows that pass over a part of the stack: with so few steps of k their A, 128 KiB or less, and their C stay in L2. */
@@ -186,7 +187,7 @@ static void ISA_FN(int4_f32_2)(const struct tile *t, const struct attn_scaling *
     int4_tile(t, scaling, b, 2, VECS);
 }
 
-/* One row waits for its chains: two panels at once. */
+/* One row of one panel has two chains, which wait for their multiply-adds: two panels at once have four. */
 static void ISA_FN(int4_f32_wide)(const struct tile *t, const struct attn_scaling *scaling, const char *b) {
     struct attn_scaling taken = *scaling;
     if (INT4_WIDE == INT4_WITHOUT_ZEROS)

@@ -404,6 +404,8 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
 
 /* One element after the other: a half of a unit. */
 static void ISA_FN(pairs_pack_any)(const struct attn_pack_args *args, size_t p0, size_t p1, size_t j0, size_t j1) {
+    if (p0 == p1)
+        return;
     for (size_t j = j0; j < j1; j++) {
         uint16_t *column = (uint16_t *)unit_at(&args->packed, 0, args->column + j);
         for (size_t p = p0; p < p1; p++) {
@@ -445,12 +447,13 @@ static void ISA_FN(pairs_pack_columns)(const struct attn_pack_args *args, size_t
 static void ISA_FN(pairs_pack_rows)(const struct attn_pack_args *args, size_t p, size_t n) {
     enum { LINE_ELEMENTS = 64 / sizeof(uint16_t) };
     const size_t cols = args->packed.cols, stride = args->k_stride, ahead = PACK_AHEAD * stride;
-    const size_t next = args->packed.stride / sizeof(float) - cols;
-    for (; p + 2 <= args->k; p += 2) {
+    const size_t next = args->packed.stride / sizeof(float) - cols, first = args->column % cols;
+    float *pair = unit_at(&args->packed, args->row + p, args->column);
+    for (; p + 2 <= args->k; p += 2, pair += cols) {
         const uint16_t *even = (const uint16_t *)((const char *)args->b + p * stride);
         const uint16_t *odd = (const uint16_t *)((const char *)even + stride);
-        float *unit = unit_at(&args->packed, args->row + p, args->column);
-        size_t column = args->column % cols, j = 0;
+        float *unit = pair;
+        size_t column = first, j = 0;
         for (; j + ATTN_LANES <= n; j += ATTN_LANES) {
             if (PACK_AHEAD > 0 && j % LINE_ELEMENTS == 0) {
                 vec_prefetch((const float *)(const void *)((const char *)(even + j) + ahead), 0);

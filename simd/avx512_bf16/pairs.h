@@ -22,6 +22,8 @@ enum { ROWS = 14, COLS = 32 };
 extern const struct attn_gemm_kernel attn_avx512_gemm_f32;
 #define PAIRS_PACK  attn_avx512_gemm_f32.pack
 
+#define PAIRS_FLUSH 1
+
 #define PAIR_A      uint16_t
 #define PAIR_A_TYPE ATTN_BF16
 

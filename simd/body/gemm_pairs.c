@@ -13,6 +13,7 @@
  *     TAILS                                      1 where loads and stores of the first lanes are as fast as whole ones
  *     NARROWS, pair_store_narrow                 whether C may be BF16
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
+ *     PAIRS_FLUSH                                defined as 1 where only products of starts need these
  *
  * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where taking pairs
  * apart keeps ports from the multiply-adds (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
@@ -28,6 +29,10 @@ typedef PAIR_A tile_element;
 
 #include "body/gemm_tiles.h"
 #include "body/panel.h"
+
+#ifndef PAIRS_FLUSH
+#define PAIRS_FLUSH 0
+#endif
 
 /* Pairs that rows take at once: as many bytes as the kernel of class F32 takes. */
 enum { PAIR_BLOCK = 1024 };
@@ -386,6 +391,11 @@ INLINE void multiply_flushed(struct product *product) {
     const struct attn_gemm_args *args = product->args;
     if (args->k == 0 && args->start == ATTN_START_C)
         return; /* denormal numbers too stay as they are */
+    bool starts_from_c = args->start == ATTN_START_C || args->start == ATTN_START_SCALE;
+    if (PAIRS_FLUSH && !starts_from_c && product->depth >= product->pairs) {
+        ISA_FN(pairs_multiply)(product);
+        return;
+    }
     flush_state state = flush_begin();
     ISA_FN(pairs_multiply)(product);
     flush_end(state);

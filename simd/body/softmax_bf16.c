@@ -18,7 +18,8 @@ INLINE void powers_each(vec *x, struct powers powers, const int n) {
 }
 
 INLINE void clear_probabilities(PAIR_A *p, size_t begin, size_t end) {
-    memset(p + begin, 0, end > begin ? (end - begin) * sizeof *p : 0);
+    if (begin < end)
+        memset(p + begin, 0, (end - begin) * sizeof *p);
 }
 
 /* Logits of n registers from column c on become probabilities. All are read before the first is written: the row of

@@ -502,6 +502,16 @@ struct attn_copy_kernel {
  * an alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN
  * and keeps its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet,
  * except where BF16 is widened. */
+/* Rows of outputs, and of what they become, in elements. */
+struct attn_normalize_args {
+    size_t rows, size;
+    const float *output;
+    size_t output_stride;
+    const float *inverse; /* of each row */
+    void *out;
+    size_t out_stride;
+};
+
 struct attn_convert_kernel {
     const char *name;
     /* y[j] = x[j] for j < n, x of `type`, which may be ATTN_INT8 too. Exact. */
@@ -511,6 +521,8 @@ struct attn_convert_kernel {
      * F16 and F8 denormal results are kept. To either F8 what is beyond the largest number, 448 or 57344, becomes
      * that number with its sign, infinity too: no number becomes NaN or infinite. To F32 every bit is copied. */
     void (*narrow)(attn_type type, size_t n, const float *x, void *y);
+    /* What attn_attention_kernel.normalize gives, narrowed to BF16 or F16. */
+    void (*normalize)(attn_type type, const struct attn_normalize_args *args);
     /* y[j] = x[j] narrowed to BF16 and widened again. y may be x. */
     void (*round_bf16)(size_t n, const float *x, float *y);
 };

@@ -356,6 +356,35 @@ static void check_length(struct test_random *random, attn_type type, size_t n, e
     guarded_free(expected_wide);
 }
 
+/* Rows with a gap between them, which is not written. */
+static void check_normalize(struct test_random *random, attn_type type, size_t size, enum flush flush) {
+    enum { ROWS = 3 };
+    static const float inverse[ROWS] = {0.3f, 0.0f, 0x1p-20f};
+    size_t stride = size + size % 3, n = size ? (ROWS - 1) * stride + size : 0, bytes = n * attn_type_size(type);
+    test_case("normalize type=%d size=%zu flush=%d", (int)type, size, (int)flush);
+    void *narrow = guarded_elements(type, n, flush), *expected = guarded_elements(type, n, flush);
+    float *x = guarded_floats(n, flush);
+    random_fill(random, TEST_WILD, x, n);
+    fill_bytes(random, narrow, bytes);
+    memcpy(expected, narrow, bytes);
+    struct attn_normalize_args args = {ROWS, size, x, stride, inverse, expected, stride};
+    reference()->normalize(type, &args);
+    args.out = narrow;
+    kernel()->normalize(type, &args);
+    check_bytes("normalize", expected, narrow, bytes);
+    guarded_free(narrow);
+    guarded_free(expected);
+    guarded_free(x);
+}
+
+static void normalizes_every_tail(void **state) {
+    (void)state;
+    struct test_random random = test_random(__func__);
+    for (size_t size = 0; size <= 70; size++)
+        for (int i = 0; i < 4; i++)
+            check_normalize(&random, i / 2 ? ATTN_F16 : ATTN_BF16, size, i % 2 ? FLUSH_START : FLUSH_END);
+}
+
 static void converts_every_tail(void **state) {
     (void)state;
     static const attn_type all[] = {ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2, ATTN_INT8};
@@ -400,6 +429,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(widened_numbers_come_back), cmocka_unit_test(narrows_every_tie),
         cmocka_unit_test(narrows_across_all_floats), cmocka_unit_test(narrows_special_floats),
         cmocka_unit_test(converts_every_tail),       cmocka_unit_test(raises_what_the_border_says),
+        cmocka_unit_test(normalizes_every_tail),
     };
     return test_run(tests);
 }

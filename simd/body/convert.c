@@ -1,4 +1,5 @@
 /* Rows of floats from and to other types of elements, a register at a time, the end of a row in part of one. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "body/bf16.h"
@@ -21,8 +22,7 @@ INLINE void widen_u16(const attn_type type, size_t n, const uint16_t *x, float *
 
 #ifdef VEC_U16_TWO
 /* Two registers to BF16. Denormal numbers and NaN, which bf16_sum is not for, are looked for in both at once. */
-INLINE void narrow_two(const float *x, uint16_t *y) {
-    vec a = vec_load(x), b = vec_load(x + VEC_LANES);
+INLINE void narrow_two(vec a, vec b, uint16_t *y) {
     if (__builtin_expect(vec_any_extreme(a, b), 0))
         vec_store_upper_two(y, bf16_bits(a), bf16_bits(b));
     else
@@ -30,16 +30,22 @@ INLINE void narrow_two(const float *x, uint16_t *y) {
 }
 #endif
 
-INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t *y) {
+/* x, or normalized: times a factor, and -0 made +0. */
+INLINE vec normalized(vec x, const bool normalizes, vec factor) {
+    return normalizes ? vec_add(vec_mul(x, factor), vec_zero()) : x;
+}
+
+INLINE void narrow_u16(const attn_type type, size_t n, const float *x, uint16_t *y, const bool normalizes, vec factor) {
     size_t j = 0;
 #ifdef VEC_U16_TWO
     for (; type == ATTN_BF16 && j + 2 * VEC_LANES <= n; j += 2 * VEC_LANES)
-        narrow_two(x + j, y + j);
+        narrow_two(normalized(vec_load(x + j), normalizes, factor),
+                   normalized(vec_load(x + j + VEC_LANES), normalizes, factor), y + j);
 #endif
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        vec_store_u16(y + j, to_u16(type, vec_load(x + j)));
+        vec_store_u16(y + j, to_u16(type, normalized(vec_load(x + j), normalizes, factor)));
     if (j < n)
-        vec_store_u16_first(n - j, y + j, to_u16(type, vec_load_first(n - j, x + j)));
+        vec_store_u16_first(n - j, y + j, to_u16(type, normalized(vec_load_first(n - j, x + j), normalizes, factor)));
 }
 
 INLINE void store_widened(const attn_type type, const int8_t *x, float *y, const int registers) {
@@ -91,7 +97,7 @@ static __attribute__((noinline)) void ISA_FN(widen_bf16)(size_t n, const uint16_
 }
 
 static __attribute__((noinline)) void ISA_FN(narrow_bf16)(size_t n, const float *x, uint16_t *y) {
-    narrow_u16(ATTN_BF16, n, x, y);
+    narrow_u16(ATTN_BF16, n, x, y, false, vec_zero());
 }
 
 static __attribute__((noinline)) void ISA_FN(widen_others)(attn_type type, size_t n, const void *x, float *y) {
@@ -118,13 +124,27 @@ static void ISA_FN(narrow)(attn_type type, size_t n, const float *x, void *y) {
     if (type == ATTN_BF16)
         ISA_FN(narrow_bf16)(n, x, y);
     else if (type == ATTN_F16)
-        narrow_u16(ATTN_F16, n, x, y);
+        narrow_u16(ATTN_F16, n, x, y, false, vec_zero());
     else if (type == ATTN_F8_E4M3)
         narrow_s8(ATTN_F8_E4M3, n, x, y);
     else if (type == ATTN_F8_E5M2)
         narrow_s8(ATTN_F8_E5M2, n, x, y);
     else
         copy_floats(n, x, y);
+}
+
+INLINE void normalize_rows(const attn_type type, const struct attn_normalize_args *args) {
+    const float *x = args->output;
+    uint16_t *y = args->out;
+    for (size_t r = 0; r < args->rows; r++, x += args->output_stride, y += args->out_stride)
+        narrow_u16(type, args->size, x, y, true, vec_set(args->inverse[r]));
+}
+
+static void ISA_FN(normalize)(attn_type type, const struct attn_normalize_args *args) {
+    if (type == ATTN_BF16)
+        normalize_rows(ATTN_BF16, args);
+    else
+        normalize_rows(ATTN_F16, args);
 }
 
 static void ISA_FN(round_bf16)(size_t n, const float *x, float *y) {
@@ -135,5 +155,8 @@ static void ISA_FN(round_bf16)(size_t n, const float *x, float *y) {
         vec_store_first(n - j, y + j, vec_round_bf16(vec_load_first(n - j, x + j)));
 }
 
-const struct attn_convert_kernel ISA_OBJECT(convert) = {
-    .name = ISA_NAME, .widen = ISA_FN(widen), .narrow = ISA_FN(narrow), .round_bf16 = ISA_FN(round_bf16)};
+const struct attn_convert_kernel ISA_OBJECT(convert) = {.name = ISA_NAME,
+                                                        .widen = ISA_FN(widen),
+                                                        .narrow = ISA_FN(narrow),
+                                                        .normalize = ISA_FN(normalize),
+                                                        .round_bf16 = ISA_FN(round_bf16)};

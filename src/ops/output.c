@@ -36,16 +36,18 @@ static void write_rows(const struct attn_tile *tile, const float *inverse) {
         const struct attn_tile_row *row = &tile->row[r];
         void *out = attn_typed_row_out_at(o, attn_ints_given(&problem->q_cu) ? 0 : tile->b, row->head,
                                           tile->sequence.q_row + row->row);
-        if (o->type != ATTN_F32) {
-            n = 1;
-            tile->attention->normalize(1, problem->value_size, tile->scratch.output + r * stride, 0, inverse + r,
-                                       tile->scratch.row, 0);
-            tile->convert->narrow(o->type, problem->value_size, tile->scratch.row, out);
-            continue;
-        }
         n = attn_tile_rows_at_one_distance(tile, r, o->head_stride, o->row_stride, &distance);
-        tile->attention->normalize(n, problem->value_size, tile->scratch.output + r * stride, stride, inverse + r, out,
-                                   distance);
+        struct attn_normalize_args args = {.rows = n,
+                                           .size = problem->value_size,
+                                           .output = tile->scratch.output + r * stride,
+                                           .output_stride = stride,
+                                           .inverse = inverse + r,
+                                           .out = out,
+                                           .out_stride = distance};
+        if (o->type != ATTN_F32)
+            tile->convert->normalize(o->type, &args);
+        else
+            tile->attention->normalize(n, args.size, args.output, stride, args.inverse, out, distance);
     }
 }
 

@@ -14,7 +14,7 @@ struct attn_scratch {
     float *output, *span_output;        /* [rows][output_stride]: of all spans so far, of this one */
     uint8_t *mask;                      /* [rows][ATTN_BLOCK]: see attn_mask_is_copied */
     float *bias;                        /* likewise */
-    float *row;                         /* with rotary or types: a query, or an output, as floats */
+    float *row;                         /* with rotary or types: a query, or a value, as floats */
     char *strip;                        /* likewise: see attn_key_rows */
     struct attn_store block;            /* of one block of keys, where streamed */
     struct attn_panels group;           /* in class BF16_TILE: of ATTN_TILE_K values, see ops/values.c */

@@ -67,10 +67,18 @@ static void narrow(attn_type type, size_t n, const float *x, void *y) {
         narrow_one(type, load_bits(x + j), y, j);
 }
 
+static void normalize(attn_type type, const struct attn_normalize_args *args) {
+    for (size_t r = 0; r < args->rows; r++)
+        for (size_t j = 0; j < args->size; j++) { /* -0, also one that underflowed, becomes +0 */
+            float x = args->output[r * args->output_stride + j] * args->inverse[r] + 0.0f;
+            narrow_one(type, load_bits(&x), args->out, r * args->out_stride + j);
+        }
+}
+
 static void round_bf16(size_t n, const float *x, float *y) {
     for (size_t j = 0; j < n; j++)
         store_bits(y + j, ref_widen_bf16(ref_narrow_bf16(load_bits(x + j))));
 }
 
 const struct attn_convert_kernel attn_ref_convert = {
-    .name = "scalar", .widen = widen, .narrow = narrow, .round_bf16 = round_bf16};
+    .name = "scalar", .widen = widen, .narrow = narrow, .normalize = normalize, .round_bf16 = round_bf16};

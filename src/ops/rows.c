@@ -156,9 +156,9 @@ static const float *query_of_row(const struct attn_tile *tile, const struct attn
 /* In class BF16 the products are scaled, not the queries: these are rounded once. */
 static void take_queries_one_by_one(const struct attn_tile *tile) {
     const struct attn_problem *problem = tile->problem;
-    size_t n = problem->head_size;
+    size_t n = problem->head_size, bytes = n * attn_type_size(tile->gemm->a);
     char *to = tile->scratch.query;
-    for (size_t r = 0; r < tile->rows; r++, to += attn_tile_query_bytes(tile)) {
+    for (size_t r = 0; r < tile->rows; r++, to += bytes) {
         const struct attn_tile_row *row = &tile->row[r];
         const void *given = query_at(tile, row->head, row->row);
         if (!attn_tile_is_bf16(tile))
@@ -166,17 +166,30 @@ static void take_queries_one_by_one(const struct attn_tile *tile) {
         else if (is_rotated(tile, row))
             attn_take_row(tile->convert, tile->gemm, ATTN_F32, n, query_of_row(tile, row), to);
         else if (problem->q.type != ATTN_F32 && problem->q.type == tile->gemm->a)
-            memcpy(to, given, attn_tile_query_bytes(tile));
+            memcpy(to, given, bytes);
         else
             attn_take_row(tile->convert, tile->gemm, problem->q.type, n, given, to);
     }
 }
 
-void attn_rows_take_queries(const struct attn_tile *tile) {
-    if (attn_tile_uses(tile, ATTN_USE_ROTARY | ATTN_USE_TYPES))
+/* Whether the product reads queries where the caller has them. The kernel for few rows reads them once. */
+static bool are_in_place(const struct attn_tile *tile) {
+    const struct attn_problem *problem = tile->problem;
+    return attn_tile_is_bf16(tile) && problem->q.type == ATTN_BF16 && tile->gemm->a == ATTN_BF16 &&
+           !attn_tile_uses(tile, ATTN_USE_ROTARY) && problem->group == 1 && !attn_tile_decodes(tile);
+}
+
+void attn_rows_take_queries(struct attn_tile *tile) {
+    tile->query = tile->scratch.query;
+    tile->query_stride = tile->problem->head_size * attn_type_size(tile->gemm->a);
+    if (are_in_place(tile)) {
+        tile->query = query_at(tile, tile->row[0].head, tile->row[0].row);
+        tile->query_stride = tile->problem->q.row_stride * sizeof(uint16_t);
+    } else if (attn_tile_uses(tile, ATTN_USE_ROTARY | ATTN_USE_TYPES)) {
         take_queries_one_by_one(tile);
-    else
+    } else {
         scale_queries(tile);
+    }
     if (tile->problem->plan.spans == 1) /* else the next item is another span of the same rows */
         fetch_next_queries(tile);
 }

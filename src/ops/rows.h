@@ -10,7 +10,8 @@ void attn_rows_take_head(struct attn_tile *tile, size_t head);
 /* Takes up tile number `index` of that head. */
 void attn_rows_take(struct attn_tile *tile, size_t index);
 
-/* Reads the queries into scratch.query: rotated if there is a rotary embedding, then scaled. */
-void attn_rows_take_queries(const struct attn_tile *tile);
+/* Finds the queries as the products take them: in scratch.query, rotated if there is a rotary embedding, then scaled;
+ * or where the caller has them. */
+void attn_rows_take_queries(struct attn_tile *tile);
 
 #endif

@@ -30,7 +30,7 @@ static void decode_keys(const struct attn_tile *tile, const struct attn_segment 
                                     .keys = segment->count,
                                     .size = tile->problem->head_size,
                                     .x = rows->query,
-                                    .x_stride = attn_tile_query_bytes(tile),
+                                    .x_stride = tile->query_stride,
                                     .b = segment->keys,
                                     .first = segment->first,
                                     .fetched = in_pages,
@@ -46,7 +46,7 @@ static void multiply_segment_keys(const struct attn_tile *tile, const struct att
                                   .n = segment->count,
                                   .k = tile->problem->head_size,
                                   .a = rows->query,
-                                  .a_stride = attn_tile_query_bytes(tile),
+                                  .a_stride = tile->query_stride,
                                   .b = segment->keys,
                                   .column = segment->first,
                                   .c = rows->scores,
@@ -90,8 +90,7 @@ static void multiply_parts(const struct attn_tile *tile, const struct attn_block
         size_t first = part.first - part.first % tile->k.store->unit;
         if (part.first < part.last)
             multiply_keys(tile,
-                          (struct query_rows){part.rows,
-                                              (char *)tile->scratch.query + row * attn_tile_query_bytes(tile),
+                          (struct query_rows){part.rows, (const char *)tile->query + row * tile->query_stride,
                                               attn_block_scores(block, row) + first, block->score_stride},
                           block->begin + first, block->begin + part.last + attn_blocks_further(block, joined));
     }
@@ -200,8 +199,8 @@ static void write_logits(const struct attn_tile *tile, size_t begin, size_t firs
     const struct attn_problem *problem = tile->problem;
     const attn_options *options = problem->options;
     const attn_tensor_out *to = &problem->scores;
-    multiply_keys(tile, (struct query_rows){tile->rows, tile->scratch.query, tile->scratch.scores, ATTN_SCORE_STRIDE},
-                  first, end);
+    multiply_keys(tile, (struct query_rows){tile->rows, tile->query, tile->scratch.scores, ATTN_SCORE_STRIDE}, first,
+                  end);
     for (size_t r = 0; r < tile->rows; r++) {
         float *logits = tile->scratch.scores + r * ATTN_SCORE_STRIDE, *row = attn_tile_row_of(tile, r, to);
         if (attn_tile_is_bf16(tile))

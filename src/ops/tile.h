@@ -52,6 +52,8 @@ struct attn_tile {
     struct attn_interval keys;   /* encloses what they may see */
     struct attn_interval common; /* what each of them sees; may be empty, and is with masks */
     struct attn_tile_row *row;   /* scratch.rows */
+    const void *query;           /* as the products take them; scratch.query, or the caller's */
+    size_t query_stride;         /* bytes */
 
     /* What they have accumulated: */
     float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS]; /* over the spans so far, with scratch.output */
@@ -66,11 +68,6 @@ static inline bool attn_tile_decodes(const struct attn_tile *tile) {
 
 static inline bool attn_tile_is_bf16(const struct attn_tile *tile) {
     return attn_class_is_bf16(tile->problem->plan.arithmetic);
-}
-
-/* Bytes of a query as the products take it. */
-static inline size_t attn_tile_query_bytes(const struct attn_tile *tile) {
-    return tile->problem->head_size * attn_type_size(tile->gemm->a);
 }
 
 static inline bool attn_tile_uses(const struct attn_tile *tile, uint32_t uses) {

@@ -76,10 +76,10 @@ static inline const struct attn_gemm_kernel *attn_gemm_for_stored(const struct a
 /* The kernel for few query rows over keys and values that `gemm` has packed; NULL where there is none. */
 const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm);
 
-/* That of the class and type of queries that `gemm` has, over keys and values of `type` in place; NULL where there is
- * none. */
+/* That of the class and type of queries that `gemm` has, over keys and values of `type` in place, for so many rows;
+ * NULL where there is none. */
 const struct attn_decode_kernel *attn_decode_in_place(const struct attn_kernels *table,
-                                                      const struct attn_gemm_kernel *gemm, attn_type type);
+                                                      const struct attn_gemm_kernel *gemm, attn_type type, size_t rows);
 
 /* The online softmax whose probabilities `gemm`, a kernel of the table's of class BF16 or BF16_TILE, takes; NULL for
  * one of another class. */

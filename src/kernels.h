@@ -265,9 +265,9 @@ static inline void attn_gemm_end_task(const struct attn_gemm_kernel *kernel) {
 
 /* ---- Decode ---- */
 
-/* One or two query rows over a stretch of keys. */
+/* A few query rows over a stretch of keys. */
 struct attn_decode_args {
-    size_t rows; /* 1 or 2 */
+    size_t rows; /* at least 1 */
     size_t keys; /* at least 1 */
     size_t size; /* of a key, or of a value; at least 1 */
     /* scores: queries, [rows][size]; values: probabilities, [rows][keys], where each block of ATTN_BLOCK begins so many
@@ -296,7 +296,8 @@ struct attn_decode_kernel {
     enum attn_class arithmetic; /* F32 or BF16 */
     attn_type x;                /* F32, or what the GEMM kernel has for A */
     attn_type type;             /* of keys and values */
-    size_t rows;                /* the most */
+    size_t rows;                /* the most over panels, 2 */
+    size_t rows_in_place;       /* the most in place, at least 2; 0 where there is no such kernel */
     /* Those in place are both there, or both NULL. F32 has them on every ISA. */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);

@@ -23,7 +23,7 @@ static const struct attn_convert_kernel *convert(void) {
     return attn_table_convert(&attn_kernels_scalar);
 }
 
-enum { MOST_ROWS = 2, MOST_KEYS = 5 * ATTN_BLOCK, MOST_SIZE = 300, FURTHER = 31 };
+enum { MOST_ROWS = 12, MOST_KEYS = 5 * ATTN_BLOCK, MOST_SIZE = 300, FURTHER = 31 };
 
 /* Keys or values as rows, and what multiplies them. */
 struct problem {
@@ -56,7 +56,9 @@ static void *store(struct test_random *random, float *x, size_t n) {
 }
 
 static struct problem new_problem(struct test_random *random, enum test_values values) {
-    size_t rows = random_between(random, 1, MOST_ROWS), most = random_below(random, 3) ? 100 : MOST_KEYS;
+    const struct attn_decode_kernel *kernel = decode_of(test_table());
+    size_t most_rows = random_below(random, 2) ? kernel->rows : attn_max(kernel->rows, kernel->rows_in_place);
+    size_t rows = random_between(random, 1, most_rows), most = random_below(random, 3) ? 100 : MOST_KEYS;
     size_t keys = random_between(random, 1, most), size = random_between(random, 1, MOST_SIZE);
     size_t blocks = (keys + ATTN_BLOCK - 1) / ATTN_BLOCK;
     float *given = random_floats(random, values, keys * size), *query = random_floats(random, values, rows * size);
@@ -220,8 +222,9 @@ static void check(struct test_random *random, const struct problem *problem, boo
 static void check_values_of(struct test_random *random, enum test_values values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         struct problem problem = new_problem(random, values);
-        for (enum source source = 0; source < (decode_of(test_table())->scores_in_place ? SOURCES : IN_PLACE);
-             source++) {
+        const struct attn_decode_kernel *kernel = decode_of(test_table());
+        enum source first = problem.rows <= kernel->rows ? WIDE : IN_PLACE;
+        for (enum source source = first; source < (kernel->scores_in_place ? SOURCES : IN_PLACE); source++) {
             check(random, &problem, false, source);
             check(random, &problem, true, source);
         }
@@ -248,7 +251,9 @@ static void is_for_few_rows(void **state) {
     const struct attn_decode_kernel *kernel = decode_of(test_table());
     const struct attn_gemm_kernel *gemm = gemm_of(test_table());
     assert_non_null(kernel->name);
-    assert_int_equal(kernel->rows, MOST_ROWS);
+    assert_int_equal(kernel->rows, 2);
+    assert_true(kernel->scores_in_place ? kernel->rows_in_place >= 2 && kernel->rows_in_place <= MOST_ROWS
+                                        : kernel->rows_in_place == 0);
     assert_int_equal(kernel->arithmetic, gemm->arithmetic);
     assert_int_equal(kernel->type, type);
     assert_int_equal(kernel->x, gemm->a);

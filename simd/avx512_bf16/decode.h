@@ -10,6 +10,7 @@ enum { PAIR_PANELS_1 = 2, PAIR_PANELS_2 = 2 };
 /* Those of six registers, say, are four and two; in place eight of one row are 1.35 times as fast as four from memory. */
 #define EACH_PAIR_WIDTH_2(X, rows) X(rows, 1) X(rows, 2) X(rows, 4)
 #define EACH_PAIR_WIDTH_1(X, rows) EACH_PAIR_WIDTH_2(X, rows) X(rows, 8)
+#define EACH_PAIR_WIDTH_4(X, rows) EACH_PAIR_WIDTH_2(X, rows)
 
 #define PAIRS_IN_PLACE
 

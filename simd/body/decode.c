@@ -4,6 +4,8 @@
  *     KEY_PANELS_1, _2     panels of keys that one row, or two, read side by side
  *     EACH_WIDTH_1, _2     registers of a value that one row, or two, accumulate at once: multiples of LANES_VECS
  *     ROWS_AHEAD           the prefetch distance in rows of values in place
+ *     F16_IN_PLACE         where keys and values of F16 are read in place too; then also
+ *     EACH_F16_WIDTH_4     as EACH_WIDTH_1, of four rows, and what decode_columns.h asks for
  *     COLUMNS_1, _2        registers of keys in place that one row, or two, take at once; EACH_COLUMNS and
  *                          DECODE_COLUMNS name these tiles */
 #include "decode.h"
@@ -167,6 +169,7 @@ static void ISA_FN(decode_values_in_place)(const struct attn_decode_args *args) 
 const struct attn_decode_kernel ISA_OBJECT(decode) = {.name = ISA_NAME,
                                                       .type = ATTN_F32,
                                                       .rows = MOST_ROWS,
+                                                      .rows_in_place = MOST_ROWS,
                                                       .scores = ISA_FN(decode_scores),
                                                       .scores_in_place = ISA_FN(decode_scores_in_place),
                                                       .values = ISA_FN(decode_values),
@@ -216,15 +219,25 @@ VALUES(f16_values, ATTN_F16, 1, 8)
 static values_function *const f16_rows_1[F16_WIDEST / LANES_VECS] = {EACH_WHOLE_WIDTH(VALUES_ENTRY, f16_values, 1)
                                                                          VALUES_ENTRY(f16_values, 1, 8)};
 
+EACH_F16_WIDTH_4(VALUES, f16_values, ATTN_F16, 4)
+static values_function *const f16_rows_4[] = {EACH_F16_WIDTH_4(VALUES_ENTRY, f16_values, 4)};
+
 static void ISA_FN(decode_f16_values_in_place)(const struct attn_decode_args *args) {
-    struct stretch s = stretch_in_place(ATTN_F16, args);
-    if (args->rows == 1)
-        values_of_rows(ATTN_F16, &s, f16_rows_1, F16_WIDEST, ISA_FN(decode_f16_rows_1_1));
-    else
-        values_of_rows(ATTN_F16, &s, f16_values[1], STORED_WIDEST, ISA_FN(decode_f16_rows_2_1));
+    static const struct values_of f16_rows[MOST_ROWS_IN_PLACE] = {{f16_rows_1, F16_WIDEST},
+                                                                  {f16_values[1], STORED_WIDEST},
+                                                                  {f16_rows_4, WIDEST_OF(f16_rows_4)},
+                                                                  {f16_rows_4, WIDEST_OF(f16_rows_4)}};
+    struct stretch all = stretch_in_place(ATTN_F16, args);
+    for (size_t row = 0; row < all.rows; row += MOST_ROWS_IN_PLACE) {
+        struct stretch s;
+        ISA_FN(decode_some_rows)(&all, row, MOST_ROWS_IN_PLACE, &s);
+        values_of_rows(ATTN_F16, &s, f16_rows, ISA_FN(decode_f16_rows_2_1), ISA_FN(decode_f16_rows_1_1));
+    }
 }
 
-#define F16_PLACES .scores_in_place = ISA_FN(decode_f16_columns), .values_in_place = ISA_FN(decode_f16_values_in_place)
+#define F16_PLACES                                                                                                     \
+    .rows_in_place = ROWS_IN_PLACE, .scores_in_place = ISA_FN(decode_f16_columns),                                     \
+    .values_in_place = ISA_FN(decode_f16_values_in_place)
 #else
 #define F16_PLACES .scores_in_place = NULL
 #endif

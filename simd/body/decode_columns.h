@@ -1,4 +1,4 @@
-/* The scores of one or two query rows over keys in place, whose elements follow each other: units of several keys are
+/* The scores of a few query rows over keys in place, whose elements follow each other: units of several keys are
  * transposed in registers on their way into decode_loops.h's chains. The file that includes this says before
  *
  *     DEPTH             units of a key that are transposed at once
@@ -8,7 +8,9 @@
  *
  *     KEYS_AHEAD             the prefetch distance in keys
  *     VALUES_AHEAD           likewise of values in place, which pairs and F16 take in decode_loops.h's loops
- *     UNIT_COLUMNS_1, _2     registers of keys that one row, or two, take at once */
+ *     UNIT_COLUMNS_1, _2     registers of keys that one row, or more, take at once
+ *     UNITS_AT_ONCE          how many of them are transposed before the first is multiplied
+ *     ROWS_IN_PLACE          the most rows of a kernel */
 #ifndef ATTN_BODY_DECODE_COLUMNS_H
 #define ATTN_BODY_DECODE_COLUMNS_H
 
@@ -31,16 +33,23 @@ INLINE void add_unit(const vec *a, vec unit, vec *acc, const int rows, const int
     }
 }
 
+/* Four rows' operands for the units of a register are not kept for the next: there is no room but on the stack. */
+INLINE void forget_units(const decode_x **x) {
+    __asm__("" : "+r"(*x));
+}
+
 /* `width` registers of keys, `stride` bytes apart: `depth` elements of each, DEPTH units at a time. Meanwhile as many keys
  * that come later are fetched, one after the other. A line of each key in turn, as the units are taken, would touch a page
  * with each line: rows over 6 MiB and more took 1.4 to 1.6 times as long. */
 INLINE void columns_run(const attn_type type, const struct stretch *s, size_t stride, size_t depth, const int rows,
                         const int width) {
+    const int at_once = UNITS_AT_ONCE < width ? UNITS_AT_ONCE : width;
     const size_t bytes = DEPTH * decode_bytes(type), line = LINE * sizeof(float), keys = (size_t)(width * VEC_LANES);
     const size_t turns = keys * bytes / line;
     vec acc[16];
     UNROLL for (int i = 0; i < rows * width; i++) acc[i] = vec_zero();
-    const decode_x *x[MOST_ROWS] = {s->x, rows > 1 ? s->x + s->x_stride : s->x};
+    const decode_x *x[MOST_ROWS_IN_PLACE];
+    take_rows(s, x, rows);
     const char *b = s->b, *ahead = b + KEYS_AHEAD * stride;
     const size_t row = depth / UNIT * decode_bytes(type);
     size_t offset = 0;
@@ -51,13 +60,16 @@ INLINE void columns_run(const attn_type type, const struct stretch *s, size_t st
             ahead += offset < row ? 0 : stride;
             offset = offset < row ? offset : 0;
         }
-        UNROLL for (int v = 0; v < width; v++) {
-            vec units[DEPTH];
-            decode_columns(type, b + (size_t)(v * VEC_LANES) * stride, stride, units);
+        UNROLL for (int v = 0; v < width; v += at_once) {
+            vec units[4][DEPTH];
+            UNROLL for (int i = 0; i < at_once; i++)
+                decode_columns(type, b + (size_t)((v + i) * VEC_LANES) * stride, stride, units[i]);
+            if (rows > MOST_ROWS && at_once < width)
+                UNROLL for (int r = 0; r < rows; r++) forget_units(&x[r]);
             UNROLL for (int l = 0; l < DEPTH; l++) {
-                vec a[MOST_ROWS * STEPS];
+                vec a[MOST_ROWS_IN_PLACE * STEPS];
                 take_x(x, k + (size_t)(l * UNIT), a, rows, WHOLE);
-                add_unit(a, units[l], acc, rows, width, v, WHOLE);
+                UNROLL for (int i = 0; i < at_once; i++) add_unit(a, units[i][l], acc, rows, width, v + i, WHOLE);
             }
         }
     }
@@ -74,23 +86,29 @@ INLINE vec gather_unit(const attn_type type, const char *b, size_t stride, size_
     return unit;
 }
 
-/* Chains of all keys go on with the elements from `depth` on, unit by unit: what does not fill transpositions. */
-INLINE void columns_rest(const attn_type type, const struct stretch *s, size_t stride, size_t depth, size_t row) {
-    const decode_x *x = s->x + row * s->x_stride;
+/* Chains of n keys go on with element k of their rows, or UNIT of them, which are at b. */
+INLINE void rest_unit(const attn_type type, const struct stretch *s, const char *b, size_t stride, size_t n, size_t k,
+                      float *y, const enum part part) {
+    size_t bytes = part == WHOLE ? decode_bytes(type) : decode_bytes(type) / UNIT;
+    vec unit = gather_unit(type, b, stride, n, bytes), a[STEPS];
+    for (size_t r = 0; r < s->rows; r++, y += s->y_stride) {
+        const decode_x *x = s->x + r * s->x_stride;
+        vec acc = k > 0 ? vec_load(y) : vec_zero();
+        take_x(&x, k, a, 1, part);
+        add_unit(a, unit, &acc, 1, 1, 0, part);
+        vec_store(y, acc);
+    }
+}
+
+/* Chains of all keys go on with the elements from `depth` on: what does not fill transpositions. */
+INLINE void columns_rest(const attn_type type, const struct stretch *s, size_t stride, size_t depth) {
     for (size_t j = 0; j < s->keys; j += VEC_LANES) {
         const char *b = s->b + j * stride + depth / UNIT * decode_bytes(type);
         size_t n = s->keys - j < VEC_LANES ? s->keys - j : VEC_LANES, k = depth;
-        float *y = s->y + row * s->y_stride + j;
-        vec acc = depth > 0 ? vec_load(y) : vec_zero(), a[STEPS];
-        for (; k + UNIT <= s->size; k += UNIT, b += decode_bytes(type)) {
-            take_x(&x, k, a, 1, WHOLE);
-            add_unit(a, gather_unit(type, b, stride, n, decode_bytes(type)), &acc, 1, 1, 0, WHOLE);
-        }
-        if (UNIT > 1 && k < s->size) {
-            take_x(&x, k, a, 1, LAST_MISSING);
-            add_unit(a, gather_unit(type, b, stride, n, decode_bytes(type) / UNIT), &acc, 1, 1, 0, LAST_MISSING);
-        }
-        vec_store(y, acc);
+        for (; k + UNIT <= s->size; k += UNIT, b += decode_bytes(type))
+            rest_unit(type, s, b, stride, n, k, s->y + j, WHOLE);
+        if (UNIT > 1 && k < s->size)
+            rest_unit(type, s, b, stride, n, k, s->y + j, LAST_MISSING);
     }
 }
 
@@ -106,6 +124,49 @@ INLINE struct stretch stretch_in_place(const attn_type type, const struct attn_d
     return s;
 }
 
+/* Rows from `first` on, `most` or fewer. */
+static __attribute__((noinline)) void ISA_FN(decode_some_rows)(const struct stretch *all, size_t first, size_t most,
+                                                               struct stretch *s) {
+    *s = *all;
+    s->x += first * s->x_stride;
+    s->y += first * s->y_stride;
+    s->factors += s->factors ? first : 0;
+    s->rows = all->rows - first < most ? all->rows - first : most;
+}
+
+/* The columns from number `whole` on, which do not fill ATTN_LANES, register by register: by `two` rows, or `one`. */
+static __attribute__((noinline)) void ISA_FN(decode_columns_left)(struct stretch *s, size_t element, size_t whole,
+                                                                  values_function *two, values_function *one) {
+    s->b += whole * element;
+    s->y += whole;
+    for (size_t left = s->size - whole; left > 0; left -= s->columns) {
+        s->columns = left < VEC_LANES ? left : VEC_LANES;
+        for (size_t row = 0; row < s->rows; row += 2) {
+            struct stretch part;
+            ISA_FN(decode_some_rows)(s, row, 2, &part);
+            (part.rows == 2 ? two : one)(&part);
+        }
+        s->b += VEC_LANES * element;
+        s->y += VEC_LANES;
+    }
+}
+
+/* Functions as decode_values_of_parts takes them. */
+struct values_of {
+    values_function *const *values;
+    size_t most;
+};
+
+/* Those of one row, two, three, four. */
+INLINE void values_of_rows(const attn_type type, struct stretch *s, const struct values_of of[MOST_ROWS_IN_PLACE],
+                           values_function *two, values_function *one) {
+    const size_t element = decode_bytes(type) / UNIT, whole = s->size / ATTN_LANES * ATTN_LANES;
+    struct stretch left = *s;
+    values_of_parts(type, s, of[s->rows - 1].values, of[s->rows - 1].most, whole / VEC_LANES);
+    if (whole < left.size)
+        ISA_FN(decode_columns_left)(&left, element, whole, two, one);
+}
+
 typedef void columns_function(const struct stretch *s, size_t stride, size_t depth);
 
 /* Elements of keys in place that fill transpositions; those of fewer keys than a register has go one by one. */
@@ -114,10 +175,15 @@ INLINE size_t depth_of(const attn_type type, const struct attn_decode_args *args
     return aligned && args->keys >= VEC_LANES ? args->size / (DEPTH * UNIT) * DEPTH * UNIT : 0;
 }
 
-/* So many registers of keys at once, then one, row by row; the last one begins among keys that are done already. */
+/* Of loops for one row, two, four. */
+enum { ONE_ROW, TWO_ROWS, FOUR_ROWS, ROW_COUNTS };
+
+/* So many registers of keys at once, four rows after four while L1 holds them; then one, row by row; the last one
+ * begins among keys that are done already. */
 static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, struct stretch *s, size_t depth,
-                                                                size_t rows, columns_function *several, size_t width,
+                                                                columns_function *const several[ROW_COUNTS],
                                                                 columns_function *one) {
+    const size_t width = s->rows > 1 ? UNIT_COLUMNS_2 : UNIT_COLUMNS_1;
     for (size_t left = s->keys, taken; left > 0; left -= taken, s->b += taken * stride, s->y += taken) {
         if (left < VEC_LANES) {
             s->b -= (VEC_LANES - left) * stride;
@@ -125,13 +191,17 @@ static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, s
             left = VEC_LANES;
         }
         taken = left < width * VEC_LANES ? VEC_LANES : width * VEC_LANES;
-        if (taken > VEC_LANES) {
-            several(s, stride, depth);
+        if (taken > VEC_LANES && s->rows <= MOST_ROWS_IN_PLACE) {
+            several[s->rows > 2 ? FOUR_ROWS : s->rows > 1 ? TWO_ROWS : ONE_ROW](s, stride, depth);
             continue;
         }
-        struct stretch row = *s;
-        for (size_t r = 0; r < rows; r++, row.x += row.x_stride, row.y += row.y_stride)
-            one(&row, stride, depth);
+        for (size_t row = 0, most = taken > VEC_LANES ? MOST_ROWS_IN_PLACE : 1; row < s->rows; row += most) {
+            struct stretch part;
+            ISA_FN(decode_some_rows)(s, row, most, &part);
+            if (taken > VEC_LANES && part.rows == 1) /* twice: loops of so many registers are for two */
+                part.x_stride = part.y_stride = 0;
+            (taken == VEC_LANES ? one : several[part.rows > 2 ? FOUR_ROWS : TWO_ROWS])(&part, stride, depth);
+        }
     }
 }
 
@@ -147,23 +217,23 @@ static __attribute__((noinline)) void ISA_FN(decode_columns_of)(size_t stride, s
     COLUMNS_RUN(name, type, 1, one, 1)                                                                                 \
     COLUMNS_RUN(name, type, 1, several, UNIT_COLUMNS_1)                                                                \
     COLUMNS_RUN(name, type, 2, several, UNIT_COLUMNS_2)                                                                \
+    COLUMNS_RUN(name, type, 4, several, UNIT_COLUMNS_2)                                                                \
     static __attribute__((noinline)) void ISA_FN(decode_##name##_rest)(const struct stretch *s, size_t stride,         \
-                                                                       size_t depth, size_t row) {                     \
-        columns_rest(type, s, stride, depth, row);                                                                     \
+                                                                       size_t depth) {                                 \
+        columns_rest(type, s, stride, depth);                                                                          \
     }                                                                                                                  \
     static void ISA_FN(decode_##name##_columns)(const struct attn_decode_args *args) {                                 \
+        static columns_function *const several[ROW_COUNTS] = {                                                         \
+            COLUMNS_FN(name, 1, several), COLUMNS_FN(name, 2, several), COLUMNS_FN(name, 4, several)};                 \
         struct stretch s = stretch_of(type, args);                                                                     \
         const char *b = s.b;                                                                                           \
         const size_t depth = depth_of(type, args), stride = args->b.stride;                                            \
-        bool two = args->rows > 1;                                                                                     \
         if (depth > 0)                                                                                                 \
-            ISA_FN(decode_columns_of)                                                                                  \
-        (stride, &s, depth, args->rows, two ? COLUMNS_FN(name, 2, several) : COLUMNS_FN(name, 1, several),             \
-         two ? UNIT_COLUMNS_2 : UNIT_COLUMNS_1, COLUMNS_FN(name, 1, one));                                             \
+            ISA_FN(decode_columns_of)(stride, &s, depth, several, COLUMNS_FN(name, 1, one));                           \
         s.b = b;                                                                                                       \
         s.y = args->y;                                                                                                 \
-        for (size_t row = 0; depth < args->size && row < args->rows; row++)                                            \
-            ISA_FN(decode_##name##_rest)(&s, stride, depth, row);                                                      \
+        if (depth < args->size)                                                                                        \
+            ISA_FN(decode_##name##_rest)(&s, stride, depth);                                                           \
     }
 
 #endif

@@ -1,5 +1,5 @@
-/* One or two query rows over a stretch of keys: the loops of every class. Each key and value is used once or twice, so
- * that both products wait for memory: what follows is fetched meanwhile.
+/* One or two query rows over a stretch of keys, in place up to four at a time: the loops of every class. Each key and
+ * value is used a few times, so that both products wait for memory: what follows is fetched meanwhile.
  *
  * What lies in a lane of packed B is a unit: an element, or a pair of class BF16. The file that includes this says
  * before
@@ -27,11 +27,12 @@
 #include "body/fetch.h"
 #include "body/objects.h"
 
-enum { MOST_ROWS = 2 };
+/* The most rows of a loop: over panels, and over keys and values of 16 bits in place. */
+enum { MOST_ROWS = 2, MOST_ROWS_IN_PLACE = 4 };
 
 /* attn_decode_args in elements. */
 struct stretch {
-    size_t keys, size;
+    size_t rows, keys, size;
     const decode_x *x;
     size_t x_stride;
     const char *b;      /* the first key's panel, or the first value's row in its panel; in place the first row */
@@ -47,7 +48,8 @@ struct stretch {
 };
 
 INLINE struct stretch stretch_of(const attn_type type, const struct attn_decode_args *args) {
-    return (struct stretch){.keys = args->keys,
+    return (struct stretch){.rows = args->rows,
+                            .keys = args->keys,
                             .size = args->size,
                             .x = args->x,
                             .x_stride = args->x_stride / sizeof(decode_x),
@@ -63,6 +65,17 @@ INLINE struct stretch stretch_of(const attn_type type, const struct attn_decode_
                             .factor_stride = args->factor_stride,
                             .y = args->y,
                             .y_stride = args->y_stride};
+}
+
+/* ---- Rows ---- */
+
+/* Row number r of `rows`, a literal. Loops of four take three rows too: the last one is computed and stored twice. */
+INLINE size_t row_at(const struct stretch *s, const int r, const int rows) {
+    return rows > 2 && r == rows - 1 ? s->rows - 1 : (size_t)r;
+}
+
+INLINE void take_rows(const struct stretch *s, const decode_x **x, const int rows) {
+    UNROLL for (int r = 0; r < rows; r++) x[r] = s->x + row_at(s, r, rows) * s->x_stride;
 }
 
 /* ---- Chains ---- */
@@ -100,7 +113,7 @@ INLINE void from_rows(const attn_type type, const struct stretch *s, const char 
 /* Rows and registers are literals, here and below. */
 INLINE void take_unit(const attn_type type, const struct stretch *s, const decode_x *const *x, size_t k, const char *b,
                       vec *acc, const int rows, const int width, const int registers, const enum part part) {
-    vec av[MOST_ROWS * STEPS];
+    vec av[MOST_ROWS_IN_PLACE * STEPS];
     UNROLL for (int i = 0; i < rows * STEPS; i++) av[i] = decode_a(x[i / STEPS] + k, i % STEPS, (int)part);
     const int most = decode_at_once(type, registers);
     vec units[2];
@@ -128,7 +141,7 @@ INLINE const char *take_units(const attn_type type, const struct stretch *s, con
 
 INLINE void store_chains(const struct stretch *s, const vec *acc, const int rows, const int width) {
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < width; v++)
-        vec_store(s->y + (size_t)r * s->y_stride + v * VEC_LANES, acc[r * width + v]);
+        vec_store(s->y + row_at(s, r, rows) * s->y_stride + v * VEC_LANES, acc[r * width + v]);
 }
 
 /* ---- Scores ---- */
@@ -139,7 +152,8 @@ INLINE void scores_run(const attn_type type, const struct stretch *s, const int 
     const int width = panels * registers;
     vec acc[16];
     UNROLL for (int i = 0; i < rows * width; i++) acc[i] = vec_zero();
-    const decode_x *x[MOST_ROWS] = {s->x, rows > 1 ? s->x + s->x_stride : s->x};
+    const decode_x *x[MOST_ROWS_IN_PLACE];
+    take_rows(s, x, rows);
     take_units(type, s, x, s->size, s->b, (size_t)(registers * VEC_LANES) * decode_bytes(type), acc, rows, width,
                registers);
     store_chains(s, acc, rows, width);
@@ -183,9 +197,9 @@ INLINE void scores_of(const attn_type type, const struct attn_decode_args *args,
 /* Where chains start, or go on after a block: c times the row's factor. */
 INLINE void values_begin(const struct stretch *s, vec *acc, const int rows, const int width) {
     UNROLL for (int r = 0; r < rows; r++) {
-        vec factor = vec_set(s->start == ATTN_START_SCALE ? s->factors[r] : 1.0f);
+        vec factor = vec_set(s->start == ATTN_START_SCALE ? s->factors[row_at(s, r, rows)] : 1.0f);
         UNROLL for (int v = 0; v < width; v++) {
-            const float *y = s->y + (size_t)r * s->y_stride + v * VEC_LANES;
+            const float *y = s->y + row_at(s, r, rows) * s->y_stride + v * VEC_LANES;
             acc[r * width + v] = s->start == ATTN_START_ZERO ? vec_zero() : vec_mul(vec_load(y), factor);
         }
     }
@@ -197,7 +211,8 @@ INLINE void values_run(const attn_type type, const struct stretch *s, const int 
     const size_t step = s->step * decode_bytes(type), block = ATTN_BLOCK * sizeof(float) / sizeof(decode_x);
     vec acc[16];
     values_begin(s, acc, rows, width);
-    const decode_x *x[MOST_ROWS] = {s->x, rows > 1 ? s->x + s->x_stride : s->x};
+    const decode_x *x[MOST_ROWS_IN_PLACE];
+    take_rows(s, x, rows);
     const float *factors = s->factors;
     const char *b = s->b;
     for (size_t left = s->keys, n; left > 0; left -= n) {
@@ -205,7 +220,7 @@ INLINE void values_run(const attn_type type, const struct stretch *s, const int 
         b = take_units(type, s, x, n, b, step, acc, rows, width, registers);
         factors += s->factor_stride;
         UNROLL for (int r = 0; r < rows && n < left; r++) UNROLL for (int v = 0; v < width; v++) acc[r * width + v] =
-            vec_mul(acc[r * width + v], vec_set(factors[r]));
+            vec_mul(acc[r * width + v], vec_set(factors[row_at(s, r, rows)]));
         UNROLL for (int r = 0; r < rows; r++) x[r] += block;
     }
     store_chains(s, acc, rows, width);
@@ -265,23 +280,6 @@ INLINE struct stretch stretch_of_values(const attn_type type, const struct attn_
     s.b += args->first / UNIT * s.step * decode_bytes(type);
     s.before = args->first % UNIT;
     return s;
-}
-
-/* What is not ATTN_LANES columns goes register by register, by `one`. */
-INLINE void values_of_rows(const attn_type type, struct stretch *s, values_function *const *values, size_t most,
-                           values_function *one) {
-    const size_t element = decode_bytes(type) / UNIT, whole = s->size / ATTN_LANES * ATTN_LANES;
-    const char *b = s->b + whole * element;
-    float *y = s->y + whole;
-    values_of_parts(type, s, values, most, whole / VEC_LANES);
-    s->b = b;
-    s->y = y;
-    for (size_t left = s->size - whole; left > 0; left -= s->columns) {
-        s->columns = left < VEC_LANES ? left : VEC_LANES;
-        one(s);
-        s->b += VEC_LANES * element;
-        s->y += VEC_LANES;
-    }
 }
 
 INLINE size_t registers_of(size_t size) {

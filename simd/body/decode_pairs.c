@@ -4,6 +4,7 @@
  *     PAIR_PANELS_1, _2        panels of keys that one row, or two, read side by side
  *     EACH_PAIR_WIDTH_1, _2    registers of a value that one row, or two, accumulate at once: multiples of LANES_VECS
  *     PAIRS_IN_PLACE           where keys and values are read in place too; then also
+ *     EACH_PAIR_WIDTH_4        likewise of four rows in place
  *     PAIR_DEPTH               units of keys that are transposed at once, and what decode_columns.h asks for */
 #include "decode.h"
 #include "pairs.h"
@@ -186,12 +187,14 @@ static void ISA_FN(decode_bf16_scores_in_place)(const struct attn_decode_args *a
 #define ROWS_ENTRY(rows, width)  VALUES_ENTRY(pairs_rows, rows, width)
 EACH_PAIR_WIDTH_1(ROWS_VALUES, 1)
 EACH_PAIR_WIDTH_2(ROWS_VALUES, 2)
+EACH_PAIR_WIDTH_4(ROWS_VALUES, 4)
 #if VEC_LANES < 16 /* else they are there */
 ROWS_VALUES(1, 1)
 ROWS_VALUES(2, 1)
 #endif
 static values_function *const rows_1[] = {EACH_PAIR_WIDTH_1(ROWS_ENTRY, 1)};
 static values_function *const rows_2[] = {EACH_PAIR_WIDTH_2(ROWS_ENTRY, 2)};
+static values_function *const rows_4[] = {EACH_PAIR_WIDTH_4(ROWS_ENTRY, 4)};
 
 static __attribute__((noinline)) void ISA_FN(decode_first_of_rows)(struct stretch *s, size_t rows) {
     values_of_part(s, rows, OF_ROWS, FIRST_MISSING);
@@ -200,17 +203,22 @@ static __attribute__((noinline)) void ISA_FN(decode_last_of_rows)(struct stretch
     values_of_part(s, rows, OF_ROWS, LAST_MISSING);
 }
 static void ISA_FN(decode_whole_of_rows)(struct stretch *s, size_t rows) {
-    bool two = rows > 1;
-    values_of_rows(ATTN_BF16, s, two ? rows_2 : rows_1, two ? WIDEST_2 : WIDEST_1,
-                   two ? ISA_FN(decode_pairs_rows_2_1) : ISA_FN(decode_pairs_rows_1_1));
+    static const struct values_of of_rows[MOST_ROWS_IN_PLACE] = {
+        {rows_1, WIDEST_1}, {rows_2, WIDEST_2}, {rows_4, WIDEST_OF(rows_4)}, {rows_4, WIDEST_OF(rows_4)}};
+    (void)rows; /* the stretch's */
+    values_of_rows(ATTN_BF16, s, of_rows, ISA_FN(decode_pairs_rows_2_1), ISA_FN(decode_pairs_rows_1_1));
 }
 
 static void ISA_FN(decode_bf16_values_in_place)(const struct attn_decode_args *args) {
     static piece_function *const pieces[PIECES] = {ISA_FN(decode_first_of_rows), ISA_FN(decode_whole_of_rows),
                                                    ISA_FN(decode_last_of_rows)};
-    struct stretch s = stretch_in_place(ATTN_BF16, args);
+    struct stretch all = stretch_in_place(ATTN_BF16, args);
     flush_state state = flush_begin();
-    ISA_FN(decode_values_of_pieces)(&s, args->rows, pieces);
+    for (size_t row = 0; row < all.rows; row += MOST_ROWS_IN_PLACE) {
+        struct stretch s;
+        ISA_FN(decode_some_rows)(&all, row, MOST_ROWS_IN_PLACE, &s);
+        ISA_FN(decode_values_of_pieces)(&s, s.rows, pieces);
+    }
     flush_end(state);
 }
 #endif
@@ -222,6 +230,7 @@ const struct attn_decode_kernel ISA_OBJECT(decode_bf16) = {.name = ISA_NAME "_bf
                                                            .rows = MOST_ROWS,
                                                            .scores = ISA_FN(decode_bf16_scores),
 #ifdef PAIRS_IN_PLACE
+                                                           .rows_in_place = ROWS_IN_PLACE,
                                                            .scores_in_place = ISA_FN(decode_bf16_scores_in_place),
                                                            .values_in_place = ISA_FN(decode_bf16_values_in_place),
 #endif

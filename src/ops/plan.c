@@ -205,12 +205,13 @@ static const struct attn_kernels *table_of_few_rows(const struct attn_problem *p
     return attn_table(problem->table->isa);
 }
 
-/* The kernel that reads keys and values where the caller has them, for so many query rows; NULL where there is none. */
+/* The kernel that reads keys and values where the caller has them, for so many query rows; NULL where there is none.
+ * Elements that do not fill registers cost each row their time: with more than two rows it takes less to pack. */
 static const struct attn_decode_kernel *decodes_in_place(const struct attn_problem *problem,
                                                          const struct attn_plan *plan, size_t rows) {
-    const struct attn_kernels *table = table_of_few_rows(problem);
-    const struct attn_decode_kernel *decode = attn_decode_in_place(table, plan->gemm, problem->k.type);
-    return decode && rows <= decode->rows ? decode : NULL;
+    if (rows > 2 && (problem->head_size % ATTN_LANES != 0 || problem->value_size % ATTN_LANES != 0))
+        return NULL;
+    return attn_decode_in_place(table_of_few_rows(problem), plan->gemm, problem->k.type, rows);
 }
 
 /* Whether to read in place takes less time than to pack. The decode kernel is then that of the caller's type, which may

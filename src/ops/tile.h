@@ -63,7 +63,8 @@ struct attn_tile {
 
 /* Whether the tile has so few rows that the decode kernel computes its products. */
 static inline bool attn_tile_decodes(const struct attn_tile *tile) {
-    return tile->decode && tile->rows <= tile->decode->rows;
+    bool in_place = tile->problem->plan.path == ATTN_PATH_IN_PLACE;
+    return tile->decode && tile->rows <= (in_place ? tile->decode->rows_in_place : tile->decode->rows);
 }
 
 static inline bool attn_tile_is_bf16(const struct attn_tile *tile) {

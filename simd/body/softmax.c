@@ -8,9 +8,13 @@
 #include "body/objects.h"
 #include "body/rows.h"
 
-/* Floats ahead of what is read: a row or two. While exp takes the processor's time, its own prefetching ends at each
- * page. */
-enum { AHEAD = 1024, LINE = 16 };
+/* Floats of rows that are taken together, and as many of those whose own memory has no room for them: two rows of 1024
+ * columns. */
+enum { MEMORY = 2048 };
+
+/* Floats ahead of what is read: the rows that are next. While exp takes the processor's time, its own prefetching ends
+ * at each page. */
+enum { AHEAD = MEMORY, LINE = 16 };
 
 /* A row, or a piece of one. */
 struct softmax_row {
@@ -23,6 +27,7 @@ struct softmax_row {
     /* 3; of a piece 1 finds its row's maximum, 2 the sum, and 3 divides by that. */
     int passes;
     float *lanes; /* NULL; of a piece: sums of those before it */
+    size_t rest;  /* columns behind n that are not visible */
 };
 
 /* ---- Maxima ---- */
@@ -157,36 +162,36 @@ INLINE void divide(attn_type type, const struct softmax_row *row) {
 
 /* ---- Rows ---- */
 
-/* Floats of rows whose own memory has no room for them. */
-enum { MEMORY = 1024 };
-
 /* Rows that are taken together, as many as there is memory for. A pass over one hides what the others wait for: their
  * maximum, sum and division. */
 enum { MOST_ROWS = 16 };
 
-/* All rows as far as `end`, or a piece. */
+INLINE void clear_rest(attn_type to, const struct softmax_row *row) {
+    size_t element = to == ATTN_F32 ? sizeof(float) : sizeof(uint16_t);
+    memset((char *)row->y + row->n * element, 0, row->rest * element);
+}
+
+/* All rows as far as `end`, or a piece. What is not visible is cleared while exp takes the processor's time: stores to
+ * more lines than that wait for them. */
 static __attribute__((noinline)) void ISA_FN(softmax_passes)(const struct attn_softmax_rows *args,
                                                              struct softmax_row *rows, const struct softmax_row *end) {
     int passes = rows->passes;
     for (struct softmax_row *row = rows; row < end; row++)
         take_maximum(args->from, row);
-    for (struct softmax_row *row = rows; passes > 1 && row < end; row++)
+    for (struct softmax_row *row = rows; passes > 1 && row < end; row++) {
         take_exp(args->from, row);
+        if (row->rest > 0)
+            clear_rest(args->to, row);
+    }
     for (struct softmax_row *row = rows; passes > 2 && row < end; row++)
         divide(args->to, row);
-}
-
-/* Row i's columns that are not visible. */
-INLINE void clear_rest(const struct attn_softmax_rows *args, size_t i) {
-    size_t element = args->to == ATTN_F32 ? sizeof(float) : sizeof(uint16_t), n = args->valid[i];
-    if (n < args->cols)
-        memset((char *)args->y + i * args->y_stride + n * element, 0, (args->cols - n) * element);
 }
 
 /* Row i; of memory it may take `room` floats. */
 INLINE void take_row(const struct attn_softmax_rows *args, size_t i, float *memory, size_t room,
                      struct softmax_row *row) {
     row->n = args->valid[i];
+    row->rest = args->cols - row->n;
     row->x = (const char *)args->x + i * args->x_stride;
     row->y = (char *)args->y + i * args->y_stride;
     row->p = args->to == ATTN_F32 ? row->y : memory;
@@ -207,11 +212,13 @@ static __attribute__((noinline)) void ISA_FN(softmax_pieces)(const struct attn_s
                                                              float *memory) {
     float lanes[ATTN_LANES] = {0};
     struct softmax_row piece = {.max = -INFINITY};
+    take_row(args, i, memory, MEMORY, &piece);
+    clear_rest(args->to, &piece);
     for (int passes = 1; passes <= 3; passes++) {
         take_row(args, i, memory, MEMORY, &piece);
         piece.passes = passes;
         piece.lanes = lanes;
-        piece.n = 0;
+        piece.n = piece.rest = 0;
         for (size_t left = args->valid[i]; left > 0; left -= piece.n) {
             take_piece(args->from, left, &piece);
             ISA_FN(softmax_passes)(args, &piece, &piece + 1);
@@ -230,7 +237,6 @@ static void ISA_FN(softmax_rows)(const struct attn_softmax_rows *args) {
                 continue;
             if (taken > 0 && taken + room > MEMORY)
                 break;
-            clear_rest(args, i);
             if (room > MEMORY && args->to != ATTN_F32) {
                 ISA_FN(softmax_pieces)(args, i, memory);
                 continue;

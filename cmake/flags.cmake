@@ -37,7 +37,8 @@ if(MINGW)
   list(APPEND attn_flags -D__USE_MINGW_ANSI_STDIO=1)
 endif()
 
-attn_supported(attn_src_flags ${attn_prefix}-fno-tree-vectorize ${attn_prefix}-fno-vectorize ${attn_prefix}-fno-slp-vectorize)
+attn_supported(attn_src_flags ${attn_prefix}-fno-tree-vectorize ${attn_prefix}-fno-vectorize ${attn_prefix}-fno-slp-vectorize
+               ${attn_prefix}-mmemset-strategy=libcall:-1:noalign)
 attn_supported(attn_ref_flags ${attn_prefix}-fno-lto)
 
 attn_supported(attn_simd_flags ${attn_prefix}-fno-jump-tables ${attn_prefix}-falign-functions=64)

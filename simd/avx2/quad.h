@@ -36,6 +36,11 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return _mm256_permute2f128_ps(vec_load_first(n, p[0] + d), vec_load_first(n, p[1] + d), 0x20);
 }
 
+/* Quad i holds four elements of 16 bits from p[i] + d on. */
+INLINE vec_u16 quad_join_u16(const uint16_t *const p[KEYS], size_t d) {
+    return _mm_unpacklo_epi64(_mm_loadu_si64(p[0] + d), _mm_loadu_si64(p[1] + d));
+}
+
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     _mm_storeu_ps(p + n * ROWS, _mm_set1_ps(-INFINITY));

@@ -42,6 +42,13 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return _mm512_insertf32x4(x, _mm_maskz_loadu_ps(mask, p[3] + d), 3);
 }
 
+/* Quad i holds four elements of 16 bits from p[i] + d on. */
+INLINE vec_u16 quad_join_u16(const uint16_t *const p[KEYS], size_t d) {
+    __m128i low = _mm_unpacklo_epi64(_mm_loadu_si64(p[0] + d), _mm_loadu_si64(p[1] + d));
+    __m128i high = _mm_unpacklo_epi64(_mm_loadu_si64(p[2] + d), _mm_loadu_si64(p[3] + d));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     vec_store_mask(vec_lanes(n * ROWS, VEC_LANES), p, vec_set(-INFINITY));

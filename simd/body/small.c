@@ -8,9 +8,9 @@
  * Strips of any heads are collected into a batch before their softmax, so that its dependent steps overlap, and the
  * values of one head are read by two strips at a time where there are few columns.
  *
- * Elements of other types are widened into scratch memory first, and outputs narrowed from there. Class BF16 takes the
- * second element of a pair first: the two change places in every query and key, and so do the values of two keys, and
- * their probabilities. Its products alone take denormal numbers for 0.
+ * Queries and keys of other types are widened while they are packed, values into scratch memory, and outputs narrowed
+ * from there. Class BF16 takes the second element of a pair first: the two change places in every query and key, and so
+ * do the values of two keys, and their probabilities. Its products alone take denormal numbers for 0.
  *
  * Where TAILS_OVERLAP the last register of a row of values ends with the row, and some of its columns are computed
  * twice; values and outputs that are less than a register go through scratch memory. */
@@ -62,10 +62,16 @@ struct widening {
     size_t y_stride, other;
 };
 
-/* `type` is a literal, here and below. */
-INLINE void widen_register(const attn_type type, const uint16_t *x, float *y) {
-    vec_u16 u = vec_load_u16(x);
-    vec_store(y, type == ATTN_F16 ? vec_from_f16(u) : vec_from_bf16(u));
+/* A register of x from element i on. `type` is a literal, here and below. */
+INLINE vec load_elements(const attn_type type, const void *x, size_t i) {
+    return type == ATTN_F32 ? vec_load((const float *)x + i)
+                            : vec_from_u16(type, vec_load_u16((const uint16_t *)x + i));
+}
+
+/* n of its elements, +0 beyond. */
+INLINE vec load_first(const attn_type type, size_t n, const void *x, size_t i) {
+    return type == ATTN_F32 ? vec_load_first(n, (const float *)x + i)
+                            : vec_from_u16(type, vec_load_u16_first(n, (const uint16_t *)x + i));
 }
 
 /* A row's last register ends with it. Sizes are read once: what is stored might be one of them. */
@@ -76,8 +82,8 @@ INLINE void widen_rows(const attn_type type, const struct widening *w) {
     for (size_t i = 0; i < rows; i++, x += x_stride) {
         float *y = to + (i ^ other) * y_stride;
         for (size_t j = 0; j < last; j += VEC_LANES)
-            widen_register(type, x + j, y + j);
-        widen_register(type, x + last, y + last);
+            vec_store(y + j, load_elements(type, x, j));
+        vec_store(y + last, load_elements(type, x, last));
     }
 }
 
@@ -96,28 +102,46 @@ static NOINLINE void ISA_FN(small_widen)(attn_type type, struct widening *w) {
 
 /* ---- Logits ---- */
 
-/* `n` rows from p on, of which there are to be `count`: the last one stands in for those that are absent. */
-INLINE void rows_from(const float *p, size_t stride, size_t n, const float *row[], size_t count) {
+/* `n` rows from p on, of which there are to be `count`, `stride` bytes apart: the last one stands in for those that are
+ * absent. */
+INLINE void rows_from(const void *p, size_t stride, size_t n, const void *row[], size_t count) {
     row[0] = p;
-    UNROLL for (size_t i = 1; i < count; i++) row[i] = i < n ? row[i - 1] + stride : row[i - 1];
+    UNROLL for (size_t i = 1; i < count; i++) row[i] = i < n ? (const char *)row[i - 1] + stride : row[i - 1];
 }
 
 INLINE vec in_turn(vec x, bool swapped) {
     return HAS_PAIRS && swapped ? vec_swap_pairs(x) : x;
 }
 
+/* Elements d .. d + 3 of KEYS keys, or the first n of these, +0 beyond. */
+INLINE vec join(const attn_type type, const void *const row[], size_t d, size_t n) {
+    if (type == ATTN_F32) {
+        const float *x[KEYS];
+        UNROLL for (size_t i = 0; i < KEYS; i++) x[i] = row[i];
+        return n == 4 ? quad_join(x, d) : quad_join_first(x, d, n);
+    }
+    const uint16_t *x[KEYS];
+    UNROLL for (size_t i = 0; i < KEYS; i++) x[i] = row[i];
+    if (n == 4)
+        return vec_from_u16(type, quad_join_u16(x, d));
+    uint16_t some[VEC_LANES] = {0};
+    for (size_t i = 0; i < KEYS * n; i++)
+        some[i / n * 4 + i % n] = x[i / n][d + i % n];
+    return vec_from_u16(type, vec_load_u16(some));
+}
+
 /* Elements d .. d + 3 of KEYS keys are one register; those of all d follow each other. Where they are swapped 2 i and
  * 2 i + 1 change places. */
-static NOINLINE void ISA_FN(small_pack_keys)(const float *k, size_t stride, size_t keys, size_t size, bool swapped,
-                                             float *packed) {
+INLINE void pack_keys(const attn_type type, const void *k, size_t stride, size_t keys, size_t size, bool swapped,
+                      float *packed) {
     size_t whole = size / 4 * 4;
-    for (size_t key = 0; key < keys; key += KEYS, k += KEYS * stride) {
-        const float *row[KEYS];
+    for (size_t key = 0; key < keys; key += KEYS, k = (const char *)k + KEYS * stride) {
+        const void *row[KEYS];
         rows_from(k, stride, keys - key, row, KEYS);
         for (size_t d = 0; d < whole; d += 4, packed += VEC_LANES)
-            vec_store(packed, in_turn(quad_join(row, d), swapped));
+            vec_store(packed, in_turn(join(type, row, d, 4), swapped));
         if (whole < size) {
-            vec_store(packed, in_turn(quad_join_first(row, whole, size - whole), swapped));
+            vec_store(packed, in_turn(join(type, row, whole, size - whole), swapped));
             packed += VEC_LANES;
         }
     }
@@ -130,20 +154,20 @@ INLINE void store_quads(vec r[ROWS], float *even, float *odd) {
 }
 
 /* Scaled; element d of a strip's rows is a quad, in the order in which vec_transpose_quads leaves them, or swapped. */
-static void ISA_FN(small_pack_queries)(const float *q, size_t stride, size_t rows, size_t size, float scale,
-                                       bool swapped, float *packed) {
-    const float *row[ROWS];
+INLINE void pack_queries(const attn_type type, const void *q, size_t stride, size_t rows, size_t size, float scale,
+                         bool swapped, float *packed) {
+    const void *row[ROWS];
     rows_from(q, stride, rows, row, ROWS);
     size_t whole = size / VEC_LANES * VEC_LANES, other = HAS_PAIRS && swapped ? VEC_LANES : 0;
     float *even = packed + other, *odd = packed + VEC_LANES - other;
     vec r[ROWS], factor = vec_set(scale);
     for (size_t d = 0; d < whole; d += VEC_LANES, even += ROWS * VEC_LANES, odd += ROWS * VEC_LANES) {
-        UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(vec_load(row[i] + d), factor);
+        UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(load_elements(type, row[i], d), factor);
         store_quads(r, even, odd);
     }
     if (whole < size) {
         size_t tail = size - whole;
-        UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(vec_load_first(tail, row[i] + whole), factor);
+        UNROLL for (size_t i = 0; i < ROWS; i++) r[i] = vec_mul(load_first(type, tail, row[i], whole), factor);
         store_quads(r, even, odd);
     }
 }
@@ -204,7 +228,6 @@ struct strip {
     uint32_t hi[ROWS]; /* that each sees, where they differ from `common` to `most` */
     const void *v;
     void *to; /* of o's type */
-    float *o; /* where value columns go: there too, or to scratch memory */
 };
 
 /* Strips of any heads, so that their steps overlap, and the packed keys of one kv head. In the caller's scratch:
@@ -226,11 +249,16 @@ struct batch {
     float shift[BATCH * VEC_LANES];
     float inverse[BATCH * ROWS];
     float values[ATTN_SMALL_KEYS * COLUMN_FLOATS]; /* columns that are copied, whole or the last register of each */
-    /* Of tensors of other types: outputs, queries or keys, factors of 1. */
+    /* Of tensors of other types: outputs, queries or keys that class BF16 rounds, factors of 1. */
     float outputs[BATCH * ROWS * COLUMN_FLOATS];
     float rows[MAX_ROWS * ATTN_SMALL_SIZE];
     float ones[BATCH * ROWS];
 };
+
+/* Where strip s puts value columns that are narrowed. */
+INLINE float *outputs_of(struct batch *batch, size_t s) {
+    return batch->outputs + s * ROWS * COLUMN_FLOATS;
+}
 
 /* Whether elements of a tensor are what the kernel computes with. */
 INLINE bool is_plain(const struct batch *batch, attn_type type) {
@@ -383,7 +411,7 @@ INLINE vec value_at(const float *v, const struct columns *columns, int w, const 
 
 /* Strips s .. s + strips - 1, of one head, times registers of value columns; strips and registers known to the
  * compiler. */
-INLINE void add_values(const struct batch *batch, size_t s, size_t j, struct columns columns, const int strips,
+INLINE void add_values(struct batch *batch, size_t s, size_t j, struct columns columns, const int strips,
                        const int width) {
     const struct strip *strip = &batch->strip[s];
     const int rows = strips * ROWS;
@@ -416,7 +444,7 @@ INLINE void add_values(const struct batch *batch, size_t s, size_t j, struct col
         }
     }
     size_t stored = batch->narrows ? VEC_LANES : columns.tail;
-    float *o = batch->narrows ? strip->o : strip->o + j;
+    float *o = batch->narrows ? outputs_of(batch, s) : (float *)strip->to + j;
     const float *factors = batch->factors + s * ROWS;
     UNROLL for (int r = 0; r < rows; r++) {
         if ((size_t)r == present)
@@ -462,33 +490,36 @@ INLINE void *output_at(const struct batch *batch, size_t s, size_t r, size_t j) 
     return (char *)batch->strip[s].to + bytes_of(type, r * batch->args->o_row_stride + j);
 }
 
-INLINE void narrow_strips(const attn_type type, const struct batch *batch, size_t j, size_t n) {
+INLINE void narrow_strips(const attn_type type, struct batch *batch, size_t j, size_t n) {
     size_t last = n - VEC_LANES;
-    for (size_t s = 0; s < batch->count; s++)
-        for (size_t r = 0; r < batch->strip[s].rows; r++) {
-            const float *x = batch->strip[s].o + r * COLUMN_FLOATS;
-            uint16_t *y = output_at(batch, s, r, j);
-            vec factor = vec_set(batch->inverse[s * ROWS + r]);
+    for (size_t s = 0; s < batch->count; s++) {
+        const float *x = outputs_of(batch, s), *factors = batch->inverse + s * ROWS;
+        uint16_t *y = output_at(batch, s, 0, j);
+        for (const float *end = factors + batch->strip[s].rows; factors < end; factors++) {
+            vec factor = vec_set(*factors);
             __asm__("" : "+r"(last)); /* else gcc writes the loop out */
             for (size_t c = 0; c < last; c += VEC_LANES)
                 narrow_register(type, x + c, factor, y + c);
             narrow_register(type, x + last, factor, y + last);
+            x += COLUMN_FLOATS;
+            y += batch->args->o_row_stride;
         }
+    }
 }
 
 /* Floats, or less than a register. */
-INLINE void convert_strips(const struct batch *batch, size_t j, size_t n) {
+INLINE void convert_strips(struct batch *batch, size_t j, size_t n) {
     for (size_t s = 0; s < batch->count; s++) {
-        const struct strip *strip = &batch->strip[s];
-        ISA_OBJECT(attention).normalize(strip->rows, n, strip->o, COLUMN_FLOATS, batch->inverse + s * ROWS, strip->o,
-                                        COLUMN_FLOATS);
-        for (size_t r = 0; r < strip->rows; r++)
-            ISA_OBJECT(convert).narrow(batch->args->o_type, n, strip->o + r * COLUMN_FLOATS, output_at(batch, s, r, j));
+        float *o = outputs_of(batch, s);
+        size_t rows = batch->strip[s].rows;
+        ISA_OBJECT(attention).normalize(rows, n, o, COLUMN_FLOATS, batch->inverse + s * ROWS, o, COLUMN_FLOATS);
+        for (size_t r = 0; r < rows; r++)
+            ISA_OBJECT(convert).narrow(batch->args->o_type, n, o + r * COLUMN_FLOATS, output_at(batch, s, r, j));
     }
 }
 
 /* n columns from column j on, divided, from scratch memory to where the caller wants them. */
-static NOINLINE void ISA_FN(small_narrow)(const struct batch *batch, size_t j, size_t n) {
+static NOINLINE void ISA_FN(small_narrow)(struct batch *batch, size_t j, size_t n) {
     attn_type type = batch->args->o_type;
     keep_denormals(batch);
     if (n >= VEC_LANES && type == ATTN_BF16)
@@ -555,41 +586,85 @@ INLINE void find_seen(const struct batch *batch, struct strip *strip) {
     strip->most += strip->most & other;
 }
 
-/* Queries or keys. */
-struct rows {
-    const float *data;
-    size_t stride;
-};
-
-/* n rows, at most MAX_ROWS, widened and in class BF16 rounded. */
-static NOINLINE struct rows ISA_FN(small_widen_rows)(struct batch *batch, attn_type type, const void *x, size_t stride,
-                                                     size_t n) {
+/* n rows of queries or keys, at most MAX_ROWS, `stride` bytes apart, as class BF16 rounds them. */
+static const uint16_t *ISA_FN(small_round_rows)(struct batch *batch, attn_type type, const char *x, size_t stride,
+                                                size_t n) {
     size_t size = batch->args->head_size;
-    ISA_FN(small_widen)
-    (type, &(struct widening){.rows = n, .n = size, .x = x, .x_stride = stride, .y = batch->rows, .y_stride = size});
-    if (batch->bf16 && type != ATTN_BF16)
-        ISA_OBJECT(convert).round_bf16(n * size, batch->rows, batch->rows);
-    return (struct rows){batch->rows, size};
+    uint16_t *rounded = (uint16_t *)(batch->rows + size);
+    for (size_t i = 0; i < n; i++, x += stride) {
+        const void *row = x;
+        if (type != ATTN_F32) {
+            ISA_OBJECT(convert).widen(type, size, row, batch->rows);
+            row = batch->rows;
+        }
+        ISA_OBJECT(convert).narrow(ATTN_BF16, size, row, rounded + i * size);
+    }
+    return rounded;
+}
+
+/* Queries of other types, all strips of so many rows. */
+static NOINLINE void ISA_FN(small_widen_queries)(struct batch *batch, const char *q, size_t rows) {
+    attn_type type = batch->args->q_type;
+    size_t size = batch->args->head_size, stride = bytes_of(type, batch->args->q_row_stride);
+    bool bf16 = HAS_PAIRS && batch->bf16;
+    if (bf16 && type != ATTN_BF16) {
+        q = (const char *)ISA_FN(small_round_rows)(batch, type, q, stride, rows);
+        type = ATTN_BF16, stride = bytes_of(type, size);
+    }
+    for (size_t row = 0; row < rows; row += ROWS, q += ROWS * stride) {
+        float *packed = batch->queries + row / ROWS * QUERY_FLOATS;
+        if (type == ATTN_BF16)
+            pack_queries(ATTN_BF16, q, stride, rows - row, size, batch->scale, bf16, packed);
+        else
+            pack_queries(ATTN_F16, q, stride, rows - row, size, batch->scale, bf16, packed);
+    }
+}
+
+/* A head's keys, of other types. */
+static NOINLINE void ISA_FN(small_widen_keys)(struct batch *batch, const char *k) {
+    attn_type type = batch->args->kv_type;
+    size_t size = batch->args->head_size, keys = batch->args->keys, depth = (size + 3) / 4;
+    size_t stride = bytes_of(type, batch->args->k_row_stride);
+    bool bf16 = HAS_PAIRS && batch->bf16;
+    if (type == ATTN_F16 && !bf16) {
+        pack_keys(ATTN_F16, k, stride, keys, size, false, batch->keys);
+        return;
+    }
+    size_t most = type == ATTN_BF16 ? keys : MAX_ROWS;
+    for (size_t key = 0, n; key < keys; key += n, k += n * stride) {
+        n = keys - key < most ? keys - key : most;
+        const uint16_t *rounded =
+            type == ATTN_BF16 ? (const uint16_t *)k : ISA_FN(small_round_rows)(batch, type, k, stride, n);
+        pack_keys(ATTN_BF16, rounded, type == ATTN_BF16 ? stride : bytes_of(ATTN_BF16, size), n, size, bf16,
+                  batch->keys + key / KEYS * depth * VEC_LANES);
+    }
+}
+
+/* Floats. */
+static NOINLINE void ISA_FN(small_pack_keys)(struct batch *batch, const void *k) {
+    const struct attn_small_args *args = batch->args;
+    pack_keys(ATTN_F32, k, args->k_row_stride * sizeof(float), args->keys, args->head_size, false, batch->keys);
 }
 
 /* Logits of up to STRIPS strips of head h. */
 static void ISA_FN(small_add_strips)(struct batch *batch, size_t h, const void *v, size_t row, size_t strips) {
     const struct attn_small_args *args = batch->args;
     size_t depth = (args->head_size + 3) / 4, vecs = (args->keys + KEYS - 1) / KEYS, left = args->rows - row;
-    struct rows q = {element_at(args->q, args->q_type, h * args->q_head_stride + row * args->q_row_stride),
-                     args->q_row_stride};
-    if (!is_plain(batch, args->q_type))
-        q = ISA_FN(small_widen_rows)(batch, args->q_type, q.data, q.stride, left < MAX_ROWS ? left : MAX_ROWS);
+    const char *q = element_at(args->q, args->q_type, h * args->q_head_stride + row * args->q_row_stride);
+    size_t q_stride = args->q_row_stride * sizeof(float);
+    bool plain = is_plain(batch, args->q_type);
+    if (!plain)
+        ISA_FN(small_widen_queries)(batch, q, left < MAX_ROWS ? left : MAX_ROWS);
     float *scores = batch->scores + batch->count * SCORE_FLOATS;
     char *to = (char *)args->o + bytes_of(args->o_type, h * args->o_head_stride + row * args->o_row_stride);
     size_t to_stride = bytes_of(args->o_type, ROWS * args->o_row_stride);
-    for (size_t s = 0; s < strips; s++, row += ROWS, q.data += ROWS * q.stride, to += to_stride) {
+    for (size_t s = 0; s < strips; s++, row += ROWS, q += ROWS * q_stride, to += to_stride) {
         size_t rows = args->rows - row < ROWS ? args->rows - row : ROWS;
-        ISA_FN(small_pack_queries)
-        (q.data, q.stride, rows, args->head_size, batch->scale, batch->bf16, batch->queries + s * QUERY_FLOATS);
-        void *o = batch->narrows ? (void *)(batch->outputs + batch->count * ROWS * COLUMN_FLOATS) : to;
+        if (plain)
+            pack_queries(ATTN_F32, q, q_stride, rows, args->head_size, batch->scale, false,
+                         batch->queries + s * QUERY_FLOATS);
         struct strip *strip = &batch->strip[batch->count++];
-        strip->rows = rows, strip->row = row, strip->v = v, strip->to = to, strip->o = o;
+        strip->rows = rows, strip->row = row, strip->v = v, strip->to = to;
         find_seen(batch, strip);
     }
     switch (strips) {
@@ -617,19 +692,6 @@ static void ISA_FN(small_run_head)(struct batch *batch, size_t h, const void *v)
     }
 }
 
-/* A head's keys, some at a time. */
-static NOINLINE void ISA_FN(small_widen_keys)(struct batch *batch, const void *k) {
-    const struct attn_small_args *args = batch->args;
-    size_t stride = args->k_row_stride, depth = (args->head_size + 3) / 4;
-    for (size_t key = 0; key < args->keys; key += MAX_ROWS) {
-        size_t n = args->keys - key < MAX_ROWS ? args->keys - key : MAX_ROWS;
-        struct rows rows =
-            ISA_FN(small_widen_rows)(batch, args->kv_type, element_at(k, args->kv_type, key * stride), stride, n);
-        ISA_FN(small_pack_keys)
-        (rows.data, rows.stride, n, args->head_size, batch->bf16, batch->keys + key / KEYS * depth * VEC_LANES);
-    }
-}
-
 static void ISA_FN(small_run_heads)(struct batch *batch) {
     const struct attn_small_args *args = batch->args;
     const void *k = args->k, *v = args->v;
@@ -638,7 +700,7 @@ static void ISA_FN(small_run_heads)(struct batch *batch) {
     bool plain = is_plain(batch, args->kv_type);
     for (size_t h = 0; h < args->heads; k = (const char *)k + k_stride, v = (const char *)v + v_stride) {
         if (plain)
-            ISA_FN(small_pack_keys)(k, args->k_row_stride, args->keys, args->head_size, batch->bf16, batch->keys);
+            ISA_FN(small_pack_keys)(batch, k);
         else
             ISA_FN(small_widen_keys)(batch, k);
         for (size_t end = h + args->group; h < end; h++)

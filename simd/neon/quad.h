@@ -36,6 +36,11 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return vec_load_first(n, p[0] + d);
 }
 
+/* Quad i holds four elements of 16 bits from p[i] + d on. */
+INLINE vec_u16 quad_join_u16(const uint16_t *const p[KEYS], size_t d) {
+    return vec_load_u16(p[0] + d);
+}
+
 /* Numbers of keys, one for each row, in each quad. */
 typedef uint32x4_t quad_count;
 

@@ -37,6 +37,12 @@ INLINE vec quad_join_first(const float *const p[KEYS], size_t d, size_t n) {
     return vec_select(QUAD, vec_load_first(n, p[0] + d), vec_swap_quads(vec_load_first(n, p[1] + d)));
 }
 
+/* Quad i holds four elements of 16 bits from p[i] + d on. */
+INLINE vec_u16 quad_join_u16(const uint16_t *const p[KEYS], size_t d) {
+    svuint32_t high = svld1uh_u32(QUAD, p[1] + d);
+    return svsel_u32(QUAD, svld1uh_u32(QUAD, p[0] + d), svext_u32(high, high, 4));
+}
+
 /* The quads from n on of the register at p become -inf. */
 INLINE void quad_hide_absent(float *p, size_t n) {
     svst1_f32(QUAD, p + n * ROWS, vec_set(-INFINITY));

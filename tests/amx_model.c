@@ -1,4 +1,5 @@
 /* See amx_model.h. */
+#include <fenv.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,7 @@ static uint32_t add_quads(uint32_t c, const struct tile *left, const struct tile
     return c;
 }
 
+/* The instructions raise no exception, and leave MXCSR as it was. */
 static void multiply_add(int c, int a, int b,
                          uint32_t (*add)(uint32_t c, const struct tile *, const struct tile *, size_t m, size_t n)) {
     struct tile *to = tile_of(c);
@@ -119,6 +121,8 @@ static void multiply_add(int c, int a, int b,
     require(to->rows == left->rows, "its rows are not those of the left factor", c);
     require(to->bytes == right->bytes, "its columns are not those of the right factor", c);
     require(left->bytes == right->rows * sizeof(uint32_t), "its columns are not the rows of the right factor", a);
+    fenv_t environment;
+    feholdexcept(&environment);
     for (size_t m = 0; m < to->rows; m++)
         for (size_t n = 0; n < to->bytes / sizeof(uint32_t); n++) {
             uint32_t acc;
@@ -126,6 +130,7 @@ static void multiply_add(int c, int a, int b,
             acc = add(acc, left, right, m, n);
             memcpy(to->data[m] + n * sizeof acc, &acc, sizeof acc);
         }
+    fesetenv(&environment);
 }
 
 void amx_model_multiply_add_pairs(int c, int a, int b) {

@@ -221,16 +221,17 @@ static void end_task(enum attn_class arithmetic) {
     assert_true(amx_model_is_clean());
 }
 
-/* Once where all parts of C have one shape. Sums of integers have whole panels. */
+/* Once where all parts of C have one number of rows, which a whole tile and two of them count as. Rows that fill no part
+ * come after the others: for all columns, of class INT4 for two panels, of which there are three pairs. */
 static void kernels_configure_when_shapes_change(void **state) {
     (void)state;
     for (size_t i = 0; i < CLASSES; i++) {
-        static const size_t sizes[][4] = {
-            {0, 64, 64, 0}, {1, 640, 64, 1}, {64, 64, 70, 1}, {256, 32, 32, 1}, {20, 90, 64, 2}};
+        static const size_t sizes[][4] = {{0, 64, 64, 0},  {1, 640, 64, 1}, {64, 64, 70, 1},  {256, 32, 32, 1},
+                                          {20, 90, 64, 1}, {48, 20, 64, 1}, {40, 81, 300, 2}, {197, 90, 64, 2}};
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             const size_t *size = sizes[s];
             test_case("class %d, m=%zu n=%zu k=%zu", (int)classes[i], size[0], size[1], size[2]);
-            assert_int_equal(classes[i] == ATTN_CLASS_BF16_TILE || size[3] < 2 ? size[3] : 1,
+            assert_int_equal(classes[i] == ATTN_CLASS_INT4 && size[3] > 1 ? 3 * size[3] : size[3],
                              run_kernel(classes[i], size[0], size[1], size[2]));
             end_task(classes[i]);
         }
@@ -241,9 +242,11 @@ static void kernels_configure_when_shapes_change(void **state) {
  * made for another depth. */
 static void kernels_keep_a_configuration(void **state) {
     (void)state;
-    assert_int_equal(2, run_kernel(ATTN_CLASS_BF16_TILE, 7, 40, 64));
-    assert_int_equal(0, run_kernel(ATTN_CLASS_BF16_TILE, 7, 8, 100)); /* the last shape */
-    assert_int_equal(1, run_kernel(ATTN_CLASS_BF16_TILE, 7, 16, 100));
+    assert_int_equal(2, run_kernel(ATTN_CLASS_BF16_TILE, 39, 40, 64));
+    assert_int_equal(0, run_kernel(ATTN_CLASS_BF16_TILE, 7, 8, 100)); /* the last rows */
+    assert_int_equal(1, run_kernel(ATTN_CLASS_BF16_TILE, 16, 16, 100));
+    assert_int_equal(0, run_kernel(ATTN_CLASS_BF16_TILE, 32, 5, 100));
+    assert_int_equal(1, run_kernel(ATTN_CLASS_BF16_TILE, 7, 5, 100));
     assert_int_equal(0, run_kernel(ATTN_CLASS_INT8, 7, 8, 100));
     assert_int_equal(1, run_kernel(ATTN_CLASS_INT4, 7, 8, 128));
     assert_int_equal(0, run_kernel(ATTN_CLASS_INT4, 7, 8, 32));

@@ -474,8 +474,9 @@ static void equals_reference_on_every_k(void **state) {
 /* More rows than pass over a panel together, and chains that are taken in several passes. */
 static void equals_reference_on_large_sizes(void **state) {
     (void)state;
-    static const size_t sizes[][4] = {{130, 33, 64, 0}, {300, 16, 40, 1},  {3, 40, 2048, 0}, {3, 40, 2049, 1},
-                                      {3, 40, 2048, 1}, {17, 70, 4100, 1}, {1, 600, 300, 0}, {13, 40, 1027, 0}};
+    static const size_t sizes[][4] = {{130, 33, 64, 0}, {300, 16, 40, 1},  {3, 40, 2048, 0},
+                                      {3, 40, 2049, 1}, {3, 40, 2048, 1},  {17, 70, 4100, 1},
+                                      {1, 600, 300, 0}, {13, 40, 1027, 0}, {40, 100, 2080, 1}};
     struct test_random random = test_random(__func__);
     for (size_t i = 0; i < (test_quick() ? 3 : 4 * sizeof sizes / sizeof *sizes); i++) {
         const size_t *s = sizes[i % (sizeof sizes / sizeof *sizes)];

@@ -22,13 +22,14 @@ _Static_assert((int)GROUP_K == (int)ATTN_TILE_K, "a group is what the class adds
  * 2 MiB. */
 enum { DEPTH = 64 };
 
+/* edge: in the place of C, of a panel within which C ends. */
 struct memory {
     struct spare spare;
+    _Alignas(TILE_BYTES) float edge[ROWS][COLS];
 };
 
 INLINE void take_columns(const struct product *product, struct part *part) {
     take_packed_columns(product, part);
-    part->width = part->cols;
 }
 
 INLINE char *c_of(const struct product *product, const struct part *part) {
@@ -40,20 +41,45 @@ static void PRODUCT_FN(scale)(char *c, size_t stride, const float *factors, size
     for (size_t i = 0; i < rows; i++, c += stride)
         for (size_t j = 0; j < cols; j += VEC_LANES) {
             float *x = (float *)(void *)c + j;
-            vec_mask mask = vec_lanes(0, cols - j < VEC_LANES ? cols - j : VEC_LANES);
+            vec_mask mask = vec_lanes(0, less_of(cols - j, VEC_LANES));
             vec_store_mask(mask, x, vec_mul_mask(mask, vec_load_mask(mask, x), vec_set(factors[i])));
         }
 }
 
+/* Some rows of n columns. */
+static void PRODUCT_FN(copy)(const char *from, size_t from_stride, char *to, size_t to_stride, size_t rows, size_t n) {
+    vec_mask mask = vec_lanes(0, n);
+    for (size_t i = 0; i < rows; i++, from += from_stride, to += to_stride)
+        vec_store_mask(mask, (float *)(void *)to, vec_load_mask(mask, (const float *)(const void *)from));
+}
+
+/* Columns of C that the part's last panel has, 0 where it has all. */
+INLINE size_t edge_columns(const struct part *part) {
+    return part->cols % COLS;
+}
+
+/* From `left` on where tiles start: where it has too few columns its last ones are copied. */
+INLINE void load_part(const struct product *product, const struct part *part, struct place left, const bool tall,
+                      const bool wide) {
+    size_t edge = edge_columns(part);
+    struct place right = {left.at + TILE_BYTES, left.stride}, *last = wide ? &right : &left;
+    if (edge > 0) {
+        struct place copy = {(char *)product->memory->edge, left.stride > 0 ? TILE_BYTES : 0};
+        PRODUCT_FN(copy)(last->at, last->stride, copy.at, copy.stride, copy.stride > 0 ? part->rows : 1, edge);
+        *last = copy;
+    }
+    load_all(left, right, tall, wide);
+}
+
 INLINE void begin_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
     const struct attn_gemm_args *args = product->args;
+    struct place c = {c_of(product, part), args->c_stride};
     if (part->group == 0 && args->start == ATTN_START_SCALE)
-        PRODUCT_FN(scale)
-    (c_of(product, part), args->c_stride, args->factors + part->i, part->rows, part->cols);
+        PRODUCT_FN(scale)(c.at, c.stride, args->factors + part->i, part->rows, part->cols);
     if (part->group > 0 || args->start == ATTN_START_C || args->start == ATTN_START_SCALE)
-        load_all(c_of(product, part), args->c_stride, tall, wide);
+        load_part(product, part, c, tall, wide);
     else if (args->start == ATTN_START_BIAS)
-        load_all((const char *)(args->factors + part->j), 0, tall, wide);
+        load_part(product, part, (struct place){(char *)(args->factors + part->j), 0}, tall, wide);
     else
         zero_all(tall, wide);
 }
@@ -63,22 +89,30 @@ INLINE void add_groups(const struct product *product, const struct part *part, c
 }
 
 INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
-    store_all(c_of(product, part), product->args->c_stride, tall, wide);
+    size_t edge = edge_columns(part);
+    struct place left = {c_of(product, part), product->args->c_stride};
+    struct place right = {left.at + TILE_BYTES, left.stride}, *last = wide ? &right : &left, to = *last;
+    if (edge > 0)
+        *last = (struct place){(char *)product->memory->edge, TILE_BYTES};
+    store_all(left, right, tall, wide);
+    if (edge > 0)
+        PRODUCT_FN(copy)(last->at, last->stride, to.at, to.stride, part->rows, edge);
 }
 
 #include "product.h"
 
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
     size_t before = args->row % ATTN_TILE_K;
+    size_t groups = args->k ? (before + args->k + ATTN_TILE_K - 1) / ATTN_TILE_K : 0;
     struct memory memory;
     struct product product = {.args = args,
                               .b = (const char *)args->b.data + args->column / COLS * args->b.stride +
                                    (args->row - before) / UNIT * TILE_BYTES,
                               .before = before,
                               .depth = TILE_BYTES,
-                              .groups = args->k ? (before + args->k + ATTN_TILE_K - 1) / ATTN_TILE_K : 0,
+                              .groups = groups,
                               .at_once = DEPTH,
-                              .columns = args->n,
+                              .columns = columns_in_l2(groups),
                               .memory = &memory};
     if (args->k == 0 && args->start == ATTN_START_C)
         return;

@@ -36,7 +36,6 @@ INLINE void take_columns(const struct product *product, struct part *part) {
     char *to = (char *)product->memory->unpacked;
     part->b = to;
     part->next = sizeof *product->memory->unpacked;
-    part->width = whole_panels(part->cols);
     for (size_t j = 0; j < part->cols; j += COLS, to += part->next)
         ISA_FN(int4_unpack)(block_at(product, part, j), units, to);
 }

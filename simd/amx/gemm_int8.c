@@ -27,7 +27,6 @@ struct memory {
 
 INLINE void take_columns(const struct product *product, struct part *part) {
     take_packed_columns(product, part);
-    part->width = whole_panels(part->cols);
 }
 
 INLINE void add_groups(const struct product *product, const struct part *part, const bool tall, const bool wide) {
@@ -58,14 +57,15 @@ INLINE vec finish(const struct column *column, vec t, vec scale, vec bias) {
 #include "product.h"
 
 static void ISA_FN(int8_run)(const struct attn_gemm_args *args) {
+    size_t groups = (args->k + GROUP_K - 1) / GROUP_K;
     struct memory memory;
     ISA_FN(int8_multiply)
     (&(struct product){.args = args,
                        .b = (const char *)args->b.data + args->column / COLS * args->b.stride,
                        .depth = TILE_BYTES,
-                       .groups = (args->k + GROUP_K - 1) / GROUP_K,
+                       .groups = groups,
                        .at_once = ATTN_INT8_PART / GROUP_K,
-                       .columns = WIDTH,
+                       .columns = columns_in_l2(groups),
                        .memory = &memory});
 }
 

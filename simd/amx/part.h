@@ -1,5 +1,6 @@
 /* A part of C, which is two tiles of rows by two of columns at most: each tile of A and B that is loaded is used twice.
- * Tiles are configured for the rows and columns that there are.
+ * Tiles are configured for the rows that there are, and for whole panels of columns: LDTILECFG takes as long as 13
+ * products of tiles. What tiles hold beyond the last column does not get into C.
  *
  * Panels of B have as many columns as a tile. TILE_ROWS units of 32 bits of each column, a group of rows of B, are a
  * tile: 1 KiB in one piece.
@@ -46,9 +47,7 @@ struct product {
     size_t columns;         /* which are taken before the next groups */
     struct memory *memory;
     struct tile_config config; /* what is loaded */
-    struct {
-        size_t rows, cols;
-    } configured; /* what it was made for, 0 where this product has not made it */
+    size_t configured;         /* the rows that it was made for, 0 where this product has not made it */
 };
 
 /* At most ROWS x WIDTH, and the groups of k that it takes now: group .. end - 1. */
@@ -56,7 +55,6 @@ struct part {
     size_t i, j, rows, cols, group, end;
     const char *b; /* the first of them */
     size_t next;   /* bytes from panel to panel */
-    size_t width;  /* of the tiles of C: its columns, or whole panels where C is not where tiles are stored */
 };
 
 /* Rows lo .. hi - 1 of a group. */
@@ -64,37 +62,39 @@ struct rows_there {
     size_t lo, hi;
 };
 
+INLINE size_t less_of(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 /* ---- Configuration ---- */
 
 INLINE void configure_tile(struct tile_config *config, int tile, size_t rows, size_t bytes) {
-    bool used = rows > 0 && bytes > 0;
-    config->rows[tile] = (uint8_t)(used ? rows : 0);
-    config->bytes[tile] = (uint16_t)(used ? bytes : 0);
+    config->rows[tile] = (uint8_t)rows;
+    config->bytes[tile] = (uint16_t)(rows > 0 ? bytes : 0);
 }
 
-INLINE struct tile_config config_of(size_t rows, size_t cols, size_t depth) {
-    size_t top = rows < TILE_ROWS ? rows : TILE_ROWS, bottom = rows - top;
-    size_t left = (cols < COLS ? cols : COLS) * sizeof(float), right = cols * sizeof(float) - left;
+INLINE struct tile_config config_of(size_t rows, size_t depth) {
+    size_t top = less_of(rows, TILE_ROWS), bottom = rows - top;
     struct tile_config config = {.palette = TILE_PALETTE};
-    configure_tile(&config, C_TOP_LEFT, top, left);
-    configure_tile(&config, C_TOP_RIGHT, top, right);
-    configure_tile(&config, C_BOTTOM_LEFT, bottom, left);
-    configure_tile(&config, C_BOTTOM_RIGHT, bottom, right);
+    configure_tile(&config, C_TOP_LEFT, top, TILE_BYTES);
+    configure_tile(&config, C_TOP_RIGHT, top, TILE_BYTES);
+    configure_tile(&config, C_BOTTOM_LEFT, bottom, TILE_BYTES);
+    configure_tile(&config, C_BOTTOM_RIGHT, bottom, TILE_BYTES);
     configure_tile(&config, A_TOP, top, depth);
     configure_tile(&config, A_BOTTOM, bottom, depth);
-    configure_tile(&config, B_LEFT, depth / sizeof(float), left);
-    configure_tile(&config, B_RIGHT, depth / sizeof(float), right);
+    configure_tile(&config, B_LEFT, depth / sizeof(float), TILE_BYTES);
+    configure_tile(&config, B_RIGHT, depth / sizeof(float), TILE_BYTES);
     return config;
 }
 
-/* Loads nothing where an earlier product of the task has left what this one needs: the instruction takes many times as
- * long as a product of tiles. */
-static void PRODUCT_FN(configure)(struct product *product, size_t rows, size_t cols) {
-    if (product->configured.rows == rows && product->configured.cols == cols)
+/* Loads nothing where an earlier product of the task has left what this one needs. One whole tile of rows takes what
+ * two take. */
+static void PRODUCT_FN(configure)(struct product *product, size_t rows) {
+    rows = rows == TILE_ROWS ? ROWS : rows;
+    if (product->configured == rows)
         return;
-    struct tile_config config = config_of(rows, cols, product->depth);
-    product->configured.rows = rows;
-    product->configured.cols = cols;
+    struct tile_config config = config_of(rows, product->depth);
+    product->configured = rows;
     if (memcmp(&config, &product->config, sizeof config) == 0)
         return;
     tile_load_config(&config);
@@ -113,25 +113,30 @@ INLINE void zero_all(const bool tall, const bool wide) {
         tile_zero(C_BOTTOM_RIGHT);
 }
 
-/* From rows `stride` bytes apart, which is 0 where all are one. */
-INLINE void load_all(const char *c, size_t stride, const bool tall, const bool wide) {
-    tile_load(C_TOP_LEFT, c, stride);
+/* Where the tiles of a column of tiles are: rows `stride` bytes apart, 0 where all are one. */
+struct place {
+    char *at;
+    size_t stride;
+};
+
+INLINE void load_all(struct place left, struct place right, const bool tall, const bool wide) {
+    tile_load(C_TOP_LEFT, left.at, left.stride);
     if (wide)
-        tile_load(C_TOP_RIGHT, c + TILE_BYTES, stride);
+        tile_load(C_TOP_RIGHT, right.at, right.stride);
     if (tall)
-        tile_load(C_BOTTOM_LEFT, c + TILE_ROWS * stride, stride);
+        tile_load(C_BOTTOM_LEFT, left.at + TILE_ROWS * left.stride, left.stride);
     if (tall && wide)
-        tile_load(C_BOTTOM_RIGHT, c + TILE_ROWS * stride + TILE_BYTES, stride);
+        tile_load(C_BOTTOM_RIGHT, right.at + TILE_ROWS * right.stride, right.stride);
 }
 
-INLINE void store_all(char *c, size_t stride, const bool tall, const bool wide) {
-    tile_store(C_TOP_LEFT, c, stride);
+INLINE void store_all(struct place left, struct place right, const bool tall, const bool wide) {
+    tile_store(C_TOP_LEFT, left.at, left.stride);
     if (wide)
-        tile_store(C_TOP_RIGHT, c + TILE_BYTES, stride);
+        tile_store(C_TOP_RIGHT, right.at, right.stride);
     if (tall)
-        tile_store(C_BOTTOM_LEFT, c + TILE_ROWS * stride, stride);
+        tile_store(C_BOTTOM_LEFT, left.at + TILE_ROWS * left.stride, left.stride);
     if (tall && wide)
-        tile_store(C_BOTTOM_RIGHT, c + TILE_ROWS * stride + TILE_BYTES, stride);
+        tile_store(C_BOTTOM_RIGHT, right.at + TILE_ROWS * right.stride, right.stride);
 }
 
 /* ---- A group ---- */
@@ -163,10 +168,6 @@ INLINE void add_whole_groups(const struct product *product, const struct part *p
         a += depth;
         b += GROUP_BYTES;
     }
-}
-
-INLINE size_t whole_panels(size_t cols) {
-    return (cols + COLS - 1) / COLS * COLS;
 }
 
 /* Columns as they are packed. */

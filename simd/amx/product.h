@@ -3,7 +3,7 @@
  * A class says before it includes this:
  *
  *     struct memory                          what it needs beside the tiles, on its own stack
- *     take_columns(product, part)            part->b, part->next and part->width
+ *     take_columns(product, part)            part->b and part->next
  *     begin_part(product, part, tall, wide)  what the tiles of C start from
  *     add_groups(product, part, tall, wide)
  *     end_part(product, part, tall, wide)    what becomes of them */
@@ -14,6 +14,15 @@
 
 /* Rows that pass over two panels of B together. */
 enum { ROW_BLOCK = 128 };
+
+/* Of columns that are taken before the next rows: they lie in L2, of 2 MiB, when the last rows read them again. */
+enum { BLOCK_BYTES = 512 * 1024 };
+
+/* Whole parts, one at least, of columns with so many groups. */
+INLINE size_t columns_in_l2(size_t groups) {
+    size_t parts = BLOCK_BYTES / (groups * GROUP_BYTES * (WIDTH / COLS) + 1);
+    return (parts > 0 ? parts : 1) * WIDTH;
+}
 
 typedef void part_function(const struct product *product, const struct part *part);
 
@@ -30,10 +39,6 @@ SHAPE(2, 1)
 SHAPE(2, 2)
 static part_function *const shapes[2][2] = {{PRODUCT_FN(1_1), PRODUCT_FN(1_2)}, {PRODUCT_FN(2_1), PRODUCT_FN(2_2)}};
 
-INLINE size_t less_of(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* All of a block's parts. */
 static void PRODUCT_FN(block)(struct product *product, const struct part *block) {
     struct part part = *block;
@@ -43,27 +48,35 @@ static void PRODUCT_FN(block)(struct product *product, const struct part *block)
         part.i = block->i;
         for (size_t rows_left = block->rows; rows_left > 0; part.i += part.rows, rows_left -= part.rows) {
             part.rows = less_of(rows_left, ROWS);
-            PRODUCT_FN(configure)(product, part.rows, part.width);
+            PRODUCT_FN(configure)(product, part.rows);
             shapes[part.rows > TILE_ROWS][part.cols > COLS](product, &part);
         }
     }
 }
 
-/* Tiles stay configured, for the next product: see end_task. */
+/* All groups of a block. */
+static void PRODUCT_FN(blocks)(struct product *product, struct part block) {
+    if (block.rows == 0)
+        return;
+    do {
+        block.end = less_of(block.group + product->at_once, product->groups);
+        PRODUCT_FN(block)(product, &block);
+        block.group = block.end;
+    } while (block.group < product->groups);
+}
+
+/* Tiles stay configured, for the next product: see end_task. The rows that fill no part come after all others of their
+ * columns, so that tiles are configured for them once, not once for each part. */
 static void PRODUCT_FN(multiply)(struct product *product) {
-    struct part block;
-    size_t m = product->args->m, n = product->args->n;
+    size_t m = product->args->m, n = product->args->n, rows, cols;
     tile_store_config(&product->config);
-    for (block.i = 0; block.i < m; block.i += block.rows) {
-        block.rows = less_of(m - block.i, ROW_BLOCK);
-        for (block.j = 0; block.j < n; block.j += block.cols) {
-            block.cols = less_of(n - block.j, product->columns);
-            block.group = 0;
-            do {
-                block.end = less_of(block.group + product->at_once, product->groups);
-                PRODUCT_FN(block)(product, &block);
-                block.group = block.end;
-            } while (block.group < product->groups);
+    for (size_t i = 0; i < m; i += rows) {
+        rows = less_of(m - i, ROW_BLOCK);
+        for (size_t j = 0; j < n; j += cols) {
+            size_t last = rows % ROWS;
+            cols = less_of(n - j, product->columns);
+            PRODUCT_FN(blocks)(product, (struct part){.i = i, .j = j, .rows = rows - last, .cols = cols});
+            PRODUCT_FN(blocks)(product, (struct part){.i = i + rows - last, .j = j, .rows = last, .cols = cols});
         }
     }
 }

@@ -41,7 +41,8 @@ static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *pro
 }
 
 INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
-    store_all((char *)product->memory->sums, SUMS_STRIDE, tall, wide);
+    char *sums = (char *)product->memory->sums;
+    store_all((struct place){sums, SUMS_STRIDE}, (struct place){sums + TILE_BYTES, SUMS_STRIDE}, tall, wide);
     PRODUCT_FN(fold)(product, part);
 }
 

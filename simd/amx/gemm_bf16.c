@@ -99,6 +99,10 @@ INLINE void end_part(const struct product *product, const struct part *part, con
         PRODUCT_FN(copy)(last->at, last->stride, to.at, to.stride, part->rows, edge);
 }
 
+INLINE void end_product(const struct product *product) {
+    (void)product;
+}
+
 #include "product.h"
 
 static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {

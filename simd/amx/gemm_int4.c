@@ -15,6 +15,7 @@ enum { UNIT = 8, MOST_GROUPS = 2 };
 struct memory {
     _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
     char unpacked[WIDTH / COLS][MOST_GROUPS][TILE_ROWS][TILE_BYTES];
+    struct part part;
 };
 
 /* Where the part's block begins in the panel of the columns from j on. */
@@ -83,6 +84,7 @@ INLINE vec finish(const struct column *column, vec t, vec scale, vec bias) {
 static void ISA_FN(int4_run)(const struct attn_gemm_args *args) {
     size_t block = args->scaling.block, depth = block < TILE_BYTES ? block : TILE_BYTES;
     struct memory memory;
+    memory.part = (struct part){0};
     ISA_FN(int4_multiply)
     (&(struct product){.args = args,
                        .b = (const char *)args->b.data + args->column / COLS * args->b.stride,

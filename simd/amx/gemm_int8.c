@@ -17,12 +17,10 @@ INLINE uint32_t unit_mask(size_t row, struct rows_there there) {
 
 #include "remainder.h"
 
-/* A part's sums come when its groups are done. */
 struct memory {
-    union {
-        _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
-        struct spare spare;
-    };
+    _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
+    struct spare spare;
+    struct part part;
 };
 
 INLINE void take_columns(const struct product *product, struct part *part) {
@@ -59,6 +57,7 @@ INLINE vec finish(const struct column *column, vec t, vec scale, vec bias) {
 static void ISA_FN(int8_run)(const struct attn_gemm_args *args) {
     size_t groups = (args->k + GROUP_K - 1) / GROUP_K;
     struct memory memory;
+    memory.part = (struct part){0};
     ISA_FN(int8_multiply)
     (&(struct product){.args = args,
                        .b = (const char *)args->b.data + args->column / COLS * args->b.stride,

@@ -6,7 +6,8 @@
  *     take_columns(product, part)            part->b and part->next
  *     begin_part(product, part, tall, wide)  what the tiles of C start from
  *     add_groups(product, part, tall, wide)
- *     end_part(product, part, tall, wide)    what becomes of them */
+ *     end_part(product, part, tall, wide)    what becomes of them
+ *     end_product(product)                   what is left when all parts have ended */
 #ifndef ATTN_AMX_PRODUCT_H
 #define ATTN_AMX_PRODUCT_H
 
@@ -79,6 +80,7 @@ static void PRODUCT_FN(multiply)(struct product *product) {
             PRODUCT_FN(blocks)(product, (struct part){.i = i + rows - last, .j = j, .rows = last, .cols = cols});
         }
     }
+    end_product(product);
 }
 
 static void PRODUCT_FN(end_task)(void) {

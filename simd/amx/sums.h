@@ -1,9 +1,10 @@
 /* Tiles of C that are sums of products of integers, and what floats they become. A part takes the groups that are added
- * up as integers.
+ * up as integers. Its sums become floats when the tile instructions of the next part have begun, which takes its place
+ * in memory after that: vectors and tiles compute beside each other.
  *
  * A class says before it includes this:
  *
- *     struct memory                     with `sums`
+ *     struct memory                     with `sums`, and the part that they are of, or one without rows
  *     struct column                     what the columns of a register have: scales, and so on
  *     column_of(product, part, j)       those from column j of the part on
  *     add_sums(column, sums, a, t)      t with these sums; a: the row's scale, behind which are the sums of its blocks
@@ -22,8 +23,9 @@ INLINE void begin_part(const struct product *product, const struct part *part, c
 }
 
 /* C is t until the last groups have come. Columns beyond the last one are copies of it. */
-static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *product, const struct part *part) {
+static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *product) {
     const struct attn_gemm_args *args = product->args;
+    const struct part *part = &product->memory->part;
     bool first = part->group == 0, last = part->end == product->groups;
     for (size_t j = 0; j < part->cols; j += COLS) {
         vec_mask mask = vec_lanes(0, part->cols - j < COLS ? part->cols - j : COLS);
@@ -42,8 +44,13 @@ static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *pro
 
 INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
     char *sums = (char *)product->memory->sums;
+    PRODUCT_FN(fold)(product);
     store_all((struct place){sums, SUMS_STRIDE}, (struct place){sums + TILE_BYTES, SUMS_STRIDE}, tall, wide);
-    PRODUCT_FN(fold)(product, part);
+    product->memory->part = *part;
+}
+
+INLINE void end_product(const struct product *product) {
+    PRODUCT_FN(fold)(product);
 }
 
 #endif

@@ -58,45 +58,50 @@ INLINE size_t edge_columns(const struct part *part) {
     return part->cols % COLS;
 }
 
-/* From `left` on where tiles start: where it has too few columns its last ones are copied. */
-INLINE void load_part(const struct product *product, const struct part *part, struct place left, const bool tall,
-                      const bool wide) {
-    size_t edge = edge_columns(part);
-    struct place right = {left.at + TILE_BYTES, left.stride}, *last = wide ? &right : &left;
+/* The last column of tiles from or to memory of their own. */
+INLINE struct places without_edge(const struct product *product, struct places places, const int cols) {
+    places.at[cols - 1] = (char *)product->memory->edge;
+    places.stride[cols - 1] = places.stride[cols - 1] > 0 ? TILE_BYTES : 0;
+    return places;
+}
+
+INLINE void load_part(const struct product *product, const struct part *part, struct places places, const int rows,
+                      const int cols) {
+    size_t edge = edge_columns(part), stride = places.stride[cols - 1];
+    const char *last = places.at[cols - 1];
     if (edge > 0) {
-        struct place copy = {(char *)product->memory->edge, left.stride > 0 ? TILE_BYTES : 0};
-        PRODUCT_FN(copy)(last->at, last->stride, copy.at, copy.stride, copy.stride > 0 ? part->rows : 1, edge);
-        *last = copy;
+        places = without_edge(product, places, cols);
+        PRODUCT_FN(copy)(last, stride, places.at[cols - 1], TILE_BYTES, stride > 0 ? part->rows : 1, edge);
     }
-    load_all(left, right, tall, wide);
+    load_all(places, rows, cols);
 }
 
-INLINE void begin_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+INLINE void begin_part(const struct product *product, const struct part *part, const int rows, const int cols) {
     const struct attn_gemm_args *args = product->args;
-    struct place c = {c_of(product, part), args->c_stride};
+    char *c = c_of(product, part);
     if (part->group == 0 && args->start == ATTN_START_SCALE)
-        PRODUCT_FN(scale)(c.at, c.stride, args->factors + part->i, part->rows, part->cols);
+        PRODUCT_FN(scale)(c, args->c_stride, args->factors + part->i, part->rows, part->cols);
     if (part->group > 0 || args->start == ATTN_START_C || args->start == ATTN_START_SCALE)
-        load_part(product, part, c, tall, wide);
+        load_part(product, part, places_of(c, args->c_stride), rows, cols);
     else if (args->start == ATTN_START_BIAS)
-        load_part(product, part, (struct place){(char *)(args->factors + part->j), 0}, tall, wide);
+        load_part(product, part, places_of((char *)(args->factors + part->j), 0), rows, cols);
     else
-        zero_all(tall, wide);
+        zero_all(rows, cols);
 }
 
-INLINE void add_groups(const struct product *product, const struct part *part, const bool tall, const bool wide) {
-    add_all_groups(product, part, &product->memory->spare, tall, wide);
+INLINE void add_groups(const struct product *product, const struct part *part, const int rows, const int cols) {
+    add_all_groups(product, part, &product->memory->spare, rows, cols);
 }
 
-INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
-    size_t edge = edge_columns(part);
-    struct place left = {c_of(product, part), product->args->c_stride};
-    struct place right = {left.at + TILE_BYTES, left.stride}, *last = wide ? &right : &left, to = *last;
+INLINE void end_part(const struct product *product, const struct part *part, const int rows, const int cols) {
+    size_t edge = edge_columns(part), stride = product->args->c_stride;
+    struct places places = places_of(c_of(product, part), stride);
+    char *last = places.at[cols - 1];
     if (edge > 0)
-        *last = (struct place){(char *)product->memory->edge, TILE_BYTES};
-    store_all(left, right, tall, wide);
+        places = without_edge(product, places, cols);
+    store_all(places, rows, cols);
     if (edge > 0)
-        PRODUCT_FN(copy)(last->at, last->stride, to.at, to.stride, part->rows, edge);
+        PRODUCT_FN(copy)(places.at[cols - 1], TILE_BYTES, last, stride, part->rows, edge);
 }
 
 INLINE void end_product(const struct product *product) {
@@ -116,7 +121,7 @@ static void ISA_FN(pairs_run)(const struct attn_gemm_args *args) {
                               .depth = TILE_BYTES,
                               .groups = groups,
                               .at_once = DEPTH,
-                              .columns = columns_in_l2(groups),
+                              .columns = columns_at_once(args, groups),
                               .memory = &memory};
     if (args->k == 0 && args->start == ATTN_START_C)
         return;

@@ -9,12 +9,13 @@
 
 #include "../avx512/quad_registers.h"
 
-/* Rows of a unit, and groups of the largest block, which has 128 rows. */
-enum { UNIT = 8, MOST_GROUPS = 2 };
+/* Rows of a unit, and tiles of B that are unpacked: two panels of the largest block, which has 128 rows, or four of a
+ * group. */
+enum { UNIT = 8, UNPACKED = 4 };
 
 struct memory {
-    _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
-    char unpacked[WIDTH / COLS][MOST_GROUPS][TILE_ROWS][TILE_BYTES];
+    _Alignas(TILE_BYTES) int32_t sums[ROWS * WIDTH];
+    char unpacked[UNPACKED][TILE_ROWS][TILE_BYTES];
     struct part part;
 };
 
@@ -36,15 +37,15 @@ INLINE void take_columns(const struct product *product, struct part *part) {
     size_t units = (part->end - part->group) * product->depth / UNIT;
     char *to = (char *)product->memory->unpacked;
     part->b = to;
-    part->next = sizeof *product->memory->unpacked;
+    part->next = product->at_once * GROUP_BYTES;
     for (size_t j = 0; j < part->cols; j += COLS, to += part->next)
         ISA_FN(int4_unpack)(block_at(product, part, j), units, to);
 }
 
-INLINE void add_groups(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+INLINE void add_groups(const struct product *product, const struct part *part, const int rows, const int cols) {
     const struct attn_gemm_args *args = product->args;
     const char *a = (const char *)args->a + part->i * args->a_stride + part->group * product->depth;
-    add_whole_groups(product, part, a, part->group, part->end, tall, wide);
+    add_whole_groups(product, part, a, part->group, part->end, rows, cols);
 }
 
 struct column {
@@ -91,7 +92,7 @@ static void ISA_FN(int4_run)(const struct attn_gemm_args *args) {
                        .depth = depth,
                        .groups = args->k / depth,
                        .at_once = block / depth,
-                       .columns = WIDTH,
+                       .columns = args->m > TILE_ROWS ? WIDTH : UNPACKED / (block / depth) * COLS,
                        .memory = &memory});
 }
 

@@ -18,7 +18,7 @@ INLINE uint32_t unit_mask(size_t row, struct rows_there there) {
 #include "remainder.h"
 
 struct memory {
-    _Alignas(TILE_BYTES) int32_t sums[ROWS][WIDTH];
+    _Alignas(TILE_BYTES) int32_t sums[ROWS * WIDTH];
     struct spare spare;
     struct part part;
 };
@@ -27,8 +27,8 @@ INLINE void take_columns(const struct product *product, struct part *part) {
     take_packed_columns(product, part);
 }
 
-INLINE void add_groups(const struct product *product, const struct part *part, const bool tall, const bool wide) {
-    add_all_groups(product, part, &product->memory->spare, tall, wide);
+INLINE void add_groups(const struct product *product, const struct part *part, const int rows, const int cols) {
+    add_all_groups(product, part, &product->memory->spare, rows, cols);
 }
 
 struct column {
@@ -64,7 +64,7 @@ static void ISA_FN(int8_run)(const struct attn_gemm_args *args) {
                        .depth = TILE_BYTES,
                        .groups = groups,
                        .at_once = ATTN_INT8_PART / GROUP_K,
-                       .columns = columns_in_l2(groups),
+                       .columns = columns_at_once(args, groups),
                        .memory = &memory});
 }
 

@@ -4,9 +4,9 @@
  *
  *     struct memory                          what it needs beside the tiles, on its own stack
  *     take_columns(product, part)            part->b and part->next
- *     begin_part(product, part, tall, wide)  what the tiles of C start from
- *     add_groups(product, part, tall, wide)
- *     end_part(product, part, tall, wide)    what becomes of them
+ *     begin_part(product, part, rows, cols)  what the tiles of C start from; rows, cols: tiles
+ *     add_groups(product, part, rows, cols)
+ *     end_part(product, part, rows, cols)    what becomes of them
  *     end_product(product)                   what is left when all parts have ended */
 #ifndef ATTN_AMX_PRODUCT_H
 #define ATTN_AMX_PRODUCT_H
@@ -19,10 +19,10 @@ enum { ROW_BLOCK = 128 };
 /* Of columns that are taken before the next rows: they lie in L2, of 2 MiB, when the last rows read them again. */
 enum { BLOCK_BYTES = 512 * 1024 };
 
-/* Whole parts, one at least, of columns with so many groups. */
-INLINE size_t columns_in_l2(size_t groups) {
+/* Whole parts, one at least, of columns with so many groups; all columns where no rows read them again. */
+INLINE size_t columns_at_once(const struct attn_gemm_args *args, size_t groups) {
     size_t parts = BLOCK_BYTES / (groups * GROUP_BYTES * (WIDTH / COLS) + 1);
-    return (parts > 0 ? parts : 1) * WIDTH;
+    return args->m <= ROWS ? args->n : (parts > 0 ? parts : 1) * WIDTH;
 }
 
 typedef void part_function(const struct product *product, const struct part *part);
@@ -30,27 +30,30 @@ typedef void part_function(const struct product *product, const struct part *par
 /* Tiles of rows, and of columns. */
 #define SHAPE(rows, cols)                                                                                              \
     static void PRODUCT_FN(rows##_##cols)(const struct product *product, const struct part *part) {                    \
-        begin_part(product, part, rows == 2, cols == 2);                                                               \
-        add_groups(product, part, rows == 2, cols == 2);                                                               \
-        end_part(product, part, rows == 2, cols == 2);                                                                 \
+        begin_part(product, part, rows, cols);                                                                         \
+        add_groups(product, part, rows, cols);                                                                         \
+        end_part(product, part, rows, cols);                                                                           \
     }
 SHAPE(1, 1)
 SHAPE(1, 2)
+SHAPE(1, 4)
 SHAPE(2, 1)
 SHAPE(2, 2)
-static part_function *const shapes[2][2] = {{PRODUCT_FN(1_1), PRODUCT_FN(1_2)}, {PRODUCT_FN(2_1), PRODUCT_FN(2_2)}};
+static part_function *const shapes[2][MOST_PANELS] = {{PRODUCT_FN(1_1), PRODUCT_FN(1_2), NULL, PRODUCT_FN(1_4)},
+                                                      {PRODUCT_FN(2_1), PRODUCT_FN(2_2)}};
 
 /* All of a block's parts. */
 static void PRODUCT_FN(block)(struct product *product, const struct part *block) {
     struct part part = *block;
     for (size_t cols_left = block->cols; cols_left > 0; part.j += part.cols, cols_left -= part.cols) {
-        part.cols = less_of(cols_left, WIDTH);
+        bool flat = block->rows <= TILE_ROWS && cols_left > (MOST_PANELS - 1) * COLS;
+        part.cols = less_of(cols_left, flat ? MOST_PANELS * COLS : WIDTH);
         take_columns(product, &part);
         part.i = block->i;
         for (size_t rows_left = block->rows; rows_left > 0; part.i += part.rows, rows_left -= part.rows) {
             part.rows = less_of(rows_left, ROWS);
             PRODUCT_FN(configure)(product, part.rows);
-            shapes[part.rows > TILE_ROWS][part.cols > COLS](product, &part);
+            shapes[part.rows > TILE_ROWS][(part.cols - 1) / COLS](product, &part);
         }
     }
 }

@@ -12,11 +12,14 @@
 
 enum { GROUP_K = TILE_BYTES / ELEMENT, UNIT = sizeof(uint32_t) / ELEMENT };
 
-/* Memory for such a group. */
+/* Memory for such a group: one or two tiles of A, behind them those of B. */
 struct spare {
-    _Alignas(TILE_BYTES) char a[ROWS][TILE_BYTES];
-    char b[WIDTH / COLS][TILE_ROWS][TILE_BYTES];
+    _Alignas(TILE_BYTES) char tiles[1 + MOST_PANELS][TILE_ROWS][TILE_BYTES];
 };
+
+INLINE char *spare_b(struct spare *spare, const struct part *part) {
+    return spare->tiles[part->rows > TILE_ROWS ? 2 : 1][0];
+}
 
 /* Of a group the rows that the product has: all, or lo .. hi - 1. */
 INLINE struct rows_there rows_there(const struct product *product, size_t group) {
@@ -34,17 +37,18 @@ static void PRODUCT_FN(copy_a)(struct spare *spare, const struct product *produc
     const struct attn_gemm_args *args = product->args;
     size_t first = group * GROUP_K + there.lo - product->before;
     const char *a = (const char *)args->a + part->i * args->a_stride + first * ELEMENT;
-    memset(spare->a, 0, part->rows * sizeof *spare->a);
-    for (size_t i = 0; i < part->rows; i++, a += args->a_stride)
-        memcpy(&spare->a[i][there.lo * ELEMENT], a, (there.hi - there.lo) * ELEMENT);
+    char *to = spare->tiles[0][0];
+    memset(to, 0, part->rows * TILE_BYTES);
+    for (size_t i = 0; i < part->rows; i++, a += args->a_stride, to += TILE_BYTES)
+        memcpy(to + there.lo * ELEMENT, a, (there.hi - there.lo) * ELEMENT);
 }
 
-static void PRODUCT_FN(copy_b)(char (*spare)[TILE_BYTES], const char *b, struct rows_there there) {
-    memset(spare, 0, GROUP_BYTES);
+static void PRODUCT_FN(copy_b)(char *to, const char *b, struct rows_there there) {
+    memset(to, 0, GROUP_BYTES);
     for (size_t row = there.lo / UNIT * UNIT; row < there.hi; row += UNIT) {
         __m512i mask = _mm512_set1_epi32((int)unit_mask(row, there));
         __m512i units = _mm512_loadu_si512(b + row / UNIT * TILE_BYTES);
-        _mm512_storeu_si512(spare[row / UNIT], _mm512_and_si512(units, mask));
+        _mm512_storeu_si512(to + row / UNIT * TILE_BYTES, _mm512_and_si512(units, mask));
     }
 }
 
@@ -53,29 +57,28 @@ static __attribute__((noinline)) void PRODUCT_FN(fill)(struct spare *spare, cons
     struct rows_there there = rows_there(product, group);
     const char *b = part->b + (group - part->group) * GROUP_BYTES;
     PRODUCT_FN(copy_a)(spare, product, part, group, there);
-    PRODUCT_FN(copy_b)(spare->b[0], b, there);
-    if (part->cols > COLS)
-        PRODUCT_FN(copy_b)(spare->b[1], b + part->next, there);
+    for (size_t j = 0; j * COLS < part->cols; j++)
+        PRODUCT_FN(copy_b)(spare_b(spare, part) + j * GROUP_BYTES, b + j * part->next, there);
 }
 
 INLINE void add_partial(const struct product *product, const struct part *part, size_t group, struct spare *spare,
-                        const bool tall, const bool wide) {
+                        const int rows, const int cols) {
     PRODUCT_FN(fill)(spare, product, part, group);
-    add_group((const char *)spare->a, sizeof *spare->a, (const char *)spare->b, sizeof *spare->b, tall, wide);
+    add_group(spare->tiles[0][0], TILE_BYTES, spare_b(spare, part), GROUP_BYTES, rows, cols);
 }
 
 /* All groups of a part. */
-INLINE void add_all_groups(const struct product *product, const struct part *part, struct spare *spare, const bool tall,
-                           const bool wide) {
+INLINE void add_all_groups(const struct product *product, const struct part *part, struct spare *spare, const int rows,
+                           const int cols) {
     size_t group = part->group, whole_end = part->end;
     if (group < part->end && !is_whole(product, group))
-        add_partial(product, part, group++, spare, tall, wide);
+        add_partial(product, part, group++, spare, rows, cols);
     if (group < part->end && !is_whole(product, part->end - 1))
         whole_end--;
     const char *a = (const char *)product->args->a + part->i * product->args->a_stride;
-    add_whole_groups(product, part, a + (group * GROUP_K - product->before) * ELEMENT, group, whole_end, tall, wide);
+    add_whole_groups(product, part, a + (group * GROUP_K - product->before) * ELEMENT, group, whole_end, rows, cols);
     if (whole_end < part->end)
-        add_partial(product, part, whole_end, spare, tall, wide);
+        add_partial(product, part, whole_end, spare, rows, cols);
 }
 
 #endif

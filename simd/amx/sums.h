@@ -15,17 +15,21 @@
 #include "part.h"
 #include "quantised.h"
 
-enum { SUMS_STRIDE = WIDTH * sizeof(int32_t) };
+/* Columns of a part of so many rows, which are the distance of its rows of sums. */
+INLINE size_t sums_width(size_t rows) {
+    return rows > TILE_ROWS ? WIDTH : MOST_PANELS * COLS;
+}
 
-INLINE void begin_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+INLINE void begin_part(const struct product *product, const struct part *part, const int rows, const int cols) {
     (void)product, (void)part;
-    zero_all(tall, wide);
+    zero_all(rows, cols);
 }
 
 /* C is t until the last groups have come. Columns beyond the last one are copies of it. */
 static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *product) {
     const struct attn_gemm_args *args = product->args;
     const struct part *part = &product->memory->part;
+    size_t width = sums_width(part->rows);
     bool first = part->group == 0, last = part->end == product->groups;
     for (size_t j = 0; j < part->cols; j += COLS) {
         vec_mask mask = vec_lanes(0, part->cols - j < COLS ? part->cols - j : COLS);
@@ -36,16 +40,16 @@ static __attribute__((noinline)) void PRODUCT_FN(fold)(const struct product *pro
         for (size_t i = 0; i < part->rows; i++, c += args->c_stride, a += args->a_stride) {
             float *to = (float *)(void *)c;
             vec t = first ? vec_zero() : vec_load_mask(mask, to);
-            t = add_sums(&column, quad_load(product->memory->sums[i] + j), a, t);
+            t = add_sums(&column, quad_load(product->memory->sums + i * width + j), a, t);
             vec_store_mask(mask, to, last ? finish(&column, t, vec_from_bits(quad_repeat(a)), bias) : t);
         }
     }
 }
 
-INLINE void end_part(const struct product *product, const struct part *part, const bool tall, const bool wide) {
+INLINE void end_part(const struct product *product, const struct part *part, const int rows, const int cols) {
     char *sums = (char *)product->memory->sums;
     PRODUCT_FN(fold)(product);
-    store_all((struct place){sums, SUMS_STRIDE}, (struct place){sums + TILE_BYTES, SUMS_STRIDE}, tall, wide);
+    store_all(places_of(sums, sums_width(part->rows) * sizeof(int32_t)), rows, cols);
     product->memory->part = *part;
 }
 

@@ -37,17 +37,20 @@ INLINE char *c_of(const struct product *product, const struct part *part) {
 }
 
 /* c *= factors, row by row. */
-static void PRODUCT_FN(scale)(char *c, size_t stride, const float *factors, size_t rows, size_t cols) {
-    for (size_t i = 0; i < rows; i++, c += stride)
-        for (size_t j = 0; j < cols; j += VEC_LANES) {
-            float *x = (float *)(void *)c + j;
-            vec_mask mask = vec_lanes(0, less_of(cols - j, VEC_LANES));
+static __attribute__((noinline)) void PRODUCT_FN(scale)(char *c, size_t stride, const float *factors, size_t rows,
+                                                        size_t cols) {
+    for (size_t j = 0; j < cols; j += VEC_LANES, c += VEC_LANES * sizeof(float)) {
+        vec_mask mask = vec_lanes(0, less_of(cols - j, VEC_LANES));
+        for (size_t i = 0; i < rows; i++) {
+            float *x = (float *)(void *)(c + i * stride);
             vec_store_mask(mask, x, vec_mul_mask(mask, vec_load_mask(mask, x), vec_set(factors[i])));
         }
+    }
 }
 
 /* Some rows of n columns. */
-static void PRODUCT_FN(copy)(const char *from, size_t from_stride, char *to, size_t to_stride, size_t rows, size_t n) {
+static __attribute__((noinline)) void PRODUCT_FN(copy)(const char *from, size_t from_stride, char *to, size_t to_stride,
+                                                       size_t rows, size_t n) {
     vec_mask mask = vec_lanes(0, n);
     for (size_t i = 0; i < rows; i++, from += from_stride, to += to_stride)
         vec_store_mask(mask, (float *)(void *)to, vec_load_mask(mask, (const float *)(const void *)from));

@@ -3,11 +3,9 @@
 #include "cpu.c"
 #undef attn_cpu_read
 
+#include "first_calls.h"
 #include "processors.h"
 #include "support.h"
-
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "dispatch.h"
 #include "ops/problem.h"
@@ -25,28 +23,11 @@ static const struct attn_kernels *table_for(attn_isa isa) {
     return table;
 }
 
-/* What the first two calls of the library print; before test_init, which calls it too. */
-static char said[512];
-
-static void call_first(void) {
-    FILE *file = tmpfile();
-    int saved = dup(STDERR_FILENO);
-    if (!file || saved < 0 || setenv("ATTN_VERBOSE", "1", 1) != 0 || unsetenv("ATTN_MAX_ISA") != 0 ||
-        dup2(fileno(file), STDERR_FILENO) < 0)
-        abort();
-    attn_isa_chosen();
-    attn_isa_chosen();
-    dup2(saved, STDERR_FILENO);
-    close(saved);
-    rewind(file);
-    said[fread(said, 1, sizeof said - 1, file)] = '\0';
-    fclose(file);
-}
-
 static void says_so_once(void **state) {
     (void)state;
-    assert_string_equal(said, "attn: VDPBF16PS is slow on this processor: avx512_bf16 and amx multiply class BF16 as "
-                              "avx512 does\n");
+    assert_string_equal(first_calls_said,
+                        "attn: VDPBF16PS is slow on this processor: avx512_bf16 and amx multiply class "
+                        "BF16 as avx512 does\n");
 }
 
 /* Asked for by name or as the best. */

@@ -116,6 +116,24 @@ static void check_bytes(struct blob *blob) {
     }
 }
 
+/* A blob in the format of a named ISA has the bytes that an object of that ISA writes. */
+static void check_format(const struct weight *weight, attn_arithmetic arithmetic, attn_isa isa,
+                         const struct blob *blob) {
+    attn_gemm_config config = {
+        .isa = isa, .k = weight->in, .n = weight->out, .w = weight->linear, .arithmetic = arithmetic};
+    attn_gemm *gemm = NULL;
+    size_t bytes = 0;
+    if (!attn_isa_supported(isa))
+        return;
+    assert_ok(attn_gemm_size(&config, &bytes, NULL));
+    assert_ok(attn_gemm_create(&config, poisoned_alloc(bytes, FLUSH_END), bytes, &gemm, NULL));
+    struct blob own = export_gemm(gemm, ATTN_ISA_BEST);
+    if (own.bytes != blob->bytes || memcmp(own.data, blob->data, own.bytes) != 0)
+        test_fail("not the blob of %s", attn_isa_name(isa));
+    unmap(&own);
+    guarded_free(gemm);
+}
+
 static void gemms_come_back(void **state) {
     (void)state;
     struct test_random random = test_random(__func__);
@@ -136,6 +154,8 @@ static void gemms_come_back(void **state) {
                 test_case("kind %zu, %zu x %zu, blob of %s", kind, in, out, attn_isa_name((attn_isa)isa));
                 struct blob blob = export_gemm(gemm, (attn_isa)isa);
                 bool in_place = check_modes(&c, &blob);
+                if (isa != ATTN_ISA_BEST)
+                    check_format(&weight, arithmetic, (attn_isa)isa, &blob);
                 if (isa == ATTN_ISA_BEST || isa == (int)test_isa()) {
                     assert_true(in_place);
                     check_bytes(&blob);
@@ -168,8 +188,8 @@ static struct layer_weights new_weights(struct test_random *random, size_t kind)
     };
 }
 
-static attn_layer *new_layer(const struct layer_weights *w, attn_type kv_type) {
-    attn_layer_config config = {.isa = test_isa(),
+static attn_layer *new_layer(const struct layer_weights *w, attn_type kv_type, attn_isa isa) {
+    attn_layer_config config = {.isa = isa,
                                 .query_width = LAYER_WIDTH,
                                 .key_width = LAYER_WIDTH,
                                 .value_width = LAYER_WIDTH,
@@ -219,12 +239,20 @@ static void layers_come_back(void **state) {
     for (size_t kind = 0; kind < weight_kind_count; kind++)
         for (int mode = ATTN_IMPORT_FITTING; mode <= ATTN_IMPORT_COPY; mode++) {
             struct layer_weights w = new_weights(&random, kind);
-            attn_layer *layer = new_layer(&w, kind % 2 ? ATTN_BF16 : ATTN_F32);
+            attn_type kv_type = kind % 2 ? ATTN_BF16 : ATTN_F32;
+            attn_layer *layer = new_layer(&w, kv_type, test_isa());
+            attn_layer *scalar = new_layer(&w, kv_type, ATTN_ISA_SCALAR);
             size_t bytes = 0;
             test_case("kind %zu, mode %d", kind, mode);
             random_fill(&random, TEST_NORMAL, x, LEN * LAYER_WIDTH);
             forward_rows(layer, LAYER_WIDTH, LAYER_OUT, LEN, x, expected);
             struct blob blob = export_layer(layer, mode == ATTN_IMPORT_COPY ? ATTN_ISA_SCALAR : ATTN_ISA_BEST);
+            if (mode == ATTN_IMPORT_COPY) {
+                struct blob own = export_layer(scalar, ATTN_ISA_BEST);
+                assert_int_equal(own.bytes, blob.bytes);
+                assert_memory_equal(own.data, blob.data, own.bytes);
+                unmap(&own);
+            }
             attn_layer *made = import_layer(&blob, (attn_import_mode)mode, &bytes);
             assert_true(mode == ATTN_IMPORT_COPY ? bytes > LAYER_WIDTH * HEADS * HEAD : bytes <= 2 * SMALL);
             forward_rows(made, LAYER_WIDTH, LAYER_OUT, LEN, x, y);
@@ -236,6 +264,7 @@ static void layers_come_back(void **state) {
             unmap(&again);
             unmap(&first);
             guarded_free(layer);
+            guarded_free(scalar);
             guarded_free(made);
             free_weight(&w.q);
             free_weight(&w.k);

@@ -41,7 +41,8 @@ attn_supported(attn_src_flags ${attn_prefix}-fno-tree-vectorize ${attn_prefix}-f
                ${attn_prefix}-mmemset-strategy=libcall:-1:noalign)
 attn_supported(attn_ref_flags ${attn_prefix}-fno-lto)
 
-attn_supported(attn_simd_flags ${attn_prefix}-fno-jump-tables ${attn_prefix}-falign-functions=64)
+attn_supported(attn_simd_flags ${attn_prefix}-fno-jump-tables ${attn_prefix}-falign-functions=64
+               ${attn_prefix}-fno-tree-loop-vectorize ${attn_prefix}-fno-vectorize)
 if(MINGW AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
   list(APPEND attn_simd_flags -Wa,-muse-unaligned-vector-move)
 endif()

@@ -499,10 +499,6 @@ struct attn_copy_kernel {
 
 /* ---- Element types ---- */
 
-/* Rows from one type to another: ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2. Elements of 16 bits have
- * an alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN
- * and keeps its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet,
- * except where BF16 is widened. */
 /* Rows of outputs, and of what they become, in elements. */
 struct attn_normalize_args {
     size_t rows, size;
@@ -513,6 +509,10 @@ struct attn_normalize_args {
     size_t out_stride;
 };
 
+/* Rows from one type to another: ATTN_F32, ATTN_BF16, ATTN_F16, ATTN_F8_E4M3, ATTN_F8_E5M2. Elements of 16 bits have
+ * an alignment of 2. In the default floating-point environment every bit is fixed, those of NaN too. NaN stays NaN
+ * and keeps its sign and as many upper bits of its fraction as the result has, E4M3 none but ones; it becomes quiet,
+ * except where BF16 is widened. */
 struct attn_convert_kernel {
     const char *name;
     /* y[j] = x[j] for j < n, x of `type`, which may be ATTN_INT8 too. Exact. */

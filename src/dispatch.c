@@ -238,17 +238,17 @@ const struct attn_decode_kernel *attn_decode_for(const struct attn_kernels *tabl
 const struct attn_decode_kernel *attn_decode_in_place(const struct attn_kernels *table,
                                                       const struct attn_gemm_kernel *gemm, attn_type type,
                                                       size_t rows) {
-    bool floats = gemm->arithmetic == ATTN_CLASS_F32 && type == ATTN_F32, below = false;
-    const struct attn_decode_kernel *found = floats ? attn_table_decode(table) : NULL;
-    for (; table && !found; table = table->lower) {
-        found = decode_of(table, gemm->arithmetic, type);
-        if (found && (found->x != gemm->a || !found->scores_in_place))
-            found = NULL;
-        if (found && below && rows > found->rows)
-            return NULL;
+    if (gemm->arithmetic == ATTN_CLASS_F32 && type == ATTN_F32) {
+        const struct attn_decode_kernel *found = attn_table_decode(table);
+        return rows <= found->rows_in_place ? found : NULL;
+    }
+    for (bool below = false; table; table = table->lower) {
+        const struct attn_decode_kernel *found = decode_of(table, gemm->arithmetic, type);
+        if (found && found->x == gemm->a && found->scores_in_place)
+            return rows <= (below ? found->rows : found->rows_in_place) ? found : NULL;
         below |= has_gemm(table, gemm);
     }
-    return found && rows <= found->rows_in_place ? found : NULL;
+    return NULL;
 }
 
 const struct attn_bf16_kernel *attn_bf16_for(const struct attn_kernels *table, const struct attn_gemm_kernel *gemm) {

@@ -169,6 +169,7 @@ static void ISA_FN(decode_values_in_place)(const struct attn_decode_args *args) 
 const struct attn_decode_kernel ISA_OBJECT(decode) = {.name = ISA_NAME,
                                                       .type = ATTN_F32,
                                                       .rows = MOST_ROWS,
+                                                      .rows_in_turns = MOST_ROWS,
                                                       .rows_in_place = MOST_ROWS,
                                                       .scores = ISA_FN(decode_scores),
                                                       .scores_in_place = ISA_FN(decode_scores_in_place),
@@ -249,7 +250,10 @@ static void ISA_FN(decode_f16_values_in_place)(const struct attn_decode_args *ar
                                                                   .scores = ISA_FN(decode_##name_##_scores),           \
                                                                   .values = ISA_FN(decode_##name_##_values),           \
                                                                   __VA_ARGS__};
-STORED_KERNEL(f16, ATTN_F16, F16_PLACES)
-STORED_KERNEL(s8, ATTN_INT8, .scores_in_place = NULL)
-STORED_KERNEL(e4m3, ATTN_F8_E4M3, .scores_in_place = NULL)
-STORED_KERNEL(e5m2, ATTN_F8_E5M2, .scores_in_place = NULL)
+
+/* Rows that widen elements two by two, from L2 but for the first: a product widens them once, on the way into memory. Four
+ * rows of F16 and E4M3 in turns take 1 / 0.94 and 1 / 0.9 of its time, eight of E5M2 1 / 0.85. */
+STORED_KERNEL(f16, ATTN_F16, .rows_in_turns = MOST_ROWS, F16_PLACES)
+STORED_KERNEL(s8, ATTN_INT8, .rows_in_turns = 8)
+STORED_KERNEL(e4m3, ATTN_F8_E4M3, .rows_in_turns = MOST_ROWS)
+STORED_KERNEL(e5m2, ATTN_F8_E5M2, .rows_in_turns = 4)

@@ -228,6 +228,7 @@ const struct attn_decode_kernel ISA_OBJECT(decode_bf16) = {.name = ISA_NAME "_bf
                                                            .x = PAIR_A_TYPE,
                                                            .type = ATTN_BF16,
                                                            .rows = MOST_ROWS,
+                                                           .rows_in_turns = MOST_ROWS,
                                                            .scores = ISA_FN(decode_bf16_scores),
 #ifdef PAIRS_IN_PLACE
                                                            .rows_in_place = ROWS_IN_PLACE,

@@ -37,7 +37,10 @@ static void decode_keys(const struct attn_tile *tile, const struct attn_segment 
                                     .distant = tile->problem->plan.distant,
                                     .y = rows->scores,
                                     .y_stride = rows->score_stride};
-    (attn_kv_is_packed(&tile->k) ? tile->decode->scores : tile->decode->scores_in_place)(&args);
+    if (attn_kv_is_packed(&tile->k))
+        attn_tile_decode_in_turns(tile, tile->decode->scores, &args);
+    else
+        tile->decode->scores_in_place(&args);
 }
 
 static void multiply_segment_keys(const struct attn_tile *tile, const struct attn_segment *segment,

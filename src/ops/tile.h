@@ -64,7 +64,20 @@ struct attn_tile {
 /* Whether the tile has so few rows that the decode kernel computes its products. */
 static inline bool attn_tile_decodes(const struct attn_tile *tile) {
     bool in_place = tile->problem->plan.path == ATTN_PATH_IN_PLACE;
-    return tile->decode && tile->rows <= (in_place ? tile->decode->rows_in_place : tile->decode->rows);
+    return tile->decode && tile->rows <= (in_place ? tile->decode->rows_in_place : tile->decode->rows_in_turns);
+}
+
+/* One of a decode kernel's products over panels: as many rows at a time as it takes. Moves `args` behind them. */
+static inline void attn_tile_decode_in_turns(const struct attn_tile *tile,
+                                             void (*product)(const struct attn_decode_args *),
+                                             struct attn_decode_args *args) {
+    for (size_t left = args->rows; left > 0; left -= args->rows) {
+        args->rows = attn_min(left, tile->decode->rows);
+        product(args);
+        args->x = (const char *)args->x + args->rows * args->x_stride;
+        args->y += args->rows * args->y_stride;
+        args->factors += args->factors ? args->rows : 0;
+    }
 }
 
 static inline bool attn_tile_is_bf16(const struct attn_tile *tile) {

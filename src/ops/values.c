@@ -51,7 +51,10 @@ static void decode_values(const struct attn_tile *tile, const struct attn_segmen
                                     .start = weighted->start,
                                     .factors = weighted->factors,
                                     .factor_stride = tile->rows};
-    (packed ? tile->decode->values : tile->decode->values_in_place)(&args);
+    if (packed)
+        attn_tile_decode_in_turns(tile, tile->decode->values, &args);
+    else
+        tile->decode->values_in_place(&args);
 }
 
 /* ---- Groups of keys ---- */

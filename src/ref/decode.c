@@ -61,6 +61,7 @@ static void values_in_place(const struct attn_decode_args *args) {
 
 const struct attn_decode_kernel attn_ref_decode = {.name = "scalar",
                                                    .rows = 2,
+                                                   .rows_in_turns = 2,
                                                    .rows_in_place = 2,
                                                    .scores = scores,
                                                    .scores_in_place = scores_in_place,

@@ -76,7 +76,8 @@ static inline void attn_tile_decode_in_turns(const struct attn_tile *tile,
         product(args);
         args->x = (const char *)args->x + args->rows * args->x_stride;
         args->y += args->rows * args->y_stride;
-        args->factors += args->factors ? args->rows : 0;
+        if (args->factors)
+            args->factors += args->rows;
     }
 }
 

@@ -296,9 +296,9 @@ struct attn_decode_kernel {
     enum attn_class arithmetic; /* F32 or BF16 */
     attn_type x;                /* F32, or what the GEMM kernel has for A */
     attn_type type;             /* of keys and values */
-    size_t rows;                /* the most over panels, 2 */
-    size_t rows_in_turns;       /* the most over panels for which two rows after two take less time than a product */
-    size_t rows_in_place;       /* the most in place, at least 2; 0 where there is no such kernel */
+    size_t rows;                /* the most of a call over panels, 2 */
+    size_t rows_in_turns; /* the most that such calls take one after the other: for more rows a product is faster */
+    size_t rows_in_place; /* the most of a call in place, at least 2; 0 where there is no such kernel */
     /* Those in place are both there, or both NULL. F32 has them on every ISA. */
     void (*scores)(const struct attn_decode_args *args);
     void (*scores_in_place)(const struct attn_decode_args *args);

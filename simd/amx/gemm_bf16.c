@@ -40,7 +40,7 @@ INLINE char *c_of(const struct product *product, const struct part *part) {
 static __attribute__((noinline)) void PRODUCT_FN(scale)(char *c, size_t stride, const float *factors, size_t rows,
                                                         size_t cols) {
     for (size_t j = 0; j < cols; j += VEC_LANES, c += VEC_LANES * sizeof(float)) {
-        vec_mask mask = vec_lanes(0, less_of(cols - j, VEC_LANES));
+        vec_mask mask = vec_lanes(0, attn_min(cols - j, VEC_LANES));
         for (size_t i = 0; i < rows; i++) {
             float *x = (float *)(void *)(c + i * stride);
             vec_store_mask(mask, x, vec_mul_mask(mask, vec_load_mask(mask, x), vec_set(factors[i])));

@@ -1,7 +1,7 @@
-/* A part of C. It is two tiles of rows by two of columns at most: each tile of A and B that is loaded is used twice. Of up
- * to 16 rows it is one tile by four: a product of tiles begins every 16 cycles and takes 52, so that two tiles of C
- * would wait for themselves. Tiles are configured for the rows that there are, and for whole panels of columns: LDTILECFG takes as long as 13
- * products of tiles. What tiles hold beyond the last column does not get into C.
+/* A part of C. It is two tiles of rows by two of columns at most: each tile of A and B that is loaded is used twice. Of
+ * up to 16 rows it is one tile by four: a product of tiles begins every 16 cycles and takes 52, so that two tiles of C
+ * would wait for themselves. Tiles are configured for the rows that there are, and for whole panels of columns:
+ * LDTILECFG takes as long as 13 products of tiles. What tiles hold beyond the last column does not get into C.
  *
  * Panels of B have as many columns as a tile. TILE_ROWS units of 32 bits of each column, a group of rows of B, are a
  * tile: 1 KiB in one piece.
@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "checked.h"
 #include "kernels.h"
 #include "tiles.h"
 #include "vec.h"
@@ -73,10 +74,6 @@ struct rows_there {
     size_t lo, hi;
 };
 
-INLINE size_t less_of(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* ---- Configuration ---- */
 
 INLINE void configure_tile(struct tile_config *config, int tile, size_t rows, size_t bytes) {
@@ -85,7 +82,7 @@ INLINE void configure_tile(struct tile_config *config, int tile, size_t rows, si
 }
 
 INLINE struct tile_config config_of(size_t rows, size_t depth) {
-    size_t top = less_of(rows, TILE_ROWS), bottom = rows - top;
+    size_t top = attn_min(rows, TILE_ROWS), bottom = rows - top;
     struct tile_config config = {.palette = TILE_PALETTE};
     configure_tile(&config, C_TOP_LEFT, top, TILE_BYTES);
     configure_tile(&config, C_TOP_RIGHT, top, TILE_BYTES);

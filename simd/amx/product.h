@@ -47,11 +47,11 @@ static void PRODUCT_FN(block)(struct product *product, const struct part *block)
     struct part part = *block;
     for (size_t cols_left = block->cols; cols_left > 0; part.j += part.cols, cols_left -= part.cols) {
         bool flat = block->rows <= TILE_ROWS && cols_left > (MOST_PANELS - 1) * COLS;
-        part.cols = less_of(cols_left, flat ? MOST_PANELS * COLS : WIDTH);
+        part.cols = attn_min(cols_left, flat ? MOST_PANELS * COLS : WIDTH);
         take_columns(product, &part);
         part.i = block->i;
         for (size_t rows_left = block->rows; rows_left > 0; part.i += part.rows, rows_left -= part.rows) {
-            part.rows = less_of(rows_left, ROWS);
+            part.rows = attn_min(rows_left, ROWS);
             PRODUCT_FN(configure)(product, part.rows);
             shapes[part.rows > TILE_ROWS][(part.cols - 1) / COLS](product, &part);
         }
@@ -63,7 +63,7 @@ static void PRODUCT_FN(blocks)(struct product *product, struct part block) {
     if (block.rows == 0)
         return;
     do {
-        block.end = less_of(block.group + product->at_once, product->groups);
+        block.end = attn_min(block.group + product->at_once, product->groups);
         PRODUCT_FN(block)(product, &block);
         block.group = block.end;
     } while (block.group < product->groups);
@@ -75,10 +75,10 @@ static void PRODUCT_FN(multiply)(struct product *product) {
     size_t m = product->args->m, n = product->args->n, rows, cols;
     tile_store_config(&product->config);
     for (size_t i = 0; i < m; i += rows) {
-        rows = less_of(m - i, ROW_BLOCK);
+        rows = attn_min(m - i, ROW_BLOCK);
         for (size_t j = 0; j < n; j += cols) {
             size_t last = rows % ROWS;
-            cols = less_of(n - j, product->columns);
+            cols = attn_min(n - j, product->columns);
             PRODUCT_FN(blocks)(product, (struct part){.i = i, .j = j, .rows = rows - last, .cols = cols});
             PRODUCT_FN(blocks)(product, (struct part){.i = i + rows - last, .j = j, .rows = last, .cols = cols});
         }

@@ -32,7 +32,7 @@ enum { PAIR_PANELS_1 = 4, PAIR_PANELS_2 = 2 };
 #define EACH_F16_WIDTH_4(X, ...)   X(__VA_ARGS__, 2)
 enum { UNIT_COLUMNS_1 = 4, UNIT_COLUMNS_2 = 2, PAIR_DEPTH = 4, KEYS_AHEAD = 32, VALUES_AHEAD = 32 };
 
-/* Eight rows of BF16 take 1 / 1.15 of the time of packing. */
+/* For eight rows of BF16 packing takes 1.15 times as long. */
 enum { ROWS_IN_PLACE = 8, UNITS_AT_ONCE = 1 };
 
 #endif

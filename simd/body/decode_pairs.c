@@ -96,8 +96,8 @@ static void ISA_FN(decode_bf16_scores)(const struct attn_decode_args *args) {
 /* ---- Values whose pairs are not whole ---- */
 
 /* One unit, of which `part` is there, for chains of all columns; `registers` as take_unit's. */
-INLINE void values_of_part(const struct stretch *all, size_t rows, const int registers, const enum part part) {
-    for (size_t r = 0; r < rows; r++)
+INLINE void values_of_part(const struct stretch *all, const int registers, const enum part part) {
+    for (size_t r = 0; r < all->rows; r++)
         for (size_t j = 0; j < all->size; j += VEC_LANES) {
             struct stretch s = *all;
             size_t offset = registers == OF_ROWS ? j / UNIT : j / COLS * s.panel + j % COLS;
@@ -116,10 +116,10 @@ INLINE void values_of_part(const struct stretch *all, size_t rows, const int reg
 /* Of a stretch: the second element of its first pair, whole pairs, the first one of its last. */
 enum piece { FIRST_PIECE, WHOLE_PIECE, LAST_PIECE, PIECES };
 
-typedef void piece_function(struct stretch *s, size_t rows);
+typedef void piece_function(struct stretch *s);
 
 /* The pieces of a stretch. Where it begins within a pair, so does each of its blocks. */
-static __attribute__((noinline)) void ISA_FN(decode_values_of_pieces)(const struct stretch *all, size_t rows,
+static __attribute__((noinline)) void ISA_FN(decode_values_of_pieces)(const struct stretch *all,
                                                                       piece_function *const pieces[PIECES]) {
     const size_t block = ATTN_BLOCK * sizeof(float) / sizeof(decode_x);
     for (size_t key = 0; key < all->keys;) {
@@ -136,20 +136,20 @@ static __attribute__((noinline)) void ISA_FN(decode_values_of_pieces)(const stru
         if (number > 0)
             s.factors += number * s.factor_stride;
         key += s.keys;
-        pieces[piece](&s, rows);
+        pieces[piece](&s);
     }
 }
 
 enum { PANEL = COLS / VEC_LANES };
 
-static __attribute__((noinline)) void ISA_FN(decode_first_of_panels)(struct stretch *s, size_t rows) {
-    values_of_part(s, rows, PANEL, FIRST_MISSING);
+static __attribute__((noinline)) void ISA_FN(decode_first_of_panels)(struct stretch *s) {
+    values_of_part(s, PANEL, FIRST_MISSING);
 }
-static __attribute__((noinline)) void ISA_FN(decode_last_of_panels)(struct stretch *s, size_t rows) {
-    values_of_part(s, rows, PANEL, LAST_MISSING);
+static __attribute__((noinline)) void ISA_FN(decode_last_of_panels)(struct stretch *s) {
+    values_of_part(s, PANEL, LAST_MISSING);
 }
-static void ISA_FN(decode_whole_of_panels)(struct stretch *s, size_t rows) {
-    values_of_parts(ATTN_BF16, s, rows > 1 ? values_2 : values_1, rows > 1 ? WIDEST_2 : WIDEST_1,
+static void ISA_FN(decode_whole_of_panels)(struct stretch *s) {
+    values_of_parts(ATTN_BF16, s, s->rows > 1 ? values_2 : values_1, s->rows > 1 ? WIDEST_2 : WIDEST_1,
                     registers_of(s->size));
 }
 
@@ -158,7 +158,7 @@ static void ISA_FN(decode_bf16_values)(const struct attn_decode_args *args) {
                                                    ISA_FN(decode_last_of_panels)};
     struct stretch s = stretch_of_values(ATTN_BF16, args);
     flush_state state = flush_begin();
-    ISA_FN(decode_values_of_pieces)(&s, args->rows, pieces);
+    ISA_FN(decode_values_of_pieces)(&s, pieces);
     flush_end(state);
 }
 
@@ -196,16 +196,15 @@ static values_function *const rows_1[] = {EACH_PAIR_WIDTH_1(ROWS_ENTRY, 1)};
 static values_function *const rows_2[] = {EACH_PAIR_WIDTH_2(ROWS_ENTRY, 2)};
 static values_function *const rows_4[] = {EACH_PAIR_WIDTH_4(ROWS_ENTRY, 4)};
 
-static __attribute__((noinline)) void ISA_FN(decode_first_of_rows)(struct stretch *s, size_t rows) {
-    values_of_part(s, rows, OF_ROWS, FIRST_MISSING);
+static __attribute__((noinline)) void ISA_FN(decode_first_of_rows)(struct stretch *s) {
+    values_of_part(s, OF_ROWS, FIRST_MISSING);
 }
-static __attribute__((noinline)) void ISA_FN(decode_last_of_rows)(struct stretch *s, size_t rows) {
-    values_of_part(s, rows, OF_ROWS, LAST_MISSING);
+static __attribute__((noinline)) void ISA_FN(decode_last_of_rows)(struct stretch *s) {
+    values_of_part(s, OF_ROWS, LAST_MISSING);
 }
-static void ISA_FN(decode_whole_of_rows)(struct stretch *s, size_t rows) {
+static void ISA_FN(decode_whole_of_rows)(struct stretch *s) {
     static const struct values_of of_rows[MOST_ROWS_IN_PLACE] = {
         {rows_1, WIDEST_1}, {rows_2, WIDEST_2}, {rows_4, WIDEST_OF(rows_4)}, {rows_4, WIDEST_OF(rows_4)}};
-    (void)rows; /* the stretch's */
     values_of_rows(ATTN_BF16, s, of_rows, ISA_FN(decode_pairs_rows_2_1), ISA_FN(decode_pairs_rows_1_1));
 }
 
@@ -217,7 +216,7 @@ static void ISA_FN(decode_bf16_values_in_place)(const struct attn_decode_args *a
     for (size_t row = 0; row < all.rows; row += MOST_ROWS_IN_PLACE) {
         struct stretch s;
         ISA_FN(decode_some_rows)(&all, row, MOST_ROWS_IN_PLACE, &s);
-        ISA_FN(decode_values_of_pieces)(&s, s.rows, pieces);
+        ISA_FN(decode_values_of_pieces)(&s, pieces);
     }
     flush_end(state);
 }

@@ -13,7 +13,8 @@
  *     TAILS                                      1 where loads and stores of the first lanes are as fast as whole ones
  *     NARROWS, pair_store_narrow                 whether C may be BF16
  *     flush_begin, flush_end                     around all arithmetic: denormal numbers count as 0
- *     PAIRS_FLUSH                                defined as 1 where only products of starts need these
+ *     PAIRS_FLUSH                                1 where multiply-adds take denormal numbers for 0 by themselves, and only a
+ *                                                product that starts from C needs these; else not defined
  *
  * Where A is multiplied by lane (PAIRS_BY_LANE) pairs_lanes.h has the tiles, and asks for others. Where taking pairs
  * apart keeps ports from the multiply-adds (PAIRS_WIDE), many rows read B as floats: pairs_wide.h. */
@@ -392,7 +393,8 @@ INLINE void multiply_flushed(struct product *product) {
     if (args->k == 0 && args->start == ATTN_START_C)
         return; /* denormal numbers too stay as they are */
     bool starts_from_c = args->start == ATTN_START_C || args->start == ATTN_START_SCALE;
-    if (PAIRS_FLUSH && !starts_from_c && product->depth >= product->pairs) {
+    bool goes_on = product->depth < product->pairs; /* from C, after the first block of k */
+    if (PAIRS_FLUSH && !starts_from_c && !goes_on) {
         ISA_FN(pairs_multiply)(product);
         return;
     }

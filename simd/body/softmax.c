@@ -171,8 +171,8 @@ INLINE void clear_rest(attn_type to, const struct softmax_row *row) {
     memset((char *)row->y + row->n * element, 0, row->rest * element);
 }
 
-/* All rows as far as `end`, or a piece. What is not visible is cleared row by row, while exp takes the processor's time:
- * in one go for all rows it takes as many lines as the processor can wait for, and the next loads wait too. */
+/* All rows as far as `end`, or a piece. Hidden columns are cleared row by row, while exp takes the processor's time:
+ * cleared for all rows first, 512 columns with 128 visible took 1.12 to 1.2 times as long. */
 static __attribute__((noinline)) void ISA_FN(softmax_passes)(const struct attn_softmax_rows *args,
                                                              struct softmax_row *rows, const struct softmax_row *end) {
     int passes = rows->passes;

@@ -254,7 +254,7 @@ static void take_kernels(const struct attn_problem *problem, const struct attn_k
 static void plan_kernels(const struct attn_problem *problem, struct attn_plan *plan, size_t rows) {
     const struct attn_kernels *table = table_of_few_rows(problem);
     take_kernels(problem, table, plan);
-    if (problem->table != table && !(plan->decode && rows <= plan->decode->rows))
+    if (problem->table != table && !(plan->decode && rows <= plan->decode->rows_in_turns))
         take_kernels(problem, problem->table, plan);
     plan->arithmetic = plan->gemm->arithmetic;
 }
